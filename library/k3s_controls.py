@@ -1,0 +1,90 @@
+#!/usr/bin/python
+"""Judge, and unless in check mode enforce, controls on this host: one process for any number of them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k3s_controls
+short_description: Observe, compare and enforce security controls in one pass
+description:
+  - Observes the effective value of every control, compares it with what is declared, and, unless in check mode,
+    enforces what differs by atomic, validated changes of files and settings that Casemate owns.
+  - Controls that are malformed, of an unknown kind, or that share a setting are refused by name before
+    anything is observed or touched.
+  - It never restarts K3s; it returns which units run with older settings.
+options:
+  controls:
+    description: Role name to list of controls.
+    type: dict
+    required: true
+  waivers:
+    description: Control id to waiver with C(reason), C(owner) and C(expires) (ISO date).
+    type: dict
+    default: {}
+  context:
+    description: Facts of the run, such as C(capabilities) of the release, C(version), C(address).
+    type: dict
+    default: {}
+  scan:
+    description: Include controls declared with C(cost=scan).
+    type: bool
+    default: false
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+  idempotent: {support: full}
+author: Casemate maintainers
+"""
+
+EXAMPLES = r"""
+- name: Controls | Settle the settings of this role
+  k3s_controls:
+    controls: {k3s_host: "{{ __k3s_host_controls }}"}
+"""
+
+RETURN = r"""
+findings: {description: One finding for each control., type: list, elements: dict, returned: always}
+due: {description: Roles with something to change., type: list, elements: str, returned: always}
+stale: {description: Units that run with older settings., type: list, elements: str, returned: always}
+guard: {description: Whether the on-host guard was armed., type: bool, returned: always}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.casemate.base import Host
+from ansible.module_utils.casemate.control import ControlError
+from ansible.module_utils.casemate.engine import run
+from ansible.module_utils.casemate.guard import Guard
+
+
+def main() -> None:
+    """Translate between Ansible and the engine."""
+    module = AnsibleModule(
+        argument_spec={
+            "controls": {"type": "dict", "required": True},
+            "waivers": {"type": "dict", "default": {}},
+            "context": {"type": "dict", "default": {}},
+            "scan": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    host = Host(context=given["context"], guard=Guard().arm)
+    try:
+        outcome = run(given["controls"], host, module.check_mode, given["waivers"], given["scan"])
+    except ControlError as refused:
+        module.fail_json(msg=f"The controls are malformed; nothing was touched. {refused}")
+    module.exit_json(
+        changed=outcome.changed or (module.check_mode and bool(outcome.due)),
+        findings=outcome.findings,
+        due=outcome.due,
+        stale=outcome.stale,
+        guard=host.guarded,
+        diff=[
+            {"before_header": c["path"], "after_header": c["path"], "before": c["before"], "after": c["after"]}
+            for c in host.changes
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

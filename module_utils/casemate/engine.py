@@ -1,0 +1,235 @@
+"""The engine: observe effective values, compare, enforce unless only checking; one pass for any number of controls.
+
+Check mode is drift detection, because it is the same code with the one enforcing step left out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from .base import EnforceError, Host, Unavailable, Verdict
+from .control import Control, out_of_bound, parse_all
+from .kinds import KINDS
+
+Finding = Dict[str, Any]
+Seen = Tuple[Control, Any]
+_DIGEST_KEY = os.urandom(16)
+
+
+@dataclass
+class Outcome:
+    """What one pass found and did. `due` names roles with something to do, `stale` units to restart."""
+
+    findings: List[Finding] = field(default_factory=list)
+    due: List[str] = field(default_factory=list)
+    stale: List[str] = field(default_factory=list)
+    changed: bool = False
+
+
+def finding(control: Control, status: str, action: str = "none", **rest: Any) -> Finding:
+    """One finding in the published shape; every key is always there."""
+    made: Finding = {
+        "control": control.id, "status": status, "action": action, "expected": None, "observed": None,
+        "before": None, "after": None, "reason": "", "evidence": "",
+        "mitigations": list(control.mitigations), "waiver": None,
+    }  # fmt: skip
+    made.update(rest)
+    return made
+
+
+def run(
+    catalogue: Mapping[str, Sequence[Mapping[str, Any]]],
+    host: Host,
+    check: bool,
+    waivers: Optional[Mapping[str, Mapping[str, Any]]] = None,
+    scan: bool = False,
+    today: Optional[datetime.date] = None,
+) -> Outcome:
+    """Judge every control of `catalogue` (role -> raw controls) and, unless `check`, enforce what differs.
+
+    Raises ControlError before anything is observed when any control is malformed.
+    """
+    controls = parse_all({**raw, "role": role} for role, raws in catalogue.items() for raw in raws)
+    day = today or datetime.date.today()
+    excused = {cid: _expired(waiver, day) for cid, waiver in (waivers or {}).items()}
+    outcome = Outcome()
+    able = capabilities(host)
+    by_kind: Dict[str, List[Control]] = {}
+    done: Dict[str, Finding] = {}
+    for control in controls:
+        early = _not_observed(control, able, scan)
+        if early is not None:
+            done[control.id] = early
+        else:
+            by_kind.setdefault(control.setting["kind"], []).append(control)
+    for name in sorted(by_kind, key=list(KINDS).index):  # files come before what reads them
+        for made in _judge_kind(by_kind[name], host, check, excused, outcome):
+            done[made["control"]] = made
+    for control in controls:
+        made = _waive(done[control.id], waivers or {}, excused)
+        outcome.findings.append(made)
+        if made["action"] == "would_change" and control.role not in outcome.due:
+            outcome.due.append(control.role)
+    outcome.changed = bool(host.changes)
+    return outcome
+
+
+def capabilities(host: Host) -> Dict[str, str]:
+    """What this machine lacks, as capability -> why; whatever is not named here is there.
+
+    Decided by what works here (is this writable, is this loaded), never by "it is a container".
+    """
+    lacking: Dict[str, str] = {}
+    if not os.access(host.path("/proc/sys/kernel/panic"), os.W_OK):
+        lacking["kernel"] = "/proc/sys is read-only here; the machine's own kernel settings are its host's"
+    if not os.path.isdir(host.path("/lib/modules/" + os.uname().release)):
+        lacking["modules"] = "the running kernel's modules are not on this machine"
+    if (host.text("/sys/module/apparmor/parameters/enabled") or "").strip() != "Y":
+        lacking["apparmor"] = "the running kernel has no AppArmor"
+    if "api_semantics" not in host.context.get("capabilities", ("api_semantics",)):
+        lacking["api_semantics"] = "the installed release is a double without a real API server, kubelet or etcd"
+    return lacking
+
+
+def enforced(control: Control) -> bool:
+    """Whether apply changes what fails; `enforced: false` makes a setting observe-only."""
+    return bool(control.kind.ENFORCED_BY) and control.setting.get("enforced") is not False
+
+
+def _not_observed(control: Control, lacking: Mapping[str, str], scan: bool) -> Optional[Finding]:
+    for need in control.needs:
+        if need in lacking:
+            return finding(control, "not_evaluated", reason=f"{need}: {lacking[need]}")
+    if control.vantage not in ("self", "controller"):
+        return finding(control, "not_evaluated", reason=f"vantage: seen only from a {control.vantage}; run casemate prove")
+    if control.cost == "scan" and not scan:
+        return finding(control, "not_evaluated", reason="scan: expensive, left out of a quick check; ask with --scan")
+    return None
+
+
+def _judge_kind(
+    controls: List[Control], host: Host, check: bool, excused: Mapping[str, str], outcome: Outcome
+) -> List[Finding]:
+    kind = controls[0].kind
+    before = [_assess(c, seen) for c, seen in _observe(controls, host)]
+    failing = {i for i, v in enumerate(before) if isinstance(v, Verdict) and not v.ok and controls[i].id not in excused}
+    broken = {i: out_of_bound(c) for i, c in enumerate(controls)}
+    if check or not failing:
+        made = [_plain(c, v, check) for c, v in zip(controls, before)]
+        outcome.stale += _stale(before, failing, outcome)
+    else:
+        refused = _enforce(controls, failing, host, excused) if kind.ENFORCED_BY == "engine" else ""
+        after = [_assess(c, seen) for c, seen in _observe(controls, host)]
+        made = [_settled(c, b, a, i in failing, refused) for i, (c, b, a) in enumerate(zip(controls, before, after))]
+        outcome.stale += _stale(after, failing, outcome)
+    for i, one in enumerate(made):
+        if broken[i] and one["status"] == "pass":
+            one.update(status="fail", reason=broken[i] + "; set the knob within the bound, or waive the control")
+    return made
+
+
+def _observe(controls: List[Control], host: Host) -> List[Seen]:
+    settings = [c.setting for c in controls]
+    try:
+        seen: Sequence[Any] = controls[0].kind.observe(settings, host)
+    except Unavailable as lacking:
+        seen = [lacking] * len(controls)
+    except Exception as crash:  # noqa: BLE001 - a check that could not run is an error of that check, not of the run
+        seen = [crash] * len(controls)
+    return list(zip(controls, seen))
+
+
+def _assess(control: Control, seen: Any) -> Any:
+    if isinstance(seen, Exception):
+        return seen
+    try:
+        return control.kind.assess(control.setting, dict(seen))
+    except Unavailable as lacking:
+        return lacking
+    except Exception as crash:  # noqa: BLE001 - as above
+        return crash
+
+
+def _enforce(controls: List[Control], failing: set[int], host: Host, excused: Mapping[str, str]) -> str:
+    wanted = [i for i, c in enumerate(controls) if c.id not in excused]
+    try:
+        controls[0].kind.enforce(
+            [controls[i].setting for i in wanted], {n for n, i in enumerate(wanted) if i in failing}, host
+        )
+    except EnforceError as refusal:
+        return str(refusal)
+    except OSError as error:
+        return f"{error.strerror}: {error.filename or ''}".rstrip(": ")
+    return ""
+
+
+def _plain(control: Control, verdict: Any, check: bool) -> Finding:
+    """The finding of a control that this pass did not touch."""
+    if isinstance(verdict, Unavailable):
+        return finding(control, "not_evaluated", reason=str(verdict))
+    if isinstance(verdict, Exception):
+        return finding(control, "error", reason=f"{type(verdict).__name__}: {verdict}")
+    action = "would_change" if not verdict.ok and check and enforced(control) else "none"
+    observed, expected = _veil(control, verdict.observed), _veil(control, verdict.expected)
+    made = finding(
+        control, "pass" if verdict.ok else "fail", action, expected=expected, observed=observed,
+        reason=verdict.reason, evidence=verdict.evidence, before=observed,
+        after=expected if action == "would_change" else observed,
+    )  # fmt: skip
+    return made
+
+
+def _settled(control: Control, before: Any, after: Any, tried: bool, refused: str) -> Finding:
+    """The finding of a control after an enforcing pass over its kind."""
+    made = _plain(control, after, check=False)
+    if isinstance(before, Verdict):
+        made["before"] = _veil(control, before.observed)
+    if not tried or not enforced(control):
+        return made
+    if made["status"] == "pass":
+        made["action"] = "changed"
+    else:
+        made["action"] = "blocked"
+        made["reason"] = "; ".join(part for part in (refused, made["reason"]) if part)
+    return made
+
+
+def _stale(verdicts: Sequence[Any], failing: set[int], outcome: Outcome) -> List[str]:
+    units = {unit for i in failing if isinstance(verdicts[i], Verdict) for unit in verdicts[i].stale}
+    return sorted(units - set(outcome.stale))
+
+
+def _veil(control: Control, value: Any) -> Any:
+    """A sensitive value is shown as a digest keyed for this run only: equal or not can be seen, nothing else."""
+    if not control.setting.get("sensitive") or value is None or isinstance(value, bool):
+        return value
+    text = json.dumps(value, sort_keys=True, default=str).encode()
+    return "hmac:" + hmac.new(_DIGEST_KEY, text, hashlib.sha256).hexdigest()[:16]
+
+
+def _expired(waiver: Mapping[str, Any], today: datetime.date) -> str:
+    """The date on which a waiver ended, or an empty string while it holds."""
+    ends = datetime.date.fromisoformat(str(waiver["expires"]))
+    return ends.isoformat() if ends < today else ""
+
+
+def _waive(made: Finding, waivers: Mapping[str, Mapping[str, Any]], excused: Mapping[str, str]) -> Finding:
+    """Mark a failing finding as waived, or say that its waiver has expired. What passes needs no waiver."""
+    waiver = waivers.get(made["control"])
+    if waiver is None or made["status"] != "fail":
+        return made
+    made["action"] = "none"
+    made["waiver"] = {k: str(waiver.get(k, "")) for k in ("reason", "owner", "expires")}
+    if excused[made["control"]]:
+        made["reason"] = f"the waiver expired on {excused[made['control']]}: renew it, or remove it and apply"
+    else:
+        made["status"] = "waived"
+    return made
+
+

@@ -1,0 +1,56 @@
+"""A small schema for settings: enough to refuse a malformed one by name before anything is touched.
+
+JSON Schema proper is used on the controller for files; targets have the standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional, Tuple
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "list": (list, tuple),
+    "dict": (dict,),
+    "scalar": (str, int, float, bool),
+    "any": (str, int, float, bool, list, tuple, dict, type(None)),
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a setting: its type, whether it must be there, and what it may be."""
+
+    type: str
+    required: bool = False
+    choices: Tuple[Any, ...] = ()
+    pattern: str = ""
+    help: str = ""
+
+
+def problem(value: Any, field: Field) -> Optional[str]:
+    """Say what is wrong with `value`, or None. A bool is never taken for an int."""
+    if not isinstance(value, TYPES[field.type]) or (field.type == "int" and isinstance(value, bool)):
+        return f"must be of type {field.type}, not {type(value).__name__}"
+    if field.choices and value not in field.choices:
+        return f"is {value!r}; allowed: {', '.join(map(str, field.choices))}"
+    if field.pattern and not re.fullmatch(field.pattern, str(value)):
+        return f"is {value!r}, which does not match {field.pattern}"
+    return None
+
+
+def problems(raw: Mapping[str, Any], fields: Mapping[str, Field], where: str) -> list[str]:
+    """List everything wrong with a mapping: unknown, missing and malformed fields, each by name."""
+    found = [f"{where}.{name}: unknown; known are {', '.join(sorted(fields))}" for name in raw if name not in fields]
+    for name, field in fields.items():
+        if name not in raw:
+            if field.required:
+                found.append(f"{where}.{name}: missing")
+        else:
+            wrong = problem(raw[name], field)
+            if wrong:
+                found.append(f"{where}.{name}: {wrong}")
+    return found

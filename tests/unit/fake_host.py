@@ -1,0 +1,41 @@
+"""A host made of a folder and of canned command output, for tests of kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from module_utils.casemate.base import Host, Result
+
+
+class FakeHost(Host):
+    """A `Host` below a folder. `commands` maps the start of an argv (joined by spaces) to (rc, out, err)."""
+
+    def __init__(
+        self,
+        root: Path,
+        files: Mapping[str, str] | None = None,
+        commands: Mapping[str, tuple[int, str, str]] | None = None,
+        context: Mapping[str, Any] | None = None,
+        role: str = "",
+    ) -> None:
+        super().__init__(root=str(root), context=context, role=role, guard=self._note_guard)
+        self.commands = dict(commands or {})
+        self.ran: list[list[str]] = []
+        self.armed: list[str] = []
+        for path, text in (files or {}).items():
+            real = Path(self.path(path))
+            real.parent.mkdir(parents=True, exist_ok=True)
+            real.write_text(text)
+
+    def _note_guard(self, paths: Sequence[str]) -> None:
+        self.armed += paths
+
+    def run(self, argv: Sequence[str], stdin: str | None = None, timeout: float = 30) -> Result:
+        """Answer from `commands`, the longest match first; anything else is a missing program."""
+        self.ran.append(list(argv))
+        line = " ".join(argv)
+        for start in sorted(self.commands, key=len, reverse=True):
+            if line.startswith(start):
+                return Result(*self.commands[start])
+        return Result(127, "", f"{argv[0]}: not found")
