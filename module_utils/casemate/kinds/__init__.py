@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Protocol, Set, cast
 
 from ..base import Host, Observation, Setting, Verdict
 from ..schema import Field
-from . import file, sysctl
+from . import file, http, k8s_object, port, sysctl
 
 
 class Kind(Protocol):
@@ -26,5 +26,8 @@ KINDS: Dict[str, Kind] = {
     for name, module in {
         "file": file,
         "sysctl": sysctl,
+        "k8s_object": k8s_object,
+        "port": port,
+        "http": http,
     }.items()
 }

@@ -1,0 +1,87 @@
+"""What a caller without credentials gets over HTTP(S), by status code, or that TLS itself refuses the caller.
+
+The caller trusts any certificate on purpose: it plays a stranger, sends nothing secret, reads only the status.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import http.client
+import ssl
+
+from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..schema import Field
+
+SCHEMA = {
+    "address": Field("str", True, help="host or IP address, as seen from the vantage"),
+    "port": Field("int", True),
+    "path": Field("str", pattern=r"/\S*", help="default: /"),
+    "scheme": Field("str", choices=("https", "http"), help="default: https"),
+    "status": Field("list", help="status codes that count as right, such as [401, 403]"),
+    "tls": Field(
+        "str", choices=("refused",), help="the handshake must fail for want of a client certificate"
+    ),
+    "may_be_unreachable": Field("bool", help="no connection at all counts as right too"),
+}
+ENFORCED_BY = None
+TIMEOUT = 4.0
+
+
+def identity(setting: Setting) -> str:
+    """One control per port and path."""
+    return f"{setting.get('scheme', 'https')}:{setting['port']}{setting.get('path', '/')}"
+
+
+def _stranger() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _call(setting: Setting) -> Observation:
+    """One request. A refused TLS 1.3 client learns of it on its first read, hence the read inside the try."""
+    secure = setting.get("scheme", "https") == "https"
+    connection = (
+        http.client.HTTPSConnection(setting["address"], setting["port"], timeout=TIMEOUT, context=_stranger())
+        if secure
+        else http.client.HTTPConnection(setting["address"], setting["port"], timeout=TIMEOUT)
+    )
+    try:
+        connection.connect()
+        connection.request("GET", setting.get("path", "/"), headers={"Connection": "close"})
+        return {"status": connection.getresponse().status}
+    except ssl.SSLError as refusal:
+        return {"tls": "refused", "why": str(refusal.reason or refusal)}
+    except (ConnectionRefusedError, TimeoutError) as silence:
+        return {"unreachable": type(silence).__name__}
+    except (http.client.HTTPException, OSError) as broken:
+        return {"broken": str(broken)}
+    finally:
+        connection.close()
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """All requests side by side; each is bounded by a few seconds."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+        return list(pool.map(_call, settings))
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Right is a listed status, or a handshake refused for want of a client certificate where that is demanded."""
+    expected = (
+        {"tls": "refused"} if setting.get("tls") else {"status": list(setting.get("status") or [401, 403])}
+    )
+    url = (
+        f"{setting.get('scheme', 'https')}://{setting['address']}:{setting['port']}{setting.get('path', '/')}"
+    )
+    evidence = f"GET {url} without credentials"
+    if "unreachable" in seen:
+        if setting.get("may_be_unreachable"):
+            return Verdict(True, expected, "unreachable", evidence=evidence)
+        raise Unavailable("k3s", f"{url} does not answer ({seen['unreachable']})")
+    if setting.get("tls"):
+        ok = seen.get("tls") == "refused" and "certificate" in str(seen.get("why", "")).lower()
+    else:
+        ok = seen.get("status") in expected["status"]
+    return Verdict(ok, expected, seen, "" if ok else "a caller without credentials gets through", evidence)

@@ -1,0 +1,187 @@
+"""Kubernetes objects: the fields that are demanded, read from and server-side applied to the API.
+
+Source: Kubernetes server-side apply. The admin client certificate that K3s keeps on a server is used over
+loopback, on one connection for the whole batch; it never leaves the host.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from typing import Any
+
+from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
+from ..schema import Field
+
+SCHEMA = {
+    "path": Field(
+        "str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} stands for each namespace"
+    ),
+    "body": Field("dict", help="fields that must be there with these values; applied as they stand"),
+    "absent": Field("bool", help="the object must not exist (never enforced)"),
+    "except_namespaces": Field("list", help="namespaces that {namespace} leaves out"),
+    "only": Field(
+        "dict", help="for a list path: {field: dotted path, allowed: [values]} that items may have"
+    ),
+    "select": Field("dict", help="for a list path: {dotted path: value} that picks the items to judge"),
+    "enforced": Field("bool", help="false: observe only"),
+}
+ENFORCED_BY = "engine"
+TLS = "/var/lib/rancher/k3s/server/tls/"
+MANAGER = "casemate"
+TIMEOUT = 10.0
+
+
+def identity(setting: Setting) -> str:
+    """One control per object and set of fields."""
+    fields = ",".join(sorted(_leaves(setting.get("body") or {}))) or str(setting.get("select", ""))
+    return f"{setting['path']}#{fields}"
+
+
+def _leaves(body: Any, prefix: str = "") -> list[str]:
+    if isinstance(body, dict) and body:
+        return [leaf for key, value in body.items() for leaf in _leaves(value, f"{prefix}.{key}")]
+    return [prefix]
+
+
+class Api:
+    """A connection to the API server of this host as its administrator."""
+
+    def __init__(self, host: Host) -> None:
+        """Connect lazily; raises Unavailable where no server has run."""
+        if host.stat(TLS + "client-admin.key") is None:
+            raise Unavailable("k3s", "there is no API server on this host yet")
+        context = ssl.create_default_context(cafile=host.path(TLS + "server-ca.crt"))
+        context.load_cert_chain(host.path(TLS + "client-admin.crt"), host.path(TLS + "client-admin.key"))
+        self.connection = http.client.HTTPSConnection("127.0.0.1", 6443, timeout=TIMEOUT, context=context)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        """(status, parsed answer). Raises Unavailable when the API server does not answer."""
+        headers = {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"}
+        try:
+            self.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = self.connection.getresponse()
+            raw = answer.read()
+        except (OSError, http.client.HTTPException) as silent:
+            self.connection.close()
+            raise Unavailable("k3s", f"the API server does not answer: {silent}") from silent
+        try:
+            return answer.status, json.loads(raw)
+        except ValueError:
+            return answer.status, {}
+
+
+def _namespaces(api: Api) -> list[str]:
+    status, answer = api.call("GET", "/api/v1/namespaces")
+    if status != 200:
+        raise Unavailable("api_semantics", f"namespaces cannot be listed: HTTP {status}")
+    return [
+        item["metadata"]["name"] for item in answer["items"] if item["status"].get("phase") != "Terminating"
+    ]
+
+
+def _paths(setting: Setting, namespaces: list[str]) -> list[str]:
+    if "{namespace}" not in setting["path"]:
+        return [setting["path"]]
+    left_out = set(setting.get("except_namespaces") or ())
+    return [setting["path"].replace("{namespace}", name) for name in namespaces if name not in left_out]
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """Each setting's objects: path -> object, or None where there is none."""
+    api = Api(host)
+    namespaces = _namespaces(api)
+    answers: dict[str, tuple[int, Any]] = {}
+    seen: list[Observation] = []
+    for setting in settings:
+        objects: dict[str, Any] = {}
+        for path in _paths(setting, namespaces):
+            if path not in answers:
+                answers[path] = api.call("GET", path)
+            status, answer = answers[path]
+            if status not in (200, 404):
+                raise Unavailable("api_semantics", f"GET {path}: HTTP {status}")
+            objects[path] = answer if status == 200 else None
+        seen.append({"objects": objects})
+    return seen
+
+
+def missing(want: Any, have: Any, where: str = "") -> list[str]:
+    """Every demanded field that differs, as "path: is X, not Y". A list must hold each demanded item in order."""
+    if isinstance(want, dict):
+        if not isinstance(have, dict):
+            return [f"{where or 'object'}: is {_brief(have)}, not {_brief(want)}"]
+        return [
+            fault for key in want for fault in missing(want[key], have.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
+        return [f for n, (w, h) in enumerate(zip(want, have)) for f in missing(w, h, f"{where}[{n}]")]
+    if want in ([], {}) and have in (None, [], {}):
+        return []  # the API server drops empty fields
+    return [] if want == have else [f"{where}: is {_brief(have)}, not {_brief(want)}"]
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _dig(item: Any, dotted: str) -> list[Any]:
+    """All values at a dotted path; a list on the way fans out."""
+    values = [item]
+    for key in dotted.split("."):
+        flat = [v for value in values for v in (value if isinstance(value, list) else [value])]
+        values = [value[key] for value in flat if isinstance(value, dict) and value.get(key) is not None]
+    return [v for value in values for v in (value if isinstance(value, list) else [value])]
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Every object has the demanded fields; or none is there; or a list's items have only allowed values."""
+    evidence = f"GET {setting['path']}"
+    objects: dict[str, Any] = seen["objects"]
+    if setting.get("absent"):
+        there = sorted(path for path, found in objects.items() if found is not None)
+        return Verdict(not there, "absent", there or "absent", "it exists" if there else "", evidence)
+    if "only" in setting:
+        field, allowed = setting["only"]["field"], setting["only"]["allowed"]
+        items = [i for found in objects.values() for i in (found or {}).get("items", [])]
+        picks = (setting.get("select") or {}).items()
+        chosen = [i for i in items if all(value in _dig(i, dotted) for dotted, value in picks)]
+        extra = sorted({str(v) for item in chosen for v in _dig(item, field) if v not in allowed})
+        return Verdict(
+            not extra,
+            {field: allowed},
+            {field: extra} if extra else "only allowed",
+            "; ".join(extra),
+            evidence,
+        )
+    faults = []
+    for path, found in sorted(objects.items()):
+        faults += (
+            [f"{path}: missing"]
+            if found is None
+            else [f"{path} {f}" for f in missing(setting["body"], found)]
+        )
+    return Verdict(not faults, setting["body"], faults or setting["body"], "; ".join(faults[:3]), evidence)
+
+
+def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
+    """Server-side apply of what differs, owned by the field manager `casemate`."""
+    api = Api(host)
+    namespaces = _namespaces(api)
+    for setting in (settings[i] for i in sorted(failing)):
+        if setting.get("absent") or "only" in setting or setting.get("enforced") is False:
+            continue
+        for path in _paths(setting, namespaces):
+            status, found = api.call("GET", path)
+            if status == 200 and not missing(setting["body"], found):
+                continue
+            status, answer = api.call("PATCH", f"{path}?fieldManager={MANAGER}&force=true", setting["body"])
+            if status not in (200, 201):
+                raise EnforceError(f"PATCH {path}: HTTP {status}: {str(answer.get('message', ''))[:300]}")
+            host.changed(path, _pretty(found if status == 200 else {}), _pretty(setting["body"]))
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,100 @@
+"""TCP and UDP ports: what listens here, or what can be reached from elsewhere.
+
+From the host itself (vantage self) only the listening addresses tell anything, so /proc/net is read: a probe
+would pass by loopback. From the controller a TCP connection is tried.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ipaddress
+import socket
+
+from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..schema import Field
+
+SCHEMA = {
+    "port": Field("int", True, help="1 to 65535"),
+    "proto": Field("str", choices=("tcp", "udp"), help="default: tcp"),
+    "state": Field("str", True, ("closed", "loopback", "open"), help="closed: nothing beyond what is named"),
+    "probe": Field("str", help="address to connect to instead of reading what listens (vantage controller)"),
+}
+ENFORCED_BY = None
+LISTEN = "0A"
+TIMEOUT = 2.0
+
+
+def identity(setting: Setting) -> str:
+    """A port as seen from the host and the same port probed from outside are two settings."""
+    return f"{setting.get('proto', 'tcp')}/{setting['port']}" + ("@probe" if "probe" in setting else "")
+
+
+def listeners(table: str, tcp: bool) -> list[tuple[str, int]]:
+    """Parse /proc/net/{tcp,udp}{,6} (proc(5)): (address, port) of each listening or bound socket."""
+    found = []
+    for line in table.splitlines()[1:]:
+        parts = line.split()
+        if len(parts) < 4 or (tcp and parts[3] != LISTEN):
+            continue
+        text, port = parts[1].split(":")
+        words = [bytes.fromhex(text[i : i + 8])[::-1] for i in range(0, len(text), 8)]
+        found.append((str(ipaddress.ip_address(b"".join(words))), int(port, 16)))
+    return found
+
+
+def _reach(address: str, port: int) -> str:
+    """Connect once: open, refused (an answer says no), or filtered (silence or an ICMP error)."""
+    try:
+        with socket.create_connection((address, port), TIMEOUT):
+            return "open"
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError:
+        return "filtered"
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """Listening addresses of each port, or the outcome of connecting; probes run side by side."""
+    bound: set[tuple[str, str, int]] = set()
+    for proto in ("tcp", "udp"):
+        for suffix in ("", "6"):
+            table = host.text(f"/proc/net/{proto}{suffix}") or ""
+            bound |= {(proto, address, port) for address, port in listeners(table, proto == "tcp")}
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+        probes = [pool.submit(_reach, s["probe"], s["port"]) if s.get("probe") else None for s in settings]
+    return [
+        {"probe": probe.result()}
+        if probe
+        else {"addresses": sorted(a for p, a, n in bound if (p, n) == (s.get("proto", "tcp"), s["port"]))}
+        for s, probe in zip(settings, probes)
+    ]
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Closed means no listener (or no connection); loopback means no listener beyond 127.0.0.0/8 and ::1."""
+    want, where = setting["state"], f"{setting.get('proto', 'tcp')}/{setting['port']}"
+    if "probe" in seen:
+        if setting.get("proto", "tcp") != "tcp":
+            raise Unavailable("vantage", "a closed UDP port cannot be told from a silent one")
+        reached = seen["probe"]
+        return Verdict(
+            (reached == "open") == (want == "open"), want, reached, evidence=f"connect {where} from here"
+        )
+    outside = [a for a in seen["addresses"] if not _loopback(a)]
+    if want == "open":
+        ok = bool(outside)
+    elif want == "loopback":
+        ok = not outside
+    else:
+        ok = not seen["addresses"]
+    shown = ", ".join(seen["addresses"]) or "nothing listens"
+    reason = "" if ok else f"listening on {shown}"
+    return Verdict(
+        ok, want, shown if seen["addresses"] else "closed", reason, f"/proc/net/{where.replace('/', ':')}"
+    )
+
+
+def _loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback
