@@ -1,12 +1,13 @@
 """What a caller without credentials gets over HTTP(S), by status code, or that TLS itself refuses the caller.
 
-The caller trusts any certificate on purpose: it plays a stranger, sends nothing secret, reads only the status.
+The caller trusts any certificate on purpose: it plays a stranger and sends nothing secret.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import http.client
+import socket
 import ssl
 
 from ..base import Host, Observation, Setting, Unavailable, Verdict
@@ -25,6 +26,7 @@ SCHEMA = {
 }
 ENFORCED_BY = None
 TIMEOUT = 4.0
+ALERT_WAIT = 1.0
 
 
 def identity(setting: Setting) -> str:
@@ -40,20 +42,31 @@ def _stranger() -> ssl.SSLContext:
 
 
 def _call(setting: Setting) -> Observation:
-    """One request. A refused TLS 1.3 client learns of it on its first read, hence the read inside the try."""
+    """One request; where a refused handshake is demanded, first listen for the server's alert.
+
+    In TLS 1.3 the client's handshake ends before the server has looked at its certificate: the refusal
+    arrives as an alert on the first read, and a request sent into it may turn it into a bare reset.
+    """
     secure = setting.get("scheme", "https") == "https"
+    where = (setting["address"], setting["port"])
     connection = (
-        http.client.HTTPSConnection(setting["address"], setting["port"], timeout=TIMEOUT, context=_stranger())
+        http.client.HTTPSConnection(*where, timeout=TIMEOUT, context=_stranger())
         if secure
-        else http.client.HTTPConnection(setting["address"], setting["port"], timeout=TIMEOUT)
+        else http.client.HTTPConnection(*where, timeout=TIMEOUT)
     )
     try:
         connection.connect()
+        if setting.get("tls"):
+            connection.sock.settimeout(ALERT_WAIT)
+            try:
+                connection.sock.recv(1)
+            except socket.timeout:
+                connection.sock.settimeout(TIMEOUT)  # it waits for a request: the caller is in
         connection.request("GET", setting.get("path", "/"), headers={"Connection": "close"})
         return {"status": connection.getresponse().status}
     except ssl.SSLError as refusal:
         return {"tls": "refused", "why": str(refusal.reason or refusal)}
-    except (ConnectionRefusedError, TimeoutError) as silence:
+    except (ConnectionRefusedError, socket.timeout) as silence:
         return {"unreachable": type(silence).__name__}
     except (http.client.HTTPException, OSError) as broken:
         return {"broken": str(broken)}
@@ -68,7 +81,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Right is a listed status, or a handshake refused for want of a client certificate where that is demanded."""
+    """Right is a listed status, or, where demanded, a handshake refused for want of a client certificate."""
     expected = (
         {"tls": "refused"} if setting.get("tls") else {"status": list(setting.get("status") or [401, 403])}
     )

@@ -89,9 +89,14 @@ def _paths(setting: Setting, namespaces: list[str]) -> list[str]:
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
-    """Each setting's objects: path -> object, or None where there is none."""
-    api = Api(host)
-    namespaces = _namespaces(api)
+    """Each setting's objects: path -> object, or None where there is none; or why the API is down."""
+    try:
+        api = Api(host)
+        namespaces = _namespaces(api)
+    except Unavailable as down:
+        if down.code != "k3s":
+            raise
+        return [{"down": down.why} for _ in settings]
     answers: dict[str, tuple[int, Any]] = {}
     seen: list[Observation] = []
     for setting in settings:
@@ -108,7 +113,9 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 
 
 def missing(want: Any, have: Any, where: str = "") -> list[str]:
-    """Every demanded field that differs, as "path: is X, not Y". A list must hold each demanded item in order."""
+    """Every demanded field that differs, as "path: is X, not Y"; lists are compared item by item."""
+    if want in ([], {}) and have in (None, [], {}):
+        return []  # the API server drops empty fields
     if isinstance(want, dict):
         if not isinstance(have, dict):
             return [f"{where or 'object'}: is {_brief(have)}, not {_brief(want)}"]
@@ -117,8 +124,6 @@ def missing(want: Any, have: Any, where: str = "") -> list[str]:
         ]
     if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
         return [f for n, (w, h) in enumerate(zip(want, have)) for f in missing(w, h, f"{where}[{n}]")]
-    if want in ([], {}) and have in (None, [], {}):
-        return []  # the API server drops empty fields
     return [] if want == have else [f"{where}: is {_brief(have)}, not {_brief(want)}"]
 
 
@@ -139,6 +144,10 @@ def _dig(item: Any, dotted: str) -> list[Any]:
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Every object has the demanded fields; or none is there; or a list's items have only allowed values."""
     evidence = f"GET {setting['path']}"
+    if "down" in seen:
+        if "body" not in setting or setting.get("enforced") is False:
+            raise Unavailable("k3s", seen["down"])
+        return Verdict(False, setting["body"], "no answer", seen["down"], evidence)  # apply brings it
     objects: dict[str, Any] = seen["objects"]
     if setting.get("absent"):
         there = sorted(path for path, found in objects.items() if found is not None)

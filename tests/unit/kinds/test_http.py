@@ -1,0 +1,106 @@
+"""What a caller without credentials gets: judged on a real server on loopback."""
+
+from __future__ import annotations
+
+import datetime
+import http.server
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.base import Unavailable
+from module_utils.casemate.kinds import http as kind
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """401 but for /open."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/open" else 401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@contextmanager
+def serving(certificate: Path, client_required: bool) -> Iterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    if client_required:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(certificate)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("path", "ok"), [("/api", True), ("/open", False)])
+def test_the_status_decides(tmp_path: Path, certificate: Path, path: str, ok: bool) -> None:
+    with serving(certificate, client_required=False) as port:
+        setting = {"address": "127.0.0.1", "port": port, "path": path, "status": [401, 403]}
+        assert kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0]).ok is ok
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_handshake_must_fail_for_want_of_a_certificate(
+    tmp_path: Path, certificate: Path, required: bool
+) -> None:
+    with serving(certificate, client_required=required) as port:
+        setting = {"address": "127.0.0.1", "port": port, "tls": "refused"}
+        assert kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0]).ok is required
+
+
+def test_another_tls_failure_is_not_a_refusal() -> None:
+    assert not kind.assess(
+        {"address": "a", "port": 1, "tls": "refused"}, {"tls": "refused", "why": "WRONG_VERSION_NUMBER"}
+    ).ok
+
+
+def test_silence_is_not_evaluated_unless_declared(tmp_path: Path) -> None:
+    setting = {"address": "127.0.0.1", "port": 1, "status": [401]}
+    seen = kind.observe([setting], FakeHost(tmp_path))[0]
+    with pytest.raises(Unavailable, match="k3s"):
+        kind.assess(setting, seen)
+    assert kind.assess({**setting, "may_be_unreachable": True}, seen).ok
