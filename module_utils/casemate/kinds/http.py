@@ -19,9 +19,7 @@ SCHEMA = {
     "path": Field("str", pattern=r"/\S*", help="default: /"),
     "scheme": Field("str", choices=("https", "http"), help="default: https"),
     "status": Field("list", help="status codes that count as right, such as [401, 403]"),
-    "tls": Field(
-        "str", choices=("refused",), help="the handshake must fail for want of a client certificate"
-    ),
+    "tls": Field("str", choices=("refused",), help="the handshake must fail for want of a client certificate"),
     "may_be_unreachable": Field("bool", help="no connection at all counts as right too"),
 }
 ENFORCED_BY = None
@@ -82,12 +80,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is a listed status, or, where demanded, a handshake refused for want of a client certificate."""
-    expected = (
-        {"tls": "refused"} if setting.get("tls") else {"status": list(setting.get("status") or [401, 403])}
-    )
-    url = (
-        f"{setting.get('scheme', 'https')}://{setting['address']}:{setting['port']}{setting.get('path', '/')}"
-    )
+    expected = {"tls": "refused"} if setting.get("tls") else {"status": list(setting.get("status") or [401, 403])}
+    url = f"{setting.get('scheme', 'https')}://{setting['address']}:{setting['port']}{setting.get('path', '/')}"
     evidence = f"GET {url} without credentials"
     if "unreachable" in seen:
         if setting.get("may_be_unreachable"):

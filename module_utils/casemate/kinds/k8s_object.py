@@ -15,15 +15,11 @@ from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdic
 from ..schema import Field
 
 SCHEMA = {
-    "path": Field(
-        "str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} stands for each namespace"
-    ),
+    "path": Field("str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} stands for each namespace"),
     "body": Field("dict", help="fields that must be there with these values; applied as they stand"),
     "absent": Field("bool", help="the object must not exist (never enforced)"),
     "except_namespaces": Field("list", help="namespaces that {namespace} leaves out"),
-    "only": Field(
-        "dict", help="for a list path: {field: dotted path, allowed: [values]} that items may have"
-    ),
+    "only": Field("dict", help="for a list path: {field: dotted path, allowed: [values]} that items may have"),
     "select": Field("dict", help="for a list path: {dotted path: value} that picks the items to judge"),
     "enforced": Field("bool", help="false: observe only"),
 }
@@ -76,9 +72,7 @@ def _namespaces(api: Api) -> list[str]:
     status, answer = api.call("GET", "/api/v1/namespaces")
     if status != 200:
         raise Unavailable("api_semantics", f"namespaces cannot be listed: HTTP {status}")
-    return [
-        item["metadata"]["name"] for item in answer["items"] if item["status"].get("phase") != "Terminating"
-    ]
+    return [item["metadata"]["name"] for item in answer["items"] if item["status"].get("phase") != "Terminating"]
 
 
 def _paths(setting: Setting, namespaces: list[str]) -> list[str]:
@@ -119,9 +113,7 @@ def missing(want: Any, have: Any, where: str = "") -> list[str]:
     if isinstance(want, dict):
         if not isinstance(have, dict):
             return [f"{where or 'object'}: is {_brief(have)}, not {_brief(want)}"]
-        return [
-            fault for key in want for fault in missing(want[key], have.get(key), f"{where}.{key}".lstrip("."))
-        ]
+        return [fault for key in want for fault in missing(want[key], have.get(key), f"{where}.{key}".lstrip("."))]
     if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
         return [f for n, (w, h) in enumerate(zip(want, have)) for f in missing(w, h, f"{where}[{n}]")]
     return [] if want == have else [f"{where}: is {_brief(have)}, not {_brief(want)}"]
@@ -167,11 +159,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         )
     faults = []
     for path, found in sorted(objects.items()):
-        faults += (
-            [f"{path}: missing"]
-            if found is None
-            else [f"{path} {f}" for f in missing(setting["body"], found)]
-        )
+        faults += [f"{path}: missing"] if found is None else [f"{path} {f}" for f in missing(setting["body"], found)]
     return Verdict(not faults, setting["body"], faults or setting["body"], "; ".join(faults[:3]), evidence)
 
 

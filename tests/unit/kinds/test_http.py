@@ -50,9 +50,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + made.public_bytes(serialization.Encoding.PEM)
     )
     return path
@@ -84,9 +82,7 @@ def test_the_status_decides(tmp_path: Path, certificate: Path, path: str, ok: bo
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_a_handshake_must_fail_for_want_of_a_certificate(
-    tmp_path: Path, certificate: Path, required: bool
-) -> None:
+def test_a_handshake_must_fail_for_want_of_a_certificate(tmp_path: Path, certificate: Path, required: bool) -> None:
     with serving(certificate, client_required=required) as port:
         setting = {"address": "127.0.0.1", "port": port, "tls": "refused"}
         assert kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0]).ok is required

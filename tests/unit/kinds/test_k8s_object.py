@@ -64,9 +64,7 @@ def test_demanded_fields_are_a_subset(want: Any, have: Any, faults: int) -> None
     assert len(kind.missing(want, have)) == faults
 
 
-def test_every_namespace_is_judged_and_only_what_differs_is_applied(
-    tmp_path: Path, api: type[FakeApi]
-) -> None:
+def test_every_namespace_is_judged_and_only_what_differs_is_applied(tmp_path: Path, api: type[FakeApi]) -> None:
     setting = {"path": ACCOUNT, "body": WANT}
     api.answers[ACCOUNT.format(namespace="default")] = dict(WANT)
     api.answers[ACCOUNT.format(namespace="web")] = {"metadata": {"name": "default"}}
@@ -96,9 +94,7 @@ BINDINGS = {
 
 
 @pytest.mark.parametrize(("extra", "ok"), [([], True), ([{"name": "mallory"}], False)])
-def test_a_list_holds_only_what_is_allowed(
-    tmp_path: Path, api: type[FakeApi], extra: list[Any], ok: bool
-) -> None:
+def test_a_list_holds_only_what_is_allowed(tmp_path: Path, api: type[FakeApi], extra: list[Any], ok: bool) -> None:
     planted = [{"roleRef": {"name": "cluster-admin"}, "subjects": extra}] if extra else []
     api.answers["/apis/b"] = {"items": BINDINGS["items"] + planted}
     setting = {

@@ -61,6 +61,4 @@ def test_a_probe_tells_open_from_refused(tmp_path: Path) -> None:
 
 def test_a_silent_udp_port_is_not_called_closed() -> None:
     with pytest.raises(Unavailable, match="vantage"):
-        port.assess(
-            {"port": 8472, "proto": "udp", "state": "closed", "probe": "127.0.0.1"}, {"probe": "filtered"}
-        )
+        port.assess({"port": 8472, "proto": "udp", "state": "closed", "probe": "127.0.0.1"}, {"probe": "filtered"})

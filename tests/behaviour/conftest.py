@@ -1,0 +1,85 @@
+"""What the attacks share: the machines of the inventory, reached as its automation account, and root on them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+Kubectl = Callable[..., Any]
+
+
+def machines(request: pytest.FixtureRequest, group: str) -> list[Host]:
+    """Hosts of an inventory group, as root through sudo."""
+    inventory = request.config.getoption("ansible_inventory")
+    if not inventory:
+        pytest.skip("inventory: these attacks need a real inventory; run casemate prove -i INVENTORY")
+    return list(testinfra.get_hosts([f"ansible://{group}"], ansible_inventory=inventory, sudo=True))
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> list[Host]:
+    return machines(request, "k3s_server")
+
+
+@pytest.fixture(scope="session")
+def agents(request: pytest.FixtureRequest) -> list[Host]:
+    return machines(request, "k3s_agent")
+
+
+@pytest.fixture(scope="session")
+def nodes(servers: list[Host], agents: list[Host]) -> list[Host]:
+    return servers + agents
+
+
+@pytest.fixture(scope="session")
+def server(servers: list[Host]) -> Host:
+    """The first server, with K3s running."""
+    if not servers or not servers[0].service("k3s").is_running:
+        pytest.skip("k3s: K3s does not run on a server of this inventory")
+    return servers[0]
+
+
+@pytest.fixture(scope="session")
+def agent(agents: list[Host]) -> Host:
+    """The first agent, with K3s running."""
+    if not agents or not agents[0].service("k3s-agent").is_running:
+        pytest.skip("k3s: no agent of this inventory runs K3s")
+    return agents[0]
+
+
+@pytest.fixture(scope="session")
+def api(server: Host) -> Host:
+    """The first server of a cluster with a real API; under the double the attack is skipped, never passed."""
+    if "double" in server.check_output("k3s --version"):
+        pytest.skip("api_semantics: the installed release is a double without a real API server")
+    return server
+
+
+@pytest.fixture(scope="session")
+def kubectl(api: Host) -> Kubectl:
+    """Call kubectl as the cluster's administrator; `stdin` may be an object, which is sent as JSON."""
+
+    def call(*arguments: str, stdin: Any = None, expect: bool = True) -> Any:
+        line = "k3s kubectl " + shlex.join(arguments)
+        if stdin is not None:
+            line = f"printf %s {shlex.quote(json.dumps(stdin))} | {line}"
+        done = api.run(f"sh -c {shlex.quote(line)}")
+        if expect:
+            assert done.rc == 0, done.stderr
+            return done.stdout
+        return done
+
+    return call
+
+
+def python_on(host: Host, program: str, *arguments: str) -> str:
+    """Run a program of the standard library on a machine, as root, and return what it prints."""
+    done = host.run("python3 -c %s " + " ".join(["%s"] * len(arguments)), program, *arguments)
+    assert done.rc == 0, done.stderr
+    return str(done.stdout)

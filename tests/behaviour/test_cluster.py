@@ -1,0 +1,155 @@
+"""Attacks from inside the cluster: pods that ask for too much, tokens, foreign secrets, the network."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from .conftest import Kubectl
+
+IMAGE = "docker.io/library/busybox:1.36"
+SAFE: dict[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": 65534,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def pod(name: str, security: dict[str, Any] | None = None, command: str = "sleep 300", **spec: Any) -> dict[str, Any]:
+    container = {
+        "name": "main",
+        "image": IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", command],
+        "securityContext": SAFE if security is None else security,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0, **spec},
+    }
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "privileged": pod("x", {"privileged": True}),
+    "root": pod("x", {**SAFE, "runAsNonRoot": False, "runAsUser": 0}),
+    "escalation": pod("x", {**SAFE, "allowPrivilegeEscalation": True}),
+    "capability": pod("x", {**SAFE, "capabilities": {"add": ["SYS_ADMIN"]}}),
+    "unconfined": pod("x", {**SAFE, "seccompProfile": {"type": "Unconfined"}}),
+    "host-path": pod("x", volumes=[{"name": "host", "hostPath": {"path": "/"}}]),
+    "host-network": pod("x", hostNetwork=True),
+    "host-pid": pod("x", hostPID=True),
+    "host-ipc": pod("x", hostIPC=True),
+}
+
+
+@pytest.mark.control("API-ADMISSION-CONFIGURED", "API-ADMISSION-FILE-SET", "CLUSTER-DEFAULT-RESTRICTED")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_pod_that_could_take_the_node_is_refused(kubectl: Kubectl, name: str) -> None:
+    answer = kubectl("create", "--dry-run=server", "-f", "-", stdin=HOSTILE[name], expect=False)
+    assert answer.rc != 0
+    assert "violates PodSecurity" in answer.stderr
+
+
+@pytest.mark.control("API-ADMISSION-CONFIGURED", "API-ADMISSION-FILE-SET")
+def test_a_namespace_without_labels_is_restricted_too(kubectl: Kubectl) -> None:
+    name = f"casemate-{secrets.token_hex(4)}"
+    kubectl("create", "namespace", name)
+    try:
+        hostile = json.loads(json.dumps(HOSTILE["privileged"]))
+        hostile["metadata"]["namespace"] = name
+        answer = kubectl("create", "--dry-run=server", "-f", "-", stdin=hostile, expect=False)
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
+    assert "violates PodSecurity" in answer.stderr
+
+
+@pytest.fixture(scope="module")
+def running(kubectl: Kubectl) -> Iterator[str]:
+    """A restricted pod that runs, as an ordinary user of the cluster would have one."""
+    name = f"casemate-{secrets.token_hex(4)}"
+    kubectl("create", "-f", "-", stdin=pod(name))
+    try:
+        kubectl("wait", "--for=condition=Ready", f"pod/{name}", "-n", "default", "--timeout=120s")
+        yield name
+    finally:
+        kubectl("delete", "pod", name, "-n", "default", "--wait=false", expect=False)
+
+
+@pytest.mark.control("CLUSTER-DEFAULT-RESTRICTED", "API-ADMISSION-CONFIGURED")
+def test_a_restricted_pod_runs_confined(kubectl: Kubectl, running: str) -> None:
+    status = kubectl("exec", "-n", "default", running, "--", "cat", "/proc/1/status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["Seccomp"].strip() == "2"
+    assert fields["NoNewPrivs"].strip() == "1"
+    assert int(fields["CapEff"], 16) == 0
+    assert fields["Uid"].split()[0] == "65534"
+
+
+@pytest.mark.control("CLUSTER-TOKENS-UNMOUNTED")
+def test_a_pod_of_the_default_account_has_no_token(kubectl: Kubectl, running: str) -> None:
+    answer = kubectl(
+        "exec",
+        "-n",
+        "default",
+        running,
+        "--",
+        "ls",
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        expect=False,
+    )
+    assert answer.rc != 0
+
+
+@pytest.mark.control("CLUSTER-DEFAULT-ISOLATED")
+def test_a_pod_reaches_nothing_that_no_policy_allows(kubectl: Kubectl, running: str, api: Host) -> None:
+    """The API's service address answers a TCP connection from the node, and must not from the pod."""
+    address = kubectl("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}").strip()
+    probe = "import socket, sys; socket.create_connection((sys.argv[1], 443), 5)"
+    assert api.run("python3 -c %s %s", probe, address).rc == 0
+    answer = kubectl("exec", "-n", "default", running, "--", "nc", "-w", "3", address, "443", expect=False)
+    assert answer.rc != 0
+
+
+@pytest.mark.control("API-ADMISSION-PLUGINS-SET", "API-AUTHORIZATION-RBAC")
+def test_a_stolen_kubelet_credential_reads_no_foreign_secret(api: Host, agent: Host, kubectl: Kubectl) -> None:
+    """The agent's own credential, used from the agent: no Secret, no other node, no label of another role."""
+    config = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
+    other = kubectl("get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "name").split()[0]
+    for verb in (
+        ["get", "secrets", "-A"],
+        ["get", "secret", "k3s-serving", "-n", "kube-system"],
+        ["annotate", other, "casemate-attack=1"],
+        ["create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--user=x", "--dry-run=server"],
+    ):
+        answer = agent.run("k3s kubectl --kubeconfig %s " + " ".join(["%s"] * len(verb)), config, *verb)
+        assert answer.rc != 0, verb
+        assert "forbidden" in answer.stderr.lower(), answer.stderr
+
+
+@pytest.mark.control("API-ADMISSION-PLUGINS-SET")
+def test_a_service_cannot_claim_a_foreign_address(kubectl: Kubectl) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "casemate-thief", "namespace": "default"},
+        "spec": {"ports": [{"port": 80}], "externalIPs": ["198.51.100.7"]},
+    }
+    answer = kubectl("create", "--dry-run=server", "-f", "-", stdin=service, expect=False)
+    assert answer.rc != 0
+
+
+@pytest.mark.control("CLUSTER-ANONYMOUS-UNBOUND", "CLUSTER-UNAUTHENTICATED-LIMITED", "CLUSTER-AUTHENTICATED-LIMITED")
+@pytest.mark.parametrize("caller", ["system:anonymous", "system:serviceaccount:default:default"])
+def test_a_caller_without_a_role_may_do_nothing(kubectl: Kubectl, caller: str) -> None:
+    for verb, thing in (("get", "secrets"), ("create", "pods"), ("list", "nodes"), ("create", "pods/exec")):
+        answer = kubectl("auth", "can-i", verb, thing, "-A", f"--as={caller}", expect=False)
+        assert answer.stdout.strip() == "no", (verb, thing, answer.stderr)

@@ -1,0 +1,142 @@
+"""Attacks on the API server and on etcd: what a stranger, a forged identity and a thief of the database get."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import shlex
+
+import pytest
+from testinfra.host import Host
+
+from .conftest import Kubectl, python_on
+
+TLS = "/var/lib/rancher/k3s/server/tls"
+CALL = """
+import http.client, json, ssl, sys
+port, path, certificate, key = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+if certificate:
+    context.load_cert_chain(certificate, key)
+caller = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+try:
+    body = sys.argv[5] if len(sys.argv) > 5 and sys.argv[5] else None
+    caller.request("POST" if body else "GET", path, body, {"Content-Type": "application/json"})
+    answer = caller.getresponse()
+    print(json.dumps({"status": answer.status, "body": answer.read().decode("utf-8", "replace")[:200000]}))
+except (OSError, http.client.HTTPException) as refused:
+    print(json.dumps({"status": 0, "body": str(refused)}))
+"""
+
+
+def call(host: Host, port: int, path: str, certificate: str = "", key: str = "", body: str = "") -> tuple[int, str]:
+    answer = json.loads(python_on(host, CALL, str(port), path, certificate, key, body))
+    return answer["status"], answer["body"]
+
+
+@pytest.mark.control("API-STRANGER-REFUSED", "API-ANONYMOUS-OFF", "API-METRICS-REFUSED")
+@pytest.mark.parametrize("path", ["/api", "/api/v1/secrets", "/apis", "/metrics", "/version", "/openapi/v2"])
+def test_an_anonymous_caller_learns_nothing(server: Host, path: str) -> None:
+    assert call(server, 6443, path)[0] == 401
+
+
+@pytest.mark.control("API-STRANGER-REFUSED", "API-ANONYMOUS-OFF")
+def test_a_certificate_of_a_foreign_authority_is_nobody(server: Host) -> None:
+    folder = server.check_output("mktemp -d")
+    try:
+        server.check_output(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 "
+            "-subj /O=system:masters/CN=admin -keyout %s/key -out %s/crt",
+            folder,
+            folder,
+        )
+        status, body = call(server, 6443, "/api/v1/namespaces", f"{folder}/crt", f"{folder}/key")
+    finally:
+        server.check_output("rm -r %s", folder)
+    assert status == 401 or "certificate" in body.lower()
+    assert "kube-system" not in body
+
+
+@pytest.mark.control("ETCD-STRANGER-REFUSED", "API-ETCD-CLIENT-CERTIFICATE", "API-ETCD-CA-VERIFIED")
+@pytest.mark.parametrize("path", ["/version", "/v3/kv/range"])
+def test_etcd_refuses_a_caller_without_a_certificate(server: Host, path: str) -> None:
+    status, body = call(server, 2379, path)
+    assert status == 0
+    assert "certificate" in body.lower() or "eof" in body.lower() or "reset" in body.lower()
+
+
+@pytest.mark.control("ETCD-PEER-REFUSED")
+def test_etcd_refuses_a_peer_without_a_certificate(server: Host) -> None:
+    assert call(server, 2380, "/members")[0] == 0
+
+
+@pytest.mark.control(
+    "API-KUBECONFIG-PRIVATE", "API-KUBECONFIG-MODE-SET", "API-SERVER-TOKEN-PRIVATE", "API-KEYS-PRIVATE",
+    "API-CREDENTIALS-PRIVATE", "ETCD-KEYS-PRIVATE", "ETCD-DATA-PRIVATE", "ETCD-ENCRYPTION-KEY-PRIVATE",
+    "API-CERTIFICATES-PRIVATE", "API-MANIFESTS-PRIVATE", "ETCD-SNAPSHOTS-PRIVATE", "API-AUDIT-FOLDER-PRIVATE",
+)  # fmt: skip
+def test_an_ordinary_account_reads_no_credential(server: Host) -> None:
+    """Log in as nobody in particular and try: reading is the proof, not the mode."""
+    readable = server.run(
+        "setpriv --reuid=65534 --regid=65534 --clear-groups -- sh -c %s",
+        "cat /etc/rancher/k3s/k3s.yaml /etc/rancher/k3s/config.yaml.d/* /etc/rancher/k3s/agent-token "
+        f"/var/lib/rancher/k3s/server/token {TLS}/*.key {TLS}/etcd/*.key /var/lib/rancher/k3s/server/cred/* "
+        "/var/lib/rancher/k3s/server/db/etcd/member/snap/db /var/log/k3s/audit.log 2>/dev/null | head -c 100",
+    )
+    assert readable.stdout == ""
+    loose = server.check_output(
+        "sh -c %s",
+        "find /etc/rancher/k3s /var/lib/rancher/k3s/server/cred /var/lib/rancher/k3s/server/tls "
+        "/var/lib/rancher/k3s/server/token -type f -perm /077 2>/dev/null || true",
+    )
+    assert loose == ""
+
+
+@pytest.mark.control("ETCD-SECRETS-ENCRYPTED", "ETCD-CIPHER-STRONG", "API-ENCRYPTION-RUNNING")
+def test_a_secret_is_unreadable_in_raw_etcd(api: Host, kubectl: Kubectl) -> None:
+    canary, name = secrets.token_hex(16), f"casemate-{secrets.token_hex(4)}"
+    kubectl("create", "secret", "generic", name, "-n", "default", f"--from-literal=canary={canary}")
+    try:
+        key = base64.b64encode(f"/registry/secrets/default/{name}".encode()).decode()
+        status, body = call(
+            api,
+            2379,
+            "/v3/kv/range",
+            f"{TLS}/etcd/client.crt",
+            f"{TLS}/etcd/client.key",
+            json.dumps({"key": key}),
+        )
+        assert status == 200, body
+        raw = base64.b64decode(json.loads(body)["kvs"][0]["value"])
+    finally:
+        kubectl("delete", "secret", name, "-n", "default")
+    assert raw.startswith(b"k8s:enc:")
+    assert canary.encode() not in raw
+    assert base64.b64encode(canary.encode()) not in raw
+
+
+@pytest.mark.control("API-AUDIT-POLICY-PRESENT", "API-AUDIT-POLICY-SET", "API-AUDIT-LOG-SET")
+def test_an_action_is_audited_and_a_secret_value_never_is(api: Host, kubectl: Kubectl) -> None:
+    canary, name = secrets.token_hex(16), f"casemate-{secrets.token_hex(4)}"
+    kubectl("create", "secret", "generic", name, "-n", "default", f"--from-literal=canary={canary}")
+    kubectl("get", "secret", name, "-n", "default", "-o", "json")
+    kubectl("delete", "secret", name, "-n", "default")
+    encoded = base64.b64encode(canary.encode()).decode()
+    assert int(api.check_output("grep -c %s /var/log/k3s/audit.log", name)) >= 3
+    for value in (canary, encoded):
+        assert api.run("grep -rqs %s /var/log", value).rc != 0
+        assert api.run("sh -c %s", f"journalctl -b -o cat | grep -q {shlex.quote(value)}").rc != 0
+
+
+@pytest.mark.control("API-TLS-MINIMUM-SET")
+def test_an_old_tls_version_is_refused(server: Host) -> None:
+    program = (
+        "import socket, ssl, warnings; warnings.simplefilter('ignore'); c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT);"
+        "c.check_hostname = False; c.verify_mode = ssl.CERT_NONE; c.set_ciphers('ALL:@SECLEVEL=0');"
+        "c.minimum_version = ssl.TLSVersion.TLSv1; c.maximum_version = ssl.TLSVersion.TLSv1_1\n"
+        "try:\n    c.wrap_socket(socket.create_connection(('127.0.0.1', 6443), 5)); print('in')\n"
+        "except ssl.SSLError: print('refused')"
+    )
+    assert python_on(server, program).strip() == "refused"
