@@ -7,28 +7,32 @@ gives a kind a host of its own and an attack surface can be read in one place.
 
 from __future__ import annotations
 
+import datetime
 import glob as globbing
 import os
 import stat as statmod
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, TypeVar
 
-Setting = Dict[str, Any]
-Observation = Dict[str, Any]
+Setting = dict[str, Any]
+Observation = dict[str, Any]
 T = TypeVar("T")
 
+ACL = "system.posix_acl_access"
 DROPPED_ENVIRONMENT = ("LANG", "LANGUAGE", "LC_ALL")
 
 
-class Unavailable(Exception):
+class Unavailable(Exception):  # noqa: N818 - not an error but an answer
     """The effective value cannot be had here: the control is not_evaluated, never pass.
 
     `code` is one word that `casemate_accept_not_evaluated` may list; `why` is for people.
     """
 
     def __init__(self, code: str, why: str) -> None:
+        """Say what lacks, as `code: why`."""
         super().__init__(f"{code}: {why}")
         self.code, self.why = code, why
 
@@ -49,7 +53,7 @@ class Verdict:
     observed: Any
     reason: str = ""
     evidence: str = ""
-    stale: Tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,11 @@ class Host:
     def __init__(
         self,
         root: str = "/",
-        context: Optional[Mapping[str, Any]] = None,
+        context: Mapping[str, Any] | None = None,
         role: str = "",
-        guard: Optional[Callable[[Sequence[str]], None]] = None,
+        guard: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
+        """`context` are facts of the run, `guard` arms the on-host guard for the paths given to it."""
         self.root = root
         self.context: Mapping[str, Any] = context or {}
         self.role = role
@@ -90,7 +95,7 @@ class Host:
         value: T = self._cache[key]
         return value
 
-    def read(self, path: str) -> Optional[bytes]:
+    def read(self, path: str) -> bytes | None:
         """Return the bytes of a regular file, or None where there is none."""
         try:
             with open(self.path(path), "rb") as handle:
@@ -98,12 +103,12 @@ class Host:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
-    def text(self, path: str) -> Optional[str]:
+    def text(self, path: str) -> str | None:
         """Like `read`, decoded; undecodable bytes are kept as surrogates."""
         data = self.read(path)
         return None if data is None else data.decode("utf-8", "surrogateescape")
 
-    def stat(self, path: str) -> Optional[os.stat_result]:
+    def stat(self, path: str) -> os.stat_result | None:
         """lstat, or None where nothing is. Links are not followed: a link is never the file."""
         try:
             return os.lstat(self.path(path))
@@ -115,13 +120,19 @@ class Host:
         found = sorted(globbing.glob(self.path(pattern)))
         return found if self.root == "/" else ["/" + os.path.relpath(name, self.root) for name in found]
 
-    def run(self, argv: Sequence[str], stdin: Optional[str] = None, timeout: float = 30) -> Result:
-        """Run a command in the C locale; a missing program is rc 127 and a time-out rc 124, never an exception."""
+    def run(self, argv: Sequence[str], stdin: str | None = None, timeout: float = 30) -> Result:
+        """Run a command in the C locale; no such program is rc 127, a time-out rc 124; never raises."""
         env = {k: v for k, v in os.environ.items() if k not in DROPPED_ENVIRONMENT}
         env.update(LC_ALL="C", PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         try:
             done = subprocess.run(
-                list(argv), input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, env=env,
+                list(argv),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                env=env,
                 check=False,
             )
         except FileNotFoundError:
@@ -134,22 +145,22 @@ class Host:
         """Properties of a unit as systemd itself sees it, drop-ins included (one call per unit and pass)."""
 
         def ask() -> dict[str, str]:
-            shown = self.run(["systemctl", "show", "--timestamp=unix", unit])
+            shown = self.run(["systemctl", "show", "--timestamp=us+utc", unit])
             return dict(line.split("=", 1) for line in shown.out.splitlines() if "=" in line)
 
         shown = self.cached(f"systemctl:{unit}", ask)
         return {name: shown.get(name, "") for name in properties} if properties else shown
 
-    def started(self, unit: str) -> Optional[float]:
-        """When the unit's main process last came up or reloaded, in seconds since the epoch; None if it is down.
+    def started(self, unit: str) -> float | None:
+        """When the unit last came up or reloaded, in seconds since the epoch; None if it is down.
 
         StateChangeTimestamp moves on `systemctl reload` too, ActiveEnterTimestamp on a restart.
         """
         shown = self.systemctl(unit, "ActiveState", "ActiveEnterTimestamp", "StateChangeTimestamp")
         if shown["ActiveState"] not in ("active", "reloading"):
             return None
-        stamps = [shown[k].lstrip("@") for k in ("ActiveEnterTimestamp", "StateChangeTimestamp")]
-        return max((float(s) for s in stamps if s.replace(".", "", 1).isdigit()), default=None)
+        stamps = [moment(shown[name]) for name in ("ActiveEnterTimestamp", "StateChangeTimestamp")]
+        return max((stamp for stamp in stamps if stamp is not None), default=None)
 
     def arm(self, paths: Sequence[str]) -> None:
         """Arm the on-host guard before a change that could lock the operator out (idempotent in a pass)."""
@@ -162,16 +173,17 @@ class Host:
         self,
         path: str,
         data: bytes,
-        mode: Optional[int] = None,
-        owner: Optional[Tuple[int, int]] = None,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
         validate: Sequence[str] = (),
         sensitive: bool = False,
     ) -> bool:
         """Replace a file atomically; return whether anything changed.
 
         The new bytes get their final mode and owner before they get the name, so a secret is never readable
-        in between. Mode and owner default to those of the file that is replaced (else 0600, caller). `validate`
-        is a command with `%s` for the new file; when it fails, the old bytes stay and EnforceError is raised.
+        in between. Mode and owner default to those of the file that is replaced (else 0600, caller).
+        `validate` is a command with `%s` for the new file; when it fails, the old bytes stay and EnforceError
+        is raised.
         """
         old, seen = self.read(path), self.stat(path)
         if seen is not None and not statmod.S_ISREG(seen.st_mode):
@@ -220,10 +232,43 @@ class Host:
         self.changed(path, show(old), "")
         return True
 
+    def has_acl(self, path: str) -> bool:
+        """Whether an ACL grants access beyond the mode's bits."""
+        try:
+            return ACL in os.listxattr(self.path(path), follow_symlinks=False)
+        except OSError:
+            return False  # gone, or a file system without ACLs
+
+    def restrict(self, path: str, mode: int, owner: tuple[int, int] | None = None, no_acl: bool = False) -> None:
+        """Set mode and owner (-1 keeps one) of what is there and is no link, and drop its ACL; record changes."""
+        real, seen = self.path(path), os.lstat(self.path(path))
+        have, ids = statmod.S_IMODE(seen.st_mode), (seen.st_uid, seen.st_gid)
+        if no_acl and self.has_acl(path):
+            os.removexattr(real, ACL)
+            self.changed(path, "acl\n", "no acl\n")
+        if owner is not None and any(want not in (-1, has) for want, has in zip(owner, ids)):
+            os.chown(real, *owner, follow_symlinks=False)
+            self.changed(path, f"owner {ids[0]}:{ids[1]}\n", f"owner {owner[0]}:{owner[1]}\n")
+        if mode != statmod.S_IMODE(os.lstat(real).st_mode):
+            os.chmod(real, mode)
+            self.changed(path, f"mode {have:04o}\n", f"mode {mode:04o}\n")
+
     def changed(self, path: str, before: str, after: str) -> None:
         """Record a change for the diff, and forget what was observed before it."""
         self.changes.append({"path": path, "before": before, "after": after})
         self._cache.clear()
+
+
+def moment(stamp: str) -> float | None:
+    """Seconds since the epoch of `systemctl show --timestamp=us+utc`, or None for "never".
+
+    Microseconds matter: with whole seconds a unit restarted right after a change would look stale.
+    """
+    try:
+        parsed = datetime.datetime.strptime(stamp.replace("UTC", "+0000"), "%a %Y-%m-%d %H:%M:%S.%f %z")
+    except ValueError:
+        return None
+    return parsed.timestamp()
 
 
 def copy_context(source: str, target: str) -> None:
@@ -245,6 +290,6 @@ def sync_folder(folder: str) -> None:
         os.close(handle)
 
 
-def show(data: Optional[bytes]) -> str:
+def show(data: bytes | None) -> str:
     """Bytes as text for a diff."""
     return "" if data is None else data.decode("utf-8", "replace")

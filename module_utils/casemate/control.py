@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Optional, Tuple
+from typing import Any
 
 from .base import Setting
 from .kinds import KINDS, Kind
@@ -52,14 +53,14 @@ class Control:
     why: str
     severity: str
     level: str
-    applies_to: Tuple[str, ...]
-    mitigations: Tuple[str, ...]
+    applies_to: tuple[str, ...]
+    mitigations: tuple[str, ...]
     setting: Setting
     kind: Kind
-    needs: Tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     vantage: str = "self"
     cost: str = ""
-    bound: Optional[Mapping[str, Any]] = None
+    bound: Mapping[str, Any] | None = None
     role: str = ""
 
     @property
@@ -84,7 +85,8 @@ def wrong(raw: Any) -> list[str]:
     if isinstance(setting, Mapping):
         kind = KINDS.get(str(setting.get("kind")))
         if kind is None:
-            found.append(f"{name}.setting.kind: unknown kind {setting.get('kind')!r}; known: {', '.join(sorted(KINDS))}")
+            known = ", ".join(sorted(KINDS))
+            found.append(f"{name}.setting.kind: unknown kind {setting.get('kind')!r}; known: {known}")
         else:
             body = {k: v for k, v in setting.items() if k != "kind"}
             found += problems(body, kind.SCHEMA, f"{name}.setting")
@@ -100,15 +102,21 @@ def parse(raw: Mapping[str, Any]) -> Control:
         raise ControlError("; ".join(found))
     setting = dict(raw["setting"])
     return Control(
-        id=raw["id"], title=raw["title"], why=raw["why"], severity=raw["severity"], level=raw["level"],
-        applies_to=tuple(raw["applies_to"]), mitigations=tuple(raw["mitigations"]), setting=setting,
-        kind=KINDS[setting["kind"]], needs=tuple(raw.get("needs") or ()), vantage=raw.get("vantage") or "self",
-        cost=raw.get("cost") or "", bound=raw.get("bound"), role=raw.get("role") or "",
-    )  # fmt: skip
+        **{name: raw[name] for name in ("id", "title", "why", "severity", "level")},
+        applies_to=tuple(raw["applies_to"]),
+        mitigations=tuple(raw["mitigations"]),
+        setting=setting,
+        kind=KINDS[setting["kind"]],
+        needs=tuple(raw.get("needs") or ()),
+        vantage=raw.get("vantage") or "self",
+        cost=raw.get("cost") or "",
+        bound=raw.get("bound"),
+        role=raw.get("role") or "",
+    )
 
 
 def parse_all(raws: Iterable[Mapping[str, Any]]) -> list[Control]:
-    """Parse a catalogue; every fault of every control is reported at once, as are doubled ids and settings."""
+    """Parse a catalogue; every fault of every control is reported at once, doubled ids and settings too."""
     found: list[str] = []
     controls: list[Control] = []
     ids: set[str] = set()

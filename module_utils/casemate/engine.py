@@ -1,4 +1,4 @@
-"""The engine: observe effective values, compare, enforce unless only checking; one pass for any number of controls.
+"""The engine: observe effective values, compare, and enforce unless only checking, in one pass.
 
 Check mode is drift detection, because it is the same code with the one enforcing step left out.
 """
@@ -10,15 +10,16 @@ import hashlib
 import hmac
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 from .base import EnforceError, Host, Unavailable, Verdict
 from .control import Control, out_of_bound, parse_all
 from .kinds import KINDS
 
-Finding = Dict[str, Any]
-Seen = Tuple[Control, Any]
+Finding = dict[str, Any]
+Seen = tuple[Control, Any]
 _DIGEST_KEY = os.urandom(16)
 
 
@@ -26,9 +27,9 @@ _DIGEST_KEY = os.urandom(16)
 class Outcome:
     """What one pass found and did. `due` names roles with something to do, `stale` units to restart."""
 
-    findings: List[Finding] = field(default_factory=list)
-    due: List[str] = field(default_factory=list)
-    stale: List[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    due: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
     changed: bool = False
 
 
@@ -47,21 +48,21 @@ def run(
     catalogue: Mapping[str, Sequence[Mapping[str, Any]]],
     host: Host,
     check: bool,
-    waivers: Optional[Mapping[str, Mapping[str, Any]]] = None,
+    waivers: Mapping[str, Mapping[str, Any]] | None = None,
     scan: bool = False,
-    today: Optional[datetime.date] = None,
+    today: datetime.date | None = None,
 ) -> Outcome:
     """Judge every control of `catalogue` (role -> raw controls) and, unless `check`, enforce what differs.
 
     Raises ControlError before anything is observed when any control is malformed.
     """
     controls = parse_all({**raw, "role": role} for role, raws in catalogue.items() for raw in raws)
-    day = today or datetime.date.today()
+    day = today or datetime.datetime.now(datetime.timezone.utc).date()
     excused = {cid: _expired(waiver, day) for cid, waiver in (waivers or {}).items()}
     outcome = Outcome()
     able = capabilities(host)
-    by_kind: Dict[str, List[Control]] = {}
-    done: Dict[str, Finding] = {}
+    by_kind: dict[str, list[Control]] = {}
+    done: dict[str, Finding] = {}
     for control in controls:
         early = _not_observed(control, able, scan)
         if early is not None:
@@ -80,12 +81,12 @@ def run(
     return outcome
 
 
-def capabilities(host: Host) -> Dict[str, str]:
+def capabilities(host: Host) -> dict[str, str]:
     """What this machine lacks, as capability -> why; whatever is not named here is there.
 
     Decided by what works here (is this writable, is this loaded), never by "it is a container".
     """
-    lacking: Dict[str, str] = {}
+    lacking: dict[str, str] = {}
     if not os.access(host.path("/proc/sys/kernel/panic"), os.W_OK):
         lacking["kernel"] = "/proc/sys is read-only here; the machine's own kernel settings are its host's"
     if not os.path.isdir(host.path("/lib/modules/" + os.uname().release)):
@@ -102,20 +103,24 @@ def enforced(control: Control) -> bool:
     return bool(control.kind.ENFORCED_BY) and control.setting.get("enforced") is not False
 
 
-def _not_observed(control: Control, lacking: Mapping[str, str], scan: bool) -> Optional[Finding]:
+def _not_observed(control: Control, lacking: Mapping[str, str], scan: bool) -> Finding | None:
     for need in control.needs:
         if need in lacking:
             return finding(control, "not_evaluated", reason=f"{need}: {lacking[need]}")
     if control.vantage not in ("self", "controller"):
-        return finding(control, "not_evaluated", reason=f"vantage: seen only from a {control.vantage}; run casemate prove")
+        return finding(
+            control,
+            "not_evaluated",
+            reason=f"vantage: seen only from a {control.vantage}; run casemate prove",
+        )
     if control.cost == "scan" and not scan:
         return finding(control, "not_evaluated", reason="scan: expensive, left out of a quick check; ask with --scan")
     return None
 
 
 def _judge_kind(
-    controls: List[Control], host: Host, check: bool, excused: Mapping[str, str], outcome: Outcome
-) -> List[Finding]:
+    controls: list[Control], host: Host, check: bool, excused: Mapping[str, str], outcome: Outcome
+) -> list[Finding]:
     kind = controls[0].kind
     before = [_assess(c, seen) for c, seen in _observe(controls, host)]
     failing = {i for i, v in enumerate(before) if isinstance(v, Verdict) and not v.ok and controls[i].id not in excused}
@@ -134,7 +139,7 @@ def _judge_kind(
     return made
 
 
-def _observe(controls: List[Control], host: Host) -> List[Seen]:
+def _observe(controls: list[Control], host: Host) -> list[Seen]:
     settings = [c.setting for c in controls]
     try:
         seen: Sequence[Any] = controls[0].kind.observe(settings, host)
@@ -156,7 +161,7 @@ def _assess(control: Control, seen: Any) -> Any:
         return crash
 
 
-def _enforce(controls: List[Control], failing: set[int], host: Host, excused: Mapping[str, str]) -> str:
+def _enforce(controls: list[Control], failing: set[int], host: Host, excused: Mapping[str, str]) -> str:
     wanted = [i for i, c in enumerate(controls) if c.id not in excused]
     try:
         controls[0].kind.enforce(
@@ -177,12 +182,11 @@ def _plain(control: Control, verdict: Any, check: bool) -> Finding:
         return finding(control, "error", reason=f"{type(verdict).__name__}: {verdict}")
     action = "would_change" if not verdict.ok and check and enforced(control) else "none"
     observed, expected = _veil(control, verdict.observed), _veil(control, verdict.expected)
-    made = finding(
+    return finding(
         control, "pass" if verdict.ok else "fail", action, expected=expected, observed=observed,
         reason=verdict.reason, evidence=verdict.evidence, before=observed,
         after=expected if action == "would_change" else observed,
     )  # fmt: skip
-    return made
 
 
 def _settled(control: Control, before: Any, after: Any, tried: bool, refused: str) -> Finding:
@@ -200,13 +204,13 @@ def _settled(control: Control, before: Any, after: Any, tried: bool, refused: st
     return made
 
 
-def _stale(verdicts: Sequence[Any], failing: set[int], outcome: Outcome) -> List[str]:
+def _stale(verdicts: Sequence[Any], failing: set[int], outcome: Outcome) -> list[str]:
     units = {unit for i in failing if isinstance(verdicts[i], Verdict) for unit in verdicts[i].stale}
     return sorted(units - set(outcome.stale))
 
 
 def _veil(control: Control, value: Any) -> Any:
-    """A sensitive value is shown as a digest keyed for this run only: equal or not can be seen, nothing else."""
+    """A sensitive value is shown as a digest keyed for this run only: equal or not, nothing else."""
     if not control.setting.get("sensitive") or value is None or isinstance(value, bool):
         return value
     text = json.dumps(value, sort_keys=True, default=str).encode()
@@ -231,5 +235,3 @@ def _waive(made: Finding, waivers: Mapping[str, Mapping[str, Any]], excused: Map
     else:
         made["status"] = "waived"
     return made
-
-

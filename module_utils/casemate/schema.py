@@ -6,8 +6,9 @@ JSON Schema proper is used on the controller for files; targets have the standar
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any
 
 TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -26,12 +27,12 @@ class Field:
 
     type: str
     required: bool = False
-    choices: Tuple[Any, ...] = ()
+    choices: tuple[Any, ...] = ()
     pattern: str = ""
     help: str = ""
 
 
-def problem(value: Any, field: Field) -> Optional[str]:
+def problem(value: Any, field: Field) -> str | None:
     """Say what is wrong with `value`, or None. A bool is never taken for an int."""
     if not isinstance(value, TYPES[field.type]) or (field.type == "int" and isinstance(value, bool)):
         return f"must be of type {field.type}, not {type(value).__name__}"

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Set, cast
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 from ..base import Host, Observation, Setting, Verdict
 from ..schema import Field
-from . import file, http, k8s_object, port, sysctl
+from . import account, file, http, k8s_object, kernel_module, mount_option, package, port, service, sysctl
 
 
 class Kind(Protocol):
     """What a kind module provides. `enforce` exists where ENFORCED_BY is "engine"."""
 
     SCHEMA: Mapping[str, Field]
-    ENFORCED_BY: Optional[str]
+    ENFORCED_BY: str | None
 
     def identity(self, setting: Setting) -> str: ...  # noqa: D102
-    def observe(self, settings: List[Setting], host: Host) -> List[Any]: ...  # noqa: D102
+    def observe(self, settings: list[Setting], host: Host) -> list[Any]: ...  # noqa: D102
     def assess(self, setting: Setting, seen: Observation) -> Verdict: ...  # noqa: D102
-    def enforce(self, settings: List[Setting], failing: Set[int], host: Host) -> None: ...  # noqa: D102
+    def enforce(self, settings: list[Setting], failing: set[int], host: Host) -> None: ...  # noqa: D102
 
 
-KINDS: Dict[str, Kind] = {
+KINDS: dict[str, Kind] = {
     name: cast(Kind, module)
     for name, module in {
         "file": file,
+        "kernel_module": kernel_module,
         "sysctl": sysctl,
+        "package": package,
+        "account": account,
+        "service": service,
+        "mount_option": mount_option,
         "k8s_object": k8s_object,
         "port": port,
         "http": http,

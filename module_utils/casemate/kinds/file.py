@@ -6,14 +6,13 @@ A file that Casemate owns declares `content` and an exact `mode`; a file of K3s 
 
 from __future__ import annotations
 
-import fnmatch
 import grp
 import hashlib
 import os
 import pwd
 import secrets
 import stat as statmod
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable
 
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
@@ -29,7 +28,7 @@ SCHEMA = {
     "random_bytes": Field("int", help="create it once with this many random bytes, in hex; never read back"),
     "no_acl": Field("bool", help="no access beyond the mode's bits"),
     "validate": Field("list", help="command with %s for the new file; its failure leaves the old bytes"),
-    "reload": Field("list", choices=(), help="allow-listed command that loads the new content"),
+    "reload": Field("list", help="allow-listed command that loads the new content"),
     "unit": Field("str", help="unit that must have started after the file last changed"),
     "guard": Field("bool", help="arm the on-host guard before changing it"),
     "missing": Field("str", choices=("fail", "pass", "k3s"), help="what absence of a matched path means"),
@@ -42,6 +41,7 @@ RELOADS = (
     ("systemctl", "daemon-reload"),
     ("systemctl", "restart", "systemd-journald.service"),
 )
+TYPES = (("file", statmod.S_ISREG), ("directory", statmod.S_ISDIR), ("link", statmod.S_ISLNK))
 
 
 def identity(setting: Setting) -> str:
@@ -49,201 +49,135 @@ def identity(setting: Setting) -> str:
     return str(setting["path"])
 
 
-def _names(uid: int, gid: int) -> Tuple[str, str]:
+def _name(lookup: Callable[[int], Any], number: int) -> str:
     try:
-        user = pwd.getpwuid(uid).pw_name
+        return str(lookup(number)[0])
     except KeyError:
-        user = str(uid)
-    try:
-        group = grp.getgrgid(gid).gr_name
-    except KeyError:
-        group = str(gid)
-    return user, group
+        return str(number)
 
 
-def _type(mode: int) -> str:
-    for name, test in (("file", statmod.S_ISREG), ("directory", statmod.S_ISDIR), ("link", statmod.S_ISLNK)):
-        if test(mode):
-            return name
-    return "special"
-
-
-def _digest(data: Optional[bytes]) -> str:
+def _digest(data: bytes | None) -> str:
     return "" if data is None else "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def observe(settings: List[Setting], host: Host) -> List[Observation]:
+def _look(path: str, setting: Setting, host: Host) -> dict[str, Any] | None:
+    found = host.stat(path)
+    if found is None:
+        return None
+    state = next((name for name, test in TYPES if test(found.st_mode)), "special")
+    content = _digest(host.read(path)) if "content" in setting and state == "file" else ""
+    entry = {"path": path, "state": state, "content": content, "mode": statmod.S_IMODE(found.st_mode)}
+    entry.update(owner=_name(pwd.getpwuid, found.st_uid), group=_name(grp.getgrgid, found.st_gid))
+    entry.update(acl=host.has_acl(path), size=found.st_size, changed=found.st_ctime)
+    return entry
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Every matched path with type, mode, owner, group, ACL, digest, and when its unit started."""
-    seen: List[Observation] = []
+    seen: list[Observation] = []
     for setting in settings:
-        pattern = any(c in setting["path"] for c in "*?[")
-        paths = host.glob(setting["path"]) if pattern else [setting["path"]]
-        entries: List[Dict[str, Any]] = []
-        for path in paths:
-            found = host.stat(path)
-            if found is None:
-                continue
-            user, group = _names(found.st_uid, found.st_gid)
-            entries.append(
-                {
-                    "path": path,
-                    "type": _type(found.st_mode),
-                    "mode": statmod.S_IMODE(found.st_mode),
-                    "owner": user,
-                    "group": group,
-                    "acl": "system.posix_acl_access" in _attributes(host.path(path)),
-                    "digest": _digest(host.read(path)) if "content" in setting else "",
-                    "size": found.st_size,
-                    "changed": max(found.st_mtime, found.st_ctime),
-                }
-            )
-        unit = setting.get("unit")
-        seen.append({"entries": entries, "started": host.started(unit) if unit else None})
+        entries = [_look(path, setting, host) for path in host.glob(setting["path"])]
+        started = host.started(setting["unit"]) if "unit" in setting else None
+        seen.append({"entries": [entry for entry in entries if entry], "started": started})
     return seen
 
 
-def _attributes(path: str) -> Sequence[str]:
-    try:
-        return os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return ()
-
-
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Compare every match; the verdict shows only what was demanded, and the first offenders by path."""
-    state = setting.get("state", "file")
-    expected: Dict[str, Any] = {"state": state}
-    for name in ("mode", "mode_max", "owner", "group"):
-        if name in setting:
-            expected[name] = setting[name]
-    if "content" in setting:
-        expected["content"] = _digest(setting["content"].encode())
-    if setting.get("no_acl"):
-        expected["acl"] = False
-    entries = seen["entries"]
+    """Compare every match; the verdict shows only what was demanded, and the first offender by path."""
+    state, entries, evidence = setting.get("state", "file"), seen["entries"], f"stat {setting['path']}"
     if state == "absent":
-        offenders = [e["path"] for e in entries]
-        return Verdict(not entries, "absent", ", ".join(offenders) or "absent", "it is there" if entries else "")
+        there = ", ".join(entry["path"] for entry in entries)
+        return Verdict(not there, "absent", there or "absent", "it is there" if there else "", evidence)
+    expected: Setting = {"state": state}
+    expected.update({n: setting[n] for n in ("mode", "mode_max", "owner", "group") if n in setting})
+    expected.update({"content": _digest(setting["content"].encode())} if "content" in setting else {})
+    expected.update({"acl": False} if setting.get("no_acl") else {})
     if not entries:
-        missing = setting.get("missing", "fail")
-        if missing == "k3s":
+        if setting.get("missing") == "k3s":
             raise Unavailable("k3s", f"{setting['path']} does not exist: K3s has not run here")
-        return Verdict(missing == "pass", expected, {"state": "absent"}, "it is missing", setting["path"])
-    wrong = [(e, faults) for e in entries for faults in [_faults(setting, state, e, seen["started"])] if faults]
-    evidence = f"stat {setting['path']} ({len(entries)} matched)" if len(entries) > 1 else f"stat {setting['path']}"
-    if not wrong:
-        return Verdict(True, expected, _shown(setting, entries[0]), evidence=evidence)
-    entry, faults = wrong[0]
-    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-    stale = any("still runs" in fault for fault in faults)
-    return Verdict(
-        False, expected, _shown(setting, entry), f"{entry['path']}{more}: {', '.join(faults)}", evidence,
-        (setting["unit"],) if stale else (),
-    )  # fmt: skip
-
-
-def _shown(setting: Setting, entry: Dict[str, Any]) -> Dict[str, Any]:
-    shown: Dict[str, Any] = {"state": entry["type"]}
+        ok = setting.get("missing") == "pass"
+        return Verdict(ok, expected, {"state": "absent"}, "" if ok else "it is missing", evidence)
+    judged = [(entry, _faults(setting, expected, entry, seen["started"])) for entry in entries]
+    wrong = [pair for pair in judged if pair[1]]
+    entry, faults = (wrong or judged)[0]
+    observed = {n: entry[n] for n in expected if n in entry}
     if "mode" in setting or "mode_max" in setting:
-        shown["mode"] = f"{entry['mode']:04o}"
-    for name in ("owner", "group"):
-        if name in setting:
-            shown[name] = entry[name]
-    if "content" in setting:
-        shown["content"] = entry["digest"]
-    if setting.get("no_acl"):
-        shown["acl"] = entry["acl"]
-    return shown
+        observed["mode"] = f"{entry['mode']:04o}"
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    reason = f"{entry['path']}{more}: {', '.join(faults)}" if wrong else ""
+    stale = (setting["unit"],) if any("still runs" in f for _, some in wrong for f in some) else ()
+    return Verdict(not wrong, expected, observed, reason, f"{evidence} ({len(entries)} matched)", stale)
 
 
-def _faults(setting: Setting, state: str, entry: Dict[str, Any], started: Optional[float]) -> List[str]:
-    if entry["type"] != state:
-        return [f"is a {entry['type']}, not a {state}"]
-    faults = []
-    if "mode" in setting and entry["mode"] != int(setting["mode"], 8):
-        faults.append(f"mode is {entry['mode']:04o}, not {setting['mode']}")
-    if "mode_max" in setting and entry["mode"] & ~int(setting["mode_max"], 8):
-        faults.append(f"mode {entry['mode']:04o} allows more than {setting['mode_max']}")
-    faults += [
-        f"{name} is {entry[name]}, not {setting[name]}"
-        for name in ("owner", "group")
-        if name in setting and entry[name] != setting[name]
-    ]
-    if "content" in setting and entry["digest"] != _digest(setting["content"].encode()):
-        faults.append("its content differs")
-    if setting.get("no_acl") and entry["acl"]:
-        faults.append("an ACL grants access beyond the mode")
-    if "random_bytes" in setting and entry["size"] < 2 * setting["random_bytes"]:
-        faults.append("it is too short")
-    if setting.get("unit") and started is not None and entry["changed"] > started:
-        faults.append(f"{setting['unit']} still runs with the older one")
-    return faults
+def _faults(setting: Setting, expected: Setting, entry: Setting, started: float | None) -> list[str]:
+    if entry["state"] != expected["state"]:
+        return [f"is a {entry['state']}, not a {expected['state']}"]
+    have, unit = entry["mode"], setting.get("unit")
+    exact, most = int(setting.get("mode", f"{have:o}"), 8), int(setting.get("mode_max", "07777"), 8)
+    found = {
+        f"mode is {have:04o}, not {exact:04o}": have != exact,
+        f"mode {have:04o} allows more than {most:04o}": bool(have & ~most),
+        "its content differs": entry["content"] != expected.get("content", ""),
+        "an ACL grants access beyond the mode": entry["acl"] and bool(setting.get("no_acl")),
+        "it is too short": entry["size"] < 2 * setting.get("random_bytes", 0),
+        f"{unit} still runs with the older one": started is not None and entry["changed"] > started,
+    }
+    for n in ("owner", "group"):
+        found[f"{n} is {entry[n]}, not {expected.get(n)}"] = n in expected and entry[n] != expected[n]
+    return [fault for fault, there in found.items() if there]
 
 
-def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
-    """Write owned content, set modes and owners, remove; then run allow-listed reloads, each once."""
-    reloads: List[Tuple[str, ...]] = []
-    for setting in (settings[i] for i in sorted(failing)):
-        if setting.get("enforced") is False:
+def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
+    """Write owned content, set modes and owners, remove, reload; one refusal does not stop the others."""
+    reloads: list[tuple[str, ...]] = []
+    refused: list[str] = []
+    for setting in (settings[i] for i in sorted(failing) if settings[i].get("enforced") is not False):
+        command = tuple(setting.get("reload") or ())
+        try:
+            if command and command not in RELOADS:
+                raise EnforceError(f"{' '.join(command)} is not an allowed reload")
+            if setting.get("guard"):
+                host.arm([setting["path"]])
+            _settle(setting, host)
+        except (EnforceError, OSError) as error:
+            refused.append(str(error))
             continue
-        reload = tuple(setting.get("reload") or ())
-        if reload and reload not in RELOADS:
-            raise EnforceError(f"{' '.join(reload)} is not an allowed reload")
-        if setting.get("guard"):
-            host.arm([setting["path"]])
-        _settle(setting, host)
-        if reload and reload not in reloads:
-            reloads.append(reload)
-    for command in reloads:
+        reloads += [command] if command else []
+    for command in dict.fromkeys(reloads):
         done = host.run(command)
         if done.rc != 0:
-            raise EnforceError(f"{' '.join(command)} failed: {(done.err or done.out).strip()[:300]}")
+            refused.append(f"{' '.join(command)} failed: {(done.err or done.out).strip()[:300]}")
+    if refused:
+        raise EnforceError("; ".join(refused))
 
 
 def _settle(setting: Setting, host: Host) -> None:
-    path, state = setting["path"], setting.get("state", "file")
+    path, state, owner = setting["path"], setting.get("state", "file"), _ids(setting)
     mode = int(setting["mode"], 8) if "mode" in setting else None
-    owner = _ids(setting)
+    found = host.stat(path)
     if state == "absent":
         for match in host.glob(path):
             host.remove(match)
         return
-    secret = bool(setting.get("sensitive") or "random_bytes" in setting)
-    found = host.stat(path)
     if "random_bytes" in setting and (found is None or found.st_size < 2 * setting["random_bytes"]):
         data = secrets.token_hex(setting["random_bytes"]).encode() + b"\n"
         host.write(path, data, mode or 0o600, owner or (0, 0), sensitive=True)
     elif "content" in setting:
-        host.write(
-            path, setting["content"].encode(), mode, owner, setting.get("validate") or (), sensitive=secret
-        )
+        validate, secret = setting.get("validate") or (), bool(setting.get("sensitive"))
+        host.write(path, setting["content"].encode(), mode, owner or (0, 0), validate, secret)
     elif state == "directory" and found is None:
         os.makedirs(host.path(path), mode=0o700)
         host.changed(path, "", "directory\n")
-    for match in [p for p in host.glob(path) if fnmatch.fnmatchcase(p, path)]:
-        _attributes_of(setting, match, owner, host)
+    for match in host.glob(path):
+        seen = host.stat(match)
+        if seen is not None and not statmod.S_ISLNK(seen.st_mode):
+            most = statmod.S_IMODE(seen.st_mode) & int(setting.get("mode_max", "07777"), 8)
+            host.restrict(match, most if mode is None else mode, owner, bool(setting.get("no_acl")))
 
 
-def _attributes_of(setting: Setting, path: str, owner: Optional[Tuple[int, int]], host: Host) -> None:
-    seen = host.stat(path)
-    if seen is None or statmod.S_ISLNK(seen.st_mode):
-        return
-    have = statmod.S_IMODE(seen.st_mode)
-    want = int(setting["mode"], 8) if "mode" in setting else have & int(setting.get("mode_max", "07777"), 8)
-    if setting.get("no_acl") and "system.posix_acl_access" in _attributes(host.path(path)):
-        os.removexattr(host.path(path), "system.posix_acl_access")
-        host.changed(path, "acl\n", "no acl\n")
-    if owner is not None and owner != (seen.st_uid, seen.st_gid):
-        os.chown(host.path(path), *owner, follow_symlinks=False)
-        host.changed(path, f"owner {seen.st_uid}:{seen.st_gid}\n", f"owner {owner[0]}:{owner[1]}\n")
-    if want != have:
-        os.chmod(host.path(path), want)
-        host.changed(path, f"mode {have:04o}\n", f"mode {want:04o}\n")
-
-
-def _ids(setting: Setting) -> Optional[Tuple[int, int]]:
+def _ids(setting: Setting) -> tuple[int, int] | None:
     if "owner" not in setting and "group" not in setting:
-        return (0, 0) if "content" in setting else None
+        return None
     try:
         uid = pwd.getpwnam(setting["owner"]).pw_uid if "owner" in setting else -1
         gid = grp.getgrnam(setting["group"]).gr_gid if "group" in setting else -1

@@ -1,0 +1,143 @@
+"""Accounts: what passwd, shadow, login.defs, PAM and sudoers together allow. No hash ever leaves `observe`.
+
+Accounts are locked by one `ansible.builtin.user` task of the role; the rest is observed. Sources: shadow(5),
+crypt(5) (schemes), login.defs(5), pam.d(5), sudoers(5); CIS Debian 12 chapters 5.3, 5.4, 7.2.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..base import Host, Observation, Setting, Verdict
+from ..schema import Field
+
+CHECKS = ("locked", "no_empty_password", "only_root_is_uid_0", "system_nologin", "hash_scheme", "login_def")
+SCHEMA = {
+    "check": Field("str", True, choices=(*CHECKS, "pam_module", "nopasswd_sudo"), help="what is demanded"),
+    "user": Field("str", help="locked: which account"),
+    "allow": Field("list", help="accounts that are excused (sudoers: %group too)"),
+    "schemes": Field("list", help="hash_scheme: ids of crypt(5), such as y for yescrypt"),
+    "key": Field("str", help="login_def: name in login.defs"),
+    "value": Field("scalar", help="login_def: exact value"),
+    "service": Field("str", help="pam_module: file in /etc/pam.d"),
+    "module": Field("str", help="pam_module: module that its stack must call"),
+    "enforced": Field("bool", help="false: observe only"),
+}
+ENFORCED_BY = "task"
+NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
+
+
+def identity(setting: Setting) -> str:
+    """The check, and what it is about."""
+    about = [str(setting[k]) for k in ("user", "key", "service", "module") if k in setting]
+    return ":".join([setting["check"], *about])
+
+
+def password(field: str) -> str:
+    """Kind of a password field, never its value: "empty", "locked", "des", or the scheme's id (crypt(5))."""
+    if field == "":
+        return "empty"
+    if field[0] in "!*":
+        return "locked"
+    match = re.match(r"\$([a-z0-9-]+)\$", field)
+    return match[1] if match else "des"
+
+
+def login_defs(text: str) -> dict[str, str]:
+    """Key -> value; the last line wins."""
+    pairs = (line.split(None, 1) for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
+def pam_modules(service: str, host: Host, depth: int = 0) -> list[str]:
+    """Modules that a PAM service calls, includes followed (at most 8 deep: a loop must end)."""
+    found: list[str] = []
+    for line in (host.text(f"/etc/pam.d/{service}") or "").splitlines():
+        words = re.sub(r"\[[^]]*\]", "control", line.split("#", 1)[0]).split()
+        included = words[1:2] if words[:1] == ["@include"] else words[2:3] if words[1:2] == ["include"] else []
+        if included and depth < 8:
+            found += pam_modules(included[0], host, depth + 1)
+        elif len(words) >= 3:
+            found.append(words[2].rsplit("/", 1)[-1])
+    return found
+
+
+def nopasswd(path: str, host: Host, depth: int = 0) -> list[str]:
+    """Users and %groups for whom sudoers waives the password, includes followed as sudo does."""
+    found: list[str] = []
+    for line in (host.text(path) or "").replace("\\\n", " ").splitlines():
+        include = re.match(r"\s*[@#]include(dir)?\s+(\S+)", line)
+        if include and depth < 8:
+            names = host.glob(include[2].rstrip("/") + "/*") if include[1] else [include[2]]
+            for name in names:
+                if not include[1] or not re.search(r"\.|~$", name.rsplit("/", 1)[-1]):
+                    found += nopasswd(name, host, depth + 1)
+            continue
+        match = re.match(r"\s*([^#\s][^\s=]*)\s.*NOPASSWD\s*:", line.split(" #", 1)[0])
+        if match and not match[1].endswith("_Alias"):
+            found.append(match[1])
+        elif re.match(r"\s*Defaults\S*\s.*!authenticate", line):
+            found.append(line.split()[0])
+    return found
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """Accounts with the kind of their password, and the settings that each check reads."""
+    passwd = [line.split(":") for line in (host.text("/etc/passwd") or "").splitlines()]
+    shadow = [line.split(":") for line in (host.text("/etc/shadow") or "").splitlines()]
+    if not any(len(fields) >= 7 for fields in passwd):
+        raise OSError("/etc/passwd cannot be read as accounts")
+    kinds = {fields[0]: password(fields[1]) for fields in shadow if len(fields) >= 2}
+    defs = login_defs(host.text("/etc/login.defs") or "")
+    accounts: list[dict[str, Any]] = []
+    for name, field, uid, _, _, _, shell in (fields for fields in passwd if len(fields) == 7):
+        kind = kinds.get(name, "locked") if field == "x" else password(field)
+        accounts.append({"name": name, "uid": int(uid), "shell": shell, "hash": kind})
+    seen: list[Observation] = []
+    for setting in settings:
+        one: Observation = {"accounts": accounts, "uid_min": int(defs.get("UID_MIN", "1000"))}
+        if setting["check"] == "login_def":
+            one = {"value": defs.get(setting["key"])}
+        elif setting["check"] == "pam_module":
+            one = {"modules": pam_modules(setting["service"], host)}
+        elif setting["check"] == "nopasswd_sudo":
+            one = {"names": sorted(set(nopasswd("/etc/sudoers", host)))}
+        seen.append(one)
+    return seen
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Nobody may offend; `observed` names who does, sorted."""
+    check, allow = setting["check"], set(setting.get("allow") or ())
+    if check == "login_def":
+        want, have = str(setting["value"]), seen["value"]
+        return Verdict(have == want, want, have, "" if have == want else "it differs", "/etc/login.defs")
+    if check == "pam_module":
+        ok = setting["module"] in seen["modules"]
+        reason = "" if ok else f"{setting['service']} does not call {setting['module']}"
+        return Verdict(ok, setting["module"], seen["modules"], reason, f"/etc/pam.d/{setting['service']}")
+    if check == "nopasswd_sudo":
+        offenders = [name for name in seen["names"] if name not in allow]
+        return _nobody(offenders, "may use sudo without a password", "/etc/sudoers and what it includes")
+    accounts = [a for a in seen["accounts"] if a["name"] not in allow]
+    if check == "locked":
+        found = [a for a in accounts if a["name"] == setting["user"]]
+        wrong, why = [a for a in found if a["hash"] != "locked"], "has a usable password"
+    elif check == "no_empty_password":
+        wrong, why = [a for a in accounts if a["hash"] == "empty"], "needs no password"
+    elif check == "only_root_is_uid_0":
+        wrong, why = [a for a in accounts if a["uid"] == 0 and a["name"] != "root"], "has uid 0"
+    elif check == "system_nologin":
+        system = [a for a in accounts if 0 < a["uid"] < seen["uid_min"] or a["uid"] == 65534]
+        wrong = [a for a in system if a["shell"].rsplit("/", 1)[-1] not in NO_SHELL]
+        why = "is a system account with a login shell"
+    else:
+        fine = {"empty", "locked", *(setting.get("schemes") or ())}
+        wrong, why = [a for a in accounts if a["hash"] not in fine], "has a password with a weak hash"
+    return _nobody(sorted(a["name"] for a in wrong), why, "/etc/passwd, /etc/shadow")
+
+
+def _nobody(offenders: list[str], why: str, evidence: str) -> Verdict:
+    reason = f"{', '.join(offenders)} {why}" if offenders else ""
+    return Verdict(not offenders, [], offenders, reason, evidence)

@@ -1,0 +1,101 @@
+"""Kernel modules: kept out now and at the next load, or loaded now and at the next boot.
+
+What would happen is asked of modprobe itself (`--show-depends`, which reads all of modprobe.d(5) and touches
+nothing). `blacklist` alone stops only loading by alias, so a blocked module gets an `install` line too.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
+from ..schema import Field
+
+SCHEMA = {
+    "name": Field("str", True, pattern=r"[a-z0-9][a-z0-9_-]*", help="module, such as cramfs"),
+    "state": Field("str", True, choices=("blocked", "loaded"), help="kept out, or there at every boot"),
+}
+ENFORCED_BY = "engine"
+BLOCKED, LOADED = "/etc/modprobe.d/casemate.conf", "/etc/modules-load.d/casemate.conf"
+REFUSALS = ("/bin/false", "/bin/true", "/usr/bin/false", "/usr/bin/true")
+LOAD_FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+HEADER = "# Managed by Casemate (roles/k3s_host).\n"
+
+
+def identity(setting: Setting) -> str:
+    """Dash and underscore name the same module (modprobe(8))."""
+    return str(setting["name"]).replace("-", "_")
+
+
+def boot_list(host: Host) -> set[str]:
+    """Modules that systemd-modules-load would load: a name in an earlier folder replaces the later one."""
+    files: dict[str, str] = {}
+    for folder in reversed(LOAD_FOLDERS):
+        for path in host.glob(folder + "/modules-load.d/*.conf"):
+            files[os.path.basename(path)] = path
+    lines = (line.strip() for path in files.values() for line in (host.text(path) or "").splitlines())
+    return {line.replace("-", "_") for line in lines if line and line[0] not in "#;"}
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """Whether each module is loaded, what modprobe would do, and whether the boot list has it.
+
+    Raises Unavailable where no module can be judged: no module tools, or no modules of the running kernel.
+    """
+    if not host.glob(f"/lib/modules/{os.uname().release}"):
+        raise Unavailable("modules", "the running kernel's modules are not on this machine")
+    loaded = {line.split(" ", 1)[0] for line in (host.text("/proc/modules") or "").splitlines()}
+    boot = boot_list(host)
+    seen: list[Observation] = []
+    for setting in settings:
+        asked = host.run(["modprobe", "--show-depends", setting["name"]])
+        if asked.rc == 127:
+            raise Unavailable("modules", "modprobe (package kmod) is not installed")
+        steps = [line.split() for line in asked.out.splitlines() if line.strip()]
+        last = steps[-1] if steps else ["none"]
+        name = identity(setting)
+        seen.append({"loaded": name in loaded, "next": last[:2], "boot": name in boot, "said": asked.err.strip()})
+    return seen
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Blocked: not in the kernel, and modprobe would refuse. Loaded: in the kernel, and on the boot list."""
+    verb, target = seen["next"][0], (seen["next"] + [""])[1]
+    builtin = verb == "builtin"
+    evidence = f"modprobe --show-depends: {' '.join(seen['next'])}".strip()
+    now = "built in" if builtin else "loaded" if seen["loaded"] else "not loaded"
+    if setting["state"] == "loaded":
+        ok = builtin or (seen["loaded"] and seen["boot"])
+        observed = {"now": now, "next boot": "loaded" if builtin or seen["boot"] else "not loaded"}
+        reason = "" if ok else "it is not loaded" if not seen["loaded"] else "no file loads it at the next boot"
+        return Verdict(ok, "loaded", "loaded" if ok else observed, reason, evidence)
+    refused = verb == "none" or (verb == "install" and target in REFUSALS)
+    if refused and not seen["loaded"]:
+        return Verdict(True, "blocked", "blocked" if verb == "install" else "no such module", evidence=evidence)
+    reason = "it is part of the kernel" if builtin else "it is loaded; unload it, or reboot" if refused else ""
+    reason = reason or "the next request would load it"
+    return Verdict(False, "blocked", {"now": now, "next load": "refused" if refused else "loaded"}, reason, evidence)
+
+
+def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
+    """Write the owned files, then load or unload what differs; a module in use stays, and is named."""
+    blocked = sorted(s["name"] for s in settings if s["state"] == "blocked")
+    loaded = sorted(s["name"] for s in settings if s["state"] == "loaded")
+    if blocked:
+        lines = "".join(f"install {name} /bin/false\nblacklist {name}\n" for name in blocked)
+        host.write(BLOCKED, (HEADER + lines).encode(), mode=0o644, owner=(0, 0))
+    if loaded:
+        host.write(LOADED, (HEADER + "".join(f"{n}\n" for n in loaded)).encode(), mode=0o644, owner=(0, 0))
+    present = {line.split(" ", 1)[0] for line in (host.text("/proc/modules") or "").splitlines()}
+    refused = []
+    for setting in (settings[index] for index in sorted(failing)):
+        wanted = setting["state"] == "loaded"
+        if (identity(setting) in present) == wanted:
+            continue
+        done = host.run(["modprobe", *([] if wanted else ["-r"]), setting["name"]])
+        if done.rc == 0:
+            host.changed(f"module {setting['name']}", "loaded\n" * (not wanted), "loaded\n" * wanted)
+        else:
+            refused.append(done.err.strip()[:200])
+    if refused:
+        raise EnforceError("; ".join(refused))

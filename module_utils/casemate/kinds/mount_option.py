@@ -1,0 +1,104 @@
+"""Mount options: what the kernel applies now, and what the next boot would apply. Observe-only.
+
+/etc/fstab and mount units are the operator's: a wrong line there can stop a machine from booting, so Casemate
+names the difference and leaves the line to them. Sources: proc(5) (mountinfo), systemd.mount(5),
+systemd-remount-fs.service(8) (fstab options of API file systems), systemd's mount-setup.c (their defaults).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..base import Host, Observation, Setting, Verdict
+from ..schema import Field
+
+SCHEMA = {
+    "path": Field("str", True, pattern=r"/\S*", help="a folder"),
+    "options": Field("list", help="options that must apply, such as nodev; the folder must be a mount itself"),
+    "without": Field("list", help="options that must not apply to the mount that holds the folder"),
+}
+ENFORCED_BY = None
+SYSTEMD_DEFAULTS = {"/dev/shm": ["nosuid", "nodev"], "/run": ["nosuid", "nodev"], "/dev": ["nosuid"]}  # noqa: S108
+
+
+def identity(setting: Setting) -> str:
+    """One control may demand options and another forbid some on the same folder."""
+    return f"{setting['path']}:{'without' if setting.get('without') else 'options'}"
+
+
+def unescape(text: str) -> str:
+    r"""Octal escapes of mountinfo and fstab: `\040` is a space."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def mounts(text: str) -> dict[str, list[str]]:
+    """Mount point -> options that apply; of mounts on top of each other the last is the visible one."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        fields = line.split(" ")
+        if len(fields) >= 10 and "-" in fields:
+            found[unescape(fields[4])] = sorted({*fields[5].split(","), *fields[-1].split(",")})
+    return found
+
+
+def fstab(text: str) -> dict[str, list[str]]:
+    """Mount point -> options of /etc/fstab."""
+    lines = (line.split() for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return {unescape(fields[1]): fields[3].split(",") for fields in lines if len(fields) >= 4}
+
+
+def unit_options(path: str, host: Host) -> list[str] | None:
+    """Options of the mount unit on disk (drop-ins included), or None where there is none."""
+    name = path.strip("/").replace("-", r"\x2d").replace("/", "-") + ".mount"
+    shown = host.systemctl(name, "FragmentPath", "DropInPaths")
+    if not shown["FragmentPath"].startswith(("/etc/", "/usr/", "/lib/")):
+        return None
+    options: list[str] = []
+    for file in [shown["FragmentPath"], *shown["DropInPaths"].split()]:
+        for value in re.findall(r"(?m)^Options=(.*)$", host.text(file) or ""):
+            options = value.strip().split(",")
+    return options
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """The mount that holds each folder, its options now, and those of the next boot with their source."""
+    now, table = mounts(host.text("/proc/self/mountinfo") or ""), fstab(host.text("/etc/fstab") or "")
+    seen: list[Observation] = []
+    for setting in settings:
+        path = setting["path"].rstrip("/") or "/"
+        holders = [m for m in now if path == m or path.startswith(m.rstrip("/") + "/")]
+        holder = max(holders, key=len, default="")
+        one: dict[str, Any] = {"mount": holder, "now": now.get(holder, [])}
+        if holder in table:
+            one.update(boot=table[holder], source="/etc/fstab")
+        elif (unit := unit_options(holder, host)) is not None:
+            one.update(boot=unit, source="its mount unit")
+        elif holder in SYSTEMD_DEFAULTS:
+            one.update(boot=SYSTEMD_DEFAULTS[holder], source="systemd's default")
+        else:
+            one.update(boot=None, source="nothing on this machine")
+        seen.append(one)
+    return seen
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Now and at the next boot: every wanted option, none of the forbidden ones.
+
+    Where nothing on the machine decides the next boot (a container manager mounts it), now counts.
+    """
+    wanted, banned = set(setting.get("options") or ()), set(setting.get("without") or ())
+    path = setting["path"].rstrip("/") or "/"
+    boot = seen["now"] if seen["boot"] is None else seen["boot"]
+    expected = {"options": sorted(wanted)} if wanted else {"without": sorted(banned)}
+    shown = {when: sorted((wanted | banned) & set(o)) for when, o in (("now", seen["now"]), ("next boot", boot))}
+    evidence = f"/proc/self/mountinfo: {seen['mount']} {','.join(seen['now'])}; next boot: {seen['source']}"
+    reasons = []
+    if wanted and seen["mount"] != path:
+        return Verdict(False, expected, "not a mount of its own", f"it lies on {seen['mount'] or '?'}", evidence)
+    for when, options in (("now", seen["now"]), ("at the next boot", boot)):
+        lacking, there = sorted(wanted - set(options)), sorted(banned & set(options))
+        reasons += [f"{', '.join(lacking)} missing {when}"] if lacking else []
+        reasons += [f"{', '.join(there)} set {when}"] if there else []
+    advice = f"; set the options of {seen['mount']} in /etc/fstab" if reasons else ""
+    return Verdict(not reasons, expected, shown, "; ".join(reasons) + advice, evidence)

@@ -1,0 +1,90 @@
+"""Debian packages: installed, absent, not older than a floor; one read of dpkg's status file.
+
+Packages are installed and removed by `ansible.builtin.apt` tasks of the role. Sources: deb-version(7) for
+the order of versions, dpkg(1) for package states.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from itertools import zip_longest
+
+from ..base import Host, Observation, Setting, Verdict
+from ..schema import Field
+
+SCHEMA = {
+    "name": Field("str", True, pattern=r"[a-z0-9*][a-z0-9+.*-]*", help="package; for absent also a pattern"),
+    "state": Field("str", choices=("present", "absent"), help="default: present"),
+    "version": Field("str", pattern=r"[0-9][A-Za-z0-9.+:~-]*", help="not older than this"),
+    "enforced": Field("bool", help="false: observe only"),
+}
+ENFORCED_BY = "task"
+STATUS = "/var/lib/dpkg/status"
+
+
+def identity(setting: Setting) -> str:
+    """One control for each package."""
+    return str(setting["name"])
+
+
+def installed(text: str) -> dict[str, str]:
+    """Package -> version of what is completely installed (unpacked or half-configured is not)."""
+    found: dict[str, str] = {}
+    for stanza in text.split("\n\n"):
+        fields = dict(re.findall(r"(?m)^(Package|Status|Version): *(.*?) *$", stanza))
+        if fields.get("Status", "").endswith(" ok installed") and "Package" in fields:
+            found[fields["Package"]] = fields.get("Version", "")
+    return found
+
+
+def _weights(part: str) -> list[tuple[tuple[int, ...], int]]:
+    """Pairs of non-digits and digits; "~" sorts before the end, letters before everything else."""
+    pairs = re.findall(r"(\D*)(\d*)", part)
+    order = {"~": -1}
+    return [
+        ((*(order.get(c, ord(c) + (0 if c.isalpha() else 256)) for c in text), 0), int(number or 0))
+        for text, number in pairs
+        if text or number
+    ]
+
+
+def older(version: str, floor: str) -> bool:
+    """Whether a Debian version sorts before another (deb-version(7)). Pure."""
+
+    def parts(text: str) -> tuple[int, str, str]:
+        epoch, _, rest = text.rpartition(":") if ":" in text else ("0", "", text)
+        upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "")
+        return int(epoch.split(":")[0]), upstream, revision
+
+    mine, other = parts(version), parts(floor)
+    if mine[0] != other[0]:
+        return mine[0] < other[0]
+    for left, right in zip(mine[1:], other[1:]):
+        for one, two in zip_longest(_weights(left), _weights(right), fillvalue=((0,), 0)):
+            if one != two:
+                return one < two
+    return False
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """The installed packages that match each name, with versions. Raises OSError where there is no dpkg."""
+    text = host.text(STATUS)
+    if text is None:
+        raise FileNotFoundError(f"{STATUS} is missing: not a Debian system, or a broken one")
+    have = installed(text)
+    return [{"found": {n: v for n, v in have.items() if fnmatch.fnmatchcase(n, s["name"])}} for s in settings]
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Present (and new enough), or absent."""
+    name, floor, found = setting["name"], setting.get("version"), seen["found"]
+    shown = ", ".join(f"{n} {v}" for n, v in sorted(found.items())) or "absent"
+    if setting.get("state") == "absent":
+        reason = f"{', '.join(sorted(found))} installed" if found else ""
+        return Verdict(not found, "absent", shown, reason, STATUS)
+    expected = f"{name} >= {floor}" if floor else f"{name} installed"
+    if not found:
+        return Verdict(False, expected, shown, "it is not (completely) installed", STATUS)
+    old = sorted(n for n, v in found.items() if floor and older(v, floor))
+    return Verdict(not old, expected, shown, f"older than {floor}" if old else "", STATUS)

@@ -1,0 +1,98 @@
+"""Units as systemd itself sees them, drop-ins included: on or off, properties, and staleness.
+
+A unit whose files changed after its process started still runs with the old ones, whatever `systemctl show`
+says: that is drift, and the unit is named as stale. Units are switched by a task of the role. Sources:
+systemd(1), org.freedesktop.systemd1(5) for the properties.
+"""
+
+from __future__ import annotations
+
+from ..base import Host, Observation, Setting, Unavailable, Verdict, moment
+from ..schema import Field
+
+SCHEMA = {
+    "unit": Field("str", True, pattern=r"[A-Za-z0-9:_.@\\-]+\.(service|socket|timer|target|mount|path)"),
+    "state": Field("str", choices=("running", "off"), help="running now and at boot; or neither, nor activated"),
+    "properties": Field("dict", help="property of the loaded unit -> exact value, such as KillMode: process"),
+    "missing": Field("str", choices=("fail", "pass", "k3s"), help="what it means that there is no such unit"),
+    "enforced": Field("bool", help="false: observe only (properties are never enforced by a task)"),
+}
+ENFORCED_BY = "task"
+AT_BOOT = ("enabled", "enabled-runtime", "linked", "linked-runtime")
+UP = ("active", "reloading", "activating")
+
+
+def identity(setting: Setting) -> str:
+    """A unit's state is one setting; each set of properties is another."""
+    names = ",".join(sorted(setting.get("properties") or {}))
+    return f"{setting['unit']}:{names or 'state'}"
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """Properties of each unit, of what activates it, when its process started and its files last changed.
+
+    Raises OSError where systemd does not answer.
+    """
+    if host.systemctl("init.scope").get("LoadState") != "loaded":
+        raise OSError("systemd does not answer on this machine")
+    seen: list[Observation] = []
+    for setting in settings:
+        shown = host.systemctl(setting["unit"])
+        wanted = (
+            "LoadState",
+            "ActiveState",
+            "UnitFileState",
+            "NeedDaemonReload",
+            *(setting.get("properties") or ()),
+        )
+        files = [shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()]
+        stats = [host.stat(path) for path in files if path]
+        triggers = [(name, host.systemctl(name)) for name in shown.get("TriggeredBy", "").split()]
+        seen.append(
+            {
+                "shown": {name: shown.get(name, "") for name in wanted},
+                "on": [n for n, s in [*triggers, (setting["unit"], shown)] if _on(s)],
+                "started": moment(shown.get("ActiveEnterTimestamp", "")),
+                "changed": max((s.st_mtime for s in stats if s), default=0.0),
+            }
+        )
+    return seen
+
+
+def _on(shown: dict[str, str]) -> bool:
+    return shown.get("ActiveState") in UP or shown.get("UnitFileState") in AT_BOOT
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Compare state and properties; a unit that needs a reload or a restart fails, whatever it shows.
+
+    `observed.on` of an unwanted unit lists all that must be switched off (its sockets and timers too).
+    """
+    unit, state, shown = setting["unit"], setting.get("state"), seen["shown"]
+    evidence = f"systemctl show {unit}: " + " ".join(f"{k}={v}" for k, v in sorted(shown.items()))
+    if state == "off":
+        reason = f"{', '.join(seen['on'])} active, or started at the next boot" if seen["on"] else ""
+        return Verdict(not seen["on"], {"on": []}, {"on": seen["on"]}, reason, evidence)
+    expected = {name: _text(value) for name, value in (setting.get("properties") or {}).items()}
+    if state == "running":
+        expected.update(ActiveState="active", UnitFileState="enabled")
+    if shown["LoadState"] in ("not-found", ""):
+        missing = setting.get("missing", "fail")
+        if missing == "k3s":
+            raise Unavailable("k3s", f"there is no {unit}: K3s is not installed here")
+        return Verdict(missing == "pass", expected, "no such unit", "" if missing == "pass" else "no such unit")
+    observed = {name: shown[name] for name in expected}
+    reasons = [f"{n} is {observed[n] or 'not set'}, not {v}" for n, v in expected.items() if observed[n] != v]
+    if shown["UnitFileState"] in ("static", "generated", "alias", "indirect", "enabled-runtime"):
+        reasons = [r for r in reasons if not r.startswith("UnitFileState")]  # something else starts it at boot
+    stale = shown["ActiveState"] in UP and seen["started"] is not None and seen["changed"] > seen["started"]
+    if shown["NeedDaemonReload"] == "yes":
+        reasons.append("its files changed on disk and systemd has not read them")
+    if stale:
+        reasons.append("its process still runs with older unit files")
+    return Verdict(not reasons, expected, observed, "; ".join(reasons), evidence, (unit,) if stale else ())
+
+
+def _text(value: object) -> str:
+    """As `systemctl show` prints it: booleans are yes and no."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
