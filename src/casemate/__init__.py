@@ -1,3 +1,10 @@
-"""Casemate: a hardened K3s cluster, and the proof of it."""
+"""Casemate: one command gives a hardened K3s cluster, and proves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 __version__ = "0.1.0"
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project: roles, playbooks, the engine and the attacks stand next to `src`."""

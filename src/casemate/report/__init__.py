@@ -1,0 +1,1 @@
+"""Reports: JSON with a published schema, one HTML file, JUnit."""

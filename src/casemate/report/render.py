@@ -1,0 +1,214 @@
+"""Turn a report into JSON, one self-contained HTML file, or JUnit XML, and write it atomically."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from casemate import catalogue
+from casemate.findings import SEVERITY, Finding, Report, is_accepted
+
+HERE = Path(__file__).parent
+SHOWN_FIRST = {"error": 0, "fail": 1, "not_evaluated": 2, "waived": 3, "pass": 4}
+LABELS = {"pass": "pass", "waived": "waived", "not_evaluated": "not evaluated", "fail": "fail",
+          "error": "error", "open": "no control yet", "unseen": "not in this run"}  # fmt: skip
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """The published schema of a report."""
+    read: dict[str, Any] = json.loads((HERE / "report.schema.json").read_text())
+    return read
+
+
+def validate(report: Report) -> None:
+    """Raise ValueError, naming the place, when a report does not fit its schema."""
+    from jsonschema import Draft202012Validator
+
+    wrong = next(Draft202012Validator(schema()).iter_errors(report), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong.json_path}: {wrong.message[:300]}")
+
+
+def as_json(report: Report) -> str:
+    """The report itself."""
+    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_junit(report: Report) -> str:
+    """One test suite a host, one case a finding; what was not evaluated is skipped, never passed."""
+    suites = ElementTree.Element("testsuites", name="casemate")
+    for host in report["hosts"]:
+        suite = ElementTree.SubElement(suites, "testsuite", name=host["name"], tests=str(len(host["findings"])))
+        if host["status"] != "ok":
+            case = ElementTree.SubElement(suite, "testcase", classname=host["name"], name="host")
+            ElementTree.SubElement(case, "error", message=_xml(host.get("message", host["status"])))
+        for finding in host["findings"]:
+            case = ElementTree.SubElement(suite, "testcase", classname=host["name"], name=finding["control"])
+            tag = {"fail": "failure", "error": "error", "not_evaluated": "skipped", "waived": "skipped"}
+            if finding["status"] in tag:
+                told = finding["reason"] or f"expected {finding['expected']!r}, is {finding['observed']!r}"
+                ElementTree.SubElement(case, tag[finding["status"]], message=_xml(told))
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_html(report: Report) -> str:
+    """One page without any remote part, for people."""
+    from jinja2 import Environment, FileSystemLoader
+
+    known = catalogue.load()
+    made = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["shown"] = shown
+    accepted = report["summary"]["accepted"]
+    hosts = [
+        {
+            **host,
+            "message": host.get("message", ""),
+            "counts": counts(host["findings"]),
+            "rows": [
+                {
+                    **finding,
+                    "about": known.get(finding["control"], {}),
+                    "accepted": is_accepted(finding, accepted.get(host["name"], ())),
+                }
+                for finding in sorted(host["findings"], key=lambda f: (SHOWN_FIRST[f["status"]], f["control"]))
+            ],
+        }
+        for host in report["hosts"]
+    ]
+    return made.get_template("report.html.j2").render(
+        report=report,
+        hosts=hosts,
+        verdict=verdict(report),
+        counts=counts(f for h in report["hosts"] for f in h["findings"]),
+        threats=threats(report, {m for c in known.values() for m in c["mitigations"]}),
+        waivers=waivers(report),
+        labels=LABELS,
+        titles=catalogue.mitigations(),
+    )
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {"json": as_json, "html": as_html, "junit": as_junit}
+
+
+def write(path: Path, text: str) -> None:
+    """Replace `path` atomically with mode 0600: a report tells an attacker where the gaps are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # created 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def counts(findings: Iterable[Finding]) -> dict[str, int]:
+    """How many findings have each status, best first."""
+    made = dict.fromkeys(SEVERITY, 0)
+    for finding in findings:
+        made[finding["status"]] += 1
+    return made
+
+
+def worst(made: dict[str, int]) -> str:
+    """The worst status that occurs; `unseen` when none does."""
+    return next((status for status in reversed(SEVERITY) if made[status]), "unseen")
+
+
+def threats(report: Report, served: set[str]) -> list[dict[str, Any]]:
+    """The threats with each mitigation's worst finding; one that no control serves is open, never passed."""
+    every = [f for host in report["hosts"] for f in host["findings"]]
+    made = []
+    for threat in catalogue.threats():
+        rows = []
+        for mitigation in threat["mitigations"]:
+            own = counts(f for f in every if mitigation["id"] in f["mitigations"])
+            status = worst(own)
+            if status == "unseen" and mitigation["id"] not in served:
+                status = "open"
+            rows.append({**mitigation, "status": status, "counts": own, "total": sum(own.values())})
+        total = counts(f for f in every if any(m.startswith(threat["id"] + ".") for m in f["mitigations"]))
+        made.append({**threat, "rows": rows, "counts": total, "status": worst(total)})
+    return made
+
+
+def waivers(report: Report) -> list[dict[str, Any]]:
+    """Every waiver in the report with its hosts and the days that it still holds (negative when expired)."""
+    today = datetime.date.fromisoformat(report["run"]["ended"][:10])
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for host in report["hosts"]:
+        for finding in host["findings"]:
+            if finding["waiver"]:
+                waiver = finding["waiver"]
+                key = (finding["control"], waiver["reason"], waiver["owner"], waiver["expires"])
+                days = (datetime.date.fromisoformat(waiver["expires"][:10]) - today).days
+                found.setdefault(key, {"control": key[0], **waiver, "days": days, "hosts": []})["hosts"].append(
+                    host["name"]
+                )
+    return sorted(found.values(), key=lambda w: (w["days"], w["control"]))
+
+
+def verdict(report: Report) -> dict[str, str]:
+    """The headline: what a reader should remember."""
+    summary, hosts = report["summary"], report["hosts"]
+    number, told = summary["findings"], []
+    unreachable = [h["name"] for h in hosts if h["status"] == "unreachable"]
+    broken = [h["name"] for h in hosts if h["status"] == "error"]
+    if broken:
+        told.append(f"{_several(len(broken), 'host')} could not be judged")
+    if unreachable:
+        told.append(f"{_several(len(unreachable), 'host')} unreachable")
+    if number["error"]:
+        told.append(f"{_several(number['error'], 'check')} broke")
+    if number["fail"]:
+        told.append(f"{_several(number['fail'], 'finding')} fail{'s' if number['fail'] == 1 else ''}")
+    open_ = number["not_evaluated"] - summary["accepted_count"]
+    if open_:
+        told.append(f"{open_} not evaluated")
+    if not told and not hosts:
+        told.append("No host was judged")
+    tone = {0: "pass", 1: "error", 2: "fail", 3: "error"}[summary["exit_code"]]
+    if tone == "fail" and not number["fail"]:
+        tone = "not_evaluated"
+    held = "Every attack was withstood" if report["run"]["verb"] == "prove" else "Every control holds"
+    if not told and number["waived"]:
+        held = "Every control holds or is waived"
+    if not told and number["not_evaluated"]:
+        held = "Every control that was evaluated holds" + (" or is waived" if number["waived"] else "")
+    return {"tone": tone, "headline": (", ".join(told) or held)[:1].upper() + (", ".join(told) or held)[1:]}
+
+
+def shown(value: Any) -> str:
+    """A value as people read it."""
+    if value is None:
+        return "(none)"
+    if isinstance(value, str):
+        return value if value else "(empty)"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return json.dumps(value, indent=None if len(str(value)) < 80 else 1, ensure_ascii=False, default=str)
+
+
+def _several(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _xml(text: Any) -> str:
+    """Text without the control characters that XML cannot hold."""
+    return "".join(c for c in str(text) if c in "\t\n" or ord(c) >= 32)

@@ -1,0 +1,231 @@
+"""Run the project's playbooks through ansible-runner and record, for each host, what they found.
+
+Ansible's own output stays with Ansible unless `-v` asks for it: people see one line for each host, or, without
+a terminal, one line for each stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from casemate import ROOT
+from casemate.findings import STOPPED, Finding, advance, host_entry
+
+Event = dict[str, Any]
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+ADVICE = (
+    (r"sudo.*password|password.*sudo|become.*password|waiting for become|not in the sudoers",
+     "give the automation account NOPASSWD sudo on this host"),
+    (r"Permission denied \(", "check ansible_user and the key that this host accepts"),
+    (r"Host key verification failed", "compare the host's key out of band, then add it to known_hosts"),
+    (r"(refused|timed out|No route to host|Could not resolve)",
+     "check that this host is up and that ansible_host and ansible_port are right"),
+    (r"No space left on device|Disk quota exceeded", "free some disk space on this host"),
+    (r"interpreter.*not found|python.*: not found|No python interpreters found", "install python3 there"),
+)  # fmt: skip
+
+
+@dataclass
+class Host:
+    """What a run knows of one host so far."""
+
+    name: str
+    status: str = "ok"
+    message: str = ""
+    task: str = ""
+    findings: dict[str, Finding] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
+    judged: bool = False
+
+
+@dataclass
+class Run:
+    """The outcome of a playbook: hosts by name, and why it ended early, if it did."""
+
+    hosts: dict[str, Host] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    stage: str = ""
+    cancelled: bool = False
+    settled: bool = False
+
+    def record(self, event: Event) -> None:
+        """Take in one ansible-runner event."""
+        kind, data = event.get("event", ""), event.get("event_data") or {}
+        if kind == "playbook_on_play_start":
+            self.stage = str(data.get("name") or "")
+        elif kind == "verbose":
+            self._said(str(event.get("stdout") or ""))
+        elif kind == "playbook_on_stats":
+            self._stats(data)
+        elif kind.startswith("runner_on_") and data.get("host"):
+            self._host(kind, data)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The hosts as a report has them."""
+        made = []
+        for host in self.hosts.values():
+            status, message = host.status, host.message
+            if status == "ok" and not host.judged:
+                status, message = "error", "interrupted" if self.cancelled else STOPPED
+            made.append(host_entry(host.name, status, host.findings.values(), message))
+        return made
+
+    def messages(self) -> list[tuple[str, list[str]]]:
+        """Each distinct message once, with the hosts that it concerns."""
+        grouped: dict[str, list[str]] = {}
+        for host in self.entries():
+            if host.get("message"):
+                grouped.setdefault(host["message"], []).append(host["name"])
+        return list(grouped.items())
+
+    def _host(self, kind: str, data: dict[str, Any]) -> None:
+        host = self.hosts.setdefault(data["host"], Host(data["host"]))
+        result = data.get("res") or {}
+        host.task = str(data.get("task") or host.task)
+        if kind == "runner_on_unreachable":
+            host.status, host.message = "unreachable", explain(result)
+        elif kind == "runner_on_failed" and not data.get("ignore_errors"):
+            host.status, host.message = "error", f"{host.task}: {explain(result)}"
+        elif kind == "runner_on_ok":
+            self.results[host.name] = result
+            if "findings" in result:
+                host.judged = True
+                given = (result.get("invocation") or {}).get("module_args") or {}
+                host.accepted = list((given.get("context") or {}).get("accepted") or host.accepted)
+                for made in result["findings"]:
+                    host.findings[made["control"]] = advance(host.findings.get(made["control"]), made)
+
+    def _stats(self, data: dict[str, Any]) -> None:
+        """Ansible's own count has the last word: a failure that a rescue handled is none."""
+        self.settled = True
+        failed, dark = data.get("failures") or {}, data.get("dark") or {}
+        for host in self.hosts.values():
+            if host.name not in failed and host.name not in dark:
+                host.status, host.message = "ok", ""
+
+    def _said(self, text: str) -> None:
+        line = ANSI.sub("", text).strip()
+        if re.match(r"\[?ERROR", line):
+            self.errors.append(re.sub(r"^\[?ERROR[]!:]*\s*", "", line))
+
+
+def explain(result: dict[str, Any]) -> str:
+    """What a failed task says, with advice where the cause is a common one."""
+    if result.get("censored"):
+        return "failed; its output is hidden because it handles secrets"
+    parts = [result.get("msg") or result.get("module_stderr") or result.get("stderr") or ""]
+    parts += [r.get("msg", "") for r in result.get("results") or () if isinstance(r, dict) and r.get("failed")]
+    lines = [str(line) for part in parts for line in (part if isinstance(part, list) else [part]) if line]
+    if result.get("module_stderr"):
+        lines += str(result["module_stderr"]).strip().splitlines()[-1:]
+    text = ANSI.sub("", "\n".join(dict.fromkeys(lines))).strip() or "failed without a message"
+    text = re.sub(r"^(Task failed: |Action failed: )+", "", text)
+    advice = next((hint for pattern, hint in ADVICE if re.search(pattern, text, re.IGNORECASE)), "")
+    return f"{text}\n-> {advice}" if advice else text
+
+
+def play(
+    playbook: str,
+    inventories: tuple[str, ...],
+    limit: str | None = None,
+    variables: dict[str, Any] | None = None,
+    verbosity: int = 0,
+    watch: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Run `playbook` (a name in playbooks/) and return what it found; Ctrl-C ends it and is recorded.
+
+    What ansible-runner keeps on disk while it runs (arguments, events) stands in a folder of mode 0700 that
+    is removed afterwards.
+    """
+    import ansible_runner  # here because it takes 0.3 s, which `casemate explain` need not pay
+
+    run = Run()
+
+    def handle(event: Event) -> bool:
+        run.record(event)
+        if verbosity and event.get("stdout"):
+            print(event["stdout"])
+        watch(run)
+        return False  # nothing of the event is kept on disk
+
+    environment = {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+    }
+    if "ANSIBLE_HOST_KEY_CHECKING" not in os.environ:
+        environment["ANSIBLE_HOST_KEY_CHECKING"] = "True"  # ansible-runner would turn it off
+    with tempfile.TemporaryDirectory(prefix="casemate-") as private, _signals_kept():
+        done = ansible_runner.run(
+            private_data_dir=private,
+            project_dir=str(ROOT),
+            playbook=str(ROOT / "playbooks" / playbook),
+            inventory=[os.path.abspath(path) if os.path.exists(path) else path for path in inventories] or None,
+            limit=limit,
+            extravars=variables or None,
+            verbosity=verbosity or None,
+            envvars=environment,
+            settings={"pexpect_timeout": 1, "suppress_ansible_output": True, "suppress_output_file": True},
+            event_handler=handle,
+        )
+    run.cancelled = done.status == "canceled"
+    if done.rc != 0 and not run.hosts and not run.errors:
+        run.errors.append(f"ansible-playbook ended with {done.rc} before it came to any host; -v shows its output")
+    return run
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """ansible-runner takes Ctrl-C over to end a run cleanly; give it back afterwards."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def progress(console: Console, quiet: bool) -> Iterator[Callable[[Run], None]]:
+    """Show how a run goes: a live line for each host, one line for each stage without a terminal."""
+    if quiet or not console.is_terminal:
+        said: list[str] = []
+
+        def line(run: Run) -> None:
+            if run.stage and run.stage not in said and not quiet:
+                said.append(run.stage)
+                console.print(f"{run.stage} …")
+
+        yield line
+        return
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        yield lambda run: live.update(table(run))
+
+
+def table(run: Run) -> Table:
+    """One line for each host: how it stands, and what it does now."""
+    made = Table.grid(padding=(0, 2))
+    made.title, made.title_justify = run.stage, "left"
+    for host in run.hosts.values():
+        mark = {
+            "ok": Text("●", "green"),
+            "error": Text("✗ failed", "red"),
+            "unreachable": Text("✗ unreachable", "red"),
+        }
+        changed = sum(f["action"] == "changed" for f in host.findings.values())
+        made.add_row(mark[host.status], host.name, f"{changed} changed" if changed else "", Text(host.task, "dim"))
+    return made
