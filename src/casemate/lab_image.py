@@ -1,0 +1,173 @@
+"""What the lab's machines are made of: a cached Debian 12 folder, and the packages that they install.
+
+Both are built into a temporary folder and renamed, so that an interrupted build leaves nothing behind, and
+both are named by a hash of what they are made from, so that a changed list makes a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+CACHE = Path.home() / ".cache" / "casemate" / "lab"
+TOOLS = {
+    "systemd-nspawn": "systemd-container",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "ssh": "openssh-client",
+    "apt-get": "apt",
+}
+"""The programs that the lab needs, and the Debian package of each."""
+
+# What a plain server has before anyone hardens it, and what K3s takes from its host.
+BASE_PACKAGES = (
+    "acl,busybox-static,ca-certificates,conntrack,dbus,ethtool,iproute2,ipset,iptables,kmod,less,libpam-systemd,"
+    "logrotate,mount,openssh-server,procps,python3,python3-apt,socat,sudo,systemd,systemd-sysv,util-linux"
+)
+# What the roles install. It is deliberately absent from the base, so that its installation is tested too.
+PACKAGES = [
+    "apparmor", "apparmor-utils", "auditd", "chrony", "jq", "libpam-pwquality", "needrestart", "nftables",
+    "rsyslog", "unattended-upgrades",
+]  # fmt: skip
+
+BOOT_UNIT = """[Unit]
+Description=Prepare a lab machine: cgroups that K3s may write, and the index of the local packages
+Before=ssh.service k3s.service k3s-agent.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'for m in $$(findmnt --raw --noheadings --output TARGET | grep "^/sys/fs/cgroup"); \
+do mount -o remount,bind,rw $$m || :; done'
+ExecStart=-/usr/bin/apt-get --quiet=2 update
+
+[Install]
+WantedBy=multi-user.target
+"""
+SETUP = f"""
+for user in ops alice; do useradd --create-home --shell /bin/bash $user; done
+echo 'ops ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ops
+chmod 0440 /etc/sudoers.d/ops
+rm -f /etc/ssh/ssh_host_*
+printf %s {shlex.quote(BOOT_UNIT)} > /etc/systemd/system/casemate-lab.service
+systemctl enable systemd-networkd.service casemate-lab.service
+mkdir -p /srv/apt /var/lib/rancher /var/lib/kubelet
+"""
+
+
+class LabError(Exception):
+    """The lab cannot do what is asked; the message says what to do about it."""
+
+
+def missing_tools(which: Callable[[str], str | None] = shutil.which, uid: int | None = None) -> str:
+    """What keeps the lab from running here, with the line that helps; empty when nothing does."""
+    absent = [tool for tool in TOOLS if not which(tool)]
+    faults = [f"missing: {', '.join(absent)}"] if absent else []
+    if (os.geteuid() if uid is None else uid) != 0:
+        faults.append("it must run as root")
+    if not faults:
+        return ""
+    helps = f"\n  apt-get install {' '.join(sorted({TOOLS[tool] for tool in absent}))}" if absent else ""
+    return f"the lab cannot run here: {'; '.join(faults)}{helps}"
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Hold the cache's lock: several labs may start at once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Show that something goes on, and then how long it took."""
+    console, began = Console(stderr=True, highlight=False), time.monotonic()
+    with console.status(f"{title} …"):
+        yield
+    console.print(f"[green]✓[/] {title} ({time.monotonic() - began:.1f} s)")
+
+
+def run(*argv: str | Path, cwd: Path | None = None) -> str:
+    """Run a program to its end and return its output; raises LabError with the end of what it said."""
+    with subprocess.Popen(
+        [str(a) for a in argv], cwd=cwd, text=True, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1
+    ) as child:
+        try:
+            out, err = child.communicate()
+        except BaseException:
+            child.send_signal(signal.SIGTERM)  # mmdebstrap unmounts what it mounted
+            raise
+    if child.returncode:
+        raise LabError(f"{argv[0]} failed ({child.returncode}): {(err or out).strip()[-1500:]}")
+    return out
+
+
+def _cached(kind: str, recipe: str, title: str, build: Callable[[Path], None]) -> Path:
+    """The folder of that kind made from that recipe, built when it is not there yet."""
+    target = CACHE / f"{kind}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    with locked():
+        if not target.exists():
+            made = target.with_suffix(".tmp")
+            for left in CACHE.glob(f"{kind}-*.tmp"):  # of a build that was killed: the lock is ours
+                shutil.rmtree(left)
+            try:
+                with step(title):
+                    build(made)
+                made.rename(target)
+            except BaseException:
+                shutil.rmtree(made, ignore_errors=True)
+                raise
+    return target
+
+
+def base() -> Path:
+    """The root folder that all machines share; 220 MB, half a minute the first time."""
+    argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={BASE_PACKAGES}"]
+    argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
+    argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(SETUP)}', "bookworm"]
+    return _cached("base", "\0".join(argv), "Debian 12 base image", lambda made: void(run(*argv, made)))
+
+
+def void(_: object) -> None:
+    """Drop a value: a builder returns none."""
+
+
+def packages(root: Path) -> Path:
+    """A flat apt repository of PACKAGES and all they need beyond `root`: real installations, no network."""
+
+    def build(made: Path) -> None:
+        (made / "lists" / "partial").mkdir(parents=True)
+        (made / "partial").mkdir()
+        apt = [
+            "apt-get", "--quiet=2", "--yes", "--no-install-recommends",
+            "-o", f"Dir::Etc::sourcelist={root}/etc/apt/sources.list", "-o", "Dir::Etc::sourceparts=-",
+            "-o", f"Dir::State::status={root}/var/lib/dpkg/status", "-o", f"Dir::State::lists={made}/lists",
+            "-o", "Dir::Etc::preferences=-", "-o", "Dir::Etc::preferencesparts=-", "-o", "Dir::Cache::pkgcache=",
+            "-o", "Dir::Cache::srcpkgcache=", "-o", f"Dir::Cache::archives={made}",
+            "-o", "APT::Sandbox::User=root",
+        ]  # fmt: skip
+        run(*apt, "update")
+        run(*apt, "--download-only", "install", *PACKAGES)
+        index = []
+        for deb in sorted(made.glob("*.deb")):
+            digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+            facts = f"Filename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
+            index.append(run("dpkg-deb", "--field", deb).strip() + "\n" + facts)
+        (made / "Packages").write_text("\n".join(index), encoding="utf-8")
+        shutil.rmtree(made / "lists")
+
+    return _cached("repo", f"{root.name} {' '.join(PACKAGES)} 1", "package folder", build)
