@@ -1,0 +1,66 @@
+# The only entry points; CI calls nothing else. `make demo` and `make test` start from git, make and Python >= 3.11.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c \
+  'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo y),$(p))))
+SCENARIOS ?= host default drift
+BIN := .venv/bin
+LAB_PACKAGES := acl dpkg-dev iproute2 mmdebstrap nftables openssh-client openssl systemd-container
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MOLECULE_GLOB := $(CURDIR)/molecule/*/molecule.yml
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help demo test lint unit contract molecule docs bench release lab-packages clean
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
+
+demo: .venv/.ready lab-packages ## Two machines, hardened, attacked, reported; KEEP=1 leaves them running
+	@.ci/demo
+
+test: lint unit contract molecule ## Everything that must hold
+
+lint: .venv/.ready ## Style, types, YAML, playbooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/yamllint --strict .
+	$(BIN)/ansible-lint --offline -q
+	.ci/gitleaks
+
+unit: .venv/.ready ## Pure logic, on every interpreter that is present
+	$(BIN)/pytest tests/unit -q -n auto
+	@.ci/other-pythons
+
+contract: .venv/.ready ## What the parts promise each other
+	$(BIN)/pytest tests/contract -q -n auto
+
+molecule: .venv/.ready lab-packages ## Stories on real machines
+	@for story in $(SCENARIOS); do echo "molecule | $$story"; unshare --net $(BIN)/molecule test -s "$$story"; done
+
+docs: .venv/.ready ## Generate what is generated
+	$(BIN)/casemate docs
+
+bench: .venv/.ready lab-packages ## Ratios to ansible -m ping and to doing it by hand
+	$(BIN)/python tests/bench/bench.py
+
+release: test ## An archive of the commit, with its digest
+	@git diff --quiet HEAD || { echo "release: commit your changes first" >&2; exit 1; }
+	@version=$$($(BIN)/casemate --version | sed 's/.* //'); \
+	grep -q "^## $$version" CHANGELOG.md || { echo "release: CHANGELOG.md has no section $$version" >&2; exit 1; }; \
+	mkdir -p dist; git archive --prefix="casemate-$$version/" -o "dist/casemate-$$version.tar.gz" HEAD; \
+	cd dist; sha256sum "casemate-$$version.tar.gz" | tee SHA256SUMS; \
+	echo "Sign it: ssh-keygen -Y sign -f KEY -n casemate-release dist/SHA256SUMS"
+
+clean: ## Remove what was built
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache dist build
+
+.venv/.ready: uv.lock pyproject.toml .ci/uv.txt
+	@.ci/bootstrap "$(PYTHON)"
+	@touch $@
+
+lab-packages:
+	@.ci/packages $(LAB_PACKAGES)
