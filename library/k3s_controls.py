@@ -68,7 +68,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    host = Host(context=given["context"], guard=Guard().arm)
+    host = Host(context=given["context"], guard=Guard(given["context"].get("guard_seconds", 120)).arm)
     try:
         outcome = run(given["controls"], host, module.check_mode, given["waivers"], given["scan"])
     except ControlError as refused:

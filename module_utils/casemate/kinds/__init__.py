@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 
 from ..base import Host, Observation, Setting, Verdict
 from ..schema import Field
-from . import account, file, http, k8s_object, kernel_module, mount_option, package, port, service, sysctl
+from . import account, file, http, k8s_object, kernel_module, mount_option, nft, package, port, service, sshd, sysctl
 
 
 class Kind(Protocol):
@@ -31,6 +31,8 @@ KINDS: dict[str, Kind] = {
         "package": package,
         "account": account,
         "service": service,
+        "sshd": sshd,
+        "nft": nft,
         "mount_option": mount_option,
         "k8s_object": k8s_object,
         "port": port,

@@ -1,0 +1,68 @@
+#!/usr/bin/python
+"""Confirm, revert or show the change that the on-host guard holds pending."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ssh_guard
+short_description: Confirm, revert or show a guarded change
+description:
+  - A change that could lock people out is guarded by M(k3s_controls) and undone by the host itself unless it is
+    confirmed in time. Confirm it over a new login, for only that proves that logins still work.
+options:
+  state:
+    description: V(confirmed) keeps the pending change, V(reverted) undoes it now, V(status) only looks.
+    choices: [confirmed, reverted, status]
+    default: status
+    type: str
+attributes:
+  check_mode: {support: full}
+  idempotent:
+    support: partial
+    details: V(confirmed) fails when nothing is pending, since then the host has already undone the change.
+author: Casemate maintainers
+"""
+
+EXAMPLES = r"""
+- name: Guard | Keep the change
+  ssh_guard:
+    state: confirmed
+"""
+
+RETURN = r"""
+pending: {description: Whether a change is still unconfirmed., type: bool, returned: always}
+paths: {description: Files that would be restored., type: list, elements: str, returned: always}
+reverted_at: {description: When a change was last undone (seconds since the epoch)., type: float, returned: always}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.casemate.base import EnforceError
+from ansible.module_utils.casemate.guard import Guard
+
+
+def main() -> None:
+    """Translate between Ansible and the guard."""
+    module = AnsibleModule(
+        argument_spec={"state": {"choices": ["confirmed", "reverted", "status"], "default": "status"}},
+        supports_check_mode=True,
+    )
+    guard, state = Guard(), module.params["state"]
+    seen = guard.status()
+    changed = state != "status" and seen["pending"]
+    if module.check_mode or state == "status":
+        module.exit_json(changed=changed, **seen)
+    try:
+        settled = guard.confirm() if state == "confirmed" else guard.revert()
+    except (EnforceError, OSError) as failed:
+        module.fail_json(msg=f"The guarded change could not be {state}: {failed}", **guard.status())
+    if state == "confirmed" and not settled:
+        module.fail_json(
+            msg="Nothing is pending: the host has already undone the change because nobody confirmed it in time. "
+            "Raise k3s_access_guard_seconds, or find out what held up the run, and apply again.",
+            **guard.status(),
+        )
+    module.exit_json(changed=settled, **guard.status())
+
+
+if __name__ == "__main__":
+    main()

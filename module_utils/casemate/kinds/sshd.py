@@ -1,0 +1,207 @@
+"""The SSH daemon's effective settings: `sshd -T` for every kind of connection that its configuration tells apart.
+
+What counts is what a login meets: Match blocks, files read before ours, options on the daemon's command line (of the
+running one and of the next start), and whether the running daemon has read its files since they changed. Enforced by
+one drop-in that is read first, since in sshd_config(5) the first value wins. Files of others are named, never edited.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ..base import EnforceError, Host, Observation, Setting, Verdict
+from ..schema import Field
+
+SCHEMA = {
+    "key": Field("str", True, pattern=r"(?!(match|include)$)[a-z0-9]+", help="keyword as sshd -T shows it"),
+    "value": Field("scalar", True, pattern=r"[^\r\n]+", help="value as sshd -T shows it"),
+    "match": Field("dict", help="judge only this connection (user, host, addr); never written"),
+    "enforced": Field("bool", help="false: observe only"),
+}
+ENFORCED_BY = "engine"
+MAIN, OWNED = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/00-casemate.conf"
+INCLUDE = "Include /etc/ssh/sshd_config.d/*.conf\n"
+UNIT, SSHD = "ssh.service", "/usr/sbin/sshd"
+RELOAD = ("systemctl", "reload", UNIT)
+LISTS = ("allowusers", "allowgroups", "denyusers", "denygroups", "acceptenv", "hostkey")  # they add up, in any order
+STRANGER = {"user": "casemate-stranger", "host": "stranger.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2"}
+CRITERIA = {"user": "user", "host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
+
+
+class Line(NamedTuple):
+    """One directive, where it stands, and the Match block around it; an empty key stands for a file as such."""
+
+    path: str
+    match: str
+    key: str
+    value: str
+
+
+def directives(host: Host, path: str = MAIN, match: str = "", depth: int = 0) -> list[Line]:
+    """Every directive in the order in which sshd reads it. A Match block ends with the file that opened it."""
+    found = [Line(path, match, "", "")]
+    for text in (host.text(path) or "").splitlines():
+        parts = re.match(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*?)\s*$", text)
+        if not parts:
+            continue
+        key, value = parts[1].lower(), parts[2].replace('"', "")
+        if key == "match":
+            match = value
+        elif key == "include" and depth < 16:
+            for pattern in value.split():
+                for name in host.glob(pattern if pattern.startswith("/") else "/etc/ssh/" + pattern):
+                    found += directives(host, name, match, depth + 1)
+        found.append(Line(path, match, key, value))
+    return found
+
+
+def member(host: Host, group: str) -> str | None:
+    """Somebody in a group, or None where it is empty or not there."""
+    for line in (host.text("/etc/group") or "").splitlines():
+        name, _, gid, members = [*line.split(":"), "", "", "", ""][:4]
+        if re.fullmatch(group.replace("*", ".*").replace("?", "."), name):
+            for user in (host.text("/etc/passwd") or "").splitlines():
+                fields = user.split(":")
+                if len(fields) > 3 and (fields[0] in members.split(",") or fields[3] == gid):
+                    return fields[0]
+    return None
+
+
+def connections(host: Host, lines: list[Line]) -> dict[str, dict[str, str]]:
+    """One connection for each way in which the configuration treats some differently: label -> specification."""
+    specs: dict[str, dict[str, str]] = {"": {}}
+    for block in dict.fromkeys(line.match for line in lines if line.match):
+        chosen: dict[str, str] = {}
+        possible = True
+        for name, patterns in re.findall(r"(\w+)(?:\s*=\s*|\s+)(\S+)", block):
+            pattern = next((p for p in patterns.split(",") if not p.startswith("!")), "*")
+            if name.lower() == "group":
+                user = member(host, pattern)
+                possible = possible and user is not None
+                chosen["user"] = user or ""
+            elif name.lower() in CRITERIA:
+                sample = "1" if "addr" in name.lower() else "x"
+                chosen[CRITERIA[name.lower()]] = re.sub(r"[*?]", sample, pattern.split("/")[0])
+        if possible:
+            for user in [chosen["user"]] if "user" in chosen else ["root", STRANGER["user"]]:
+                specs[f"Match {block} (user {user})"] = {**STRANGER, "lport": "22", **chosen, "user": user}
+    return specs
+
+
+def options(host: Host) -> dict[str, tuple[str, ...]]:
+    """Options that override the files: of the running daemon (its title shows them) and of the next start."""
+    shown = host.systemctl(UNIT, "MainPID", "ExecStart")
+    title = (host.text(f"/proc/{shown['MainPID'] or '0'}/cmdline") or "").replace("\0", " ")
+    running = re.match(r"(?:sshd: )?\S*sshd(?: (.*?))?\s*(?:\[listener\].*)?$", title)
+    after = re.search(r"argv\[\]=\S+ (.*?) ;", shown["ExecStart"])
+    default = re.search(r"^\s*SSHD_OPTS=(.*?)\s*$", host.text("/etc/default/ssh") or "", re.MULTILINE)
+    later = re.sub(
+        r"\$\{?SSHD_OPTS\}?", lambda _: default[1].strip("\"'") if default else "", after[1] if after else ""
+    )
+    return {"running": overriding(running[1] or "" if running else ""), "next start": overriding(later)}
+
+
+def overriding(line: str) -> tuple[str, ...]:
+    """The options of a command line that change settings, without those that change how it runs."""
+    kept = [part.strip() for part in re.split(r"(?:^|\s)(?=-)", line.strip()) if re.match(r"-[ofpchg46]", part.strip())]
+    return tuple(word for part in kept for word in ([part[:2], part[2:].strip()] if part[2:] else [part]))
+
+
+def normal(key: str, values: list[str]) -> str:
+    """One string for one setting, whether sshd shows it on one line or on several."""
+    words = " ".join(values).split()
+    return " ".join(sorted(words) if key in LISTS else words)
+
+
+def effective(host: Host, extra: tuple[str, ...], spec: dict[str, str]) -> dict[str, str]:
+    """What `sshd -T` says. Raises OSError where the configuration is broken or there is no sshd."""
+    connection = ["-C", ",".join(f"{k}={v}" for k, v in spec.items())] if spec else []
+    done = host.run([SSHD, "-T", *extra, *connection])
+    if done.rc != 0:
+        raise OSError(f"sshd cannot read its configuration: {(done.err or done.out).strip()[:300]}")
+    values: dict[str, list[str]] = {}
+    for line in done.out.splitlines():
+        key, _, value = line.partition(" ")
+        values.setdefault(key, []).append(value)
+    return {key: normal(key, value) for key, value in values.items()}
+
+
+def stale(host: Host, lines: list[Line]) -> bool:
+    """Whether a file, or the folder of drop-ins, changed after the running daemon last read them."""
+    loaded = host.started(UNIT)
+    files = [host.stat(path) for path in {line.path for line in lines}]
+    folder = host.stat("/etc/ssh/sshd_config.d")
+    changed = [max(f.st_mtime, f.st_ctime) for f in files if f] + ([folder.st_mtime] if folder else [])
+    return loaded is not None and max(changed, default=0.0) > loaded
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """Values by connection and command line, the lines of others that set them, and staleness."""
+    lines = directives(host)
+    given = options(host)
+    asked = {f"{tuple(s['match'].items())}": {**STRANGER, **s["match"]} for s in settings if s.get("match")}
+    specs = {**connections(host, lines), **asked}
+    seen = {
+        (label, when): effective(host, extra, spec)
+        for label, spec in specs.items()
+        for when, extra in given.items()
+        if when == "running" or extra != given["running"]
+    }
+    old = stale(host, lines)
+    found: list[Observation] = []
+    for setting in settings:
+        only = f"{tuple(setting['match'].items())}" if setting.get("match") else None
+        values = {
+            ", ".join(part for part in (label, when if given[when] else "") if part): got.get(setting["key"], "not set")
+            for (label, when), got in seen.items()
+            if (label == only if only else label not in asked)
+        }
+        others = [line.path for line in lines if line.key == setting["key"] and line.path != OWNED]
+        found.append({"values": values, "others": list(dict.fromkeys(others)), "stale": old})
+    return found
+
+
+def identity(setting: Setting) -> str:
+    """One control per keyword and connection."""
+    return ",".join([setting["key"], *(f"{k}={v}" for k, v in sorted((setting.get("match") or {}).items()))])
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Every connection must meet the value, and the running daemon must have read it."""
+    want = normal(setting["key"], [str(setting["value"])])
+    wrong = {label: value for label, value in seen["values"].items() if value != want}
+    evidence = f"sshd -T ({len(seen['values'])} kinds of connection)"
+    if not wrong and not seen["stale"]:
+        return Verdict(True, want, want, evidence=evidence)
+    if not wrong:
+        reason = f"{UNIT} still runs with older files"
+        return Verdict(False, want, want, reason, evidence, (UNIT,))
+    label, value = next(iter(wrong.items()))
+    reason = f"{label or 'logins'}: {value}"
+    if seen["others"]:
+        reason += f"; also set in {', '.join(seen['others'])}"
+    return Verdict(False, want, value, reason, evidence, (UNIT,) if seen["stale"] else ())
+
+
+def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
+    """Write the drop-in and, where it lacks, the Include that reads it first; validate the whole; reload."""
+    ours = [s for s in settings if s.get("enforced") is not False and not s.get("match")]
+    text = "# Managed by Casemate (roles/k3s_access). Read first, so that it decides.\n"
+    text += "".join(f"{s['key']} {s['value']}\n" for s in sorted(ours, key=identity))
+    main = host.text(MAIN) or ""
+    first = next((line for line in main.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
+    wanted = main if first.split() == INCLUDE.split() else INCLUDE + main
+    if host.text(OWNED) == text and main == wanted and not stale(host, directives(host)):
+        return  # what still fails is set by a file of somebody else, which assess names
+    host.arm([MAIN, OWNED])
+    checked = host.run([SSHD, "-t", "-f", "/dev/stdin"], stdin=text + wanted)
+    if checked.rc != 0:
+        raise EnforceError(f"{OWNED} was not written: sshd -t refused it: {(checked.err or checked.out).strip()[:400]}")
+    host.write(OWNED, text.encode("utf-8", "surrogateescape"), mode=0o600, owner=(0, 0))
+    host.write(MAIN, wanted.encode("utf-8", "surrogateescape"))
+    if host.started(UNIT) is not None:
+        done = host.run(RELOAD)
+        if done.rc != 0:
+            raise EnforceError(f"{' '.join(RELOAD)} failed: {(done.err or done.out).strip()[:300]}")
+        host.changed(UNIT, "older files\n", "reloaded\n")
