@@ -46,6 +46,7 @@ RETURN = r"""
 findings: {description: One finding for each control., type: list, elements: dict, returned: always}
 due: {description: Roles with something to change., type: list, elements: str, returned: always}
 stale: {description: Units that run with older settings., type: list, elements: str, returned: always}
+left_out: {description: Controls that a quick pass does not judge (C(cost=scan))., type: list, returned: always}
 guard: {description: Whether the on-host guard was armed., type: bool, returned: always}
 """
 
@@ -78,6 +79,7 @@ def main() -> None:
         findings=outcome.findings,
         due=outcome.due,
         stale=outcome.stale,
+        left_out=outcome.left_out,
         guard=host.guarded,
         diff=[
             {"before_header": c["path"], "after_header": c["path"], "before": c["before"], "after": c["after"]}

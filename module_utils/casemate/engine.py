@@ -25,11 +25,15 @@ _DIGEST_KEY = os.urandom(16)
 
 @dataclass
 class Outcome:
-    """What one pass found and did. `due` names roles with something to do, `stale` units to restart."""
+    """What one pass found and did. `due` names roles with something to do, `stale` units to restart.
+
+    `left_out` names the controls that a quick pass does not judge; they have no finding, so nothing claims them.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     due: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     changed: bool = False
 
 
@@ -57,14 +61,17 @@ def run(
     Raises ControlError before anything is observed when any control is malformed.
     """
     controls = parse_all({**raw, "role": role} for role, raws in catalogue.items() for raw in raws)
+    outcome = Outcome()
+    if not scan:
+        outcome.left_out = [c.id for c in controls if c.cost == "scan"]
+        controls = [c for c in controls if c.cost != "scan"]
     day = today or datetime.datetime.now(datetime.timezone.utc).date()
     excused = {cid: _expired(waiver, day) for cid, waiver in (waivers or {}).items()}
-    outcome = Outcome()
     able = capabilities(host)
     by_kind: dict[str, list[Control]] = {}
     done: dict[str, Finding] = {}
     for control in controls:
-        early = _not_observed(control, able, scan)
+        early = _not_observed(control, able)
         if early is not None:
             done[control.id] = early
         else:
@@ -103,7 +110,7 @@ def enforced(control: Control) -> bool:
     return bool(control.kind.ENFORCED_BY) and control.setting.get("enforced") is not False
 
 
-def _not_observed(control: Control, lacking: Mapping[str, str], scan: bool) -> Finding | None:
+def _not_observed(control: Control, lacking: Mapping[str, str]) -> Finding | None:
     for need in control.needs:
         if need in lacking:
             return finding(control, "not_evaluated", reason=f"{need}: {lacking[need]}")
@@ -113,8 +120,6 @@ def _not_observed(control: Control, lacking: Mapping[str, str], scan: bool) -> F
             "not_evaluated",
             reason=f"vantage: seen only from a {control.vantage}; run casemate prove",
         )
-    if control.cost == "scan" and not scan:
-        return finding(control, "not_evaluated", reason="scan: expensive, left out of a quick check; ask with --scan")
     return None
 
 
