@@ -23,8 +23,9 @@ SYSTEMD_DEFAULTS = {"/dev/shm": ["nosuid", "nodev"], "/run": ["nosuid", "nodev"]
 
 
 def identity(setting: Setting) -> str:
-    """One control may demand options and another forbid some on the same folder."""
-    return f"{setting['path']}:{'without' if setting.get('without') else 'options'}"
+    """A folder and the options that are demanded of it, or forbidden."""
+    options = [*(setting.get("options") or ()), *(f"no {name}" for name in setting.get("without") or ())]
+    return f"{setting['path']}:{','.join(sorted(options))}"
 
 
 def unescape(text: str) -> str:

@@ -77,12 +77,11 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Present (and new enough), or absent."""
+    """Present (and new enough); or absent, then `observed` lists what is to be removed."""
     name, floor, found = setting["name"], setting.get("version"), seen["found"]
     shown = ", ".join(f"{n} {v}" for n, v in sorted(found.items())) or "absent"
     if setting.get("state") == "absent":
-        reason = f"{', '.join(sorted(found))} installed" if found else ""
-        return Verdict(not found, "absent", shown, reason, STATUS)
+        return Verdict(not found, [], sorted(found), f"installed: {shown}" if found else "", STATUS)
     expected = f"{name} >= {floor}" if floor else f"{name} installed"
     if not found:
         return Verdict(False, expected, shown, "it is not (completely) installed", STATUS)

@@ -12,7 +12,7 @@ from ..schema import Field
 
 SCHEMA = {
     "unit": Field("str", True, pattern=r"[A-Za-z0-9:_.@\\-]+\.(service|socket|timer|target|mount|path)"),
-    "state": Field("str", choices=("running", "off"), help="running now and at boot; or neither, nor activated"),
+    "state": Field("str", choices=("running", "stopped"), help="running now and at boot; or neither, nor activated"),
     "properties": Field("dict", help="property of the loaded unit -> exact value, such as KillMode: process"),
     "missing": Field("str", choices=("fail", "pass", "k3s"), help="what it means that there is no such unit"),
     "enforced": Field("bool", help="false: observe only (properties are never enforced by a task)"),
@@ -70,7 +70,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     """
     unit, state, shown = setting["unit"], setting.get("state"), seen["shown"]
     evidence = f"systemctl show {unit}: " + " ".join(f"{k}={v}" for k, v in sorted(shown.items()))
-    if state == "off":
+    if state == "stopped":
         reason = f"{', '.join(seen['on'])} active, or started at the next boot" if seen["on"] else ""
         return Verdict(not seen["on"], {"on": []}, {"on": seen["on"]}, reason, evidence)
     expected = {name: _text(value) for name, value in (setting.get("properties") or {}).items()}
