@@ -236,9 +236,10 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
     for note in made["run"]["notes"]:
         if note.startswith("The K3s in use"):
             out.print(f"[bold yellow]note[/]  {note}")
-    counts = made["summary"]["findings"]
-    out.print(", ".join(f"[{STYLE[s]}]{n} {s}[/]" for s, n in counts.items() if n), end="")
-    out.print(f"; {made['summary']['changed']} changed" if made["run"]["verb"] != "check" else "")
+    head = render.verdict(made)
+    counts = ", ".join(f"{n} {render.LABELS[s]}" for s, n in made["summary"]["findings"].items() if n)
+    changed = f"; {made['summary']['changed']} changed" if made["run"]["verb"] == "apply" else ""
+    out.print(f"[bold {STYLE[head['tone']]}]{head['headline']}[/]" + (f"  ({counts}{changed})" if counts else ""))
     for name, path in formats or DEFAULT_FORMATS:
         if str(path) == "-":
             click.echo(render.FORMATS[name](made))
