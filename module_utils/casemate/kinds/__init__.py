@@ -7,7 +7,23 @@ from typing import Any, Protocol, cast
 
 from ..base import Host, Observation, Setting, Verdict
 from ..schema import Field
-from . import account, file, http, k8s_object, kernel_module, mount_option, nft, package, port, service, sshd, sysctl
+from . import (
+    account,
+    artifact,
+    file,
+    http,
+    journal_args,
+    k3s_config,
+    k8s_object,
+    kernel_module,
+    mount_option,
+    nft,
+    package,
+    port,
+    service,
+    sshd,
+    sysctl,
+)
 
 
 class Kind(Protocol):
@@ -30,10 +46,13 @@ KINDS: dict[str, Kind] = {
         "sysctl": sysctl,
         "package": package,
         "account": account,
+        "artifact": artifact,
+        "k3s_config": k3s_config,
         "service": service,
         "sshd": sshd,
         "nft": nft,
         "mount_option": mount_option,
+        "journal_args": journal_args,
         "k8s_object": k8s_object,
         "port": port,
         "http": http,

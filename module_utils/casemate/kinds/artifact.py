@@ -1,0 +1,165 @@
+"""Which bytes run as K3s: installed file, running process, unpacked tree, version, and who signed the lock.
+
+`k3s` is a wrapper that unpacks itself to /var/lib/rancher/k3s/data/<digest of its archive>/ and runs from there.
+An intruder can edit a file there and its `.sha256sums` alike, so the tree is compared with a fresh one that the
+verified wrapper unpacks into a private mount.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import shutil
+import tempfile
+from typing import Any, Dict, List
+
+from ..artifact import digest_of, newer
+from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..schema import Field
+from ..signature import SignatureError, signer
+from .journal_args import running_unit
+
+SCHEMA = {
+    "aspect": Field("str", True, ("file", "running", "unpacked", "version", "signature")),
+    "path": Field("str", pattern=r"/\S+", help="the installed file; default: /usr/local/bin/k3s"),
+    "digests": Field("dict", help="machine type (x86_64, aarch64) -> sha256 that the lock names"),
+    "optional": Field("bool", help="without a digest for this machine the file is not demanded"),
+    "floor": Field("str", help="the lowest acceptable version"),
+    "lock": Field("str", help="path of the lock on the controller"),
+    "allowed_signers": Field("str", help="path of the operator's allowed_signers on the controller"),
+    "enforced": Field("bool", help="false: observe only"),
+}
+ENFORCED_BY = "task"
+WRAPPER = "/usr/local/bin/k3s"
+DATA = "/var/lib/rancher/k3s/data"
+UNPACK = 'mount --bind "$1" "$2" && exec "$3" ctr --version'
+
+
+def identity(setting: Setting) -> str:
+    """One control for each aspect of a path."""
+    return f"{setting['aspect']}:{setting.get('path', WRAPPER)}"
+
+
+def observe(settings: List[Setting], host: Host) -> List[Any]:
+    """Each aspect by itself; what cannot be had is returned as the reason why not."""
+    seen: List[Any] = []
+    for setting in settings:
+        try:
+            seen.append(_LOOK[setting["aspect"]](setting, host))
+        except (Unavailable, OSError) as why:
+            seen.append(why)
+    return seen
+
+
+def _file(setting: Setting, host: Host) -> Observation:
+    path = host.path(setting.get("path", WRAPPER))
+    return {"digest": host.cached(f"digest:{path}", lambda: digest_of(path)), "machine": os.uname().machine}
+
+
+def _running(setting: Setting, host: Host) -> Observation:
+    """The executable of the main process, whether its name still leads to it, and whether the wrapper holds it."""
+    unit, _ = running_unit(host)
+    if not unit:
+        raise Unavailable("k3s", "K3s does not run here")
+    exe = f"/proc/{host.systemctl(unit + '.service', 'MainPID')['MainPID']}/exe"
+    link = os.readlink(host.path(exe))
+    if host.root != "/" and link.startswith(host.root):
+        link = link[len(host.root.rstrip("/")) :]
+    here = host.stat(link)
+    real = os.stat(host.path(exe)) if here else None
+    same = here is not None and real is not None and (here.st_dev, here.st_ino) == (real.st_dev, real.st_ino)
+    match = re.fullmatch(rf"{DATA}/([0-9a-f]{{64}})/bin/k3s", link)
+    return {"unit": unit, "exe": link, "same": same, "held": match is not None and _holds(host.path(WRAPPER), match[1])}
+
+
+def _holds(wrapper: str, name: str) -> bool:
+    """Whether the wrapper embeds the archive of this name (which is its SHA-256)."""
+    with open(wrapper, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as held:
+        return held.find(name.encode() + b".tar") >= 0
+
+
+def _unpacked(setting: Setting, host: Host) -> Observation:
+    if digest_of(host.path(WRAPPER)) != _digest(setting):
+        raise Unavailable("k3s", f"{WRAPPER} is not the locked one, so it cannot vouch for what was unpacked")
+    if host.stat(DATA) is None:
+        raise Unavailable("k3s", f"{DATA} does not exist: K3s has not run here")
+    scratch = tempfile.mkdtemp(prefix=".casemate-", dir=host.path(os.path.dirname(DATA)))
+    try:
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", UNPACK, "sh", scratch, DATA, WRAPPER]
+        done = host.run(command, timeout=120)
+        fresh = {d: tree(f"{scratch}/{d}") for d in os.listdir(scratch) if re.fullmatch("[0-9a-f]{64}", d)}
+        if done.rc != 0 or len(fresh) != 1:
+            raise OSError(f"the wrapper did not unpack itself: {(done.err or done.out).strip()[-200:]}")
+        name, want = fresh.popitem()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    have = tree(host.path(f"{DATA}/{name}"))
+    return {"tree": name, "wrong": sorted(p for p in {*want, *have} if want.get(p) != have.get(p)), "files": len(want)}
+
+
+def tree(folder: str) -> Dict[str, str]:
+    """Relative path -> digest of a file, or the target of a link, for all below a folder."""
+    found: Dict[str, str] = {}
+    for parent, folders, files in os.walk(folder):
+        for name in [*files, *folders]:
+            path = os.path.join(parent, name)
+            short = os.path.relpath(path, folder)
+            if os.path.islink(path):
+                found[short] = "-> " + os.readlink(path)
+            elif os.path.isfile(path):
+                found[short] = f"{digest_of(path)} {os.stat(path).st_mode & 0o7022:o}"
+            elif not os.path.isdir(path):
+                found[short] = "special"
+    return found
+
+
+def _version(setting: Setting, host: Host) -> Observation:
+    found = re.search(r"\bv\d+\.\d+\.\d+\S*\+k3s\d+", host.run([host.path(WRAPPER), "--version"]).out)
+    if found is None:
+        raise Unavailable("k3s", f"{WRAPPER} is missing or does not say its version")
+    return {"version": found[0]}
+
+
+def _signature(setting: Setting, host: Host) -> Observation:
+    try:
+        return {"signer": signer(host.run, setting.get("lock", ""), setting.get("allowed_signers", ""))}
+    except SignatureError as refusal:
+        return {"signer": "", "why": str(refusal)}
+
+
+_LOOK = {"file": _file, "running": _running, "unpacked": _unpacked, "version": _version, "signature": _signature}
+
+
+def _digest(setting: Setting, machine: str = "") -> str:
+    return str((setting.get("digests") or {}).get(machine or os.uname().machine) or "")
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Compare one aspect; a process that does not run from the installed wrapper makes its unit stale."""
+    aspect, path = setting["aspect"], setting.get("path", WRAPPER)
+    if aspect == "file":
+        want, have = _digest(setting, seen["machine"]), seen["digest"]
+        if not want:
+            reason = f"the lock has no digest for {seen['machine']}"
+            return Verdict(bool(setting.get("optional")), "a locked digest", have or "absent", reason)
+        reason = "" if have == want else "it is missing" if not have else "its bytes are not those of the lock"
+        return Verdict(have == want, want, have or "absent", reason, f"sha256 of {path}")
+    if aspect == "running":
+        ok = seen["same"] and seen["held"]
+        reason = "" if ok else "the process runs something else than the installed wrapper unpacks"
+        return Verdict(
+            ok, f"{DATA}/<archive of {path}>/bin/k3s", seen["exe"], reason, "/proc/MainPID/exe",
+            () if ok else (f"{seen['unit']}.service",),
+        )  # fmt: skip
+    if aspect == "unpacked":
+        wrong, right = seen["wrong"], f"{seen['files']} files as in the wrapper"
+        shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        return Verdict(not wrong, right, f"changed: {shown}" if wrong else right, shown, f"{DATA}/{seen['tree']}")
+    if aspect == "version":
+        ok = newer(seen["version"], setting["floor"])
+        reason = "" if ok else "it lacks security fixes that the floor has"
+        return Verdict(ok, f">= {setting['floor']}", seen["version"], reason, f"{path} --version")
+    return Verdict(
+        bool(seen["signer"]), "an allowed signer", seen["signer"] or "nobody", seen.get("why", ""), setting["lock"]
+    )
