@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import ipaddress
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ near() {
 say uid "$(id -u)"
 say machine "$(uname -m)"
 say os "$(. /etc/os-release; printf '%s %s' "$ID" "$VERSION_ID")"
-for p in PYTHON python3.13 python3.12 python3.11 python3.10 python3.9 python3; do
+for p in PYTHONS; do
   v=$("$p" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && say python "$v" && break
 done
 say data "$(near /var/lib/rancher)"
@@ -59,6 +60,12 @@ done
 true
 """
 """Run by root's sh on the host; reads only. sudo drops SSH_CONNECTION, so its parents are asked for it."""
+PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
+
+
+def probe(interpreter: str = "") -> str:
+    """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word."""
+    return PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
 
 
 def read_yaml(path: Path) -> Any:
@@ -86,9 +93,7 @@ def known_controls(root: Path = ROOT) -> set[str]:
     """The ids of all declared controls."""
     found: set[str] = set()
     for path in sorted(root.glob("roles/*/vars/main/controls.yml")):
-        found |= set(
-            re.findall(r"^\s*-\s+\{?id:\s*\"?([A-Z0-9-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-        )
+        found |= set(re.findall(r"^\s*-\s+\{?id:\s*\"?([A-Z0-9-]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
     return found
 
 
@@ -114,9 +119,7 @@ def network(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 
 
 def _is_int(value: Any) -> bool:
-    return not isinstance(value, bool) and (
-        isinstance(value, int) or bool(re.fullmatch(r"-?\d+", str(value)))
-    )
+    return not isinstance(value, bool) and (isinstance(value, int) or bool(re.fullmatch(r"-?\d+", str(value))))
 
 
 TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -150,20 +153,13 @@ def value_problems(name: str, value: Any, spec: Spec) -> list[str]:
     if kind == "dict":
         options = spec.get("options") or {}
         found = [
-            f"{name}.{key} is not known{nearest(str(key), options)}"
-            for key in value
-            if options and key not in options
+            f"{name}.{key} is not known{nearest(str(key), options)}" for key in value if options and key not in options
         ]
         found += [
-            f"{name}.{key} is missing"
-            for key, sub in options.items()
-            if sub.get("required") and key not in value
+            f"{name}.{key} is missing" for key, sub in options.items() if sub.get("required") and key not in value
         ]
         return found + [
-            p
-            for key, sub in options.items()
-            if key in value
-            for p in value_problems(f"{name}.{key}", value[key], sub)
+            p for key, sub in options.items() if key in value for p in value_problems(f"{name}.{key}", value[key], sub)
         ]
     number = float(value) if kind in ("int", "float") else None
     outside = number is not None and not spec.get("min", number) <= number <= spec.get("max", number)
@@ -179,9 +175,7 @@ def allowed(spec: Spec, unit: str = "") -> str:
     if spec.get("choices"):
         return f"allowed: {', '.join(map(str, spec['choices']))}"
     if spec.get("pattern"):
-        return f"it must match {spec['pattern']}" + (
-            f", such as {spec['default']}" if spec.get("default") else ""
-        )
+        return f"it must match {spec['pattern']}" + (f", such as {spec['default']}" if spec.get("default") else "")
     return f"allowed: {spec.get('min', 'any')} to {spec.get('max', 'any')} {unit}".rstrip()
 
 
@@ -189,17 +183,13 @@ def format_problems(name: str, value: Any, spec: Spec) -> list[str]:
     """What is wrong with a value that has to be a network or to exist on the controller."""
     form, text = spec.get("format"), shown(name, value, spec)
     if form == "cidr" and network(value) is None:
-        return [
-            f"{name} is {text}; it must be an address or a network without host bits, such as 192.0.2.0/24"
-        ]
+        return [f"{name} is {text}; it must be an address or a network without host bits, such as 192.0.2.0/24"]
     if form in ("file", "folder"):
         path = Path(str(value)).expanduser()
         if not path.is_absolute():
             return [f"{name} is {text}; write an absolute path, for example with {{{{ inventory_dir }}}}"]
         if not (path.is_file() if form == "file" else path.is_dir()):
-            return [
-                f"{name} is {text}; there is no such {form} on this controller: create it or correct the path"
-            ]
+            return [f"{name} is {text}; there is no such {form} on this controller: create it or correct the path"]
     return []
 
 
@@ -227,16 +217,12 @@ def rule_problems(values: Mapping[str, Any], controls: Iterable[str]) -> list[st
     for control, waiver in (waivers if isinstance(waivers, dict) else {}).items():
         where = f"casemate_waivers.{control}"
         if control not in ids:
-            found.append(
-                f"{where}: no such control{nearest(str(control), ids)}; `casemate explain --all` lists them"
-            )
+            found.append(f"{where}: no such control{nearest(str(control), ids)}; `casemate explain --all` lists them")
         if not isinstance(waiver, dict) or set(waiver) != set(WAIVER):
             found.append(f"{where} must have exactly {', '.join(WAIVER)}")
             continue
         found += [
-            f"{where}.{key} is empty; say it in words"
-            for key in WAIVER[:2]
-            if not str(waiver[key] or "").strip()
+            f"{where}.{key} is empty; say it in words" for key in WAIVER[:2] if not str(waiver[key] or "").strip()
         ]
         try:
             datetime.date.fromisoformat(str(waiver["expires"]))
@@ -246,14 +232,10 @@ def rule_problems(values: Mapping[str, Any], controls: Iterable[str]) -> list[st
     for source in sources if isinstance(sources, list) else []:
         net = network(source)
         if net is not None and net.prefixlen == 0:
-            found.append(
-                f"casemate_admin_sources has {source}, which is everybody; list the networks of your people"
-            )
+            found.append(f"casemate_admin_sources has {source}, which is everybody; list the networks of your people")
     pods, services = (network(values.get(f"casemate_{what}_cidr")) for what in ("cluster", "service"))
     if pods and services and pods.version == services.version and pods.overlaps(services):
-        found.append(
-            f"casemate_cluster_cidr {pods} and casemate_service_cidr {services} overlap; separate them"
-        )
+        found.append(f"casemate_cluster_cidr {pods} and casemate_service_cidr {services} overlap; separate them")
     return found
 
 
@@ -264,9 +246,7 @@ def inventory_problems(name: str, groups: Mapping[str, Sequence[str]]) -> list[s
     if not servers:
         found.append("the inventory has no server: put at least one host into the group k3s_server")
     if name in servers and name in agents:
-        found.append(
-            f"{name} is in both k3s_server and k3s_agent: leave it in one (a server runs workloads too)"
-        )
+        found.append(f"{name} is in both k3s_server and k3s_agent: leave it in one (a server runs workloads too)")
     return found
 
 
@@ -279,9 +259,7 @@ def host_problems(seen: Mapping[str, str], sources: Sequence[str]) -> tuple[list
     """(problems, warnings) of a host, from what PROBE said and the admin sources."""
     problems, warnings = [], []
     if seen.get("uid") != "0":
-        problems.append(
-            f"the tasks run with uid {seen.get('uid')}, not as root: give the account NOPASSWD sudo"
-        )
+        problems.append(f"the tasks run with uid {seen.get('uid')}, not as root: give the account NOPASSWD sudo")
     name, _, version = seen.get("os", "").partition(" ")
     tested = SUPPORTED.get((name, version))
     if tested is None:
@@ -291,9 +269,7 @@ def host_problems(seen: Mapping[str, str], sources: Sequence[str]) -> tuple[list
     elif not tested:
         warnings.append(f"{name} {version} is accepted but untested; Debian 12 and 13 are tested")
     if seen.get("machine") not in ARCHITECTURES:
-        problems.append(
-            f"machine type {seen.get('machine')} is not supported; supported: {', '.join(ARCHITECTURES)}"
-        )
+        problems.append(f"machine type {seen.get('machine')} is not supported; supported: {', '.join(ARCHITECTURES)}")
     python = seen.get("python", "")
     if not python or tuple(map(int, python.split("."))) < (3, 9):
         problems.append(f"Python is {python or 'missing'}; 3.9 or newer is needed: apt-get install python3")
@@ -301,9 +277,7 @@ def host_problems(seen: Mapping[str, str], sources: Sequence[str]) -> tuple[list
     for key, path, least in (("data", "/var/lib/rancher", need), ("etc", "/etc", SPACE_ETC)):
         free = seen.get(key, "")
         if not free.isdigit() or int(free) < least:
-            problems.append(
-                f"{path} has {free or '?'} MiB free; {least} MiB are needed: free or add disk space"
-            )
+            problems.append(f"{path} has {free or '?'} MiB free; {least} MiB are needed: free or add disk space")
     if not seen.get("writable"):
         problems.append("/etc cannot be written: remount its filesystem read-write")
     source = seen.get("source", "")
@@ -323,9 +297,7 @@ def inside(address: str, net: str) -> bool:
 
 def lock_problems(values: Mapping[str, Any], machine: str = "") -> list[str]:
     """What is wrong with the lock, its signature, and, for a machine type, with the local release folder."""
-    path = Path(
-        str(values.get("casemate_artifact_lock") or ROOT / "roles/k3s_node/files/artifacts.lock.json")
-    )
+    path = Path(str(values.get("casemate_artifact_lock") or ROOT / "roles/k3s_node/files/artifacts.lock.json"))
     signers, folder = values.get("casemate_allowed_signers"), values.get("casemate_artifact_dir")
     try:
         release = load(path.expanduser()).release(values.get("casemate_k3s_version"))
@@ -336,17 +308,11 @@ def lock_problems(values: Mapping[str, Any], machine: str = "") -> list[str]:
         name, digest = release.binary(machine)
         file = Path(str(folder)).expanduser() / name
         if not file.is_file():
-            return [
-                f"casemate_artifact_dir {folder} has no {name}: copy it from the release {release.version}"
-            ]
+            return [f"casemate_artifact_dir {folder} has no {name}: copy it from the release {release.version}"]
         with file.open("rb") as handle:
             found = hashlib.file_digest(handle, "sha256").hexdigest()
     except LockError as refusal:
-        return [
-            f"{refusal}. Review and sign the lock, or correct casemate_artifact_lock or casemate_k3s_version"
-        ]
+        return [f"{refusal}. Review and sign the lock, or correct casemate_artifact_lock or casemate_k3s_version"]
     if found == digest:
         return []
-    return [
-        f"{file} has sha256 {found}; the lock demands {digest}: fetch it again, it is not the reviewed file"
-    ]
+    return [f"{file} has sha256 {found}; the lock demands {digest}: fetch it again, it is not the reviewed file"]

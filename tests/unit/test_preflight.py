@@ -243,7 +243,7 @@ def test_ubuntu_is_accepted_with_a_warning(version: str) -> None:
 
 
 def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_parents() -> None:
-    script = preflight.PROBE.replace("PYTHON", sys.executable, 1)
+    script = preflight.probe(sys.executable)
     environment = {**os.environ, "SSH_CONNECTION": "198.51.100.7 4711 198.51.100.8 22"}
     # As sudo does: the probe's own environment is without it, its parent's has it.
     command = ["sh", "-c", 'env -u SSH_CONNECTION sh -c "$1"; true', "parent", script]
@@ -254,6 +254,13 @@ def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_pa
     assert seen["python"] == "{}.{}".format(*sys.version_info)
     assert int(seen["data"]) >= 0
     assert seen["machine"] == os.uname().machine
+
+
+@pytest.mark.parametrize(
+    ("asked", "tried"), [("/opt/python", "for p in /opt/python; do"), ("auto_silent", "python3.9 ")]
+)
+def test_the_probe_asks_the_interpreter_that_ansible_will_use(asked: str, tried: str) -> None:
+    assert tried in preflight.probe(asked)
 
 
 def locked(folder: Path, data: bytes = b"k3s") -> dict[str, Any]:

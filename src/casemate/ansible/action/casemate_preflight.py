@@ -35,13 +35,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known = preflight.known_inputs()
         problems += preflight.input_problems(values, known)
         problems += preflight.rule_problems(values, preflight.known_controls())
-        problems += preflight.inventory_problems(
-            task_vars["inventory_hostname"], task_vars.get("groups") or {}
-        )
+        problems += preflight.inventory_problems(task_vars["inventory_hostname"], task_vars.get("groups") or {})
         problems = problems or preflight.lock_problems(values)
         if problems:
             return self._refusal(problems)
-        seen = self._probe(str(task_vars.get("ansible_python_interpreter") or "python3"))
+        seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""))
         problems, warnings = preflight.host_problems(seen, values.get("casemate_admin_sources") or [])
         problems += preflight.lock_problems(values, seen["machine"]) if not problems else []
         if problems:
@@ -58,16 +56,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 values[name] = self._templar.template(task_vars[name])
             except AnsibleError as broken:
                 values[name] = None
-                why = (
-                    "its value is a secret" if preflight.SECRET.search(name) else str(broken).splitlines()[0]
-                )
+                why = "its value is a secret" if preflight.SECRET.search(name) else str(broken).splitlines()[0]
                 problems.append(f"{name} cannot be resolved ({why}): correct it in the inventory")
         return values, problems
 
     def _probe(self, python: str) -> dict[str, str]:
         """What the host says; raises when it cannot be reached or sudo refuses."""
-        interpreter = python if python.startswith("/") else "python3"
-        script = preflight.PROBE.replace("PYTHON", shlex.quote(interpreter), 1)
+        script = preflight.probe(python)
         try:
             done = self._low_level_execute_command(f"sh -c {shlex.quote(script)}", sudoable=True)
         except AnsibleConnectionFailure:
@@ -79,9 +74,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if "uid" not in seen and re.search("sudo|password|privilege", said):
             raise AnsibleError(SUDO)
         if "machine" not in seen:
-            raise AnsibleError(
-                f"The host did not answer the probe (rc {done.get('rc')}): {said.strip()[-300:]}"
-            )
+            raise AnsibleError(f"The host did not answer the probe (rc {done.get('rc')}): {said.strip()[-300:]}")
         return seen
 
     def _refusal(self, problems: list[str]) -> dict[str, Any]:
