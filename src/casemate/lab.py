@@ -187,13 +187,13 @@ def reboot(name: str, machine: str, hard: bool = False) -> None:
     state = _existing(name, machine)
     facts = state["machines"][machine]
     before = _init(facts)
-    if hard:
-        _kill(facts)
-        _boot(state, machine)
-    else:
-        os.kill(before, signal.SIGRTMIN + 5)
     with step(f"reboot of {machine}"):
-        while not hard and os.path.exists(f"/proc/{before}"):
+        if hard:
+            _kill(facts)
+            _boot(state, machine)
+        else:
+            os.kill(before, signal.SIGRTMIN + 5)
+        while not hard and _started(before):
             time.sleep(0.2)
         _await_ssh(state, machine)
 
@@ -324,7 +324,11 @@ def _make(state: State, machine: str, lower: Path) -> None:
 
 
 def _boot(state: State, machine: str) -> None:
-    """Start a machine in the background; a reboot from inside starts it again once its old link has gone."""
+    """Start a machine in the background; after a reboot from inside (133) it is started again.
+
+    A dead machine's link may live for minutes, as long as one of its connections waits for an answer, and would
+    block the next boot: it is deleted.
+    """
     folder = _folder(state, machine)
     veth = f"vb-c{state['octet']}-{machine}"
     argv = [
@@ -344,7 +348,7 @@ def _boot(state: State, machine: str) -> None:
                     if (level / item).exists() and not (level / item).read_text().strip():
                         (level / item).write_text((level.parent / item).read_text())
     joins = "".join(f"echo $$ > {group}/cgroup.procs; " for group in groups if "--keep-unit" in argv)
-    loop = 'while "$@"; [ $? = 133 ]; do while ip link show "$0"; do sleep 0.2; done; done'
+    loop = 'while ip link delete "$0" 2>&-; "$@"; [ $? = 133 ]; do :; done'
     unified = "1" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "0"
     with (folder / "console.log").open("ab") as console:
         child = subprocess.Popen(
@@ -404,11 +408,12 @@ def _release(work: Path) -> dict[str, Any]:
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks after boot; None when there is none."""
+    """When a process started, in clock ticks after boot; None when there is none, or only its remains."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+    return None if facts[0] in "ZX" else int(facts[19])
 
 
 def _children(pid: int) -> Iterator[int]:
@@ -436,10 +441,8 @@ def _kill(machine: Mapping[str, Any]) -> None:
     for pid in family:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(machine["pid"], 0)
     end = time.monotonic() + 20
-    while any(os.path.exists(f"/proc/{pid}") for pid in family) and time.monotonic() < end:
+    while any(_started(pid) for pid in family) and time.monotonic() < end:
         time.sleep(0.05)
 
 
