@@ -19,9 +19,10 @@ SCHEMA = {
     "allow": Field("list", help="accounts that are excused (sudoers: %group too)"),
     "schemes": Field("list", help="hash_scheme: ids of crypt(5), such as y for yescrypt"),
     "key": Field("str", help="login_def: name in login.defs"),
-    "value": Field("scalar", help="login_def: exact value"),
+    "values": Field("list", help="login_def: what it may be"),
     "service": Field("str", help="pam_module: file in /etc/pam.d"),
     "module": Field("str", help="pam_module: module that its stack must call"),
+    "option": Field("str", help="pam_module: word that the module must get"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "task"
@@ -30,7 +31,7 @@ NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
 
 def identity(setting: Setting) -> str:
     """The check, and what it is about."""
-    about = [str(setting[k]) for k in ("user", "key", "service", "module") if k in setting]
+    about = [str(setting[k]) for k in ("user", "key", "service", "module", "option") if k in setting]
     return ":".join([setting["check"], *about])
 
 
@@ -51,7 +52,7 @@ def login_defs(text: str) -> dict[str, str]:
 
 
 def pam_modules(service: str, host: Host, depth: int = 0) -> list[str]:
-    """Modules that a PAM service calls, includes followed (at most 8 deep: a loop must end)."""
+    """Modules that a PAM service calls, with their options; includes followed (at most 8 deep: a loop must end)."""
     found: list[str] = []
     for line in (host.text(f"/etc/pam.d/{service}") or "").splitlines():
         words = re.sub(r"\[[^]]*\]", "control", line.split("#", 1)[0]).split()
@@ -59,7 +60,7 @@ def pam_modules(service: str, host: Host, depth: int = 0) -> list[str]:
         if included and depth < 8:
             found += pam_modules(included[0], host, depth + 1)
         elif len(words) >= 3:
-            found.append(words[2].rsplit("/", 1)[-1])
+            found.append(" ".join([words[2].rsplit("/", 1)[-1], *words[3:]]))
     return found
 
 
@@ -111,12 +112,13 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     """Nobody may offend; `observed` names who does, sorted."""
     check, allow = setting["check"], set(setting.get("allow") or ())
     if check == "login_def":
-        want, have = str(setting["value"]), seen["value"]
-        return Verdict(have == want, want, have, "" if have == want else "it differs", "/etc/login.defs")
+        want, have = [str(value) for value in setting["values"]], seen["value"]
+        return Verdict(have in want, want, have, "" if have in want else "it differs", "/etc/login.defs")
     if check == "pam_module":
-        ok = setting["module"] in seen["modules"]
-        reason = "" if ok else f"{setting['service']} does not call {setting['module']}"
-        return Verdict(ok, setting["module"], seen["modules"], reason, f"/etc/pam.d/{setting['service']}")
+        wanted = [setting[name] for name in ("module", "option") if name in setting]
+        ok = any(line.split()[0] == wanted[0] and set(wanted) <= set(line.split()) for line in seen["modules"])
+        reason = "" if ok else f"{setting['service']} does not call {' '.join(wanted)}"
+        return Verdict(ok, " ".join(wanted), seen["modules"], reason, f"/etc/pam.d/{setting['service']}")
     if check == "nopasswd_sudo":
         offenders = [name for name in seen["names"] if name not in allow]
         return _nobody(offenders, "may use sudo without a password", "/etc/sudoers and what it includes")

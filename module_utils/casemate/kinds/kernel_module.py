@@ -37,6 +37,19 @@ def boot_list(host: Host) -> set[str]:
     return {line.replace("-", "_") for line in lines if line and line[0] not in "#;"}
 
 
+def own_step(name: str, lines: str) -> list[str]:
+    """The step of `modprobe --show-depends` that is about the module itself: [verb, rest], or ["none"].
+
+    Dependencies come before it and soft ones after it, so it is found by its name.
+    """
+    steps = [line.split(None, 1) for line in lines.splitlines() if len(line.split(None, 1)) == 2]
+    for verb, rest in steps:
+        file = rest.split()[0].rsplit("/", 1)[-1].split(".ko", 1)[0].replace("-", "_")
+        if verb in ("insmod", "builtin") and file == name:
+            return [verb, rest.strip()]
+    return next(([verb, rest.strip()] for verb, rest in reversed(steps) if verb == "install"), ["none"])
+
+
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Whether each module is loaded, what modprobe would do, and whether the boot list has it.
 
@@ -51,10 +64,10 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         asked = host.run(["modprobe", "--show-depends", setting["name"]])
         if asked.rc == 127:
             raise Unavailable("modules", "modprobe (package kmod) is not installed")
-        steps = [line.split() for line in asked.out.splitlines() if line.strip()]
-        last = steps[-1] if steps else ["none"]
+        if asked.rc != 0 and "not found" not in asked.err:
+            raise OSError(f"modprobe cannot tell about {setting['name']}: {asked.err.strip()[:200]}")
         name = identity(setting)
-        seen.append({"loaded": name in loaded, "next": last[:2], "boot": name in boot, "said": asked.err.strip()})
+        seen.append({"loaded": name in loaded, "next": own_step(name, asked.out), "boot": name in boot})
     return seen
 
 
