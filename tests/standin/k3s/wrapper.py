@@ -1,0 +1,99 @@
+"""What runs first when the double's `k3s` is started: it unpacks itself as K3s does, and starts what it unpacked."""
+
+import fcntl
+import io
+import os
+import re
+import shutil
+import sys
+import tarfile
+import time
+import zipfile
+
+DEFAULT = "/var/lib/rancher/k3s"
+HELP = """NAME:
+   k3s - a double of K3s for tests, not a Kubernetes
+
+USAGE:
+   k3s [global options] command [command options]
+
+COMMANDS:
+   server, agent, kubectl get --raw, token, etcd-snapshot, secrets-encrypt status, certificate check
+"""
+
+
+def say(text):
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    print('time="%s" level=info msg="%s"' % (when, text), file=sys.stderr)
+
+
+def data_dir(args):
+    """--data-dir from the environment, the command line or the configuration, in this order."""
+    found = os.environ.get("K3S_DATA_DIR") or ""
+    for i, arg in enumerate(args):
+        match = re.match(r"(?:--data-dir|-d)(?:=(.*))?$", arg)
+        if match and not found:
+            found = match.group(1) or (args[i + 1] if match.group(1) is None and i + 1 < len(args) else "")
+    if found:
+        return found
+    try:
+        with open(os.environ.get("K3S_CONFIG_FILE", "/etc/rancher/k3s/config.yaml")) as config:
+            match = re.search(r"^data-dir:\s*[\"']?([^\"'\s#]+)", config.read(), re.M)
+    except OSError:
+        match = None
+    return match.group(1) if match else DEFAULT
+
+
+def relink(target, link):
+    if os.path.islink(link):
+        os.unlink(link)
+    os.symlink(target, link)
+
+
+def extract(base, archive):
+    """Unpack DATA/<sha256 of the archive> once, in place only when complete; return that folder."""
+    name = next(n for n in archive.namelist() if n.endswith(".tar"))
+    data = os.path.join(base, "data")
+    folder = os.path.join(data, name[: -len(".tar")])
+    if os.path.exists(folder + "/bin/k3s"):
+        return folder
+    os.makedirs(data, mode=0o755, exist_ok=True)
+    say("Acquiring lock file %s/.lock" % data)
+    with os.fdopen(os.open(data + "/.lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(folder):
+            return folder
+        say("Preparing data dir %s" % folder)
+        shutil.rmtree(folder + "-tmp", ignore_errors=True)
+        with tarfile.open(fileobj=io.BytesIO(archive.read(name))) as tar:
+            tar.extractall(folder + "-tmp")
+        if os.path.islink(data + "/current"):
+            os.rename(data + "/current", data + "/previous")
+        os.symlink(folder, data + "/current")
+        os.rename(folder + "-tmp", folder)
+        os.makedirs(data + "/cni", mode=0o755, exist_ok=True)
+        relink(folder + "/bin/cni", data + "/cni/cni")
+        for link in os.listdir(folder + "/bin"):
+            path = os.path.join(folder, "bin", link)
+            if os.path.islink(path) and os.readlink(path) == "cni":
+                relink(folder + "/bin/cni", data + "/cni/" + link)
+    return folder
+
+
+def main():
+    args = sys.argv[1:]
+    with zipfile.ZipFile(sys.argv[0]) as archive:
+        version = archive.read("version").decode()
+        if args[:1] in (["--version"], ["-v"]):
+            print("k3s version %s (double)\ngo version none, python %d.%d" % ((version,) + sys.version_info[:2]))
+            return
+        if not args or args[0] in ("help", "--help", "-h"):
+            print(HELP, end="")
+            return
+        folder = extract(data_dir(args), archive)
+    os.environ["K3S_DOUBLE_TITLE"] = " ".join(sys.argv[:1] + args[:1])
+    os.execv(folder + "/bin/k3s", [folder + "/bin/k3s"] + args)
+
+
+os.umask(0o022)
+main()
