@@ -203,7 +203,8 @@ def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, *
     if not hosts and not run.errors:
         run.errors.append("no host of k3s_server or k3s_agent is in this inventory and --limit")
     accepted = {host.name: host.accepted for host in run.hosts.values()}
-    made = findings.report(verb, started, hosts, accepted, run.errors)
+    left_out = [control for host in run.hosts.values() for control in host.left_out]
+    made = findings.report(verb, started, hosts, accepted, run.errors, left_out)
     if run.errors and not hosts:
         tell(run.errors, [])
         return 1
@@ -236,6 +237,9 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
     for note in made["run"]["notes"]:
         if note.startswith("The K3s in use"):
             out.print(f"[bold yellow]note[/]  {note}")
+    left_out = made["summary"].get("left_out", [])
+    if left_out:
+        out.print(f"[yellow]left out[/]  {len(left_out)} expensive controls: casemate check --scan judges them too")
     head = render.verdict(made)
     counts = ", ".join(f"{n} {render.LABELS[s]}" for s, n in made["summary"]["findings"].items() if n)
     changed = f"; {made['summary']['changed']} changed" if made["run"]["verb"] == "apply" else ""

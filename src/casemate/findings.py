@@ -114,14 +114,18 @@ def report(
     hosts: list[dict[str, Any]],
     accepted: Mapping[str, Iterable[str]],
     said: Iterable[str] = (),
+    left_out: Iterable[str] = (),
 ) -> Report:
-    """Assemble the report of one run; `said` are further notes, such as why the run ended early."""
+    """Assemble the report of one run.
+
+    `said` are further notes, such as why it ended early; `left_out` the expensive controls nobody asked for.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "casemate", "version": __version__},
         "run": {"verb": verb, "started": started, "ended": now(), "notes": [*notes(hosts), *said]},
         "hosts": hosts,
-        "summary": summarise(hosts, accepted),
+        "summary": {**summarise(hosts, accepted), "left_out": sorted(set(left_out))},
     }
 
 
@@ -148,7 +152,9 @@ def combine(reports: list[Report]) -> Report:
                 old = findings.get(new["control"])
                 findings[new["control"]] = _proven(old, new) if attack else _superseded(old, new)
     hosts = [host_entry(name, *states[name][:1], found.values(), states[name][1]) for name, found in merged.items()]
-    made = report("report", min(r["run"]["started"] for r in reports), hosts, accepted)
+    judged = {f["control"] for host in hosts for f in host["findings"]}
+    left_out = {cid for r in reports for cid in r["summary"].get("left_out", ())} - judged
+    made = report("report", min(r["run"]["started"] for r in reports), hosts, accepted, left_out=left_out)
     made["run"]["notes"] = list(
         dict.fromkeys([*made["run"]["notes"], *(n for r in reports for n in r["run"]["notes"])])
     )

@@ -49,6 +49,7 @@ class Host:
     task: str = ""
     findings: dict[str, Finding] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     judged: bool = False
 
 
@@ -107,6 +108,7 @@ class Run:
                 host.judged = True
                 given = (result.get("invocation") or {}).get("module_args") or {}
                 host.accepted = list((given.get("context") or {}).get("accepted") or host.accepted)
+                host.left_out = list(result.get("left_out") or ())
                 for made in result["findings"]:
                     host.findings[made["control"]] = advance(host.findings.get(made["control"]), made)
 

@@ -1,0 +1,184 @@
+"""What the runner makes of ansible-runner's events."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+import pytest
+from rich.console import Console
+
+from casemate import ROOT, findings, runner
+
+
+def result(*found: dict[str, Any], accepted: tuple[str, ...] = (), **rest: Any) -> dict[str, Any]:
+    given = {"module_args": {"context": {"accepted": list(accepted)}}}
+    return {"findings": list(found), "invocation": given, **rest}
+
+
+def finding(status: str, **rest: Any) -> dict[str, Any]:
+    made = dict.fromkeys(findings.KEYS, None)
+    return {**made, "control": "A-B", "status": status, "action": "none", "reason": "", "mitigations": [], **rest}
+
+
+def event(kind: str, host: str = "n1", task: str = "Engine | Judge", **data: Any) -> runner.Event:
+    return {"event": kind, "event_data": {"host": host, "task": task, **data}}
+
+
+STATS = {"event": "playbook_on_stats", "event_data": {"failures": {}, "dark": {}}}
+
+
+def run(*events: runner.Event) -> runner.Run:
+    made = runner.Run()
+    for one in events:
+        made.record(one)
+    return made
+
+
+def test_plan_role_and_verify_make_one_finding() -> None:
+    made = run(
+        event("runner_on_ok", res=result(finding("fail", action="would_change", observed="a"), accepted=("kernel",))),
+        event("runner_on_ok", res=result(finding("pass", action="changed", before="a", observed="b"))),
+        event("runner_on_ok", res=result(finding("pass", observed="b"), left_out=["C-D"])),
+        STATS,
+    )
+    (host,) = made.entries()
+    assert host["status"] == "ok"
+    assert [(f["action"], f["before"], f["after"]) for f in host["findings"]] == [("changed", "a", "b")]
+    assert made.hosts["n1"].left_out == ["C-D"]
+
+
+def test_the_accepted_reasons_of_a_host_come_with_its_findings() -> None:
+    assert run(event("runner_on_ok", res=result(finding("pass"), accepted=("kernel",)))).hosts["n1"].accepted == [
+        "kernel"
+    ]
+
+
+def test_an_unreachable_host_is_unreachable_and_says_what_to_do() -> None:
+    made = run(
+        event("runner_on_unreachable", res={"msg": "Task failed: ssh: connect to host n1 port 22: Connection refused"}),
+        {"event": "playbook_on_stats", "event_data": {"dark": {"n1": 1}}},
+    )
+    (host,) = made.entries()
+    assert host["status"] == "unreachable"
+    assert host["message"].startswith("ssh: connect")
+    assert "ansible_host" in host["message"]
+
+
+def test_a_failed_task_is_an_error_with_its_message() -> None:
+    made = run(
+        event("runner_on_failed", task="Preflight", res={"msg": "Nothing was changed.\n- x is wrong"}),
+        {"event": "playbook_on_stats", "event_data": {"failures": {"n1": 1}}},
+    )
+    (host,) = made.entries()
+    assert (host["status"], host["message"]) == ("error", "Preflight: Nothing was changed.\n- x is wrong")
+
+
+def test_the_same_message_of_several_hosts_is_told_once() -> None:
+    made = run(*(event("runner_on_failed", host=name, res={"msg": "no"}) for name in ("n1", "n2")))
+    assert made.messages() == [("Engine | Judge: no", ["n1", "n2"])]
+
+
+def test_an_ignored_or_rescued_failure_is_none() -> None:
+    ignored = run(
+        event("runner_on_failed", ignore_errors=True, res={}), event("runner_on_ok", res=result(finding("pass")))
+    )
+    assert ignored.entries()[0]["status"] == "ok"
+    rescued = run(
+        event("runner_on_ok", res=result(finding("pass"))), event("runner_on_failed", res={"msg": "x"}), STATS
+    )
+    assert rescued.entries()[0]["status"] == "ok"
+
+
+def test_a_host_that_was_not_judged_is_not_ok() -> None:
+    made = run(event("runner_on_ok", task="Preflight", res={}), STATS)
+    assert (made.entries()[0]["status"], made.entries()[0]["message"]) == ("error", findings.STOPPED)
+
+
+def test_a_failure_after_the_plan_keeps_the_findings() -> None:
+    made = run(
+        event("runner_on_ok", res=result(finding("fail", action="would_change"))),
+        event("runner_on_failed", task="Install", res={"msg": "no space"}),
+    )
+    (host,) = made.entries()
+    assert (host["status"], len(host["findings"])) == ("error", 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"censored": "hidden", "msg": "s3cret"}, "hidden"),
+        ({"msg": "", "results": [{"failed": True, "msg": "second"}, {"msg": "fine"}]}, "second"),
+        ({"msg": ["one", "two"]}, "one\ntwo"),
+        ({"msg": "Missing sudo password"}, "NOPASSWD"),
+        ({"msg": "[Errno 28] No space left on device"}, "free some disk"),
+        ({"msg": "crash", "module_stderr": "Traceback\nValueError: x"}, "ValueError: x"),
+        ({}, "without a message"),
+    ],
+)
+def test_a_failure_is_explained(said: dict[str, Any], told: str) -> None:
+    text = runner.explain(said)
+    assert told in text
+    assert "s3cret" not in text
+
+
+def test_ansible_s_own_errors_are_kept() -> None:
+    made = run({"event": "verbose", "stdout": "\x1b[0;31m[ERROR]: the playbook is broken\x1b[0m"})
+    assert made.errors == ["the playbook is broken"]
+
+
+def test_without_a_terminal_each_stage_is_one_line() -> None:
+    console = Console(file=io.StringIO(), force_terminal=False)
+    made = runner.Run()
+    with runner.progress(console, quiet=False) as watch:
+        for stage in ("Plan", "Plan", "Servers", "Servers"):
+            made.record({"event": "playbook_on_play_start", "event_data": {"name": stage}})
+            watch(made)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == "Plan …\nServers …\n"
+
+
+def test_a_terminal_shows_each_host(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(width=80)
+    console.print(runner.table(run(event("runner_on_start", host="node-7", task="Install"))))
+    assert "node-7" in capsys.readouterr().out
+
+
+class Done:
+    rc, status = 0, "successful"
+
+
+def test_the_project_s_settings_hold_and_nothing_stays_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def fake(**options: Any) -> Done:
+        given.update(options, mode=os.stat(options["private_data_dir"]).st_mode & 0o777)
+        options["event_handler"](event("runner_on_ok", res=result(finding("pass"))))
+        return Done()
+
+    monkeypatch.setattr(ansible_runner, "run", fake)
+    monkeypatch.delenv("ANSIBLE_HOST_KEY_CHECKING", raising=False)
+    made = runner.play("check.yml", ("hosts,",), "n1", {"a": 1})
+    assert made.hosts["n1"].judged
+    assert given["mode"] == 0o700
+    assert not Path(given["private_data_dir"]).exists()
+    assert given["envvars"]["ANSIBLE_CONFIG"] == str(ROOT / "ansible.cfg")
+    assert given["envvars"]["ANSIBLE_HOST_KEY_CHECKING"] == "True"  # ansible-runner would turn it off
+    assert (given["inventory"], given["limit"]) == (["hosts,"], "n1")
+
+
+def test_an_interruption_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cancelled:
+        rc, status = 254, "canceled"
+
+    def fake(**options: Any) -> Cancelled:
+        options["event_handler"](event("runner_on_start"))
+        return Cancelled()
+
+    monkeypatch.setattr(ansible_runner, "run", fake)
+    made = runner.play("check.yml", ())
+    assert made.cancelled
+    assert made.entries()[0]["message"] == "interrupted"
