@@ -1,0 +1,121 @@
+"""What the catalogue promises: one declaration for each control, nothing shared, every threat answered or open."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from typing import Any
+
+import pytest
+
+from casemate import ROOT, catalogue
+from module_utils.casemate import control as engine
+from module_utils.casemate.kinds import KINDS
+from module_utils.casemate.schema import Field
+
+CONTROLS = catalogue.load()
+MITIGATIONS = {
+    f"T{threat}.{n}"
+    for threat, count in zip(range(1, 8), (6, 5, 5, 5, 4, 4, 4), strict=True)
+    for n in range(1, count + 1)
+}
+
+
+@functools.cache
+def attacks() -> dict[str, list[str]]:
+    """Control id to the attacks that name it, read without importing them."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests" / "behaviour").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.control":
+                for argument in node.args:
+                    assert isinstance(argument, ast.Constant), f"{path.name}:{node.lineno}: ids must be literal"
+                    found.setdefault(str(argument.value), []).append(f"{path.name}:{node.lineno}")
+    return found
+
+
+def templated(value: Any) -> bool:
+    return "{{" in str(value) or "{%" in str(value)
+
+
+def static(control: dict[str, Any]) -> dict[str, Any]:
+    """A control as the engine takes it, with a plausible value for each template."""
+    kind = KINDS.get(control["setting"]["kind"])
+    assert kind is not None, f"{control['id']}: unknown kind {control['setting']['kind']}"
+    fields: dict[str, Field] = kind.SCHEMA
+    setting = {k: example(fields.get(k), v) if templated(v) else v for k, v in control["setting"].items()}
+    made = {**control, "setting": setting}
+    if "bound" in made:
+        made["bound"] = {k: v for k, v in made["bound"].items() if not templated(v)} | {"of": 1}
+    return made
+
+
+def example(field: Field | None, value: Any) -> Any:
+    wanted = field.type if field else "any"
+    made = {"int": 1, "bool": True, "list": [str(value)], "dict": {"x": str(value)}, "str": str(value)}
+    if field and field.choices:
+        return field.choices[0]
+    return value if isinstance(value, list | dict) or wanted not in made or (field and field.pattern) else made[wanted]
+
+
+def test_there_are_enough_controls() -> None:
+    assert len(CONTROLS) >= 80
+
+
+@pytest.mark.parametrize("cid", CONTROLS)
+def test_every_control_is_well_formed(cid: str) -> None:
+    made = static(CONTROLS[cid])
+    wrong = [w for w in engine.wrong(made) if "{{" not in w]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("cid", CONTROLS)
+def test_every_control_serves_known_mitigations(cid: str) -> None:
+    served = CONTROLS[cid]["mitigations"]
+    assert served
+    assert set(served) <= MITIGATIONS
+
+
+def test_threats_and_mitigations_are_those_of_the_model() -> None:
+    assert set(catalogue.mitigations()) == MITIGATIONS
+
+
+def test_no_two_controls_share_a_setting() -> None:
+    holders: dict[str, str] = {}
+    for cid, control in CONTROLS.items():
+        kind = control["setting"]["kind"]
+        identity = f"{kind}:{KINDS[kind].identity(control['setting'])}"
+        assert holders.setdefault(identity, cid) == cid, f"{cid} shares {identity} with {holders[identity]}"
+
+
+def test_every_attack_names_a_control() -> None:
+    assert attacks(), "there are no attacks"
+    unknown = {cid: places for cid, places in attacks().items() if cid not in CONTROLS}
+    assert unknown == {}
+
+
+@pytest.mark.parametrize("mitigation", sorted(MITIGATIONS))
+def test_every_mitigation_has_a_control_and_an_attack_or_is_listed_as_open(mitigation: str) -> None:
+    serving = {cid for cid, control in CONTROLS.items() if mitigation in control["mitigations"]}
+    answered = bool(serving) and bool(serving & set(attacks()))
+    assert answered or mitigation in catalogue.open_mitigations(), (
+        f"{mitigation}: controls {sorted(serving)}, none attacked; attack one, or list it in docs/open-mitigations.yml"
+    )
+
+
+def test_what_is_open_says_why() -> None:
+    assert set(catalogue.open_mitigations()) <= MITIGATIONS
+    assert all(len(why) > 20 for why in catalogue.open_mitigations().values())
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_kind_declares_a_schema(name: str) -> None:
+    kind = KINDS[name]
+    assert kind.SCHEMA
+    assert all(isinstance(field, Field) for field in kind.SCHEMA.values())
+    assert kind.ENFORCED_BY in ("engine", "task", None)
+    assert callable(kind.identity)
+
+
+def test_the_page_of_controls_is_fresh() -> None:
+    assert catalogue.DOCS.read_text() == catalogue.markdown(CONTROLS), "run `casemate docs`"

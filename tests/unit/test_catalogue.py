@@ -1,0 +1,112 @@
+"""Loading, explaining and documenting the catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from casemate import catalogue
+
+
+def control(cid: str = "SSH-ROOT-REFUSED", **rest: Any) -> dict[str, Any]:
+    return {
+        "id": cid,
+        "title": "Root cannot log in",
+        "why": "A stolen root key\nmust not be enough.",
+        "severity": "high",
+        "level": "baseline",
+        "applies_to": ["node"],
+        "mitigations": ["T1.4"],
+        "setting": {"kind": "sshd", "key": "permitrootlogin", "value": "no"},
+        **rest,
+    }
+
+
+def project(folder: Path, **roles: list[dict[str, Any]]) -> Path:
+    for role, controls in roles.items():
+        path = folder / "roles" / role / "vars" / "main" / "controls.yml"
+        path.parent.mkdir(parents=True)
+        path.write_text(yaml.safe_dump({f"__{role}_controls": controls}))
+    return folder
+
+
+def test_controls_are_loaded_with_their_role(tmp_path: Path) -> None:
+    known = catalogue.load(project(tmp_path, k3s_access=[control()], k3s_host=[]))
+    assert known["SSH-ROOT-REFUSED"]["role"] == "k3s_access"
+
+
+def test_an_id_in_two_roles_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"SSH-ROOT-REFUSED.*k3s_access.*k3s_host"):
+        catalogue.load(project(tmp_path, k3s_access=[control()], k3s_host=[control()]))
+
+
+def test_every_threat_and_mitigation_has_a_title() -> None:
+    assert [threat["id"] for threat in catalogue.threats()] == [f"T{n}" for n in range(1, 8)]
+    counts = {"T1": 6, "T2": 5, "T3": 5, "T4": 5, "T5": 4, "T6": 4, "T7": 4}
+    assert {t["id"]: len(t["mitigations"]) for t in catalogue.threats()} == counts
+    assert all(title for title in catalogue.mitigations().values())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "near"), [("ssh-root-refuse", "SSH-ROOT-REFUSED"), ("ROOT-REFUSED", "SSH-ROOT-REFUSED"), ("zzz", "")]
+)
+def test_a_near_miss_is_suggested(wanted: str, near: str) -> None:
+    assert catalogue.nearest(wanted, ["SSH-ROOT-REFUSED", "KERNEL-PANIC-SET"]) == near
+
+
+def test_an_explanation_says_everything() -> None:
+    told = catalogue.text({**control(impact="Scripts that log in as root", refs={"cis": "5.1"}), "role": "k3s_access"})
+    for part in (
+        "Root cannot",
+        "must not be enough",
+        "high",
+        "T1.4",
+        "permitrootlogin",
+        "Scripts",
+        "cis 5.1",
+        "k3s_access",
+    ):
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    ("groups", "first", "level", "expected"),
+    [
+        (["k3s_server"], True, "baseline", {"N", "S", "C"}),
+        (["k3s_server"], False, "baseline", {"N", "S"}),
+        (["k3s_agent"], False, "baseline", {"N", "A"}),
+        (["k3s_agent"], False, "strict", {"N", "A", "X"}),
+    ],
+)
+def test_only_what_applies_is_resolved(groups: list[str], first: bool, level: str, expected: set[str]) -> None:
+    controls = [
+        control("N"),
+        control("S", applies_to=["server"]),
+        control("A", applies_to=["agent"]),
+        control("C", applies_to=["cluster"]),
+        control("X", level="strict"),
+    ]
+    said = {"groups": groups, "first": first, "level": level, "controls": {"r": controls}}
+    assert {c["id"] for c in catalogue.resolved(said)} == expected
+
+
+def test_the_page_escapes_tables_and_names_open_mitigations() -> None:
+    page = catalogue.markdown({"SSH-ROOT-REFUSED": {**control(title="a | b"), "role": "k3s_access"}})
+    assert "a \\| b" in page
+    assert "| T1.4 SSH by key only, for few users from few addresses | `SSH-ROOT-REFUSED` |" in page
+    assert "| T6.1 Images come from trusted registries only | open: " in page
+
+
+def test_stale_docs_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalogue, "ROOT", tmp_path)
+    monkeypatch.setattr(catalogue, "DOCS", tmp_path / "docs" / "controls.md")
+    assert catalogue.write_docs(only_check=True) == 1
+    assert "stale" in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
+    assert catalogue.write_docs() == 0
+    assert catalogue.write_docs(only_check=True) == 0

@@ -1,0 +1,225 @@
+"""The command line: what it prints, what it writes, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from casemate import catalogue, cli, findings, prove, runner
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli.main, arguments)
+
+
+def finding(status: str, control: str = "SSH-ROOT-REFUSED", **rest: Any) -> findings.Finding:
+    made = dict.fromkeys(findings.KEYS, None)
+    made.update(control=control, status=status, action="none", reason="", evidence="", mitigations=["T1.4"])
+    return {**made, **rest}
+
+
+def outcome(*found: findings.Finding, errors: tuple[str, ...] = (), **rest: Any) -> runner.Run:
+    made = runner.Run(errors=list(errors))
+    if found or rest:
+        made.hosts["n1"] = runner.Host("n1", judged=bool(found), findings={f["control"]: f for f in found}, **rest)
+    return made
+
+
+def played(monkeypatch: pytest.MonkeyPatch, run: runner.Run) -> list[tuple[Any, ...]]:
+    calls: list[tuple[Any, ...]] = []
+
+    def fake(*given: Any, **_: Any) -> runner.Run:
+        calls.append(given)
+        return run
+
+    monkeypatch.setattr(runner, "play", fake)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("run", "code", "told"),
+    [
+        (outcome(finding("pass")), 0, "Every control holds"),
+        (outcome(finding("fail", expected="no", observed="yes")), 2, "SSH-ROOT-REFUSED  expected no, is yes"),
+        (outcome(finding("not_evaluated", reason="kernel: read-only")), 2, "1 kernel"),
+        (outcome(finding("not_evaluated", reason="kernel: read-only"), accepted=["kernel"]), 0, "1 kernel (accepted)"),
+        (outcome(status="unreachable", message="no route"), 3, "n1: no route"),
+        (outcome(status="error", message="Preflight: no\n- wrong"), 1, "n1: Preflight: no"),
+        (outcome(errors=("the playbook is broken",)), 1, "the playbook is broken"),
+        (outcome(), 1, "no host of k3s_server"),
+    ],
+)
+def test_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, run: runner.Run, code: int, told: str) -> None:
+    calls = played(monkeypatch, run)
+    done = invoke("check", "-i", "n1,", "--limit", "n1")
+    assert done.exit_code == code, done.output
+    assert told in done.output
+    assert calls[0][:4] == ("check.yml", ("n1,",), "n1", None)
+
+
+def test_reports_are_written_where_asked(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    played(monkeypatch, outcome(finding("pass")))
+    assert invoke("apply", "--format", "json:deep/r.json", "--format", "junit:j.xml").exit_code == 0
+    assert json.loads(Path("deep/r.json").read_text())["run"]["verb"] == "apply"
+    assert Path("j.xml").exists()
+    assert not Path("report").exists()
+
+
+def test_the_default_reports(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    played(monkeypatch, outcome(finding("pass")))
+    assert invoke("check").exit_code == 0
+    assert sorted(path.name for path in Path("report").iterdir()) == ["report.html", "report.json"]
+
+
+def test_scan_asks_for_expensive_controls(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = played(monkeypatch, outcome(finding("pass"), left_out=["A-B"]))
+    assert "1 expensive control" in invoke("check").output
+    invoke("check", "--scan")
+    assert [call[3] for call in calls] == [None, {"__casemate_scan": True}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("check", "-i", "nowhere.yml"), "no inventory at 'nowhere.yml'"),
+        (("check", "--limit", ""), "--limit is empty"),
+        (("check", "--format", "pdf:x"), "json, html, junit"),
+        (("check", "--format", "json"), "NAME:PATH"),
+        (("chekc",), "No such command"),
+        (("check", "--nope"), "No such option"),
+        (("explain",), "Name one control"),
+        (("explain", "SSH-ROOT-REFUSE", "--all"), "Name one control"),
+        (("report", "--from", "nowhere.json"), "nowhere.json"),
+    ],
+)
+def test_misuse_exits_1_and_says_what_is_right(invoke: Invoke, arguments: tuple[str, ...], told: str) -> None:
+    done = invoke(*arguments)
+    assert done.exit_code == 1
+    assert told in done.output
+
+
+def test_a_report_that_cannot_be_written_exits_1(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    played(monkeypatch, outcome(finding("pass")))
+    Path("file").touch()
+    done = invoke("check", "--format", "json:file/r.json")
+    assert done.exit_code == 1
+    assert "file" in done.output
+
+
+def test_an_interruption_exits_1(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = outcome(status="ok")
+    run.cancelled = True
+    played(monkeypatch, run)
+    done = invoke("apply")
+    assert done.exit_code == 1
+    assert "interrupted" in done.output
+
+
+CONTROL = {
+    "id": "SSH-ROOT-REFUSED", "title": "Root cannot log in", "why": "Stolen keys.", "severity": "high",
+    "level": "baseline", "applies_to": ["node"], "mitigations": ["T1.4"], "role": "k3s_access",
+    "setting": {"kind": "sshd", "key": "permitrootlogin", "value": "no"},
+}  # fmt: skip
+
+
+def test_explain_one_control(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "load", lambda: {"SSH-ROOT-REFUSED": CONTROL})
+    assert "Root cannot log in" in invoke("explain", "ssh-root-refused").output
+    assert json.loads(invoke("explain", "SSH-ROOT-REFUSED", "--format", "json").output) == CONTROL
+    done = invoke("explain", "SSH-ROOT-REFUSE")
+    assert done.exit_code == 1
+    assert "did you mean SSH-ROOT-REFUSED?" in done.output
+
+
+def test_explain_all_prints_what_holds_for_the_host(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runner.Run()
+    run.hosts["n1"] = runner.Host("n1")
+    controls = {"k3s_access": [CONTROL, {**CONTROL, "id": "X-Y", "applies_to": ["agent"]}]}
+    run.results["n1"] = {"msg": {"groups": ["k3s_server"], "first": True, "level": "baseline", "controls": controls}}
+    played(monkeypatch, run)
+    done = invoke("explain", "--all", "--format", "json", "--limit", "n1", "-i", "n1,")
+    assert json.loads(done.output) == [CONTROL]
+
+
+def test_report_merges_runs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    played(monkeypatch, outcome(finding("pass")))
+    invoke("check", "--format", "json:a.json")
+    attacked = [findings.host_entry("n1", "ok", [finding("fail", reason="got in")])]
+    monkeypatch.setattr(prove, "attack", lambda *_: (attacked, {}, ""))
+    assert invoke("prove", "--format", "json:b.json").exit_code == 2
+    done = invoke("report", "--from", "a.json", "--from", "b.json", "--format", "json:c.json")
+    assert done.exit_code == 2
+    merged = json.loads(Path("c.json").read_text())
+    assert merged["hosts"][0]["findings"][0]["reason"] == "got in"
+
+
+def test_prove_that_could_not_run_exits_1(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prove, "attack", lambda *_: ([], {}, "pytest found no attack to run"))
+    done = invoke("prove")
+    assert done.exit_code == 1
+    assert "found no attack" in done.output
+
+
+def test_a_file_that_is_no_report_is_refused(invoke: Invoke) -> None:
+    Path("x.json").write_text('{"hosts": []}')
+    done = invoke("report", "--from", "x.json")
+    assert done.exit_code == 1
+    assert "not a Casemate report" in done.output
+
+
+class TestProve:
+    """The plugin's pure parts."""
+
+    @pytest.mark.parametrize(
+        ("fixtures", "hosts"),
+        [
+            (["nodes", "servers", "agents"], ["s1", "s2", "a1"]),
+            (["server", "servers"], ["s1"]),
+            (["servers"], ["s1", "s2"]),
+            (["agent", "agents"], ["a1"]),
+            (["agent", "kubectl", "server", "servers"], ["s1", "a1"]),
+            ([], ["s1"]),
+        ],
+    )
+    def test_an_attack_is_about_the_hosts_of_its_fixtures(self, fixtures: list[str], hosts: list[str]) -> None:
+        assert prove.targets(fixtures, ["s1", "s2"], ["a1"]) == hosts
+
+    def test_the_worst_attack_decides(self) -> None:
+        attacks = [
+            {"status": "pass", "said": "", "claim": "root is refused", "node": "t.py::test_a[x]"},
+            {"status": "fail", "said": "assert 0 == 255", "claim": "root is refused", "node": "t.py::test_a[y]"},
+        ]
+        made = prove.conclude("A-B", attacks, ["T1.4"])
+        assert (made["status"], made["reason"]) == ("fail", "assert 0 == 255")
+        assert made["evidence"] == "t.py::test_a (2 cases)"
+        assert prove.conclude("A-B", attacks[:1], [])["observed"] == "withstood 1 attack"
+
+    @pytest.mark.parametrize(
+        ("said", "reason"),
+        [
+            ("Skipped: api_semantics: a double", "api_semantics: a double"),
+            ("Skipped: no tool here", "skipped: no tool here"),
+            ("", "skipped: without a reason"),
+        ],
+    )
+    def test_a_skip_has_a_code(self, said: str, reason: str) -> None:
+        assert prove.skipped(said) == reason
+
+    def test_only_a_waiver_that_holds_excuses(self) -> None:
+        import datetime
+
+        waivers = {"SSH-ROOT-REFUSED": {"reason": "r", "owner": "o", "expires": datetime.date(2026, 2, 1)}}
+        failing = finding("fail", reason="got in")
+        assert prove.waive(failing, waivers, datetime.date(2026, 2, 1))["status"] == "waived"
+        late = prove.waive(failing, waivers, datetime.date(2026, 2, 2))
+        assert (late["status"], "expired" in late["reason"]) == ("fail", True)
+        assert prove.waive(finding("pass"), waivers, datetime.date(2026, 2, 2))["waiver"] is None

@@ -1,0 +1,197 @@
+"""Reports: schema, HTML, JUnit, and how they are written."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from casemate import findings
+from casemate.report import render
+
+WAIVER = {"reason": "until the old job is gone", "owner": "ops", "expires": "2020-02-01"}
+
+
+def finding(status: str, control: str, **rest: Any) -> findings.Finding:
+    made = dict.fromkeys(findings.KEYS, None)
+    made.update(control=control, status=status, action="none", reason="", evidence="a file", mitigations=["T1.4"])
+    return {**made, "expected": "no", "observed": "no", **rest}
+
+
+def report(*found: findings.Finding, verb: str = "check", accepted: tuple[str, ...] = ()) -> findings.Report:
+    hosts = [findings.host_entry("node-1", "ok", found)]
+    return findings.report(verb, findings.now(), hosts, {"node-1": accepted})
+
+
+MIXED = report(
+    finding("pass", "SSH-ROOT-REFUSED", action="changed", before="before-value", after="after-value"),
+    finding("fail", "SSH-PASSWORD-REFUSED", observed="<script>alert(1)</script>"),
+    finding("waived", "SSH-X11-OFF", waiver=WAIVER),
+    finding("not_evaluated", "KERNEL-PANIC-REBOOTS", reason="kernel: not here", expected=None),
+    finding("error", "ETCD-DATA-PRIVATE", reason="OSError: broken"),
+    verb="apply",
+)
+
+
+class Page(HTMLParser):
+    """Collects what a page loads and whether its elements are closed."""
+
+    VOID = ("meta", "input", "br", "link", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.seen: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.loads += [str(v) for k, v in attrs if k in ("src", "href", "action", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("verb", ["apply", "check", "prove"])
+def test_every_report_fits_the_published_schema(verb: str) -> None:
+    render.validate(report(finding("pass", "SSH-ROOT-REFUSED"), verb=verb))
+    render.validate(MIXED)
+    render.validate(findings.combine([MIXED, report(finding("pass", "SSH-ROOT-REFUSED"), verb="prove")]))
+    render.validate(findings.report("check", findings.now(), [], {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"status": "compliant"}, "status"),
+        ({"action": "maybe"}, "action"),
+        ({"mitigations": ["T8.1"]}, "mitigations"),
+        ({"waiver": {"reason": "x"}}, "waiver"),
+        ({"reason": "no code here", "status": "not_evaluated"}, "reason"),
+        ({"secret": 1}, "findings[0]"),
+    ],
+)
+def test_a_malformed_finding_is_refused_by_place(change: dict[str, Any], place: str) -> None:
+    made = report(finding("pass", "SSH-ROOT-REFUSED"))
+    made["hosts"][0]["findings"][0].update(change)
+    with pytest.raises(ValueError, match=re.escape(place)):
+        render.validate(made)
+
+
+def test_json_reads_back() -> None:
+    assert json.loads(render.as_json(MIXED)) == MIXED
+
+
+def test_the_page_is_whole_escaped_and_loads_nothing() -> None:
+    text = render.as_html(MIXED)
+    page = Page(text)
+    assert page.open == []
+    assert page.loads == []
+    assert "script" not in page.seen
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert not re.search(r"(?:https?:)?//[a-z]|url\(|@import", text.replace("<!doctype", ""))
+
+
+def test_the_page_says_what_matters() -> None:
+    text = render.as_html(MIXED)
+    for told in ("1 finding fails", "before-value", "after-value", "(expired)", "kernel: not here", "node-1"):
+        assert told in text, told
+    for threat in range(1, 8):
+        assert f">T{threat}<" in text
+
+
+def test_every_status_has_colours_with_contrast_in_both_schemes() -> None:
+    text = render.as_html(MIXED)
+    light, dark = (
+        dict(re.findall(r"--([a-z_-]+):(#[0-9a-f]{3,6})", part))
+        for part in re.findall(r":root\{(.*?)\}", text, re.S)[:2]
+    )
+    for scheme in (light, dark):
+        for status in ("pass", "fail", "error", "not_evaluated", "waived", "open", "unseen"):
+            assert contrast(scheme[status], scheme[f"{status}-b"]) >= 4.5, (status, scheme[status])
+        for ink in ("ink", "soft"):
+            assert contrast(scheme[ink], scheme["card"]) >= 4.5
+            assert contrast(scheme[ink], scheme["bg"]) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2 contrast ratio."""
+
+    def luminance(colour: str) -> float:
+        digits = colour.lstrip("#")
+        digits = "".join(d * 2 for d in digits) if len(digits) == 3 else digits
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("found", "accepted", "headline", "tone"),
+    [
+        (finding("pass", "A-B"), (), "Every control holds", "pass"),
+        (finding("waived", "A-B", waiver=WAIVER), (), "Every control holds or is waived", "pass"),
+        (finding("fail", "A-B"), (), "1 finding fails", "fail"),
+        (finding("not_evaluated", "A-B", reason="kernel: x"), (), "1 not evaluated", "not_evaluated"),
+        (
+            finding("not_evaluated", "A-B", reason="kernel: x"),
+            ("kernel",),
+            "Every control that was evaluated holds",
+            "pass",
+        ),
+        (finding("error", "A-B"), (), "1 check broke", "error"),
+    ],
+)
+def test_the_headline(found: findings.Finding, accepted: tuple[str, ...], headline: str, tone: str) -> None:
+    assert render.verdict(report(found, accepted=accepted)) == {"headline": headline, "tone": tone}
+
+
+def test_what_is_not_evaluated_is_never_a_pass_for_a_threat() -> None:
+    made = report(finding("not_evaluated", "A-B", reason="kernel: x"), finding("pass", "C-D"), accepted=("kernel",))
+    (row,) = [row for row in render.threats(made, set())[0]["rows"] if row["id"] == "T1.4"]
+    assert (row["status"], row["counts"]["pass"], row["total"]) == ("not_evaluated", 1, 2)
+
+
+def test_a_mitigation_without_control_is_open() -> None:
+    by_id = {row["id"]: row["status"] for threat in render.threats(report(), {"T1.1"}) for row in threat["rows"]}
+    assert (by_id["T1.1"], by_id["T1.2"]) == ("unseen", "open")
+
+
+def test_junit_counts_nothing_unevaluated_as_passed() -> None:
+    suite = ElementTree.fromstring(render.as_junit(MIXED))[0]
+    outcome = {case.attrib["name"]: [child.tag for child in case] for case in suite}
+    assert outcome == {
+        "SSH-ROOT-REFUSED": [],
+        "SSH-PASSWORD-REFUSED": ["failure"],
+        "SSH-X11-OFF": ["skipped"],
+        "KERNEL-PANIC-REBOOTS": ["skipped"],
+        "ETCD-DATA-PRIVATE": ["error"],
+    }
+
+
+def test_a_report_is_private_and_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "report.json"
+    render.write(path, "old")
+    render.write(path, "new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+
+
+def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    render.write(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        render.write(path, "\ud800")
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
