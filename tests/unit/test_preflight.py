@@ -38,7 +38,8 @@ SPECS: dict[str, dict[str, Any]] = {
         "elements": "dict",
         "options": {"name": {"type": "str", "required": True}, "every": {"type": "int", "min": 5}},
     },
-    "k3s_x_token": {"type": "int", "no_log": True},
+    "k3s_x_token": {"type": "int"},
+    "k3s_x_pin": {"type": "int", "no_log": True},
     "k3s_x_password": {"type": "str", "pattern": ".{20,}"},
 }
 
@@ -98,7 +99,9 @@ def test_wrong_values_are_named_with_what_is_allowed(name: str, value: Any, says
     assert says in problem
 
 
-@pytest.mark.parametrize("name", ["k3s_x_token", "k3s_x_password", "k3s_x_unknown_secret", "k3s_x_map", "k3s_x_names"])
+@pytest.mark.parametrize(
+    "name", ["k3s_x_token", "k3s_x_pin", "k3s_x_password", "k3s_x_secret", "k3s_x_map", "k3s_x_names"]
+)
 def test_no_message_shows_what_could_be_a_secret(name: str) -> None:
     value: Any = {"key": "canary"} if name == "k3s_x_names" else ["canary"] if name == "k3s_x_map" else "canary"
     (problem,) = inputs(**{name: value})

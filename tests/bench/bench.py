@@ -1,0 +1,172 @@
+"""Measure Casemate against the least that could do the job, in one run on one fresh machine of the lab.
+
+check and second apply are divided by `ansible -m ping`; the first provisioning by a person's way to the same files:
+a shell script that copies the configuration as it came out, installs the same packages, copies the same K3s and
+starts the units, over ssh. That person verifies nothing and types infinitely fast. Beside the wall time stands what
+the controller's processes took of its CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+LAB = "bench"
+GOALS = {"check": 1.5, "second apply": 4.0, "first provisioning": 1.5}
+MARK = "/run/casemate-bench"
+OWNED = (
+    f"find /etc /usr/local /var/lib/rancher/k3s/agent/etc /var/lib/rancher/k3s/server/manifests -newer {MARK} -type f "
+    "! -name k3s ! -name '*.cache' ! -path '*/tls/*' 2>/dev/null"
+)
+BY_HAND = r"""
+set -e
+export DEBIAN_FRONTEND=noninteractive
+[ -z "$1" ] || { apt-get -qq update; apt-get -qq install -y --no-install-recommends $1 >/dev/null; }
+tar -xpPf /root/files.tar
+if [ -f /root/k3s ]; then
+  install -m 0755 /root/k3s /usr/local/bin/k3s
+  if [ -f /root/images.tar.zst ]; then
+    install -D -m 0600 /root/images.tar.zst /var/lib/rancher/k3s/agent/images/images.tar.zst
+  fi
+fi
+systemctl daemon-reload
+systemctl reload ssh
+for unit in $2; do systemctl enable --quiet --now "$unit"; done
+[ ! -f /root/k3s ] || until grep -qs . /etc/rancher/k3s/k3s.yaml && bash -c '</dev/tcp/127.0.0.1/6443' 2>/dev/null; do
+  sleep 0.2
+done
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, and seconds of the controller's CPUs."""
+
+    wall: float
+    cpu: float
+
+
+def measure(command: Sequence[str], repeat: int = 1, codes: Sequence[int] = (0,)) -> Cost:
+    """The median cost of a command; exits when it ends with another code."""
+    costs = []
+    for _ in range(repeat):
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode not in codes:
+            sys.exit(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        costs.append(Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    return Cost(statistics.median(c.wall for c in costs), statistics.median(c.cpu for c in costs))
+
+
+class Machine:
+    """One machine of the lab, as a person with a shell sees it."""
+
+    def __init__(self) -> None:
+        made = subprocess.run(
+            ["casemate", "lab", "up", "--name", LAB, "--servers", "1", "--agents", "0"],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.inventory = Path(made.stdout.strip().splitlines()[-1])
+        values = yaml.safe_load(self.inventory.read_text())["all"]
+        self.artifacts = Path(values["vars"]["casemate_artifact_dir"])
+        (host,) = values["children"]["k3s_server"]["hosts"].values()
+        options = shlex.split(values["vars"]["ansible_ssh_common_args"])
+        self.ssh = ["-q", "-i", values["vars"]["ansible_ssh_private_key_file"], *options]
+        self.login = f"{values['vars']['ansible_user']}@{host['ansible_host']}"
+
+    def inside(self, *command: str) -> list[str]:
+        """A command of the controller, within the lab's network."""
+        return ["casemate", "lab", "exec", LAB, *command]
+
+    def root(self, script: str, *arguments: str, data: bytes = b"") -> bytes:
+        """Run a script as root there, with `data` as its input, and return what it prints."""
+        remote = shlex.join(["sudo", "sh", "-c", script, "sh", *arguments])
+        command = self.inside("ssh", *self.ssh, self.login, remote)
+        done = subprocess.run(command, input=data, capture_output=True, check=False)
+        if done.returncode:
+            sys.exit(f"by hand: {done.returncode}: {done.stderr.decode()[-2000:]}")
+        return done.stdout
+
+
+def packages(machine: Machine) -> set[str]:
+    """The names of the packages that are installed there."""
+    return set(machine.root("dpkg-query -W -f '${Package}\\n'").decode().split())
+
+
+def units(machine: Machine) -> set[str]:
+    """The units that are enabled there."""
+    listed = machine.root("systemctl list-unit-files --state=enabled --no-legend --plain").decode()
+    return {line.split()[0] for line in listed.splitlines() if line.split()[0].endswith((".service", ".timer"))}
+
+
+def by_hand(machine: Machine, files: bytes, wanted: Sequence[str], enabled: Sequence[str], images: bool) -> Cost:
+    """Provision by a plain script over ssh and return what it took."""
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    machine.root("cat > /root/files.tar", data=files)
+    machine.root("cat > /root/k3s", data=(machine.artifacts / "k3s").read_bytes())
+    if images:
+        found = next(machine.artifacts.glob("k3s-airgap-images-*.tar.zst"))
+        machine.root("cat > /root/images.tar.zst", data=found.read_bytes())
+    machine.root(BY_HAND, " ".join(wanted), " ".join(enabled))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(time.monotonic() - start, cpu)
+
+
+def line(name: str, cost: Cost, base: Cost, base_name: str) -> bool:
+    """Print one ratio; whether it is within its goal."""
+    ratio, goal = cost.wall / base.wall, GOALS[name]
+    verdict = "ok" if ratio <= goal else "over the goal"
+    print(
+        f"{name:20} {cost.wall:7.2f} s  ÷ {base_name} {base.wall:6.2f} s = {ratio:5.2f}  (goal {goal}: {verdict})"
+        f"   controller CPU {cost.cpu:6.2f} s ÷ {base.cpu:5.2f} s"
+    )
+    return ratio <= goal
+
+
+def main() -> int:
+    """Measure, print and return 0 when every ratio is within its goal."""
+    os.environ.setdefault("ANSIBLE_CONFIG", str(Path(__file__).parents[2] / "ansible.cfg"))
+    try:
+        machine = Machine()
+        report = ["--format", f"json:{machine.inventory.parent}/bench.json"]
+        casemate = ["casemate", "{}", "-i", str(machine.inventory), *report]
+
+        def verb(name: str) -> list[str]:
+            return machine.inside(*(part.format(name) for part in casemate))
+
+        machine.root(f"touch {MARK}; sleep 1.1")
+        installed, enabled = packages(machine), units(machine)
+        first = measure(verb("apply"), codes=(0, 2))
+        second = measure(verb("apply"), 3, (0, 2))
+        check = measure(verb("check"), 3, (0, 2))
+        ping = measure(machine.inside("ansible", "-i", str(machine.inventory), "all", "-m", "ansible.builtin.ping"), 3)
+        wanted, more = sorted(packages(machine) - installed), sorted(units(machine) - enabled)
+        files = machine.root(f"{OWNED} | tar -cPf - -T -")
+        images = bool(machine.root("ls /var/lib/rancher/k3s/agent/images 2>/dev/null || true").strip())
+        subprocess.run(["casemate", "lab", "down", "--name", LAB], check=True, stdout=subprocess.DEVNULL)
+        hand = by_hand(Machine(), files, wanted, more, images)
+    finally:
+        subprocess.run(["casemate", "lab", "down", "--name", LAB], check=False, stdout=subprocess.DEVNULL)
+    print(f"by hand: {len(wanted)} packages, {len(files) >> 10} KiB of files, units {', '.join(more) or '-'}")
+    good = [line("check", check, ping, "ping"), line("second apply", second, ping, "ping")]
+    good.append(line("first provisioning", first, hand, "by hand"))
+    print(f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+    return 0 if all(good) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
