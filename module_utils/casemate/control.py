@@ -147,8 +147,13 @@ def out_of_bound(control: Control) -> str:
     value = bound["of"]
     if "one_of" in bound and value not in bound["one_of"]:
         return f"the knob is {value!r}, the control demands one of {bound['one_of']}"
-    if "min" in bound and value < bound["min"]:
-        return f"the knob is {value!r}, the control demands at least {bound['min']!r}"
-    if "max" in bound and value > bound["max"]:
-        return f"the knob is {value!r}, the control demands at most {bound['max']!r}"
+    if "min" in bound or "max" in bound:
+        try:
+            number = float(value)  # `-e knob=8` on the command line gives a string
+        except (TypeError, ValueError):
+            return f"the knob is {value!r}, the control demands a number"
+        if "min" in bound and number < bound["min"]:
+            return f"the knob is {value!r}, the control demands at least {bound['min']!r}"
+        if "max" in bound and number > bound["max"]:
+            return f"the knob is {value!r}, the control demands at most {bound['max']!r}"
     return ""

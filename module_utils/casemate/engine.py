@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .base import EnforceError, Host, Unavailable, Verdict
-from .control import Control, out_of_bound, parse_all
+from .control import Control, ControlError, out_of_bound, parse_all
 from .kinds import KINDS
 
 Finding = dict[str, Any]
@@ -66,7 +66,7 @@ def run(
         outcome.left_out = [c.id for c in controls if c.cost == "scan"]
         controls = [c for c in controls if c.cost != "scan"]
     day = today or datetime.datetime.now(datetime.timezone.utc).date()
-    excused = {cid: _expired(waiver, day) for cid, waiver in (waivers or {}).items()}
+    excused = {cid: _expired(cid, waiver, day) for cid, waiver in (waivers or {}).items()}
     able = capabilities(host)
     by_kind: dict[str, list[Control]] = {}
     done: dict[str, Finding] = {}
@@ -148,6 +148,8 @@ def _observe(controls: list[Control], host: Host) -> list[Seen]:
     settings = [c.setting for c in controls]
     try:
         seen: Sequence[Any] = controls[0].kind.observe(settings, host)
+        if len(seen) != len(controls):
+            raise AssertionError(f"{len(seen)} observations for {len(controls)} settings")
     except Unavailable as lacking:
         seen = [lacking] * len(controls)
     except Exception as crash:  # noqa: BLE001 - a check that could not run is an error of that check, not of the run
@@ -176,6 +178,8 @@ def _enforce(controls: list[Control], failing: set[int], host: Host, excused: Ma
         return str(refusal)
     except OSError as error:
         return f"{error.strerror}: {error.filename or ''}".rstrip(": ")
+    except Exception as crash:  # noqa: BLE001 - what was done before it must still be reported
+        return f"{type(crash).__name__}: {crash}"
     return ""
 
 
@@ -222,9 +226,12 @@ def _veil(control: Control, value: Any) -> Any:
     return "hmac:" + hmac.new(_DIGEST_KEY, text, hashlib.sha256).hexdigest()[:16]
 
 
-def _expired(waiver: Mapping[str, Any], today: datetime.date) -> str:
-    """The date on which a waiver ended, or an empty string while it holds."""
-    ends = datetime.date.fromisoformat(str(waiver["expires"]))
+def _expired(cid: str, waiver: Mapping[str, Any], today: datetime.date) -> str:
+    """The date on which a waiver ended, or an empty string while it holds. Raises ControlError."""
+    try:
+        ends = datetime.date.fromisoformat(str(waiver["expires"]))
+    except (KeyError, ValueError) as wrong:
+        raise ControlError(f"the waiver of {cid} needs `expires`, a date such as 2027-01-31") from wrong
     return ends.isoformat() if ends < today else ""
 
 
