@@ -42,7 +42,7 @@ def static(control: dict[str, Any]) -> dict[str, Any]:
     """A control as the engine takes it, with a plausible value for each template."""
     kind = KINDS.get(control["setting"]["kind"])
     assert kind is not None, f"{control['id']}: unknown kind {control['setting']['kind']}"
-    fields: dict[str, Field] = kind.SCHEMA
+    fields = kind.SCHEMA
     setting = {k: example(fields.get(k), v) if templated(v) else v for k, v in control["setting"].items()}
     made = {**control, "setting": setting}
     if "bound" in made:
