@@ -22,6 +22,8 @@ from casemate.report import render
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 DEFAULT_FORMATS = (("json", Path("report/report.json")), ("html", Path("report/report.html")))
 STYLE = {"pass": "green", "waived": "cyan", "not_evaluated": "yellow", "fail": "red", "error": "bold red"}
+SHOWN = 60
+"""Failing findings that are printed; the reports have all."""
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -215,14 +217,17 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
     """Print the summary, write the reports, and return the exit code."""
     tell([], messages)
     accepted = made["summary"]["accepted"]
+    failing: dict[tuple[str, str, str], list[str]] = {}
     for host in made["hosts"]:
         for finding in host["findings"]:
             if finding["status"] in ("fail", "error"):
-                out.print(
-                    f"[{STYLE[finding['status']]}]{finding['status']:5}[/] {host['name']}  {finding['control']}  ",
-                    end="",
-                )
-                out.print(difference(finding), markup=False)
+                key = (finding["status"], finding["control"], difference(finding))
+                failing.setdefault(key, []).append(host["name"])
+    for (status, control, told), names in list(failing.items())[:SHOWN]:
+        out.print(f"[{STYLE[status]}]{status:5}[/] {control:32} {', '.join(names)}: ", end="")
+        out.print(told, markup=False)
+    if len(failing) > SHOWN:
+        out.print(f"… and {len(failing) - SHOWN} more in the report")
     for host in made["hosts"]:
         skipped: dict[str, int] = {}
         for finding in host["findings"]:
@@ -254,12 +259,14 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
 
 
 def difference(finding: findings.Finding) -> str:
-    """One line: what was expected, what was seen, and why."""
-    shown = (
-        "" if finding["expected"] is None else f"expected {brief(finding['expected'])}, is {brief(finding['observed'])}"
-    )
-    reason = str(finding["reason"]).splitlines()[:1]
-    return "; ".join(part for part in (shown, *reason) if part)
+    """One line: what was expected, what was seen (only where they differ), and why."""
+    expected, observed = finding["expected"], finding["observed"]
+    if isinstance(expected, dict) and isinstance(observed, dict) and expected.keys() == observed.keys():
+        expected, observed = (
+            {k: v for k, v in a.items() if b[k] != v} for a, b in ((expected, observed), (observed, expected))
+        )
+    shown = "" if expected is None else f"expected {brief(expected)}, is {brief(observed)}"
+    return "; ".join(part for part in (shown, brief(finding["reason"]) if finding["reason"] else "") if part)
 
 
 def brief(value: Any) -> str:

@@ -49,7 +49,7 @@ def played(monkeypatch: pytest.MonkeyPatch, run: runner.Run) -> list[tuple[Any, 
     ("run", "code", "told"),
     [
         (outcome(finding("pass")), 0, "Every control holds"),
-        (outcome(finding("fail", expected="no", observed="yes")), 2, "SSH-ROOT-REFUSED  expected no, is yes"),
+        (outcome(finding("fail", expected="no", observed="yes")), 2, "n1: expected no, is yes"),
         (outcome(finding("not_evaluated", reason="kernel: read-only")), 2, "1 kernel"),
         (outcome(finding("not_evaluated", reason="kernel: read-only"), accepted=["kernel"]), 0, "1 kernel (accepted)"),
         (outcome(status="unreachable", message="no route"), 3, "n1: no route"),
