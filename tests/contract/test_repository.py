@@ -54,8 +54,12 @@ def test_roles_follow_the_trust_boundaries() -> None:
 @pytest.mark.parametrize("role", ROLES, ids=by_name)
 def test_defaults_equal_argument_specs(role: Path) -> None:
     defaults = load(role / "defaults/main.yml") or {}
-    specified = {name: spec["default"] for name, spec in options(role).items() if "default" in spec}
-    assert defaults == specified
+    known = options(role)
+    assert set(defaults) <= set(known)
+    # A specification's default is no template, so a default that derives from other inputs stands in defaults alone.
+    derived = {name for name, value in defaults.items() if "{{" in str(value) and "default" not in known[name]}
+    specified = {name: spec["default"] for name, spec in known.items() if "default" in spec}
+    assert {name: value for name, value in defaults.items() if name not in derived} == specified
     assert all(name.startswith(f"{role.name}_") for name in options(role))
 
 
