@@ -19,6 +19,11 @@ DOCS = ROOT / "docs" / "controls.md"
 LEVELS = {"baseline": ("baseline",), "strict": ("baseline", "strict")}
 
 
+def read(path: Path) -> Any:
+    """A YAML file of the project, read by libyaml where there is one: it is ten times as fast."""
+    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+
+
 def load(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     """Every declared control by id, with its `role` added; values may still be templates.
 
@@ -27,7 +32,7 @@ def load(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(root.glob("roles/*/vars/main/controls.yml")):
         role = path.parts[-4]
-        for control in (yaml.safe_load(path.read_text()) or {}).get(f"__{role}_controls") or ():
+        for control in (read(path) or {}).get(f"__{role}_controls") or ():
             if control["id"] in found:
                 raise ValueError(f"{control['id']} is declared in {found[control['id']]['role']} and in {role}")
             found[control["id"]] = {**control, "role": role}
@@ -37,8 +42,8 @@ def load(root: Path = ROOT) -> dict[str, dict[str, Any]]:
 @functools.cache
 def threats() -> list[dict[str, Any]]:
     """Threats T1 to T7 with their mitigations, as the threat model names them."""
-    read: list[dict[str, Any]] = yaml.safe_load((Path(__file__).with_name("threats.yml")).read_text())
-    return read
+    made: list[dict[str, Any]] = read(Path(__file__).with_name("threats.yml"))
+    return made
 
 
 def mitigations() -> dict[str, str]:
@@ -49,7 +54,7 @@ def mitigations() -> dict[str, str]:
 def open_mitigations(root: Path = ROOT) -> dict[str, str]:
     """Mitigations that nothing enforces or attacks yet, with the reason."""
     path = root / "docs" / "open-mitigations.yml"
-    return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+    return (read(path) or {}) if path.exists() else {}
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -197,6 +198,7 @@ def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, *
     started = findings.now()
     if given["limit"] is not None and not given["limit"].strip():
         raise click.UsageError("--limit is empty: name a host or group, or leave it out for all.")
+    threading.Thread(target=render.warm, daemon=True).start()
     with runner.progress(err, quiet=bool(given["verbose"])) as watch:
         run = runner.play(playbook, given["inventories"], given["limit"], variables, given["verbose"], watch)
     if run.cancelled:
@@ -214,7 +216,14 @@ def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, *
 
 
 def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], messages: list[tuple[str, list[str]]]) -> int:
-    """Print the summary, write the reports, and return the exit code."""
+    """Print the summary, write the reports, and return the exit code.
+
+    Raises ClickException when the report does not fit its schema: nothing is written then.
+    """
+    try:
+        render.validate(made)
+    except ValueError as wrong:
+        raise click.ClickException(f"this is a bug, the report does not fit its schema: {wrong}") from None
     tell([], messages)
     accepted = made["summary"]["accepted"]
     failing: dict[tuple[str, str, str], list[str]] = {}

@@ -28,11 +28,17 @@ def schema() -> dict[str, Any]:
     return read
 
 
-def validate(report: Report) -> None:
-    """Raise ValueError, naming the place, when a report does not fit its schema."""
+@functools.cache
+def validator() -> Any:
+    """The validator of that schema."""
     from jsonschema import Draft202012Validator
 
-    wrong = next(Draft202012Validator(schema()).iter_errors(report), None)
+    return Draft202012Validator(schema())
+
+
+def validate(report: Report) -> None:
+    """Raise ValueError, naming the place, when a report does not fit its schema."""
+    wrong = next(validator().iter_errors(report), None)
     if wrong is not None:
         raise ValueError(f"{wrong.json_path}: {wrong.message[:300]}")
 
@@ -59,18 +65,24 @@ def as_junit(report: Report) -> str:
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def as_html(report: Report) -> str:
-    """One page without any remote part, for people."""
+@functools.cache
+def page() -> Any:
+    """The compiled template."""
     from jinja2 import Environment, FileSystemLoader
 
-    known = catalogue.load()
-    made = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     made.filters["shown"] = shown
+    return made.get_template("report.html.j2")
+
+
+def warm() -> None:
+    """Do now, while hosts are waited for, what a report needs later."""
+    page(), catalogue.threats(), validator()
+
+
+def as_html(report: Report) -> str:
+    """One page without any remote part, for people."""
+    known = catalogue.load()
     accepted = report["summary"]["accepted"]
     hosts = [
         {
@@ -88,7 +100,7 @@ def as_html(report: Report) -> str:
         }
         for host in report["hosts"]
     ]
-    return made.get_template("report.html.j2").render(
+    made: str = page().render(
         report=report,
         hosts=hosts,
         verdict=verdict(report),
@@ -98,6 +110,7 @@ def as_html(report: Report) -> str:
         labels=LABELS,
         titles=catalogue.mitigations(),
     )
+    return made
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {"json": as_json, "html": as_html, "junit": as_junit}
