@@ -25,6 +25,7 @@ SCHEMA = {
 ENFORCED_BY = "engine"
 FILE, UNIT = "/etc/casemate/firewall.nft", "casemate-firewall.service"
 LIST = "list table inet casemate"
+SCRATCH = ("unshare", "--net", "sh", "-c", f"nft -f - && nft -j {LIST}")  # constants only: no value meets a shell
 RELOAD = ("systemctl", "reload-or-restart", UNIT)
 ANY = ("0.0.0.0/0", "::/0")
 Network = Any  # ipaddress' two classes have no common public base
@@ -55,7 +56,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     for setting in settings:
         found: Observation = {"live": listed(live.out) if live.rc == 0 else None}
         if "ruleset" in setting and live.rc != 127:
-            scratch = host.run(["unshare", "--net", "nft", "-j", "-f", "-"], stdin=f"{setting['ruleset']}\n{LIST}\n")
+            scratch = host.run(SCRATCH, stdin=setting["ruleset"])
             if scratch.rc != 0:
                 raise OSError(f"the declared rules do not load: {(scratch.err or scratch.out).strip()[:300]}")
             found.update(declared=listed(scratch.out), file=host.text(FILE))
