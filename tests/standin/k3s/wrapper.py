@@ -1,5 +1,7 @@
 """What runs first when the double's `k3s` is started: it unpacks itself as K3s does, and starts what it unpacked."""
 
+from __future__ import annotations
+
 import fcntl
 import io
 import os
@@ -22,12 +24,12 @@ COMMANDS:
 """
 
 
-def say(text):
+def say(text: str) -> None:
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    print('time="%s" level=info msg="%s"' % (when, text), file=sys.stderr)
+    print(f'time="{when}" level=info msg="{text}"', file=sys.stderr)
 
 
-def data_dir(args):
+def data_dir(args: list[str]) -> str:
     """--data-dir from the environment, the command line or the configuration, in this order."""
     found = os.environ.get("K3S_DATA_DIR") or ""
     for i, arg in enumerate(args):
@@ -44,13 +46,13 @@ def data_dir(args):
     return match.group(1) if match else DEFAULT
 
 
-def relink(target, link):
+def relink(target: str, link: str) -> None:
     if os.path.islink(link):
         os.unlink(link)
     os.symlink(target, link)
 
 
-def extract(base, archive):
+def extract(base: str, archive: zipfile.ZipFile) -> str:
     """Unpack DATA/<sha256 of the archive> once, in place only when complete; return that folder."""
     name = next(n for n in archive.namelist() if n.endswith(".tar"))
     data = os.path.join(base, "data")
@@ -58,12 +60,12 @@ def extract(base, archive):
     if os.path.exists(folder + "/bin/k3s"):
         return folder
     os.makedirs(data, mode=0o755, exist_ok=True)
-    say("Acquiring lock file %s/.lock" % data)
+    say(f"Acquiring lock file {data}/.lock")
     with os.fdopen(os.open(data + "/.lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(folder):
             return folder
-        say("Preparing data dir %s" % folder)
+        say(f"Preparing data dir {folder}")
         shutil.rmtree(folder + "-tmp", ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(archive.read(name))) as tar:
             tar.extractall(folder + "-tmp")
@@ -80,19 +82,19 @@ def extract(base, archive):
     return folder
 
 
-def main():
+def main() -> None:
     args = sys.argv[1:]
     with zipfile.ZipFile(sys.argv[0]) as archive:
         version = archive.read("version").decode()
         if args[:1] in (["--version"], ["-v"]):
-            print("k3s version %s (double)\ngo version none, python %d.%d" % ((version,) + sys.version_info[:2]))
+            print(f"k3s version {version} (double)\ngo version none, Python {sys.version.split()[0]}")
             return
         if not args or args[0] in ("help", "--help", "-h"):
             print(HELP, end="")
             return
         folder = extract(data_dir(args), archive)
     os.environ["K3S_DOUBLE_TITLE"] = " ".join(sys.argv[:1] + args[:1])
-    os.execv(folder + "/bin/k3s", [folder + "/bin/k3s"] + args)
+    os.execv(folder + "/bin/k3s", [folder + "/bin/k3s", *args])
 
 
 os.umask(0o022)
