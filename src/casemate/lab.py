@@ -107,8 +107,6 @@ def up(name: str, servers: int = 1, agents: int = 1, workdir: Path | None = None
         raise LabError(fault)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
         raise LabError(f"{name!r} is no name for a lab: lower-case letters, digits and dashes, 31 at most")
-    if here and os.stat("/proc/self/ns/net").st_ino == os.stat("/proc/1/ns/net").st_ino:
-        raise LabError("--here would use the host's own network; start the command with: unshare --net")
     folder = LABS / name
     wanted = [f"server{i + 1}" for i in range(servers)] + [f"agent{i + 1}" for i in range(agents)]
     state = load(name)
@@ -116,6 +114,8 @@ def up(name: str, servers: int = 1, agents: int = 1, workdir: Path | None = None
         if list(state["machines"]) == wanted and all(alive(m) for m in state["machines"].values()):
             return Path(state["workdir"]) / "inventory.yml"
         down(name)
+    if here and any(": lo:" not in link for link in run("ip", "-oneline", "link", "show", "up").splitlines()):
+        raise LabError("--here needs an empty network of its own; start the command with: unshare --net")
     previous = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
     try:
         root = base()
@@ -220,7 +220,7 @@ def labs() -> list[State]:
 
 def alive(machine: Mapping[str, Any]) -> bool:
     """Whether the process recorded for a machine still runs: its id alone may be another's by now."""
-    return "pid" in machine and _started(machine["pid"]) == machine["started"]
+    return bool(machine.get("started")) and _started(machine["pid"]) == machine["started"]
 
 
 def _existing(name: str, machine: str | None = None) -> State:

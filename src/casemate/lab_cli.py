@@ -54,13 +54,13 @@ def down(name: str) -> None:
     click.echo(f"lab {name} is down" if machines.down(name) else f"there is no lab {name}")
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @_plain
 def execute(name: str, command: tuple[str, ...]) -> None:
     """Run COMMAND inside the network of lab NAME (casemate lab exec demo -- ansible -m ping all)."""
-    argv = [*machines.enter(name), *command]
+    argv = [*machines.enter(name), *(command[1:] if command[0] == "--" else command)]
     os.execvp(argv[0], argv)  # noqa: S606
 
 

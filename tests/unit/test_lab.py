@@ -1,0 +1,87 @@
+"""The lab's pure parts: what is missing, which network, which inventory."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from casemate import ROOT, lab
+from casemate.lab_image import TOOLS, LabError, missing_tools
+
+STATE = {
+    "name": "demo",
+    "octet": 7,
+    "workdir": "/work/dir",
+    "machines": {"server1": {"address": "198.18.7.10"}, "agent1": {"address": "198.18.7.11"}},
+}
+
+
+def rendered(real: bool) -> dict[str, Any]:
+    return lab.inventory(STATE, {"version": "v1.36.4+k3s1", "dir": "/release", "real": real})["all"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("absent", "uid", "said"),
+    [
+        ((), 0, []),
+        (("mmdebstrap", "ip"), 0, ["missing: mmdebstrap, ip", "apt-get install iproute2 mmdebstrap"]),
+        ((), 1000, ["it must run as root"]),
+        (tuple(TOOLS), 1000, ["systemd-container", "it must run as root"]),
+    ],
+)
+def test_says_all_that_is_missing_at_once(absent: tuple[str, ...], uid: int, said: list[str]) -> None:
+    fault = missing_tools(lambda tool: None if tool in absent else f"/usr/bin/{tool}", uid)
+    assert bool(fault) == bool(said)
+    assert all(part in fault for part in said)
+
+
+def test_a_lab_keeps_its_network_unless_another_has_it() -> None:
+    first = lab.allocate("demo", set())
+    assert lab.allocate("demo", set()) == first
+    assert lab.allocate("demo", {first}) != first
+    assert {lab.allocate(f"lab{i}", set()) for i in range(500)} <= set(range(1, 254))
+    with pytest.raises(LabError, match="in use"):
+        lab.allocate("demo", set(range(1, 254)))
+
+
+def test_the_inventory_has_the_groups_and_the_controller_may_come_in() -> None:
+    made = rendered(real=True)
+    hosts = {group: list(made["children"][group]["hosts"]) for group in made["children"]}
+    assert hosts == {"k3s_server": ["server1"], "k3s_agent": ["agent1"]}
+    sources = [ipaddress.IPv4Network(source) for source in made["vars"]["casemate_admin_sources"]]
+    stranger = ipaddress.IPv4Address(made["vars"]["lab_stranger_address"])
+    assert all(source.subnet_of(ipaddress.IPv4Network("198.18.7.0/24")) for source in sources)
+    assert not any(stranger in source for source in sources)
+    assert "StrictHostKeyChecking=yes" in made["vars"]["ansible_ssh_common_args"]
+
+
+def test_only_the_double_excuses_what_it_cannot_do() -> None:
+    real, double = (rendered(real)["vars"]["casemate_accept_not_evaluated"] for real in (True, False))
+    assert "api_semantics" not in real
+    assert set(double) - set(real) == set(lab.ACCEPTED_WITH_DOUBLE)
+
+
+def test_shared_inputs_of_the_lab_are_known() -> None:
+    known = yaml.safe_load((ROOT / "src/casemate/schema/inputs.yml").read_text())
+    assert {name for name in rendered(real=True)["vars"] if name.startswith("casemate_")} <= set(known)
+
+
+def test_a_process_is_known_by_its_start_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "_started", {1: 5}.get)
+    assert lab.alive({"pid": 1, "started": 5})
+    assert not lab.alive({"pid": 1, "started": 6})
+    assert not lab.alive({"pid": 2, "started": 5})
+    assert not lab.alive({"pid": 2, "started": None})
+    assert not lab.alive({"address": "198.18.7.10"})
+
+
+def test_without_a_lab_there_is_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "LABS", tmp_path)
+    assert lab.labs() == []
+    assert not lab.down("demo")
+    with pytest.raises(LabError, match="casemate lab up --name demo"):
+        lab.enter("demo")
