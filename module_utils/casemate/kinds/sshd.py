@@ -14,14 +14,16 @@ from ..base import EnforceError, Host, Observation, Setting, Verdict
 from ..schema import Field
 
 SCHEMA = {
-    "key": Field("str", True, pattern=r"(?!(match|include)$)[a-z0-9]+", help="keyword as sshd -T shows it"),
+    "key": Field(
+        "str", True, pattern=r"(?!(match|include)$)[a-z0-9]+", help="as sshd -T shows it; or daemon (value: current)"
+    ),
     "value": Field("scalar", True, pattern=r"[^\r\n]+", help="value as sshd -T shows it"),
     "match": Field("dict", help="judge only this connection (user, host, addr); never written"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
-MAIN, OWNED = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/00-casemate.conf"
-INCLUDE = "Include /etc/ssh/sshd_config.d/*.conf\n"
+MAIN, FOLDER = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d"
+OWNED, INCLUDE = FOLDER + "/00-casemate.conf", f"Include {FOLDER}/*.conf\n"
 UNIT, SSHD = "ssh.service", "/usr/sbin/sshd"
 RELOAD = ("systemctl", "reload", UNIT)
 LISTS = ("allowusers", "allowgroups", "denyusers", "denygroups", "acceptenv", "hostkey")  # they add up, in any order
@@ -127,17 +129,23 @@ def effective(host: Host, extra: tuple[str, ...], spec: dict[str, str]) -> dict[
     return {key: normal(key, value) for key, value in values.items()}
 
 
-def stale(host: Host, lines: list[Line]) -> bool:
-    """Whether a file, or the folder of drop-ins, changed after the running daemon last read them."""
+def newer(host: Host, lines: list[Line]) -> set[str]:
+    """Files, and the folder of drop-ins, that changed after the running daemon last read them."""
     loaded = host.started(UNIT)
-    files = [host.stat(path) for path in {line.path for line in lines}]
-    folder = host.stat("/etc/ssh/sshd_config.d")
-    changed = [max(f.st_mtime, f.st_ctime) for f in files if f] + ([folder.st_mtime] if folder else [])
-    return loaded is not None and max(changed, default=0.0) > loaded
+    if loaded is None:
+        return set()
+    files = [(path, host.stat(path)) for path in dict.fromkeys(line.path for line in lines)]
+    changed = {path: max(found.st_mtime, found.st_ctime) for path, found in files if found}
+    folder = host.stat(FOLDER)
+    changed.update({FOLDER: folder.st_mtime} if folder else {})
+    return {path for path, when in changed.items() if when > loaded}
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
-    """Values by connection and command line, the lines of others that set them, and staleness."""
+    """Values by connection and command line, the files of others that set them, and what the daemon has not read.
+
+    A file that changes a value and was not read yet counts against that value, not against the daemon as well.
+    """
     lines = directives(host)
     given = options(host)
     asked = {f"{tuple(s['match'].items())}": {**STRANGER, **s["match"]} for s in settings if s.get("match")}
@@ -148,7 +156,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         for when, extra in given.items()
         if when == "running" or extra != given["running"]
     }
-    old = stale(host, lines)
+    unread = newer(host, lines)
     found: list[Observation] = []
     for setting in settings:
         only = f"{tuple(setting['match'].items())}" if setting.get("match") else None
@@ -157,9 +165,19 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             for (label, when), got in seen.items()
             if (label == only if only else label not in asked)
         }
-        others = [line.path for line in lines if line.key == setting["key"] and line.path != OWNED]
-        found.append({"values": values, "others": list(dict.fromkeys(others)), "stale": old})
+        files = list(dict.fromkeys(line.path for line in lines if line.key == setting["key"]))
+        found.append({"values": values, "others": [path for path in files if path != OWNED]})
+        if unread.intersection(files) and any(value != wanted(setting) for value in values.values()):
+            unread = set()
+    for setting, one in zip(settings, found):
+        if setting["key"] == "daemon":
+            one.update(values={"": "current" if not unread else "older files"}, others=sorted(unread))
     return found
+
+
+def wanted(setting: Setting) -> str:
+    """The value as `effective` would show it."""
+    return normal(setting["key"], [str(setting["value"])])
 
 
 def identity(setting: Setting) -> str:
@@ -168,38 +186,38 @@ def identity(setting: Setting) -> str:
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Every connection must meet the value, and the running daemon must have read it."""
-    want = normal(setting["key"], [str(setting["value"])])
-    wrong = {label: value for label, value in seen["values"].items() if value != want}
+    """Every kind of connection must meet the value. `daemon` is whether the running one has read its files."""
+    want = wanted(setting)
     evidence = f"sshd -T ({len(seen['values'])} kinds of connection)"
-    if not wrong and not seen["stale"]:
-        return Verdict(True, want, want, evidence=evidence)
+    wrong = {label: value for label, value in seen["values"].items() if value != want}
     if not wrong:
-        reason = f"{UNIT} still runs with older files"
-        return Verdict(False, want, want, reason, evidence, (UNIT,))
+        return Verdict(True, want, want, evidence=evidence)
     label, value = next(iter(wrong.items()))
+    if setting["key"] == "daemon":
+        reason = f"{UNIT} has not read {', '.join(seen['others'])} since it changed"
+        return Verdict(False, want, value, reason, f"systemctl show {UNIT}", (UNIT,))
     reason = f"{label or 'logins'}: {value}"
     if seen["others"]:
         reason += f"; also set in {', '.join(seen['others'])}"
-    return Verdict(False, want, value, reason, evidence, (UNIT,) if seen["stale"] else ())
+    return Verdict(False, want, value, reason, evidence)
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     """Write the drop-in and, where it lacks, the Include that reads it first; validate the whole; reload."""
-    ours = [s for s in settings if s.get("enforced") is not False and not s.get("match")]
+    ours = [s for s in settings if s.get("enforced") is not False and not s.get("match") and s["key"] != "daemon"]
     text = "# Managed by Casemate (roles/k3s_access). Read first, so that it decides.\n"
     text += "".join(f"{s['key']} {s['value']}\n" for s in sorted(ours, key=identity))
     main = host.text(MAIN) or ""
     first = next((line for line in main.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
-    wanted = main if first.split() == INCLUDE.split() else INCLUDE + main
-    if host.text(OWNED) == text and main == wanted and not stale(host, directives(host)):
+    whole = main if first.split() == INCLUDE.split() else INCLUDE + main
+    if host.text(OWNED) == text and main == whole and not newer(host, directives(host)):
         return  # what still fails is set by a file of somebody else, which assess names
     host.arm([MAIN, OWNED])
-    checked = host.run([SSHD, "-t", "-f", "/dev/stdin"], stdin=text + wanted)
+    checked = host.run([SSHD, "-t", "-f", "/dev/stdin"], stdin=text + whole)
     if checked.rc != 0:
         raise EnforceError(f"{OWNED} was not written: sshd -t refused it: {(checked.err or checked.out).strip()[:400]}")
     host.write(OWNED, text.encode("utf-8", "surrogateescape"), mode=0o600, owner=(0, 0))
-    host.write(MAIN, wanted.encode("utf-8", "surrogateescape"))
+    host.write(MAIN, whole.encode("utf-8", "surrogateescape"))
     if host.started(UNIT) is not None:
         done = host.run(RELOAD)
         if done.rc != 0:
