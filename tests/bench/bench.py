@@ -32,17 +32,17 @@ BY_HAND = r"""
 set -e
 export DEBIAN_FRONTEND=noninteractive
 [ -z "$1" ] || { apt-get -qq update; apt-get -qq install -y --no-install-recommends $1 >/dev/null; }
-tar -xpPf /root/files.tar
-if [ -f /root/k3s ]; then
-  install -m 0755 /root/k3s /usr/local/bin/k3s
-  if [ -f /root/images.tar.zst ]; then
-    install -D -m 0600 /root/images.tar.zst /var/lib/rancher/k3s/agent/images/images.tar.zst
+tar -xpPf /var/tmp/files.tar
+if [ -f /var/tmp/k3s ]; then
+  install -m 0755 /var/tmp/k3s /usr/local/bin/k3s
+  if [ -f /var/tmp/images.tar.zst ]; then
+    install -D -m 0600 /var/tmp/images.tar.zst /var/lib/rancher/k3s/agent/images/images.tar.zst
   fi
 fi
 systemctl daemon-reload
 systemctl reload ssh
 for unit in $2; do systemctl enable --quiet --now "$unit"; done
-[ ! -f /root/k3s ] || until grep -qs . /etc/rancher/k3s/k3s.yaml && bash -c '</dev/tcp/127.0.0.1/6443' 2>/dev/null; do
+[ ! -f /var/tmp/k3s ] || until grep -qs . /etc/rancher/k3s/k3s.yaml && bash -c '</dev/tcp/127.0.0.1/6443' 2>/dev/null; do
   sleep 0.2
 done
 """
@@ -115,11 +115,11 @@ def units(machine: Machine) -> set[str]:
 def by_hand(machine: Machine, files: bytes, wanted: Sequence[str], enabled: Sequence[str], images: bool) -> Cost:
     """Provision by a plain script over ssh and return what it took."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    machine.root("cat > /root/files.tar", data=files)
-    machine.root("cat > /root/k3s", data=(machine.artifacts / "k3s").read_bytes())
+    machine.root("cat > /var/tmp/files.tar", data=files)
+    machine.root("cat > /var/tmp/k3s", data=(machine.artifacts / "k3s").read_bytes())
     if images:
         found = next(machine.artifacts.glob("k3s-airgap-images-*.tar.zst"))
-        machine.root("cat > /root/images.tar.zst", data=found.read_bytes())
+        machine.root("cat > /var/tmp/images.tar.zst", data=found.read_bytes())
     machine.root(BY_HAND, " ".join(wanted), " ".join(enabled))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
