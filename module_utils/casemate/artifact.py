@@ -81,15 +81,16 @@ def digest_of(path: str) -> str:
 
 
 def newer(version: str, floor: str) -> bool:
-    """Whether a K3s version such as v1.36.3+k3s1 is at least another one."""
+    """Whether a K3s version such as v1.36.3+k3s1 is at least another one; a candidate is older than its release."""
     return _numbers(version) >= _numbers(floor)
 
 
 def _numbers(version: str) -> Tuple[int, ...]:
-    match = re.fullmatch(r"v(\d+)\.(\d+)\.(\d+)(?:-[0-9A-Za-z.]+)?\+k3s(\d+)", version)
+    match = re.fullmatch(r"v(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.]+)?\+k3s(\d+)", version)
     if match is None:
         raise ArtifactError(f"{version!r} is not a K3s version such as v1.36.3+k3s1")
-    return tuple(int(part) for part in match.groups())
+    major, minor, patch, candidate, build = match.groups()
+    return int(major), int(minor), int(patch), int(candidate is None), int(build)
 
 
 def install(source: IO[bytes], path: str, sha256: str, mode: int = 0o755, previous: str = "", cap: int = CAP) -> None:

@@ -7,10 +7,9 @@ present invocation count; a line that cannot be found (volatile or vacuumed jour
 from __future__ import annotations
 
 import re
-import time
 from typing import Dict, List, Optional, Tuple
 
-from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..base import Host, Observation, Setting, Unavailable, Verdict, moment
 from ..schema import Field
 
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
@@ -34,10 +33,9 @@ def identity(setting: Setting) -> str:
 def running_unit(host: Host) -> Tuple[str, float]:
     """The K3s unit that is up here, and when its process was started (epoch seconds); ("", 0.0) when none is."""
     for unit in UNITS:
-        shown = host.systemctl(f"{unit}.service", "ActiveState", "ExecMainStartTimestampMonotonic")
+        shown = host.systemctl(f"{unit}.service", "ActiveState", "ExecMainStartTimestamp")
         if shown["ActiveState"] in ("active", "reloading"):
-            booted = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
-            return unit, booted + int(shown["ExecMainStartTimestampMonotonic"] or 0) / 1e6
+            return unit, moment(shown["ExecMainStartTimestamp"]) or 0.0
     return "", 0.0
 
 

@@ -1,0 +1,165 @@
+"""Bytes of K3s as they are installed, run, unpacked, dated and signed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.base import Result, Unavailable
+from module_utils.casemate.kinds import artifact
+
+WRAPPER = "/usr/local/bin/k3s"
+NAME, OTHER = "ab" * 32, "cd" * 32
+TEXT = f"wrapper with embed/{NAME}.tar.zst in it"
+DIGESTS = {os.uname().machine: hashlib.sha256(TEXT.encode()).hexdigest()}
+UP = "ActiveState=active\nExecMainStartTimestamp=Thu 2026-01-01 00:00:00.000000 UTC\nMainPID=7\n"
+
+
+def judge(host: FakeHost, setting: dict[str, Any]) -> Any:
+    seen = artifact.observe([setting], host)[0]
+    if isinstance(seen, Exception):
+        raise seen
+    return artifact.assess(setting, seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "digests", "optional", "ok"),
+    [
+        (TEXT, DIGESTS, False, True),
+        (TEXT + "\0", DIGESTS, False, False),
+        (TEXT[:-1], DIGESTS, False, False),
+        (None, DIGESTS, False, False),
+        (TEXT, {}, False, False),
+        (TEXT, {"another": DIGESTS[os.uname().machine]}, False, False),
+        (None, {}, True, True),
+        (TEXT[:-1], DIGESTS, True, False),
+    ],
+)
+def test_only_the_locked_bytes_pass(tmp_path: Path, text: str | None, digests: Any, optional: bool, ok: bool) -> None:
+    host = FakeHost(tmp_path, {WRAPPER: text} if text is not None else {})
+    assert judge(host, {"aspect": "file", "digests": digests, "optional": optional}).ok is ok
+
+
+def test_a_link_to_the_right_bytes_is_not_the_installed_file(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/elsewhere": TEXT, WRAPPER + ".x": ""})
+    os.symlink(host.path("/elsewhere"), host.path(WRAPPER))
+    assert not judge(host, {"aspect": "file", "digests": DIGESTS}).ok
+
+
+def process(folder: Path, tree: str, wrapper: str = TEXT) -> FakeHost:
+    """A machine whose K3s runs from an unpacked tree of this name."""
+    exe = f"{artifact.DATA}/{tree}/bin/k3s"
+    files = {WRAPPER: wrapper, exe: "the real program", "/proc/7/status": ""}
+    host = FakeHost(folder, files, {"systemctl show --timestamp=us+utc k3s.service": (0, UP, "")})
+    os.symlink(host.path(exe), host.path("/proc/7/exe"))
+    return host
+
+
+@pytest.mark.parametrize(("tree", "ok"), [(NAME, True), (OTHER, False)])
+def test_the_process_must_come_from_the_installed_wrapper(tmp_path: Path, tree: str, ok: bool) -> None:
+    verdict = judge(process(tmp_path, tree), {"aspect": "running"})
+    assert (verdict.ok, verdict.stale) == (ok, () if ok else ("k3s.service",))
+
+
+def test_a_deleted_executable_is_not_the_wrapper_s(tmp_path: Path) -> None:
+    host = process(tmp_path, NAME)
+    os.unlink(host.path(f"{artifact.DATA}/{NAME}/bin/k3s"))
+    assert not judge(host, {"aspect": "running"}).ok
+
+
+def test_without_a_process_nothing_passes(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="does not run"):
+        judge(FakeHost(tmp_path, {WRAPPER: TEXT}), {"aspect": "running"})
+
+
+class Unpacking(FakeHost):
+    """A machine whose wrapper unpacks `fresh` where the private mount is."""
+
+    fresh: Path
+
+    def run(self, argv: Any, stdin: str | None = None, timeout: float = 30) -> Result:
+        """Unpack into the folder that the command would mount."""
+        if argv[0] != "unshare":
+            return super().run(argv, stdin, timeout)
+        shutil.copytree(self.fresh, f"{argv[-3]}/{NAME}", symlinks=True)
+        return Result(0, "", "")
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Unpacking:
+    host = Unpacking(tmp_path / "root", {WRAPPER: TEXT})
+    host.fresh = tmp_path / "fresh"
+    (host.fresh / "bin").mkdir(parents=True)
+    (host.fresh / "bin/k3s").write_text("the real program")
+    (host.fresh / "bin/.sha256sums").write_text("sums")
+    (host.fresh / "bin/kubectl").symlink_to("k3s")
+    Path(host.path(artifact.DATA)).mkdir(parents=True)
+    shutil.copytree(host.fresh, host.path(f"{artifact.DATA}/{NAME}"), symlinks=True)
+    return host
+
+
+TREE = {"aspect": "unpacked", "digests": DIGESTS}
+
+
+def test_an_untouched_tree_passes_and_leaves_no_scratch(unpacked: Unpacking) -> None:
+    verdict = judge(unpacked, TREE)
+    assert (verdict.ok, verdict.observed) == (True, "3 files as in the wrapper")
+    assert os.listdir(unpacked.path("/var/lib/rancher/k3s")) == ["data"]
+
+
+@pytest.mark.parametrize("kind", ["edited", "edited with its checksum", "added", "removed", "relinked", "writable"])
+def test_every_change_of_the_tree_is_found(unpacked: Unpacking, kind: str) -> None:
+    folder = Path(unpacked.path(f"{artifact.DATA}/{NAME}/bin"))
+    if kind.startswith("edited"):
+        (folder / "k3s").write_text("another program")
+    if kind == "edited with its checksum":
+        (folder / ".sha256sums").write_text("other sums")
+    if kind == "added":
+        (folder / "runc").write_text("of an intruder")
+    if kind == "removed":
+        (folder / "k3s").unlink()
+    if kind == "relinked":
+        (folder / "kubectl").unlink()
+        (folder / "kubectl").symlink_to("/tmp/kubectl")
+    if kind == "writable":
+        (folder / "k3s").chmod(0o666)
+    assert not judge(unpacked, TREE).ok
+
+
+def test_a_wrapper_that_is_not_the_locked_one_vouches_for_nothing(unpacked: Unpacking) -> None:
+    Path(unpacked.path(WRAPPER)).write_text("swapped")
+    with pytest.raises(Unavailable, match="cannot vouch"):
+        judge(unpacked, TREE)
+    assert not [argv for argv in unpacked.ran if argv[0] == "unshare"]
+
+
+@pytest.mark.parametrize(("says", "ok"), [("v1.36.4+k3s1", True), ("v1.36.3+k3s1", True), ("v1.36.2+k3s9", False)])
+def test_the_version_has_a_floor(tmp_path: Path, says: str, ok: bool) -> None:
+    host = FakeHost(tmp_path, {WRAPPER: TEXT})
+    host.commands = {host.path(WRAPPER): (0, f"k3s version {says} (0123abcd)\ngo version go1.26\n", "")}
+    assert judge(host, {"aspect": "version", "floor": "v1.36.3+k3s1"}).ok is ok
+
+
+def test_a_binary_that_says_nothing_has_no_version(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="does not say its version"):
+        judge(FakeHost(tmp_path), {"aspect": "version", "floor": "v1.36.3+k3s1"})
+
+
+@pytest.mark.parametrize(("rc", "ok"), [(0, True), (255, False)])
+def test_the_lock_needs_an_allowed_signer(tmp_path: Path, rc: int, ok: bool) -> None:
+    lock = tmp_path / "lock.json"
+    for path in (lock, tmp_path / "lock.json.sig", tmp_path / "allowed"):
+        path.write_text("{}")
+    found = {"ssh-keygen -Y find-principals": (0, "release@example.org\n", "")}
+    host = FakeHost(tmp_path, commands={**found, "ssh-keygen -Y verify": (rc, "", "")})
+    verdict = judge(host, {"aspect": "signature", "lock": str(lock), "allowed_signers": str(tmp_path / "allowed")})
+    assert verdict.ok is ok
+    nobody = judge(host, {"aspect": "signature", "lock": str(lock), "allowed_signers": ""})
+    assert not nobody.ok
+    assert "casemate_allowed_signers" in nobody.reason

@@ -1,0 +1,234 @@
+"""K3s' configuration: merged as K3s merges it, compared with what runs, written only when K3s knows every key."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.base import EnforceError
+from module_utils.casemate.k3s_files import lint, merged
+from module_utils.casemate.kinds import k3s_config
+from module_utils.casemate.miniyaml import YamlError, parse, render
+
+CANARY = "K10canary::server:canary"
+MAIN = "/etc/rancher/k3s/config.yaml"
+OURS = "/etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml"
+THEIRS = "/etc/rancher/k3s/config.yaml.d/zz-theirs.yaml"
+PROTECT: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "protect-kernel-defaults", "value": True}
+PIDS: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "kubelet-arg", "value": "pod-max-pids=4096"}
+SECCOMP: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "kubelet-arg", "value": "seccomp-default=true"}
+
+
+def running(started_ago: float, flags: str = "") -> dict[str, tuple[int, str, str]]:
+    """Commands of a K3s that was started so many seconds ago, with these flags of the kubelet in its journal."""
+    began = datetime.fromtimestamp(time.time() - started_ago, UTC)
+    shown = f"ActiveState=active\nExecMainStartTimestamp={began:%a %Y-%m-%d %H:%M:%S.%f UTC}\nInvocationID=abc\n"
+    line = f'msg="Running kubelet {flags}"\n' if flags else ""
+    return {"systemctl show --timestamp=us+utc k3s.service": (0, shown, ""), "journalctl": (0, line, "")}
+
+
+def judge(host: FakeHost, *settings: dict[str, Any]) -> list[Any]:
+    seen = k3s_config.observe(list(settings), host)
+    return [k3s_config.assess(setting, one) for setting, one in zip(settings, seen, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("files", "ok"),
+    [
+        ({MAIN: "protect-kernel-defaults: true\n"}, True),
+        ({OURS: "protect-kernel-defaults: true\n"}, True),
+        ({MAIN: "protect-kernel-defaults: false\n", OURS: "protect-kernel-defaults: true\n"}, True),
+        ({OURS: "protect-kernel-defaults: true\n", THEIRS: "protect-kernel-defaults: false\n"}, False),
+        ({OURS: "protect-kernel-defaults: true\n", THEIRS: "protect-kernel-default: false\n"}, True),
+        ({OURS: "protect-kernel-defaults: 'yes'\n"}, False),
+        ({OURS: "protect-kernel-defaults: yes\n"}, True),  # YAML 1.1, as K3s reads it
+        ({}, False),
+    ],
+)
+def test_the_last_file_decides(tmp_path: Path, files: dict[str, str], ok: bool) -> None:
+    assert judge(FakeHost(tmp_path, files), PROTECT)[0].ok is ok
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ok"),
+    [
+        ("kubelet-arg+: [v=2]\n", True),
+        ("kubelet-arg+:\n- pod-max-pids=9\n", False),
+        ("kubelet-arg: [v=2]\n", False),
+        ("kubelet-arg+: pod-max-pids=9\n", False),
+    ],
+)
+def test_a_repeated_list_replaces_and_a_plus_appends(tmp_path: Path, theirs: str, ok: bool) -> None:
+    host = FakeHost(tmp_path, {OURS: "kubelet-arg:\n- pod-max-pids=4096\n", THEIRS: theirs})
+    assert judge(host, PIDS)[0].ok is ok
+
+
+@pytest.mark.parametrize(
+    ("flags", "ok", "stale"),
+    [
+        ("--pod-max-pids=4096 --v=0", True, ()),
+        ("--pod-max-pids=-1 --v=0", False, ("k3s.service",)),
+        ("--v=0", False, ("k3s.service",)),
+    ],
+)
+def test_a_component_that_runs_with_other_flags_is_stale(tmp_path: Path, flags: str, ok: bool, stale: Any) -> None:
+    host = FakeHost(tmp_path, {OURS: "kubelet-arg: [pod-max-pids=4096]\n"}, running(60, flags))
+    verdict = judge(host, PIDS)[0]
+    assert (verdict.ok, verdict.stale) == (ok, stale)
+
+
+@pytest.mark.parametrize(("age", "ok"), [(120, True), (10, False)])
+def test_a_file_newer_than_the_process_is_stale(tmp_path: Path, age: float, ok: bool) -> None:
+    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n"}, running(60))
+    os.utime(host.path(OURS), (time.time() - age,) * 2)
+    verdict = judge(host, PROTECT)[0]
+    assert (verdict.ok, verdict.stale) == (ok, () if ok else ("k3s.service",))
+
+
+def test_what_is_written_passes_and_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    settings = [PROTECT, PIDS, SECCOMP]
+    host = FakeHost(tmp_path, context={"version": "v1.36.3+k3s1"})
+    k3s_config.enforce(settings, {0}, host)
+    assert [v.ok for v in judge(host, *settings)] == [True] * 3
+    assert os.stat(host.path(OURS)).st_mode & 0o777 == 0o600
+    assert len(host.changes) == 1
+    k3s_config.enforce(settings, {1}, host)
+    assert len(host.changes) == 1
+
+
+def test_what_nothing_declares_any_more_is_named(tmp_path: Path) -> None:
+    host = FakeHost(
+        tmp_path, {OURS: "protect-kernel-defaults: true\ndebug: true\nkubelet-arg: [pod-max-pids=4096, v=9]\n"}
+    )
+    verdicts = judge(host, PROTECT, PIDS)
+    assert verdicts[0].reason == "casemate-k3s_node.yaml still holds debug, kubelet-arg: v=9"
+    assert verdicts[1].ok
+
+
+@pytest.mark.parametrize(
+    ("node", "options", "says"),
+    [
+        ("server", {"protect-kernel-default": True}, "did you mean protect-kernel-defaults"),
+        ("agent", {"cluster-init": True}, "cluster-init is no key of K3s agents"),
+        ("agent", {"nonsense": 1}, "nonsense is no key of K3s agents"),
+        ("server", {"disable-apiserver-lb": True}, "no key of K3s servers"),
+        ("server", {"profile": "cis"}, "profile is no key"),
+    ],
+)
+def test_a_key_that_k3s_does_not_know_is_never_written(tmp_path: Path, node: str, options: Any, says: str) -> None:
+    host = FakeHost(tmp_path, {OURS: "debug: false\n"}, context={"version": "v1.36.3+k3s1"})
+    setting = {"file": "casemate-k3s_node.yaml", "node": node, "options": options}
+    with pytest.raises(EnforceError, match=says):
+        k3s_config.enforce([setting], {0}, host)
+    assert host.text(OURS) == "debug: false\n"
+
+
+def test_an_unknown_version_is_refused_rather_than_guessed(tmp_path: Path) -> None:
+    assert lint({"token-file": ""}, "server", "v1.36.9+k3s1") == []
+    assert "not known to this release" in lint({}, "server", "v1.99.0+k3s1")[0]
+
+
+@pytest.mark.parametrize("node", ["server", "agent"])
+def test_lint_finds_what_k3s_would_skip_or_die_of(tmp_path: Path, node: str) -> None:
+    host = FakeHost(tmp_path, {THEIRS: "secrets-encryptoin: true\nt: short\n"}, context={"version": "v1.36.3+k3s1"})
+    verdict = judge(host, {"lint": True, "node": node})[0]
+    assert not verdict.ok
+    assert "secrets-encryptoin is no key" in verdict.reason
+    assert "t is no key" in verdict.reason
+
+
+def test_lint_finds_settings_beside_the_files(tmp_path: Path) -> None:
+    shown = (
+        "ExecStart={ path=/usr/local/bin/k3s ; argv[]=/usr/local/bin/k3s server --token=x ; ignore_errors=no }\n"
+        "Environment=HTTP_PROXY=p K3S_TOKEN=canary\nEnvironmentFiles=/etc/default/k3s (ignore_errors=yes)\n"
+    )
+    host = FakeHost(tmp_path, commands={"systemctl show --timestamp=us+utc k3s.service": (0, shown, "")})
+    reason = judge(host, {"lint": True})[0].reason
+    assert "command line sets --token" in reason
+    assert "environment sets K3S_TOKEN" in reason
+    assert "reads /etc/default/k3s" in reason
+    assert "canary" not in reason
+
+
+def test_a_secret_is_neither_written_nor_shown(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {MAIN: f"token: {CANARY}\n"})
+    absent = judge(host, {"absent_key": "token"})[0]
+    assert not absent.ok
+    assert CANARY not in repr(absent)
+    assert CANARY not in repr(k3s_config.observe([{"absent_key": "token"}], host))
+    with pytest.raises(ValueError, match="token is a secret") as refused:
+        k3s_config.enforce([{"file": "casemate-k3s_node.yaml", "options": {"token": CANARY}}], {0}, host)
+    assert CANARY not in str(refused.value)
+
+
+def test_two_declarations_of_a_key_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="protect-kernel-defaults is declared twice"):
+        judge(FakeHost(tmp_path), PROTECT, {**PROTECT, "value": False})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("---\n# comment\na: 1 # one\n\n'b': 'it''s'\n", [("a", "1"), ("b", "it's")]),
+        ('a: "x # y"\nb: [1, "2, 3", x]\n', [("a", "x # y"), ("b", ["1", "2, 3", "x"])]),
+        ("a:\n- x\n- 'y'\nb:\n  - z # last\n", [("a", ["x", "y"]), ("b", ["z"])]),
+        ("a:\nb: []\nc: ~\n", [("a", ""), ("b", []), ("c", "")]),
+        ("mode: 0600\nplain: 600\nquoted: '0600'\n", [("mode", "384"), ("plain", "600"), ("quoted", "0600")]),
+        ("a: http://x:1/y\nb: on\nc: No\n", [("a", "http://x:1/y"), ("b", "true"), ("c", "false")]),
+        ("", []),
+    ],
+)
+def test_yaml_is_read_as_k3s_reads_it(text: str, found: Any) -> None:
+    assert parse(text) == found
+
+
+STRANGE = [
+    *(
+        "a: {b: c}",
+        "a:\n  b: c",
+        "a: |\n  text",
+        "a: >-\n  text",
+        "a: &x 1",
+        "a: *x",
+        "a: !!str 1",
+        "- a",
+        "a",
+        "a: b: c",
+    ),
+    *(
+        "a: [1, [2]]",
+        "a: [1",
+        "a: 'open",
+        'a: "\\x41"',
+        "a: 1\na: 2",
+        "\ta: 1",
+        "a: 1e3",
+        "a: 0x10",
+        "a: 1_000",
+        "a: 1.5",
+    ),
+    *("a: 1:30", "--- x", "a: 1\n---\nb: 2", "? a\n: b", "a:\n- - b", "a:\n- x\n - y", "a: %b", "a: `b", "<<: *x"),
+    "a: 2026-01-01",
+]
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_what_is_not_plain_yaml_is_an_error_and_never_a_pass(tmp_path: Path, text: str) -> None:
+    with pytest.raises(YamlError, match="line "):
+        parse(text)
+    with pytest.raises(YamlError, match=r"zz-theirs\.yaml: line"):
+        merged(FakeHost(tmp_path, {THEIRS: text}))
+
+
+@pytest.mark.parametrize(
+    "value", ["", "yes", "0600", "a: b", "# c", "- d", "ü\n\t\"'\\", "1.0", "~", ["x", "y: z", ""], []]
+)
+def test_what_is_rendered_is_read_back(value: Any) -> None:
+    assert parse(render({"key": value})) == [("key", value)]
