@@ -1,0 +1,175 @@
+"""Files: what is demanded of each match, and what enforcing leaves behind."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.base import EnforceError, Unavailable
+from module_utils.casemate.kinds import file
+
+ME = {"owner": "root", "group": "root"}
+root = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
+
+
+def judge(host: FakeHost, setting: dict[str, Any]) -> Any:
+    return file.assess(setting, file.observe([setting], host)[0])
+
+
+def make(host: FakeHost, path: str, text: str = "x", mode: int = 0o600) -> Path:
+    real = Path(host.path(path))
+    real.parent.mkdir(parents=True, exist_ok=True)
+    real.write_text(text)
+    real.chmod(mode)
+    return real
+
+
+@pytest.mark.parametrize(
+    ("mode", "setting", "reason"),
+    [
+        (0o600, {"mode": "0600"}, ""),
+        (0o400, {"mode": "0600"}, "mode is 0400, not 0600"),
+        (0o400, {"mode_max": "0640"}, ""),
+        (0o666, {"mode_max": "0640"}, "mode 0666 allows more than 0640"),
+        (0o4755, {"mode_max": "0755"}, "mode 4755 allows more than 0755"),
+        (0o600, {"content": "x"}, ""),
+        (0o600, {"content": "y"}, "its content differs"),
+        (0o600, {"random_bytes": 1}, "it is too short"),
+        (0o600, {"owner": "nobody"}, "owner is root, not nobody"),
+        (0o600, {"state": "directory"}, "is a file, not a directory"),
+        (0o600, {"state": "absent"}, "it is there"),
+    ],
+)
+@root
+def test_each_demand_is_judged(tmp_path: Path, mode: int, setting: dict[str, Any], reason: str) -> None:
+    host = FakeHost(tmp_path)
+    make(host, "/etc/a", mode=mode)
+    verdict = judge(host, {"path": "/etc/a", **setting})
+    assert verdict.ok is (reason == "")
+    assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(("missing", "ok"), [("fail", False), ("pass", True), (None, False)])
+def test_absence_means_what_the_control_says(tmp_path: Path, missing: str | None, ok: bool) -> None:
+    setting = {"path": "/etc/none", **({"missing": missing} if missing else {})}
+    assert judge(FakeHost(tmp_path), setting).ok is ok
+
+
+def test_absence_before_k3s_ran_is_not_evaluated(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="k3s"):
+        judge(FakeHost(tmp_path), {"path": "/etc/none", "missing": "k3s"})
+
+
+def test_one_bad_match_of_a_pattern_fails_it_and_is_named(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    make(host, "/keys/a.key"), make(host, "/keys/b.key", mode=0o644), make(host, "/keys/c.txt", mode=0o666)
+    verdict = judge(host, {"path": "/keys/*.key", "mode_max": "0600"})
+    assert (verdict.ok, verdict.reason) == (False, "/keys/b.key: mode 0644 allows more than 0600")
+
+
+@pytest.mark.parametrize("hostile", ["link", "directory", "fifo"])
+@root
+def test_what_is_no_plain_file_is_neither_right_nor_written(tmp_path: Path, hostile: str) -> None:
+    host = FakeHost(tmp_path, {"/victim": "x"})
+    path = Path(host.path("/etc/a"))
+    path.parent.mkdir()
+    if hostile == "link":
+        path.symlink_to(host.path("/victim"))
+    elif hostile == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    setting = {"path": "/etc/a", "mode": "0644", "content": "x", **ME}
+    assert not judge(host, setting).ok
+    with pytest.raises(EnforceError, match="not a regular file"):
+        file.enforce([setting], {0}, host)
+    assert Path(host.path("/victim")).read_text() == "x"
+
+
+def test_a_unit_started_before_the_change_is_stale(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    make(host, "/etc/a")
+    setting = {"path": "/etc/a", "unit": "a.service"}
+    for offset, ok, stale in ((-60, False, ("a.service",)), (60, True, ())):
+        shown = time.strftime("%a %Y-%m-%d %H:%M:%S.000000 UTC", time.gmtime(time.time() + offset))
+        host.commands = {"systemctl show": (0, f"ActiveState=active\nActiveEnterTimestamp={shown}\n", "")}
+        host._cache.clear()
+        verdict = judge(host, setting)
+        assert (verdict.ok, verdict.stale) == (ok, stale)
+
+
+def test_a_stopped_unit_is_not_stale(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, commands={"systemctl show": (0, "ActiveState=inactive\n", "")})
+    make(host, "/etc/a")
+    assert judge(host, {"path": "/etc/a", "unit": "a.service"}).ok
+
+
+@root
+def test_enforcing_makes_it_right_once(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, commands={"systemctl": (0, "", "")})
+    make(host, "/etc/old", mode=0o666), make(host, "/etc/gone"), make(host, "/etc/edited", "evil", 0o666)
+    settings: list[dict[str, Any]] = [
+        {"path": "/etc/new", "content": "new\n", "mode": "0640", "reload": ["systemctl", "daemon-reload"], **ME},
+        {"path": "/etc/edited", "content": "good\n", "mode": "0600", "reload": ["systemctl", "daemon-reload"], **ME},
+        {"path": "/etc/old", "mode_max": "0640"},
+        {"path": "/etc/gone", "state": "absent"},
+        {"path": "/var/folder", "state": "directory", "mode": "0750", **ME},
+        {"path": "/etc/secret", "random_bytes": 8, "mode": "0600"},
+        {"path": "/etc/watched", "content": "x", "enforced": False},
+    ]
+    file.enforce(settings, set(range(len(settings))), host)
+    assert [judge(host, s).ok for s in settings] == [True] * 6 + [False]
+    assert host.ran == [["systemctl", "daemon-reload"]]
+    assert all("secret" not in c["path"] or not c["after"] for c in host.changes)
+    before, secret = list(host.changes), host.read("/etc/secret")
+    file.enforce(settings, set(range(len(settings))), host)
+    assert (host.changes, host.read("/etc/secret")) == (before, secret)
+
+
+@root
+def test_a_refused_file_does_not_stop_the_others(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    make(host, "/etc/d/x")
+    settings = [{"path": "/etc/d", "content": "x", "mode": "0600"}, {"path": "/etc/b", "content": "x", "mode": "0600"}]
+    with pytest.raises(EnforceError, match="/etc/d"):
+        file.enforce(settings, {0, 1}, host)
+    assert host.read("/etc/b") == b"x"
+
+
+def test_only_listed_reloads_run(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    setting = {"path": "/etc/a", "content": "x", "reload": ["systemctl", "restart", "k3s.service"]}
+    with pytest.raises(EnforceError, match="not an allowed reload"):
+        file.enforce([setting], {0}, host)
+    assert host.ran == [] and host.read("/etc/a") is None
+
+
+@root
+def test_the_guard_is_armed_before_the_write(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    file.enforce([{"path": "/etc/a", "content": "x", "mode": "0600", "guard": True}], {0}, host)
+    assert host.armed == ["/etc/a"]
+
+
+@given(have=st.integers(0, 0o7777), most=st.integers(0, 0o7777))
+def test_mode_max_allows_exactly_the_subsets(have: int, most: int) -> None:
+    entry = {"path": "/a", "state": "file", "mode": have, "acl": False, "content": "", "size": 1, "changed": 0.0}
+    setting = {"path": "/a", "mode_max": f"0{most:o}"}
+    verdict = file.assess(setting, {"entries": [{**entry, "owner": "root", "group": "root"}], "started": None})
+    assert verdict.ok is (have | most == most)
+
+
+@root
+def test_restricting_never_widens_a_mode(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    real = make(host, "/etc/a", mode=0o422)
+    file.enforce([{"path": "/etc/a", "mode_max": "0640"}], {0}, host)
+    assert stat.S_IMODE(real.stat().st_mode) == 0o400

@@ -1,0 +1,71 @@
+"""Packages: dpkg's own status, and its order of versions."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.kinds import package
+
+
+def stanza(name: str, status: str = "install ok installed", version: str = "1.0-1") -> str:
+    return f"Package: {name}\nStatus: {status}\nPriority: optional\nVersion: {version}\nDescription: x\n Version: 9\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "ok", "observed"),
+    [
+        (stanza("sudo"), {"name": "sudo"}, True, "sudo 1.0-1"),
+        (stanza("sudo-ldap"), {"name": "sudo"}, False, "absent"),
+        (stanza("sudo", "deinstall ok config-files"), {"name": "sudo"}, False, "absent"),
+        (stanza("sudo", "install ok half-configured"), {"name": "sudo"}, False, "absent"),
+        (stanza("sudo", "hold ok installed"), {"name": "sudo"}, True, "sudo 1.0-1"),
+        (stanza("runc", version="1.1.5"), {"name": "runc", "version": "1.1.12"}, False, "runc 1.1.5"),
+        (stanza("runc", version="1:1.1.5"), {"name": "runc", "version": "1.1.12"}, True, "runc 1:1.1.5"),
+        (stanza("x"), {"name": "telnet*", "state": "absent"}, True, []),
+        (stanza("telnetd") + stanza("telnet"), {"name": "telnet*", "state": "absent"}, False, ["telnet", "telnetd"]),
+        (stanza("telnet", "deinstall ok config-files"), {"name": "telnet", "state": "absent"}, True, []),
+        ("Package: cut\nStatus: install ok inst", {"name": "cut"}, False, "absent"),
+        ("\x00\n\nStatus: install ok installed\n", {"name": "x", "state": "absent"}, True, []),
+    ],
+)
+def test_status(tmp_path: Path, text: str, setting: dict[str, Any], ok: bool, observed: Any) -> None:
+    host = FakeHost(tmp_path, {package.STATUS: text})
+    verdict = package.assess(setting, package.observe([setting], host)[0])
+    assert (verdict.ok, verdict.observed) == (ok, observed)
+
+
+def test_no_dpkg_is_an_error_and_never_absent(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        package.observe([{"name": "telnet", "state": "absent"}], FakeHost(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("version", "floor"),
+    [
+        ("1.0~rc1", "1.0"), ("1.0", "1.0+b1"), ("1.0", "1.0a"), ("1.9", "1.10"), ("1.0-1", "1.0-1.1"),
+        ("9", "1:1"), ("1.0~~", "1.0~"), ("1.0-1~bpo", "1.0-1"), ("5.10.1", "5.10.1a"), ("1.0", "1.0-1"),
+    ],
+)  # fmt: skip
+def test_older(version: str, floor: str) -> None:
+    assert package.older(version, floor)
+    assert not package.older(floor, version)
+    assert not package.older(floor, floor)
+
+
+VERSIONS = st.from_regex(r"([0-2]:)?[0-9][a-z0-9.+~]{0,5}(-[a-z0-9.+~]{1,3})?", fullmatch=True)
+
+
+@pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg decides")
+@settings(max_examples=60, deadline=None)
+@given(VERSIONS, VERSIONS)
+def test_the_order_is_dpkgs(one: str, other: str) -> None:
+    said = subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode
+    assert package.older(one, other) is (said == 0)

@@ -1,0 +1,91 @@
+"""Units: what systemd shows, what activates them, and whether they run with their present files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.base import Unavailable
+from module_utils.casemate.kinds import service
+
+UP = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
+DOWN = {**UP, "ActiveState": "inactive", "UnitFileState": "disabled"}
+NONE = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": "", "NeedDaemonReload": "no"}
+
+
+def host_of(tmp: Path, shown: dict[str, str], **others: dict[str, str]) -> FakeHost:
+    units = {"init.scope": {"LoadState": "loaded"}, "a.service": shown, **{f"a.{n}": v for n, v in others.items()}}
+    commands = {
+        f"systemctl show --timestamp=us+utc {unit}": (0, "".join(f"{k}={v}\n" for k, v in p.items()), "")
+        for unit, p in units.items()
+    }
+    return FakeHost(tmp, commands=commands)
+
+
+def judge(host: FakeHost, **setting: Any) -> Any:
+    setting["unit"] = "a.service"
+    return service.assess(setting, service.observe([setting], host)[0])
+
+
+@pytest.mark.parametrize(
+    ("shown", "setting", "reason"),
+    [
+        (UP, {"state": "running"}, ""),
+        ({**UP, "UnitFileState": "static"}, {"state": "running"}, ""),
+        (DOWN, {"state": "running"}, "ActiveState is inactive"),
+        ({**UP, "UnitFileState": "masked"}, {"state": "running"}, "UnitFileState is masked"),
+        ({**UP, "ActiveState": "failed"}, {"state": "running"}, "ActiveState is failed"),
+        (NONE, {"state": "running"}, "no such unit"),
+        (NONE, {"state": "running", "missing": "pass"}, ""),
+        (DOWN, {"state": "stopped"}, ""),
+        (NONE, {"state": "stopped"}, ""),
+        (UP, {"state": "stopped"}, "a.service active"),
+        ({**UP, "UnitFileState": "disabled"}, {"state": "stopped"}, "a.service active"),
+        ({**DOWN, "UnitFileState": "enabled"}, {"state": "stopped"}, "started at the next boot"),
+        ({**UP, "KillMode": "process"}, {"properties": {"KillMode": "process"}}, ""),
+        ({**UP, "Delegate": "yes"}, {"properties": {"Delegate": True}}, ""),
+        ({**UP, "LimitNOFILE": "1024"}, {"properties": {"LimitNOFILE": 20000}}, "LimitNOFILE is 1024, not 20000"),
+        (UP, {"properties": {"NoSuch": "x"}}, "NoSuch is not set"),
+        ({**UP, "NeedDaemonReload": "yes"}, {"state": "running"}, "systemd has not read them"),
+    ],
+)
+def test_state_and_properties(tmp_path: Path, shown: dict[str, str], setting: dict[str, Any], reason: str) -> None:
+    verdict = judge(host_of(tmp_path, shown), **setting)
+    assert verdict.ok is (reason == "")
+    assert reason in verdict.reason
+
+
+def test_a_socket_that_would_start_an_unwanted_service_counts(tmp_path: Path) -> None:
+    verdict = judge(host_of(tmp_path, {**DOWN, "TriggeredBy": "a.socket"}, socket=UP), state="stopped")
+    assert (verdict.ok, verdict.observed) == (False, {"on": ["a.socket"]})
+
+
+@pytest.mark.parametrize(("age", "stale"), [(3600, ("a.service",)), (-3600, ())])
+def test_a_process_older_than_its_unit_files_is_stale(tmp_path: Path, age: int, stale: tuple[str, ...]) -> None:
+    shown = {**UP, "DropInPaths": "/etc/a.conf", "ActiveEnterTimestamp": "Mon 2026-11-23 12:00:00.500000 UTC"}
+    host = host_of(tmp_path, shown)
+    drop_in = tmp_path / "etc/a.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\n")
+    os.utime(drop_in, (1795435200 + age, 1795435200 + age))
+    verdict = judge(host, state="running")
+    assert (verdict.ok, verdict.stale) == (not stale, stale)
+
+
+def test_before_k3s_is_installed_its_unit_is_not_evaluated(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="k3s"):
+        judge(host_of(tmp_path, NONE), state="running", missing="k3s")
+
+
+def test_a_silent_systemd_is_an_error_and_not_a_stopped_service(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="systemd"):
+        judge(FakeHost(tmp_path), state="stopped")
+
+
+def test_hostile_output_of_a_unit_cannot_add_a_property(tmp_path: Path) -> None:
+    shown = {**DOWN, "Description": "x ActiveState=active"}
+    assert judge(host_of(tmp_path, shown), state="stopped").ok

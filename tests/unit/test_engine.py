@@ -1,0 +1,265 @@
+"""The engine: one pass, honest findings, and nothing touched before everything is well-formed."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.base import Unavailable, Verdict
+from module_utils.casemate.control import ControlError
+from module_utils.casemate.engine import run
+from module_utils.casemate.kinds import KINDS, file, sysctl
+
+TODAY = datetime.date(2027, 1, 31)
+KEYS = set(
+    "control status action expected observed before after reason evidence mitigations waiver".split()  # noqa: SIM905
+)
+root = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
+
+
+def control(cid: str, setting: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "id": cid,
+        "title": "Title of it",
+        "why": "Because it matters.",
+        "severity": "high",
+        "level": "baseline",
+        "applies_to": ["node"],
+        "mitigations": ["T1.2"],
+        "setting": setting,
+        **more,
+    }
+
+
+def owned(cid: str = "FILE-A-SET", path: str = "/etc/a", **more: Any) -> dict[str, Any]:
+    return control(cid, {"kind": "file", "path": path, "content": "good\n", "mode": "0600", **more})
+
+
+def settle(host: FakeHost, *controls: dict[str, Any], check: bool = False, **more: Any) -> Any:
+    return run({"k3s_host": controls}, host, check, today=TODAY, **more)
+
+
+def one(host: FakeHost, *controls: dict[str, Any], **more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = settle(host, *controls, **more).findings[0]
+    assert set(found) == KEYS
+    return found
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    return {str(p): (p.read_bytes(), p.stat().st_mode, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+@root
+def test_check_says_what_apply_does_and_touches_nothing(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/etc/b": "evil", "/proc/sys/kernel/panic": "0\n"})
+    controls = [
+        owned(),
+        owned("FILE-B-SET", "/etc/b"),
+        control("SYSCTL-P-SET", {"kind": "sysctl", "key": "kernel.panic", "value": 10}),
+        control("FILE-C-ABSENT", {"kind": "file", "path": "/etc/c", "state": "absent"}),
+    ]
+    before = tree(tmp_path)
+    plan = settle(host, *controls, check=True)
+    assert (tree(tmp_path), host.changes, plan.changed, plan.due) == (before, [], False, ["k3s_host"])
+    done = settle(host, *controls)
+    planned = [f["control"] for f in plan.findings if f["action"] == "would_change"]
+    assert (
+        planned == [f["control"] for f in done.findings if f["action"] == "changed"] == [c["id"] for c in controls[:3]]
+    )
+    for said, did in zip(plan.findings, done.findings, strict=True):
+        assert (said["before"], said["expected"], did["status"]) == (did["before"], did["expected"], "pass")
+    after = tree(tmp_path)
+    again = settle(FakeHost(tmp_path), *controls)
+    assert (again.changed, again.due, tree(tmp_path)) == (False, [], after)
+    assert {(f["status"], f["action"]) for f in again.findings} == {("pass", "none")}
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        (control("BAD-KIND-SET", {"kind": "shell", "cmd": "rm"}), "BAD-KIND-SET.setting.kind: unknown kind 'shell'"),
+        (owned(colour="red"), "FILE-A-SET.setting.colour: unknown"),
+        (owned(), "FILE-A-SET: declared twice"),
+        (owned("FILE-A-AGAIN"), "FILE-A-AGAIN: shares the setting file:/etc/a with FILE-A-SET"),
+    ],
+)
+def test_what_is_malformed_is_refused_before_anything_is_observed(
+    tmp_path: Path, monkeypatch: Any, bad: dict[str, Any], named: str
+) -> None:
+    looked: list[Any] = []
+    monkeypatch.setattr(file, "observe", lambda *a: looked.append(a))
+    with pytest.raises(ControlError, match=named):
+        settle(FakeHost(tmp_path), owned(), bad)
+    assert looked == []
+
+
+@pytest.mark.parametrize("where", ["observe", "assess"])
+@pytest.mark.parametrize("crash", [ValueError("boom"), KeyError("x"), PermissionError("no")])
+def test_a_kind_that_crashes_is_an_error_and_never_a_pass(
+    tmp_path: Path, monkeypatch: Any, where: str, crash: Exception
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise crash
+
+    monkeypatch.setattr(file, where, broken)
+    host = FakeHost(tmp_path, {"/proc/sys/kernel/x": "1\n", "/etc/sysctl.d/1.conf": "kernel.x=1"})
+    other = control("SYSCTL-X-SET", {"kind": "sysctl", "key": "kernel.x", "value": 1})
+    made = {f["control"]: f for f in settle(host, owned(), other).findings}
+    assert (made["FILE-A-SET"]["status"], made["SYSCTL-X-SET"]["status"]) == ("error", "pass")
+    assert type(crash).__name__ in made["FILE-A-SET"]["reason"]
+
+
+def test_a_kind_that_forgets_a_setting_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(file, "observe", lambda *_: [])
+    assert one(FakeHost(tmp_path), owned())["status"] == "error"
+
+
+@pytest.mark.parametrize("crash", [ValueError("boom"), OSError(28, "No space left on device", "/etc/a")])
+def test_a_kind_that_crashes_while_enforcing_is_blocked(tmp_path: Path, monkeypatch: Any, crash: Exception) -> None:
+    def broken(*_: Any) -> None:
+        raise crash
+
+    monkeypatch.setattr(file, "enforce", broken)
+    made = one(FakeHost(tmp_path), owned())
+    assert (made["status"], made["action"]) == ("fail", "blocked")
+    assert str(crash.args[-1]).split("/")[0] in made["reason"] or "No space" in made["reason"]
+
+
+@pytest.mark.parametrize("place", ["raised", "returned", "assess"])
+def test_what_cannot_be_had_is_not_evaluated(tmp_path: Path, monkeypatch: Any, place: str) -> None:
+    lacking = Unavailable("kernel", "read-only here")
+
+    def missing(*_: Any) -> Any:
+        raise lacking
+
+    if place == "returned":
+        monkeypatch.setattr(file, "observe", lambda *_: [lacking])
+    else:
+        monkeypatch.setattr(file, "observe" if place == "raised" else "assess", missing)
+    made = one(FakeHost(tmp_path), owned())
+    assert (made["status"], made["action"], made["reason"]) == ("not_evaluated", "none", "kernel: read-only here")
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"needs": ["apparmor"]}, "apparmor:"),
+        ({"needs": ["modules"]}, "modules:"),
+        ({"needs": ["api_semantics"]}, "api_semantics:"),
+        ({"vantage": "stranger"}, "vantage:"),
+    ],
+)
+def test_what_this_machine_lacks_is_said(tmp_path: Path, more: dict[str, Any], reason: str) -> None:
+    host = FakeHost(tmp_path, {"/etc/a": "good\n"}, context={"capabilities": []})
+    made = one(host, control("FILE-A-SET", {"kind": "file", "path": "/etc/a"}, **more))
+    assert made["status"] == "not_evaluated"
+    assert made["reason"].startswith(reason)
+
+
+WAIVER = {"reason": "why not", "owner": "me", "expires": "2027-01-31"}
+
+
+def test_a_valid_waiver_keeps_the_host_as_it_is(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    result = settle(host, owned(), waivers={"FILE-A-SET": WAIVER})
+    made = result.findings[0]
+    assert (made["status"], made["action"], made["waiver"]) == ("waived", "none", WAIVER)
+    assert (result.due, host.read("/etc/a")) == ([], None)
+
+
+def test_an_expired_waiver_fails_and_says_since_when(tmp_path: Path) -> None:
+    made = one(FakeHost(tmp_path), owned(), waivers={"FILE-A-SET": {**WAIVER, "expires": "2027-01-30"}})
+    assert (made["status"], made["action"]) == ("fail", "none")
+    assert "2027-01-30" in made["reason"]
+
+
+@root
+def test_a_waiver_of_what_passes_is_not_shown(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/etc/a": "x"})
+    passing = control("FILE-A-SET", {"kind": "file", "path": "/etc/a"})
+    made = one(host, passing, waivers={"FILE-A-SET": WAIVER})
+    assert (made["status"], made["waiver"]) == ("pass", None)
+
+
+@pytest.mark.parametrize("waiver", [{"reason": "x"}, {"expires": "soon"}, {"expires": ""}])
+def test_a_waiver_without_a_date_is_refused(tmp_path: Path, waiver: dict[str, str]) -> None:
+    with pytest.raises(ControlError, match="FILE-A-SET"):
+        settle(FakeHost(tmp_path), owned(), waivers={"FILE-A-SET": waiver})
+
+
+@root
+def test_a_waived_setting_stays_out_of_the_owned_file(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/proc/sys/kernel/a": "0\n", "/proc/sys/kernel/b": "0\n"})
+    controls = [control(f"SYSCTL-{k.upper()}-SET", {"kind": "sysctl", "key": f"kernel.{k}", "value": 1}) for k in "ab"]
+    settle(host, *controls, waivers={"SYSCTL-B-SET": WAIVER})
+    assert ("kernel.a = 1" in (host.text(sysctl.OWNED) or ""), host.read("/proc/sys/kernel/b")) == (True, b"0\n")
+    assert "kernel.b" not in (host.text(sysctl.OWNED) or "")
+
+
+@pytest.mark.parametrize(("knob", "status"), [(14, "pass"), (8, "fail"), ("8", "fail"), ("x", "fail")])
+def test_a_knob_beyond_its_bound_fails_although_the_host_obeys_it(tmp_path: Path, knob: Any, status: str) -> None:
+    host = FakeHost(tmp_path, {"/etc/a": "x"})
+    bounded = control("FILE-A-SET", {"kind": "file", "path": "/etc/a"}, bound={"min": 14, "of": knob})
+    assert one(host, bounded)["status"] == status
+    assert one(host, bounded, waivers={"FILE-A-SET": WAIVER})["status"] in (status, "waived")
+
+
+@root
+def test_a_sensitive_value_is_only_a_digest(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "canary-1", {"is": "canary-2"}, "it differs"))
+    made = one(FakeHost(tmp_path), owned(sensitive=True), check=True)
+    assert "canary" not in json.dumps(made)
+    assert made["expected"].startswith("hmac:") and made["expected"] != made["observed"]
+
+
+@root
+def test_a_refused_change_is_blocked_with_the_reason_and_the_old_bytes(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/etc/a": "old"}, {"visudo": (1, "", "syntax error")})
+    made = one(host, owned(validate=["visudo", "-cf", "%s"]))
+    assert (made["status"], made["action"], host.read("/etc/a")) == ("fail", "blocked", b"old")
+    assert "syntax error" in made["reason"]
+
+
+@root
+def test_observe_only_settings_are_never_changed(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/etc/a": "old"})
+    assert one(host, owned(enforced=False), check=True)["action"] == "none"
+    made = one(host, owned(enforced=False))
+    assert (made["status"], made["action"], host.read("/etc/a")) == ("fail", "none", b"old")
+
+
+def test_what_a_task_enforces_is_planned_and_left_to_the_task(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/var/lib/dpkg/status": ""})
+    package = control("PACKAGE-A-PRESENT", {"kind": "package", "name": "a", "state": "present"})
+    assert one(host, package, check=True)["action"] == "would_change"
+    assert one(host, package)["action"] == "blocked"
+
+
+def test_stale_units_are_returned(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", stale=("k3s.service",)))
+    assert settle(FakeHost(tmp_path), owned(), owned("FILE-B-SET", "/etc/b"), check=True).stale == ["k3s.service"]
+
+
+def test_findings_come_in_the_order_of_the_catalogue(tmp_path: Path) -> None:
+    controls = [
+        control("PACKAGE-A-ABSENT", {"kind": "package", "name": "a", "state": "absent"}),
+        owned(),
+        control("SYSCTL-X-SET", {"kind": "sysctl", "key": "kernel.x", "value": 1}, needs=["apparmor"]),
+    ]
+    found = settle(FakeHost(tmp_path), *controls, check=True).findings
+    assert [f["control"] for f in found] == [c["id"] for c in controls]
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_kind_is_whole(name: str) -> None:
+    kind = KINDS[name]
+    assert kind.ENFORCED_BY in ("engine", "task", None)
+    assert all(hasattr(kind, part) for part in ("SCHEMA", "identity", "observe", "assess"))
+    assert hasattr(kind, "enforce") or kind.ENFORCED_BY != "engine"
+    assert "kind" not in kind.SCHEMA
