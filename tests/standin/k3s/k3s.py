@@ -270,6 +270,11 @@ def healthy(_: Handler) -> Answer:
     return text('{"health":"true","reason":""}')
 
 
+def silent(_: Handler) -> Answer:
+    """A port of etcd that speaks gRPC only: a request in HTTP/1 gets no answer."""
+    raise ConnectionError
+
+
 ANONYMOUS = status(403, "Forbidden", 'forbidden: User "system:anonymous" cannot get path')
 
 
@@ -437,6 +442,8 @@ def trust(server: str, token: str) -> str:
         ca = fetch(server + "/cacerts", "")
     except OSError as fault:
         raise ValueError(f'failed to get CA certs: Get "{server}/cacerts": {fault}') from fault
+    if not token:
+        raise ValueError("token must not be empty")
     want, have = re.match(r"K10([0-9a-f]{64})::", token), hashlib.sha256(ca.encode()).hexdigest()
     if want and want.group(1) != have:
         raise ValueError(f"token CA hash does not match the Cluster CA certificate hash: {want.group(1)} != {have}")
@@ -458,9 +465,10 @@ class Agent(Node):
     kind = "agent"
 
     def run(self) -> NoReturn:
-        for name in ("token", "server"):
-            if not self.opts.last(name):
-                fatal(f"Error: --{name} is required")
+        if not self.opts.last("token") and not os.path.exists(self.agent + "/client-kubelet.crt"):
+            fatal("Error: --token is required")
+        if not self.opts.last("server"):
+            fatal("Error: --server is required")
         server, token = self.opts.last("server").rstrip("/"), self.opts.last("token")
         log("info", f"Starting k3s agent {VERSION} (double)")
         put("/etc/rancher/node/password", secrets.token_hex(16) + "\n", keep=True)
@@ -549,8 +557,8 @@ class Server(Node):
         certs = f"{self.tls}/etcd"
         client, peer = (f"{certs}/server-client", f"{certs}/server-ca.crt", True), f"{certs}/peer-server-client"
         for address in ("127.0.0.1", self.ip):
-            Listener(address, 2379, healthy, client)
-            Listener(address, 2380, healthy, (peer, f"{certs}/peer-ca.crt", True))
+            Listener(address, 2379, silent, client)
+            Listener(address, 2380, silent, (peer, f"{certs}/peer-ca.crt", True))
             if address == "127.0.0.1" or self.opts.on("etcd-expose-metrics"):
                 Listener(address, 2381, healthy)
         Listener("127.0.0.1", 2382, healthy, client)
