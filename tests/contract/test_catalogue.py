@@ -80,12 +80,20 @@ def test_threats_and_mitigations_are_those_of_the_model() -> None:
     assert set(catalogue.mitigations()) == MITIGATIONS
 
 
-def test_no_two_controls_share_a_setting() -> None:
-    holders: dict[str, str] = {}
+def machines(control: dict[str, Any]) -> set[str]:
+    """The kinds of machine that a control is for."""
+    wide = {"node": {"server", "agent"}, "cluster": {"server"}}
+    return {machine for scope in control["applies_to"] for machine in wide.get(scope, {scope})}
+
+
+def test_no_two_controls_share_a_setting_of_one_machine() -> None:
+    holders: dict[tuple[str, str], str] = {}
     for cid, control in CONTROLS.items():
         kind = control["setting"]["kind"]
         identity = f"{kind}:{KINDS[kind].identity(control['setting'])}"
-        assert holders.setdefault(identity, cid) == cid, f"{cid} shares {identity} with {holders[identity]}"
+        for machine in machines(control):
+            holder = holders.setdefault((identity, machine), cid)
+            assert holder == cid, f"{cid} shares {identity} with {holder}"
 
 
 def test_every_attack_names_a_control() -> None:
