@@ -86,12 +86,12 @@ def test_a_missing_validator_is_a_refusal(host: Host, tmp_path: Path) -> None:
 @pytest.mark.parametrize("hostile", ["link", "dangling", "folder", "pipe"])
 def test_what_is_no_plain_file_is_refused(host: Host, tmp_path: Path, hostile: str) -> None:
     path = tmp_path / "x"
-    {
-        "link": lambda: path.symlink_to(tmp_path / "a"),
-        "dangling": lambda: path.symlink_to(tmp_path / "none"),
-        "folder": path.mkdir,
-        "pipe": lambda: os.mkfifo(path),
-    }[hostile]()
+    if hostile == "folder":
+        path.mkdir()
+    elif hostile == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / ("a" if hostile == "link" else "none"))
     with pytest.raises(EnforceError, match="not a regular file"):
         host.write("/x", b"new")
     assert ((tmp_path / "a").read_bytes(), (tmp_path / "none").exists()) == (b"old", False)
@@ -102,7 +102,7 @@ def _stuck_write(folder: str, ready: Any) -> None:
         ready.set()
         time.sleep(60)
 
-    os.replace = stop
+    os.replace = stop  # type: ignore[assignment]
     Host(root=folder).write("/a", b"new")
 
 
