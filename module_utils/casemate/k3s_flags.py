@@ -31,7 +31,7 @@ _SERVER = """
     kube-controller-arg kube-controller-manager-arg kube-scheduler-arg secrets-encryption
     secrets-encryption-provider service-cidr service-node-port-range servicelb-namespace supervisor-metrics
     supervisor-port system-default-registry tls-san tls-san-security write-kubeconfig write-kubeconfig-group
-    write-kubeconfig-mode write-kubeconfig-name
+    write-kubeconfig-mode
 """
 
 FLAGS = {
