@@ -202,6 +202,16 @@ def test_a_waived_setting_stays_out_of_the_owned_file(tmp_path: Path) -> None:
     assert "kernel.b" not in (host.text(sysctl.OWNED) or "")
 
 
+def test_a_pass_with_only_waived_failures_writes_and_restarts_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    files = {"/proc/sys/kernel/a": "1\n", "/proc/sys/kernel/b": "0\n", "/etc/sysctl.d/1.conf": "kernel.a = 1\n"}
+    host = FakeHost(tmp_path, files)
+    controls = [control(f"SYSCTL-{k.upper()}-SET", {"kind": "sysctl", "key": f"kernel.{k}", "value": 1}) for k in "ab"]
+    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", stale=("k3s.service",)))
+    waivers = {"SYSCTL-B-SET": WAIVER, "FILE-A-SET": WAIVER}
+    result = settle(host, *controls, owned(), waivers=waivers)
+    assert (host.changes, host.read(sysctl.OWNED), result.stale, result.changed) == ([], None, [], False)
+
+
 @pytest.mark.parametrize(("knob", "status"), [(14, "pass"), (8, "fail"), ("8", "fail"), ("x", "fail")])
 def test_a_knob_beyond_its_bound_fails_although_the_host_obeys_it(tmp_path: Path, knob: Any, status: str) -> None:
     host = FakeHost(tmp_path, {"/etc/a": "x"})

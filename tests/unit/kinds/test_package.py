@@ -26,6 +26,8 @@ def stanza(name: str, status: str = "install ok installed", version: str = "1.0-
         (stanza("sudo-ldap"), {"name": "sudo"}, False, "absent"),
         (stanza("sudo", "deinstall ok config-files"), {"name": "sudo"}, False, "absent"),
         (stanza("sudo", "install ok half-configured"), {"name": "sudo"}, False, "absent"),
+        (stanza("sudo", "purge ok not-installed"), {"name": "sudo"}, False, "absent"),
+        (stanza("sudo", "install reinstreq installed"), {"name": "sudo"}, False, "absent"),
         (stanza("sudo", "hold ok installed"), {"name": "sudo"}, True, "sudo 1.0-1"),
         (stanza("runc", version="1.1.5"), {"name": "runc", "version": "1.1.12"}, False, "runc 1.1.5"),
         (stanza("runc", version="1:1.1.5"), {"name": "runc", "version": "1.1.12"}, True, "runc 1:1.1.5"),
