@@ -118,10 +118,12 @@ class Guard:
             with open(BOOT_ID, encoding="ascii") as boot:
                 self._put(os.path.join(self.pending, "boot"), boot.read())
             held = self.paths()
-            for path in (self._real(path) for path in paths):
-                if path not in held:
-                    self._backup(path, len(held))
-                    held.append(path)
+            for path in paths:
+                if not path.startswith("/") or "\n" in path:
+                    raise EnforceError(f"{path!r} cannot be guarded")
+                if self._real(path) not in held:
+                    self._backup(self._real(path), len(held))
+                    held.append(self._real(path))
             sync_folder(self.pending)  # fails if the timer has taken it meanwhile
         except (OSError, EnforceError) as failed:
             raise EnforceError(f"the guard could not be armed, so nothing was changed: {failed}") from failed
@@ -184,8 +186,6 @@ class Guard:
 
     def _backup(self, path: str, number: int) -> None:
         """Copy one path with its owner, mode and context; the entry counts once it is complete and durable."""
-        if not path.startswith("/") or "\n" in path:
-            raise EnforceError(f"{path!r} cannot be guarded")
         entry = os.path.join(self.pending, str(number))
         shutil.rmtree(entry + ".new", ignore_errors=True)
         os.mkdir(entry + ".new", 0o700)

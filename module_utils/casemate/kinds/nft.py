@@ -169,7 +169,9 @@ def effect(rule: dict[str, Any], proto: str, port: int, live: list[dict[str, Any
                     return sources, "", True
             elif left in ("ip saddr", "ip6 saddr"):
                 sources = have
-            elif (left == "ct state" and "new" not in have) or (left == "meta iifname" and have == ["lo"]):
+            elif (left == "ct state" and {*have} <= {"established", "related", "invalid"}) or (
+                left == "meta iifname" and have == ["lo"]
+            ):
                 return sources, "", True
             elif left == "meta l4proto":
                 if proto not in have:

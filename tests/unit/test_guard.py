@@ -1,0 +1,162 @@
+"""The guard: what is backed up, who wins, and a revert that may be killed anywhere and run again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from module_utils.casemate.base import EnforceError
+from module_utils.casemate.guard import HOME, TIMER, Guard
+
+
+class Held(Guard):
+    """A guard below a folder; systemd is only noted, the revert runs for real."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root=str(root))
+        self.asked: list[str] = []
+
+    def _run(self, argv: Sequence[str]) -> None:
+        if argv[0] == "systemctl":
+            self.asked.append(" ".join(argv[2:]))
+        else:
+            super()._run(argv)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/kept").write_text("confirmed\n")
+    (tmp_path / "etc/kept").chmod(0o640)
+    return tmp_path
+
+
+def spoil(place: Path) -> None:
+    (place / "etc/kept").write_text("locked out\n")
+    (place / "etc/kept").chmod(0o666)
+    (place / "etc/new").write_text("made by the change\n")
+
+
+def restored(place: Path) -> bool:
+    kept = place / "etc/kept"
+    same = kept.read_text() == "confirmed\n" and kept.stat().st_mode & 0o777 == 0o640
+    return same and not (place / "etc/new").exists() and not list(place.glob("etc/*.casemate-revert"))
+
+
+def test_what_is_not_confirmed_is_undone(place: Path) -> None:
+    guard = Held(place)
+    guard.arm(["/etc/kept", "/etc/new"])
+    assert f"restart {TIMER}" in guard.asked
+    assert "enable casemate-guard.service" in guard.asked
+    spoil(place)
+    assert guard.revert()
+    assert restored(place)
+    assert guard.status()["pending"] is False
+    assert guard.status()["reverted_at"] is not None
+    assert not guard.confirm(), "what was undone cannot be confirmed"
+
+
+def test_what_is_confirmed_stays(place: Path) -> None:
+    guard = Held(place)
+    guard.arm(["/etc/kept"])
+    spoil(place)
+    assert guard.confirm()
+    assert guard.asked[-1] == f"stop {TIMER}"
+    assert not guard.revert()
+    assert (place / "etc/kept").read_text() == "locked out\n"
+
+
+def test_nothing_pending_is_nothing_to_do(place: Path) -> None:
+    assert not Held(place).revert()
+    assert not Held(place).confirm()
+    assert Held(place).status() == {"pending": False, "paths": [], "reverted_at": None}
+
+
+def test_a_pending_backup_is_never_overwritten(place: Path) -> None:
+    Held(place).arm(["/etc/kept"])
+    spoil(place)  # and the run is killed here
+    second = Held(place)
+    second.arm(["/etc/kept", "/etc/new"])
+    (place / "etc/new").write_text("more\n")
+    second.revert()
+    assert (place / "etc/kept").read_text() == "confirmed\n"
+    assert (place / "etc/new").read_text() == "made by the change\n", "it was there when it was guarded"
+
+
+def test_a_killed_revert_is_finished_before_a_new_change(place: Path) -> None:
+    Held(place).arm(["/etc/kept", "/etc/new"])
+    spoil(place)
+    home = Path(str(place) + HOME)
+    (home / "pending").rename(home / "reverting")
+    Held(place).arm(["/etc/kept"])
+    assert restored(place)
+
+
+def test_the_boot_unit_reverts_only_after_a_reboot(place: Path) -> None:
+    guard = Held(place)
+    guard.arm(["/etc/kept", "/etc/new"])
+    spoil(place)
+    home = Path(str(place) + HOME)
+    subprocess.run(["/bin/sh", str(home / "revert"), "boot"], check=True)
+    assert not restored(place), "this is still the boot that armed it"
+    (home / "pending/boot").write_text("another boot\n")
+    subprocess.run(["/bin/sh", str(home / "revert"), "boot"], check=True)
+    assert restored(place)
+
+
+def test_the_revert_may_be_killed_anywhere(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Cut off before each command that changes something, and run again."""
+    Held(place).arm(["/etc/kept", "/etc/new"])
+    spoil(place)
+    tried = 0
+    for verb in ("mv", "cp", "rm", "sync", "mkdir"):
+        for nth in range(1, 6):
+            copy = tmp_path_factory.mktemp("cut") / "root"
+            shutil.copytree(place, copy)
+            shutil.rmtree(Path(str(copy) + HOME))
+            guard = Held(copy)
+            (copy / "etc/kept").write_text("confirmed\n")
+            (copy / "etc/kept").chmod(0o640)
+            (copy / "etc/new").unlink()
+            guard.arm(["/etc/kept", "/etc/new"])
+            spoil(copy)
+            script = Path(str(copy) + HOME) / "revert"
+            die = f'n=0; {verb}() {{ n=$((n+1)); [ $n = {nth} ] && kill -KILL $$; command {verb} "$@"; }}\n'
+            cut = subprocess.run(["/bin/sh"], input=die + script.read_text(), text=True, capture_output=True)
+            tried += cut.returncode < 0
+            subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True)
+            assert restored(copy), f"killed at {verb} number {nth}"
+            assert guard.status()["pending"] is False
+    assert tried >= 10
+
+
+@pytest.mark.parametrize("path", ["relative", "/etc/two\nlines", "/etc/folder"])
+def test_what_cannot_be_guarded_is_refused(place: Path, path: str) -> None:
+    (place / "etc/folder").mkdir()
+    with pytest.raises(EnforceError, match="nothing was changed"):
+        Held(place).arm([path])
+
+
+def test_without_systemd_nothing_may_change(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Guard, argv: Sequence[str]) -> None:
+        raise EnforceError("systemctl failed")
+
+    monkeypatch.setattr(Guard, "_run", refuse)
+    with pytest.raises(EnforceError, match="could not be armed"):
+        Guard(root=str(place)).arm(["/etc/kept"])
+
+
+@pytest.mark.parametrize(("given", "used"), [(1, 60), (120, 120), (5000, 900), ("90", 90)])
+def test_the_time_has_bounds(given: int, used: int) -> None:
+    assert Guard(given).seconds == used
+
+
+def test_backups_are_private(place: Path) -> None:
+    Held(place).arm(["/etc/kept"])
+    for folder in (Path(str(place) + HOME), Path(str(place) + HOME) / "pending"):
+        assert os.stat(folder).st_mode & 0o777 == 0o700
