@@ -36,7 +36,7 @@ unit: .venv/.ready ## Pure logic, on every interpreter that is present
 	@.ci/other-pythons
 
 contract: .venv/.ready ## What the parts promise each other
-	$(BIN)/pytest tests/contract -q -n auto
+	$(BIN)/pytest tests/contract -q -n auto --dist loadfile
 
 molecule: .venv/.ready lab-packages ## Stories on real machines
 	@for story in $(SCENARIOS); do echo "molecule | $$story"; unshare --net $(BIN)/molecule test -s "$$story"; done
