@@ -164,6 +164,8 @@ def test_links_and_targets_of_documents_exist(name: str) -> None:
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (path.parent / target).exists(), target
+    for control in re.findall(r"casemate explain ([A-Z]+-[A-Z-]+)|casemate_waivers: \{([A-Z]+-[A-Z-]+)", text):
+        assert "".join(control) in preflight.known_controls()
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make ([a-z]+)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
