@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,10 @@ import pytest
 from casemate import ROOT, lab
 from casemate.lab_image import LabError, missing_tools
 
-NAME = "standin"
+pytestmark = pytest.mark.lab
+NAME = f"standin-{os.getpid()}"  # two runs at a time do not take each other's machines
 RELEASE = Path(os.environ.get("CASEMATE_K3S_ARTIFACTS", "~/.cache/casemate/k3s")).expanduser()
 REAL = (RELEASE / "k3s").is_file()
-ROOTLESS = "" if os.geteuid() == 0 else "machines of a lab need root"
 DATA = "/var/lib/rancher/k3s"
 CONFIG = """cluster-init: true
 node-ip: {ip}
@@ -145,8 +146,10 @@ class Machine:
 @pytest.fixture(scope="session")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Machine, Machine]]]:
     """A server and an agent for the double, and for the real K3s where there is one: installed and started."""
-    if ROOTLESS or missing_tools():
-        pytest.skip(ROOTLESS or str(missing_tools()))
+    if fault := missing_tools():
+        pytest.skip(fault)
+    if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+        pytest.skip("each worker would start machines of its own: run pytest tests/contract -m lab without -n")
     work = tmp_path_factory.mktemp("standin")
     kinds = ["double", "real"] if REAL else ["double"]
     try:
@@ -163,8 +166,9 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
         }
         double = work / "double"
         subprocess.run([ROOT / "tests/standin/k3s/make_release", double, "v1.36.3+k3s1"], check=True)
-        for kind, (server, agent) in made.items():
-            start(server, agent, double if kind == "double" else RELEASE)
+        with ThreadPoolExecutor() as pool:
+            releases = {"double": double, "real": RELEASE}
+            list(pool.map(lambda kind: start(*made[kind], releases[kind]), made))
         yield made  # type: ignore[misc]
     finally:
         lab.down(NAME)
@@ -385,6 +389,15 @@ def test_the_double_passes_the_same_flags(both: tuple[tuple[Machine, Machine], t
         assert double[i].arguments(unit, component) == real[i].arguments(unit, component)
 
 
+def test_the_double_knows_the_same_flags(both: tuple[tuple[Machine, Machine], tuple[Machine, Machine]]) -> None:
+    facts = json.loads((ROOT / "tests/standin/k3s/facts.json").read_text())
+    for machine, kind in zip(both[1], ("server", "agent"), strict=True):
+        shown = re.findall(r"^ +--([a-z0-9-]+)", machine.run(f"k3s {kind} --help"), re.M)
+        known = " ".join(facts["flags"][kind].values()).split()
+        assert len(shown) > 30
+        assert set(shown) - {"help"} <= set(known)
+
+
 def test_the_double_leaves_the_same_files(both: tuple[tuple[Machine, Machine], tuple[Machine, Machine]]) -> None:
     double, real = both
     for mine, its in zip(double, real, strict=True):
@@ -402,7 +415,7 @@ def test_agents_wait_for_a_server_that_knows_their_token(pair: tuple[Machine, Ma
         (token.replace("agents-only", "guessed"), "failed to retrieve configuration from server: not authorized"),
         (f"K10{'ab' * 32}::node:agents-only", "token CA hash does not match the Cluster CA certificate hash"),
     ):
-        said = agent.run(f"timeout 8 k3s agent --token {wrong} 2>&1; echo code=$?")
+        said = agent.run(f"timeout 5 k3s agent --token {wrong} 2>&1; echo code=$?")
         assert why in said
         assert said.endswith("code=124\n")
 
