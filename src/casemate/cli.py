@@ -253,7 +253,7 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
             out.print(f"[bold yellow]note[/]  {note}")
     left_out = made["summary"].get("left_out", [])
     if left_out:
-        out.print(f"[yellow]left out[/]  {len(left_out)} expensive controls: casemate check --scan judges them too")
+        out.print(f"[yellow]left out[/]  {len(left_out)} expensive: casemate check --scan judges them too")
     head = render.verdict(made)
     counts = ", ".join(f"{n} {render.LABELS[s]}" for s, n in made["summary"]["findings"].items() if n)
     changed = f"; {made['summary']['changed']} changed" if made["run"]["verb"] == "apply" else ""

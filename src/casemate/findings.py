@@ -31,18 +31,20 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def advance(old: Finding | None, new: Finding) -> Finding:
-    """Merge a later pass of one run into an earlier one.
+def settle(passes: list[Finding]) -> Finding:
+    """Merge the passes of one run over one control: the last one counts.
 
-    What an earlier pass would have changed, or changed, and a later one finds settled was changed by this
-    run, from what the earlier pass saw to what the later one sees.
+    What any pass would have changed, or changed, and the last one finds settled was changed by this run, from
+    what was seen then to what is seen now, whichever role or task did it.
     """
-    if old is None or old["action"] not in ("would_change", "changed"):
-        return dict(new)
-    before = old["before"] if old["action"] == "changed" else old["observed"]
-    if new["status"] == "pass":
-        return {**new, "action": "changed", "before": before, "after": new["observed"]}
-    return {**new, "before": before}
+    last = passes[-1]
+    first = next((f for f in passes if f["action"] in ("would_change", "changed")), None)
+    if first is None or (first is last and last["action"] != "changed"):
+        return dict(last)
+    before = first["before"] if first["action"] == "changed" else first["observed"]
+    if last["status"] == "pass":
+        return {**last, "action": "changed", "before": before, "after": last["observed"]}
+    return {**last, "before": before}
 
 
 def code(finding: Finding) -> str:

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from casemate import ROOT
-from casemate.findings import STOPPED, Finding, advance, host_entry
+from casemate.findings import STOPPED, Finding, host_entry, settle
 
 Event = dict[str, Any]
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -47,10 +47,14 @@ class Host:
     status: str = "ok"
     message: str = ""
     task: str = ""
-    findings: dict[str, Finding] = field(default_factory=dict)
+    passes: dict[str, list[Finding]] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    judged: bool = False
+
+    @property
+    def findings(self) -> list[Finding]:
+        """One finding for each control that any pass judged."""
+        return [settle(passes) for passes in self.passes.values()]
 
 
 @dataclass
@@ -81,9 +85,9 @@ class Run:
         made = []
         for host in self.hosts.values():
             status, message = host.status, host.message
-            if status == "ok" and not host.judged:
+            if status == "ok" and not host.passes:
                 status, message = "error", "interrupted" if self.cancelled else STOPPED
-            made.append(host_entry(host.name, status, host.findings.values(), message))
+            made.append(host_entry(host.name, status, host.findings, message))
         return made
 
     def messages(self) -> list[tuple[str, list[str]]]:
@@ -105,12 +109,11 @@ class Run:
         elif kind == "runner_on_ok":
             self.results[host.name] = result
             if "findings" in result:
-                host.judged = True
                 given = (result.get("invocation") or {}).get("module_args") or {}
                 host.accepted = list((given.get("context") or {}).get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())
                 for made in result["findings"]:
-                    host.findings[made["control"]] = advance(host.findings.get(made["control"]), made)
+                    host.passes.setdefault(made["control"], []).append(made)
 
     def _stats(self, data: dict[str, Any]) -> None:
         """Ansible's own count has the last word: a failure that a rescue handled is none."""
@@ -228,6 +231,6 @@ def table(run: Run) -> Table:
             "error": Text("✗ failed", "red"),
             "unreachable": Text("✗ unreachable", "red"),
         }
-        changed = sum(f["action"] == "changed" for f in host.findings.values())
+        changed = sum(f["action"] == "changed" for f in host.findings)
         made.add_row(mark[host.status], host.name, f"{changed} changed" if changed else "", Text(host.task, "dim"))
     return made

@@ -30,7 +30,7 @@ def finding(status: str, control: str = "SSH-ROOT-REFUSED", **rest: Any) -> find
 def outcome(*found: findings.Finding, errors: tuple[str, ...] = (), **rest: Any) -> runner.Run:
     made = runner.Run(errors=list(errors))
     if found or rest:
-        made.hosts["n1"] = runner.Host("n1", judged=bool(found), findings={f["control"]: f for f in found}, **rest)
+        made.hosts["n1"] = runner.Host("n1", passes={f["control"]: [f] for f in found}, **rest)
     return made
 
 
@@ -82,7 +82,7 @@ def test_the_default_reports(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_scan_asks_for_expensive_controls(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = played(monkeypatch, outcome(finding("pass"), left_out=["A-B"]))
-    assert "1 expensive control" in invoke("check").output
+    assert "1 expensive" in invoke("check").output
     invoke("check", "--scan")
     assert [call[3] for call in calls] == [None, {"__casemate_scan": True}]
 

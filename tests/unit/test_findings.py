@@ -63,42 +63,30 @@ def test_a_finding_carries_no_other_key() -> None:
     assert set(host(finding(secret="x"))["findings"][0]) == set(findings.KEYS)
 
 
-def test_planned_then_settled_is_changed_with_before_and_after() -> None:
-    plan = finding("fail", action="would_change", observed="0644", before="0644", after="0600")
-    merged = findings.advance(plan, finding(observed="0600", before="0600", after="0600"))
-    assert (merged["status"], merged["action"], merged["before"], merged["after"]) == (
-        "pass",
-        "changed",
-        "0644",
-        "0600",
-    )
+PLANNED = finding("fail", action="would_change", observed="a", before="a", after="b")
+UNTOUCHED = finding("fail", observed="a")
+CHANGED = finding(action="changed", before="a", observed="b", after="b")
+SETTLED = finding(observed="b", before="b", after="b")
+BLOCKED = finding("fail", action="blocked", observed="a", reason="refused")
 
 
-def test_planned_and_still_failing_is_not_changed() -> None:
-    plan = finding("fail", action="would_change", observed="0644")
-    merged = findings.advance(plan, finding("fail", action="blocked", observed="0644", reason="refused"))
-    assert (merged["status"], merged["action"], merged["reason"]) == ("fail", "blocked", "refused")
-
-
-def test_changed_by_a_role_stays_changed_when_verified() -> None:
-    steps = [
-        finding("fail", action="would_change", observed="a"),
-        finding(action="changed", before="a", observed="b", after="b"),
-        finding(observed="b"),
-    ]
-    merged = None
-    for step in steps:
-        merged = findings.advance(merged, step)
-    assert merged is not None
-    assert (merged["action"], merged["before"], merged["after"]) == ("changed", "a", "b")
-
-
-def test_settled_from_the_start_stays_none() -> None:
-    assert findings.advance(finding(), finding())["action"] == "none"
-
-
-def test_changed_back_to_failing_is_a_failure() -> None:
-    assert findings.advance(finding(action="changed", before="a"), finding("fail"))["status"] == "fail"
+@pytest.mark.parametrize(
+    ("passes", "expected"),
+    [
+        ([SETTLED], ("pass", "none", "b", "b")),
+        ([SETTLED, SETTLED], ("pass", "none", "b", "b")),
+        ([PLANNED], ("fail", "would_change", "a", "b")),
+        ([PLANNED, SETTLED], ("pass", "changed", "a", "b")),
+        ([PLANNED, CHANGED, SETTLED], ("pass", "changed", "a", "b")),
+        ([PLANNED, UNTOUCHED, SETTLED], ("pass", "changed", "a", "b")),  # another role changed it
+        ([CHANGED], ("pass", "changed", "a", "b")),
+        ([PLANNED, BLOCKED], ("fail", "blocked", "a", None)),
+        ([CHANGED, UNTOUCHED], ("fail", "none", "a", None)),
+    ],
+)
+def test_the_passes_of_a_run_make_one_finding(passes: list[findings.Finding], expected: tuple[Any, ...]) -> None:
+    merged = findings.settle(passes)
+    assert (merged["status"], merged["action"], merged["before"], merged["after"]) == expected
 
 
 def report(
