@@ -144,12 +144,14 @@ class Machine:
 
 
 @pytest.fixture(scope="session")
-def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Machine, Machine]]]:
+def machines(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[Machine, Machine]]]:
     """A server and an agent for the double, and for the real K3s where there is one: installed and started."""
     if fault := missing_tools():
         pytest.skip(fault)
-    if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
-        pytest.skip("each worker would start machines of its own: run pytest tests/contract -m lab without -n")
+    if os.environ.get("PYTEST_XDIST_WORKER") and request.config.getoption("dist") not in ("loadfile", "loadgroup"):
+        pytest.skip("each worker would start machines of its own: use pytest -n auto --dist loadfile")
     work = tmp_path_factory.mktemp("standin")
     kinds = ["double", "real"] if REAL else ["double"]
     try:
@@ -160,16 +162,16 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
     try:
         state = lab.load(NAME)
         assert state
-        made = {
-            kind: tuple(Machine(name, work, state["machines"][name]["address"]) for name in (f"server{i}", f"agent{i}"))
-            for i, kind in enumerate(kinds, 1)
-        }
+        made: dict[str, tuple[Machine, Machine]] = {}
+        for i, kind in enumerate(kinds, 1):
+            addresses = [state["machines"][name]["address"] for name in (f"server{i}", f"agent{i}")]
+            made[kind] = (Machine(f"server{i}", work, addresses[0]), Machine(f"agent{i}", work, addresses[1]))
         double = work / "double"
         subprocess.run([ROOT / "tests/standin/k3s/make_release", double, "v1.36.3+k3s1"], check=True)
         with ThreadPoolExecutor() as pool:
             releases = {"double": double, "real": RELEASE}
             list(pool.map(lambda kind: start(*made[kind], releases[kind]), made))
-        yield made  # type: ignore[misc]
+        yield made
     finally:
         lab.down(NAME)
 
@@ -355,7 +357,7 @@ def test_certificates_are_reported(pair: tuple[Machine, Machine]) -> None:
 
 
 def test_raw_requests_and_snapshots_work(server: Machine) -> None:
-    assert server.run("k3s kubectl get --raw /readyz") == "ok"
+    assert server.run("k3s kubectl --request-timeout=5s get --raw=/readyz") == "ok"
     server.run("k3s etcd-snapshot save")
     assert server.run(f"stat -c %a {DATA}/server/db/snapshots/*").split() == ["600"]
     assert "on-demand-" in server.run("k3s etcd-snapshot ls")

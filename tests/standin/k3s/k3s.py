@@ -670,7 +670,8 @@ class Server(Node):
 
 def kubectl(argv: list[str]) -> None:
     """Only `get --raw PATH` with K3s' kubeconfig."""
-    if argv[:2] != ["get", "--raw"]:
+    found = re.search(r"(?:^| )get --raw[= ](\S+)$", " ".join(argv))
+    if not found:
         sys.exit("error: this is a double of K3s: it has no API, and its kubectl only get --raw")
     config = read(os.environ.get("KUBECONFIG", "/etc/rancher/k3s/k3s.yaml"))
     ca, cert, key = (base64.b64decode(part).decode() for part in re.findall(r"-data: (\S+)", config))
@@ -680,7 +681,7 @@ def kubectl(argv: list[str]) -> None:
         pair.flush()
         context.load_cert_chain(pair.name)
     server = re.findall(r"server: (\S+)", config)[0]
-    with urllib.request.urlopen(server + argv[2], context=context, timeout=10) as answer:
+    with urllib.request.urlopen(server + found.group(1), context=context, timeout=10) as answer:
         sys.stdout.write(answer.read().decode())
 
 
@@ -748,15 +749,15 @@ def main() -> None:
         opts = Options(command, argv)
         Server(opts).run() if command == "server" else Agent(opts).run()
     base, as_json = os.environ.get("K3S_DATA_DIR") or "/var/lib/rancher/k3s", "json" in " ".join(argv)
-    others: dict[tuple[str, str | None], Callable[[], None]] = {
+    others: dict[tuple[str, ...], Callable[[], None]] = {
         ("secrets-encrypt", "status"): lambda: secrets_encrypt(base, as_json),
         ("certificate", "check"): lambda: certificate(base, as_json),
         ("etcd-snapshot", "save"): lambda: etcd_snapshot(base, as_json),
         ("etcd-snapshot", "ls"): lambda: etcd_snapshot(base, as_json, save=False),
         ("token", "generate"): lambda: print(f"{secrets.token_hex(3)}.{secrets.token_hex(8)}"),
-        ("kubectl", argv[0] if argv else None): lambda: kubectl(argv),
+        ("kubectl", *argv[:1]): lambda: kubectl(argv),
     }
-    known = others.get((command, argv[0] if argv else None))
+    known = others.get((command, *argv[:1]))
     if not known:
         fatal(f"Error: the double of K3s does not know: {' '.join([command, *argv[:1]])}")
     try:
