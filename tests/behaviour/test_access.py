@@ -1,0 +1,264 @@
+"""Attacks on SSH and sudo: root, passwords, people who are not listed, and old cryptography."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+# A second daemon with the machine's own configuration, a key made for the occasion, and nothing left behind. Options
+# on a command line come first, so the attack can be given everything it needs but the one thing that is on trial.
+TRIAL = """
+d=$(mktemp -d) && trap 'kill $p 2>/dev/null; rm -rf "$d"' EXIT
+ssh-keygen -q -t ed25519 -N '' -f "$d/key" && cp "$d/key.pub" "$d/keys"
+/usr/sbin/sshd -D -e -p "$1" -o ListenAddress=127.0.0.1 -o PidFile=none -o StrictModes=no \
+  -o AuthorizedKeysFile="$d/keys" $2 2>"$d/log" & p=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do grep -q listening "$d/log" && break; sleep 0.3; done
+ssh -q -F none -p "$1" -i "$d/key" -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
+  -o UserKnownHostsFile=/dev/null root@127.0.0.1 'echo in'
+grep -q listening "$d/log" || echo "did not start"
+"""
+APPROVED = {
+    "kex": {"sntrup761x25519-sha512@openssh.com", "curve25519-sha256", "curve25519-sha256@libssh.org"},
+    "hostkey": {"ssh-ed25519"},
+    "cipher": {"chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com", "aes128-gcm@openssh.com"},
+    "mac": {"hmac-sha2-512-etm@openssh.com", "hmac-sha2-256-etm@openssh.com"},
+}
+
+
+def variables(host: Host) -> dict[str, Any]:
+    found: dict[str, Any] = host.backend.get_variables()
+    return found
+
+
+def where(host: Host) -> tuple[str, int]:
+    known = variables(host)
+    return str(known.get("ansible_host") or known["inventory_hostname"]), int(known.get("ansible_port") or 22)
+
+
+def ssh(host: Host, user: str, *options: str, command: str = "true", **env: str) -> subprocess.CompletedProcess[str]:
+    """A new login from the controller, as the inventory says how."""
+    known = variables(host)
+    address, port = where(host)
+    argv = ["ssh", *options, "-o", "ControlPath=none", "-o", "ConnectTimeout=10", "-p", str(port)]
+    argv += shlex.split(str(known.get("ansible_ssh_common_args") or ""))
+    if "-i" not in options and known.get("ansible_ssh_private_key_file"):
+        argv += ["-i", str(known["ansible_ssh_private_key_file"])]
+    return subprocess.run(
+        [*argv, f"{user}@{address}", command], capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def automation(host: Host) -> str:
+    known = variables(host)
+    return str(known.get("casemate_automation_user") or known.get("ansible_user") or os.environ.get("USER", "root"))
+
+
+def trial(host: Host, *options: str) -> bool:
+    """Whether root gets in by key at a second daemon with the machine's configuration and these options."""
+    port = secrets.randbelow(10000) + 40000
+    done = host.run(f"sh -c {shlex.quote(TRIAL)} sh {port} {shlex.quote(' '.join('-o ' + o for o in options))}")
+    assert "did not start" not in done.stdout, done.stderr
+    return "in" in done.stdout.split()
+
+
+@pytest.mark.control("SSH-ROOT-REFUSED")
+def test_root_is_refused_even_with_an_accepted_key(nodes: list[Host]) -> None:
+    for host in nodes:
+        listed = ["AllowUsers=root"]
+        assert trial(host, *listed, "PermitRootLogin=prohibit-password"), "without the control this attack gets in"
+        assert not trial(host, *listed)
+
+
+@pytest.mark.control("SSH-USERS-LISTED")
+def test_a_user_who_is_not_listed_is_refused(nodes: list[Host]) -> None:
+    for host in nodes:
+        allowed = ["PermitRootLogin=prohibit-password"]
+        assert trial(host, *allowed, "AllowUsers=root"), "without the control this attack gets in"
+        assert not trial(host, *allowed)
+
+
+@pytest.mark.control(
+    "SSH-PASSWORD-REFUSED", "SSH-KEYBOARD-REFUSED", "SSH-HOSTBASED-REFUSED", "SSH-GSSAPI-REFUSED", "SSH-PUBKEY-ACCEPTED"
+)
+@pytest.mark.parametrize("user", ["", "root", "nobody", "no-such-user"])
+def test_nothing_but_a_key_is_asked_for(nodes: list[Host], user: str) -> None:
+    for host in nodes:
+        said = ssh(host, user or automation(host), "-o", "PreferredAuthentications=none", "-o", "BatchMode=yes")
+        assert said.returncode == 255
+        assert "Permission denied (publickey)." in said.stderr
+
+
+@pytest.mark.control("SSH-PASSWORD-REFUSED")
+def test_a_person_with_the_right_password_is_refused(nodes: list[Host], tmp_path: Path) -> None:
+    for host in nodes:
+        known = variables(host)
+        if not known.get("lab_person_password_file"):
+            pytest.skip("account: this inventory names no account with a password to try")
+        ask = tmp_path / "ask"
+        ask.write_text(f"#!/bin/sh\ncat {shlex.quote(known['lab_person_password_file'])}\n")
+        ask.chmod(0o700)
+        only = ["-o", "PreferredAuthentications=password,keyboard-interactive", "-o", "PubkeyAuthentication=no"]
+        said = ssh(host, known["lab_person"], *only, SSH_ASKPASS=str(ask), SSH_ASKPASS_REQUIRE="force")
+        assert said.returncode == 255
+        assert "Permission denied (publickey)." in said.stderr
+
+
+def exact(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        assert more, "the daemon hung up"
+        data += more
+    return data
+
+
+def offered(host: Host) -> dict[str, set[str]]:
+    """The algorithms in the daemon's first packet (RFC 4253, 7.1)."""
+    with socket.create_connection(where(host), timeout=10) as connection:
+        connection.sendall(b"SSH-2.0-casemate\r\n")
+        line = b""
+        while not line.startswith(b"SSH-") or not line.endswith(b"\n"):
+            line = (b"" if line.endswith(b"\n") else line) + exact(connection, 1)
+        size = int.from_bytes(exact(connection, 4), "big")
+        body = exact(connection, size)[1 + 1 + 16 :]
+    lists: list[set[str]] = []
+    for _ in range(6):
+        length = int.from_bytes(body[:4], "big")
+        lists.append(set(body[4 : 4 + length].decode().split(",")))
+        body = body[4 + length :]
+    return {"kex": lists[0], "hostkey": lists[1], "cipher": lists[2] | lists[3], "mac": lists[4] | lists[5]}
+
+
+@pytest.mark.control("SSH-KEX-MODERN", "SSH-HOSTKEY-ED25519", "SSH-CIPHERS-MODERN", "SSH-MACS-MODERN")
+@pytest.mark.parametrize("family", sorted(APPROVED))
+def test_only_modern_algorithms_are_offered(nodes: list[Host], family: str) -> None:
+    for host in nodes:
+        real = {name for name in offered(host)[family] if not name.startswith(("kex-strict-", "ext-info-"))}
+        assert real
+        assert real <= APPROVED[family]
+
+
+@pytest.mark.control("SSH-CIPHERS-MODERN", "SSH-KEX-MODERN", "SSH-HOSTKEY-ED25519")
+@pytest.mark.parametrize(
+    ("option", "refusal"),
+    [
+        ("Ciphers=aes256-ctr", "no matching cipher"),
+        ("Ciphers=aes128-cbc", "no matching cipher"),
+        ("KexAlgorithms=diffie-hellman-group14-sha256", "no matching key exchange"),
+        ("KexAlgorithms=ecdh-sha2-nistp256", "no matching key exchange"),
+        ("HostKeyAlgorithms=rsa-sha2-512,ecdsa-sha2-nistp256", "no matching host key type"),
+    ],
+)
+def test_a_client_with_old_algorithms_is_refused(nodes: list[Host], option: str, refusal: str) -> None:
+    for host in nodes:
+        said = ssh(host, automation(host), "-o", option, "-o", "BatchMode=yes")
+        assert said.returncode == 255
+        assert refusal in said.stderr
+
+
+@pytest.mark.control("SSH-KEX-MODERN", "SSH-HOSTKEY-ED25519", "SSH-CIPHERS-MODERN", "SSH-MACS-MODERN")
+def test_ssh_audit_finds_no_failure_and_at_strict_no_warning(nodes: list[Host]) -> None:
+    tool = shutil.which("ssh-audit", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not tool:
+        pytest.skip("tool: ssh-audit is not installed on the controller")
+    for host in nodes:
+        address, port = where(host)
+        done = subprocess.run(
+            [tool, "-j", "--skip-rate-test", "-p", str(port), address], capture_output=True, text=True, timeout=60
+        )
+        found = json.loads(done.stdout)
+        notes = {
+            (a["algorithm"], grade, text)
+            for family in ("kex", "key", "enc", "mac")
+            for a in found[family]
+            for grade in ("fail", "warn")
+            for text in a.get("notes", {}).get(grade, [])
+        }
+        assert any(found[family] for family in ("kex", "key", "enc", "mac"))
+        assert not {n for n in notes if n[1] == "fail"}
+        expected = "does not provide protection against post-quantum attacks"
+        strict = variables(host).get("casemate_level") == "strict"
+        assert not {n for n in notes if strict or n[2] != expected}
+
+
+@pytest.mark.control("SSH-AGENT-REFUSED")
+def test_an_agent_is_not_forwarded(nodes: list[Host]) -> None:
+    started = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
+    agent = dict(part.split("=", 1) for part in started.replace(";", "\n").splitlines() if part.startswith("SSH_"))
+    try:
+        for host in nodes:
+            seen = ssh(host, automation(host), "-A", command="echo sock=$SSH_AUTH_SOCK", **agent)
+            assert seen.stdout.strip() == "sock="
+    finally:
+        subprocess.run(["ssh-agent", "-k"], env={**os.environ, **agent}, capture_output=True, check=False)
+
+
+@pytest.mark.control("SSH-BANNER-SHOWN")
+def test_the_banner_comes_before_the_login(nodes: list[Host]) -> None:
+    for host in nodes:
+        banner = host.file("/etc/issue.net").content_string.strip()
+        said = ssh(host, "no-such-user", "-o", "BatchMode=yes", "-o", "LogLevel=INFO")
+        assert banner
+        assert " ".join(banner.split()) in " ".join(said.stderr.split())
+
+
+@pytest.mark.control("SSH-TRIES-LIMITED")
+def test_guessing_ends_the_connection(nodes: list[Host], tmp_path: Path) -> None:
+    keys: list[str] = []
+    for number in range(8):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / f"k{number}"], check=True)
+        keys += ["-i", str(tmp_path / f"k{number}")]
+    for host in nodes:
+        said = ssh(host, automation(host), *keys, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes")
+        assert "Too many authentication failures" in said.stderr
+
+
+@pytest.mark.control("SSH-HOSTKEYS-PRIVATE", "SSH-CONFIG-PRIVATE", "SSH-DROPINS-PRIVATE", "SUDO-FILE-PRIVATE",
+                     "SUDO-DROPINS-PRIVATE", "SUDO-FOLDER-PRIVATE")  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/ssh/ssh_host_ed25519_key",
+        "/etc/ssh/sshd_config",
+        "/etc/ssh/sshd_config.d/00-casemate.conf",
+        "/etc/sudoers",
+        "/etc/sudoers.d/00-casemate",
+    ],
+)
+def test_an_ordinary_user_reads_nothing_that_guards_the_door(nodes: list[Host], path: str) -> None:
+    for host in nodes:
+        assert host.file(path).exists
+        assert host.run(f"setpriv --reuid=65534 --regid=65534 --clear-groups cat {path}").rc != 0
+
+
+@pytest.mark.control("SUDO-COMMANDS-RECORDED")
+def test_a_command_by_sudo_leaves_a_line(nodes: list[Host]) -> None:
+    for host in nodes:
+        marker = f"casemate-{secrets.token_hex(8)}"
+        host.run(f"sudo -n /bin/echo {marker}")
+        assert marker in host.file("/var/log/sudo.log").content_string
+
+
+@pytest.mark.control("SSH-DAEMON-CURRENT")
+def test_the_running_daemon_has_the_settings_of_its_files(nodes: list[Host]) -> None:
+    """What the daemon offers on the wire is what its files say now."""
+    for host in nodes:
+        shown = dict(line.split(" ", 1) for line in host.check_output("/usr/sbin/sshd -T").splitlines() if " " in line)
+        live = offered(host)
+        assert live["cipher"] == set(shown["ciphers"].split(","))
+        assert live["mac"] == set(shown["macs"].split(","))
+        assert set(shown["kexalgorithms"].split(",")) == {
+            name for name in live["kex"] if not name.startswith(("kex-strict-", "ext-info-"))
+        }
