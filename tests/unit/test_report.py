@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from casemate import findings
+from casemate import catalogue, findings
 from casemate.report import render
 
 WAIVER = {"reason": "until the old job is gone", "owner": "ops", "expires": "2020-02-01"}
@@ -115,7 +115,7 @@ def test_every_status_has_colours_with_contrast_in_both_schemes() -> None:
         for part in re.findall(r":root\{(.*?)\}", text, re.S)[:2]
     )
     for scheme in (light, dark):
-        for status in ("pass", "fail", "error", "not_evaluated", "waived", "open", "unseen"):
+        for status in ("pass", "fail", "error", "not_evaluated", "waived", "open", "unseen", "part"):
             assert contrast(scheme[status], scheme[f"{status}-b"]) >= 4.5, (status, scheme[status])
         for ink in ("ink", "soft"):
             assert contrast(scheme[ink], scheme["card"]) >= 4.5
@@ -165,6 +165,14 @@ def test_what_is_not_evaluated_is_never_a_pass_for_a_threat() -> None:
 def test_a_mitigation_without_control_is_open() -> None:
     by_id = {row["id"]: row["status"] for threat in render.threats(report(), {"T1.1"}) for row in threat["rows"]}
     assert (by_id["T1.1"], by_id["T1.2"]) == ("unseen", "open")
+
+
+def test_what_is_answered_in_part_is_not_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "open_mitigations", lambda: {"T1.4": "only half of it is there"})
+    (row,) = [row for row in render.threats(report(finding("pass", "A-B")), set())[0]["rows"] if row["id"] == "T1.4"]
+    assert (row["status"], row["gap"]) == ("part", "only half of it is there")
+    (row,) = [row for row in render.threats(report(finding("fail", "A-B")), set())[0]["rows"] if row["id"] == "T1.4"]
+    assert row["status"] == "fail"
 
 
 def test_junit_counts_nothing_unevaluated_as_passed() -> None:

@@ -18,7 +18,7 @@ from casemate.findings import SEVERITY, Finding, Report, is_accepted
 HERE = Path(__file__).parent
 SHOWN_FIRST = {"error": 0, "fail": 1, "not_evaluated": 2, "waived": 3, "pass": 4}
 LABELS = {"pass": "pass", "waived": "waived", "not_evaluated": "not evaluated", "fail": "fail",
-          "error": "error", "open": "no control yet", "unseen": "not in this run"}  # fmt: skip
+          "error": "error", "open": "no control yet", "unseen": "not in this run", "part": "in part"}  # fmt: skip
 
 
 @functools.cache
@@ -145,7 +145,7 @@ def worst(made: dict[str, int]) -> str:
 
 
 def threats(report: Report, served: set[str]) -> list[dict[str, Any]]:
-    """The threats with each mitigation's worst finding; one that no control serves is open, never passed."""
+    """The threats with each mitigation's worst finding; what is open, wholly or in part, never passes."""
     every = [f for host in report["hosts"] for f in host["findings"]]
     made = []
     for threat in catalogue.threats():
@@ -155,7 +155,9 @@ def threats(report: Report, served: set[str]) -> list[dict[str, Any]]:
             status = worst(own)
             if status == "unseen" and mitigation["id"] not in served:
                 status = "open"
-            rows.append({**mitigation, "status": status, "counts": own, "total": sum(own.values())})
+            gap = catalogue.open_mitigations().get(mitigation["id"], "")
+            status = "part" if gap and status == "pass" else status
+            rows.append({**mitigation, "gap": gap, "status": status, "counts": own, "total": sum(own.values())})
         total = counts(f for f in every if any(m.startswith(threat["id"] + ".") for m in f["mitigations"]))
         made.append({**threat, "rows": rows, "counts": total, "status": worst(total)})
     return made
