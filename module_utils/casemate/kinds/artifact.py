@@ -155,7 +155,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if aspect == "unpacked":
         wrong, right = seen["wrong"], f"{seen['files']} files as in the wrapper"
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        return Verdict(not wrong, right, f"changed: {shown}" if wrong else right, shown, f"{DATA}/{seen['tree']}")
+        reason = "not what the wrapper holds: remove the folder and restart K3s, which unpacks anew" if wrong else ""
+        return Verdict(not wrong, right, f"changed: {shown}" if wrong else right, reason, f"{DATA}/{seen['tree']}")
     if aspect == "version":
         ok = newer(seen["version"], setting["floor"])
         reason = "" if ok else "it lacks security fixes that the floor has"

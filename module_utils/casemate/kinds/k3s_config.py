@@ -119,18 +119,19 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     for key, value in wanted(setting).items():
         at = seen["keys"][key]
         if key.endswith("-arg"):
-            wrong, old = _items(key, value, at["value"], seen["running"][key])
-            faults += wrong
-            stale = stale or old
-            newer = seen["running"][key] is None and seen["unit"] and at["when"] > seen["started"]
+            wrong, behind = _items(key, value, at["value"], seen["running"][key])
+            timed = seen["running"][key] is None
         else:
             # A key that is neither demanded nor set is right: an empty list demands nothing.
-            if at["value"] != text_of(value) and not (at["value"] is None and value == []):
-                faults.append(f"{key} is {_shown(at['value'])}" + (f" by {at['file']}" if at["file"] else ""))
-            newer = seen["unit"] and at["when"] > seen["started"]
-        if newer:
-            stale = True
-            faults.append(f"{seen['unit']} was started before {at['file']} was changed")
+            right = at["value"] == text_of(value) or (at["value"] is None and value == [])
+            by = f" by {at['file']}" if at["file"] else ""
+            wrong = [] if right else [f"{key} is {_shown(at['value'])}{by}"]
+            behind, timed = False, True
+        if not wrong and timed and seen["unit"] and at["when"] > seen["started"]:
+            behind = True
+            wrong = [f"{seen['unit']} was started before {at['file']} was changed"]
+        faults += wrong
+        stale = stale or behind  # only right values are worth a restart: a wrong one would come into force
     if seen["left"]:
         faults.append(f"{setting['file']} still holds {', '.join(seen['left'])}")
     files = sorted({at["file"] for at in seen["keys"].values() if at["file"]})

@@ -91,6 +91,12 @@ def test_a_file_newer_than_the_process_is_stale(tmp_path: Path, age: float, ok: 
     assert (verdict.ok, verdict.stale) == (ok, () if ok else ("k3s.service",))
 
 
+def test_a_wrong_value_is_not_brought_into_force_by_a_restart(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {THEIRS: "protect-kernel-defaults: false\nkubelet-arg: [pod-max-pids=-1]\n"}, running(60))
+    for verdict in judge(host, PROTECT, PIDS):
+        assert (verdict.ok, verdict.stale) == (False, ())
+
+
 def test_what_is_written_passes_and_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fchown", lambda *_: None)
     settings = [PROTECT, PIDS, SECCOMP]
