@@ -130,16 +130,18 @@ class Machine:
         lines = self.run(f"find {where} {skip} -o -printf '%p\\t%y %m %u %l\\n'").splitlines()
         return dict(line.split("\t", 1) for line in lines)
 
-    def ask(self, url: str) -> tuple[int, str]:
-        """Status code and body of a request without any credentials; 0 when TLS refuses it."""
+    def ask(self, url: str, cert: str = "") -> tuple[int, str]:
+        """Status code and body of a request without credentials, or with a certificate; 0 when TLS refuses it."""
         script = (
             "import ssl,sys,urllib.request as u,urllib.error as e\n"
-            "try: r=u.urlopen(sys.argv[1],context=ssl._create_unverified_context(),timeout=9)\n"
+            "c=ssl._create_unverified_context()\n"
+            "for p in sys.argv[2:]: c.load_cert_chain(p)\n"
+            "try: r=u.urlopen(sys.argv[1],context=c,timeout=9)\n"
             "except e.HTTPError as f: r=f\n"
             "except OSError as f: print(0,f); sys.exit()\n"
             "print(r.status, r.read().decode())\n"
         )
-        code, _, body = self.run(f"python3 -c {shlex.quote(script)} {url}").partition(" ")
+        code, _, body = self.run(f"python3 -c {shlex.quote(script)} {url} {cert}").partition(" ")
         return int(code), body.strip()
 
 
@@ -305,6 +307,16 @@ def test_agents_listen_where_k3s_does(agent: Machine) -> None:
 def test_strangers_get_what_k3s_gives_them(server: Machine, url: str, code: int, body: str) -> None:
     status, said = server.ask(url)
     assert (status, body in said.replace('": "', '":"')) == (code, True), said
+
+
+def test_a_certificate_of_a_foreign_authority_is_nobody(server: Machine) -> None:
+    server.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /O=system:masters/CN=admin "
+        "-keyout /tmp/key.pem -out /tmp/cert.pem && cat /tmp/key.pem /tmp/cert.pem > /tmp/foreign.pem"
+    )
+    for url in ("https://127.0.0.1:6443/version", "https://127.0.0.1:10250/pods"):
+        assert server.ask(url, "/tmp/foreign.pem")[0] == 401
+    assert server.ask("https://127.0.0.1:2379/", "/tmp/foreign.pem")[0] == 0
 
 
 def test_etcd_answers_who_has_its_certificate(server: Machine) -> None:

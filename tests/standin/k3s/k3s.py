@@ -200,7 +200,11 @@ def admin_kubeconfig(path: str, server: str, tls: str, mode: str) -> None:
 
 
 class Listener(http.server.ThreadingHTTPServer):
-    """A port; with `tls` (certificate, authority of its clients, whether they need a certificate) it speaks TLS."""
+    """A port; with `tls` (certificate, authority of its clients, whether they need a certificate) it speaks TLS.
+
+    Without an authority no certificate is asked for: Python could only break the handshake of a foreign one, where
+    K3s answers it like no certificate at all.
+    """
 
     daemon_threads = True
 
@@ -213,8 +217,9 @@ class Listener(http.server.ThreadingHTTPServer):
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.minimum_version = ssl.TLSVersion.TLSv1_2
             self.context.load_cert_chain(tls[0] + ".crt", tls[0] + ".key")
-            self.context.load_verify_locations(tls[1])
-            self.context.verify_mode = ssl.CERT_REQUIRED if tls[2] else ssl.CERT_OPTIONAL
+            if tls[1]:
+                self.context.load_verify_locations(tls[1])
+                self.context.verify_mode = ssl.CERT_REQUIRED if tls[2] else ssl.CERT_OPTIONAL
         super().__init__((address, port), Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -382,13 +387,11 @@ class Node:
         def answer(request: Handler) -> Answer:
             if request.path == "/":
                 return text("404 page not found\n", 404)
-            if request.known():
-                return text("a double has no kubelet", 501)
             if one(kubelet, "anonymous-auth") == "true":
                 return text("Forbidden (user=system:anonymous, verb=get, resource=nodes, subresource(s)=[proxy])", 403)
             return text("Unauthorized", 401)
 
-        Listener(self.bind, 10250, answer, (agent + "/serving-kubelet", agent + "/client-ca.crt", False))
+        Listener(self.bind, 10250, answer, (agent + "/serving-kubelet", "", False))
         for port in (10248, 10249, 10256, 10010):
             Listener("127.0.0.1", port, lambda _: text("ok"))
         if self.opts.last("flannel-backend", "vxlan") == "vxlan":
@@ -530,12 +533,11 @@ class Server(Node):
                                   *["encryption"] * encrypted)  # fmt: skip
         check_apiserver(apiserver)
         self.anonymous = one(apiserver, "anonymous-auth") == "true"
-        clients = (tls + "/client-ca.crt", False)
-        Listener("127.0.0.1", 6444, self.answer, (tls + "/serving-kube-apiserver", *clients))
-        Listener(self.bind, self.port, self.answer, (tls + "/temporary-certs/apiserver-loopback-client__", *clients))
+        Listener("127.0.0.1", 6444, self.answer, (tls + "/serving-kube-apiserver", tls + "/client-ca.crt", False))
+        Listener(self.bind, self.port, self.answer, (tls + "/temporary-certs/apiserver-loopback-client__", "", False))
         for port, name in ((10257, "kube-controller-manager"), (10259, "kube-scheduler"), (10258, "")):
             cert = f"{tls}/{name}/{name}" if name else tls + "/serving-kube-apiserver"
-            Listener("127.0.0.1", port, lambda r: text("ok") if r.path == "/healthz" else ANONYMOUS, (cert, *clients))
+            Listener("127.0.0.1", port, lambda r: text("ok") if r.path == "/healthz" else ANONYMOUS, (cert, "", False))
         self.announce("kube-scheduler")
         self.announce("kube-controller-manager")
         admin_kubeconfig(opts.last("write-kubeconfig", "/etc/rancher/k3s/k3s.yaml"), f"https://127.0.0.1:{self.port}",
@@ -680,8 +682,7 @@ def kubectl(argv: list[str]) -> None:
         pair.write(cert + key)
         pair.flush()
         context.load_cert_chain(pair.name)
-    server = re.findall(r"server: (\S+)", config)[0]
-    with urllib.request.urlopen(server + found.group(1), context=context, timeout=10) as answer:
+    with urllib.request.urlopen("https://127.0.0.1:6444" + found.group(1), context=context, timeout=10) as answer:
         sys.stdout.write(answer.read().decode())
 
 
