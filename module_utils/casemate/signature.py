@@ -49,9 +49,7 @@ def signer(
         checked = run(["ssh-keygen", "-Y", "verify", *who, "-s", signature], text)
         if checked.rc == 0:
             return name
-    raise SignatureError(
-        f"{document} was changed after signing: {signature} does not fit it ({_last(checked)})"
-    )
+    raise SignatureError(f"{document} was changed after signing: {signature} does not fit it ({_last(checked)})")
 
 
 def _last(result: Result) -> str:
