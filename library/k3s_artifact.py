@@ -38,7 +38,7 @@ options:
     type: str
     default: "0755"
   previous:
-    description: Where to keep the file that is replaced.
+    description: Where to keep the file of another version that is replaced.
     type: path
   allow_downgrade:
     description: Whether an installed K3s that is newer may be replaced.
@@ -126,7 +126,9 @@ def main() -> None:
                 else fetch(url_of(version, given["name"], given["mirror"] or ""))
             )
             with source:
-                install(source, dest, want, int(given["permissions"], 8), given["previous"] or "")
+                # Bytes that claim to be this release and are not are no version to go back to.
+                previous = given["previous"] if present not in ("", version) else ""
+                install(source, dest, want, int(given["permissions"], 8), previous)
     except (ArtifactError, OSError) as refused:
         module.fail_json(msg=f"{refused}")
     module.exit_json(**result)

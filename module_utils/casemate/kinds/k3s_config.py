@@ -42,9 +42,10 @@ def identity(setting: Setting) -> str:
     return str(setting["key"])
 
 
-def declared(settings: List[Setting]) -> Dict[str, Dict[str, Any]]:
-    """File -> key -> value of everything that these settings declare; raises ValueError for a conflict."""
+def declared(settings: List[Setting], version: str) -> Dict[str, Dict[str, Any]]:
+    """File -> key -> value of everything that these settings declare; raises ValueError for what K3s cannot take."""
     files: Dict[str, Dict[str, Any]] = {}
+    wrong: List[str] = []
     for setting in settings:
         if "file" not in setting or setting.get("enforced") is False:
             continue
@@ -59,6 +60,11 @@ def declared(settings: List[Setting]) -> Dict[str, Dict[str, Any]]:
                 raise ValueError(f"{key} is a secret and may not stand in a configuration: name a file instead")
             else:
                 made[key] = value
+        wrong += [
+            f"{fault} ({setting['file']})" for fault in lint(wanted(setting), setting.get("node", "server"), version)
+        ]
+    if wrong:
+        raise ValueError("; ".join(dict.fromkeys(wrong)))
     return files
 
 
@@ -69,7 +75,8 @@ def wanted(setting: Setting) -> Dict[str, Any]:
 
 def observe(settings: List[Setting], host: Host) -> List[Observation]:
     """The merged value of each demanded key, the running component's flags, and when the unit was started."""
-    files, config = declared(settings), merged(host)
+    version = str(host.context.get("version", ""))
+    files, config = declared(settings, version), merged(host)
     unit, started = running_unit(host)
     running = running_args(host) if any(k.endswith("-arg") for s in settings for k in wanted(s)) else {}
     seen: List[Observation] = []
@@ -88,7 +95,7 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
                 component = key[:-4]
                 one["running"][key] = running.get(component) if component in COMPONENTS else None
         if setting.get("lint"):
-            wrong = lint(config, setting.get("node", "server"), str(host.context.get("version", "")))
+            wrong = lint(config, setting.get("node", "server"), version)
             one["wrong"] = wrong + beside(host, unit or ("k3s" if setting.get("node") != "agent" else "k3s-agent"))
         seen.append(one)
     return seen
@@ -169,14 +176,10 @@ def _items(key: str, value: Any, have: Any, running: Any) -> Tuple[List[str], bo
 
 
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
-    """Write each owned drop-in that holds something failing, linted first; K3s itself is not restarted."""
+    """Write each owned drop-in that holds something failing; K3s itself is not restarted."""
     due = {settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False}
-    nodes = {s["file"]: s.get("node", "server") for s in settings if "file" in s}
-    files = declared(settings)
+    files = declared(settings, str(host.context.get("version", "")))
     for name in sorted(due):
-        wrong = lint(files[name], nodes[name], str(host.context.get("version", "")))
-        if wrong:
-            raise EnforceError(f"{name} was not written: {'; '.join(wrong)}")
         text = HEADER + render(files[name])
         if dict(parse(text)) != {k: text_of(v) for k, v in files[name].items()}:
             raise EnforceError(f"{name} was not written: it would not be read back as it is meant")

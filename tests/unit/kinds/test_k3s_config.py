@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import EnforceError
 from module_utils.casemate.k3s_files import lint, merged
 from module_utils.casemate.kinds import k3s_config
 from module_utils.casemate.miniyaml import YamlError, parse, render
@@ -131,7 +130,9 @@ def test_what_nothing_declares_any_more_is_named(tmp_path: Path) -> None:
 def test_a_key_that_k3s_does_not_know_is_never_written(tmp_path: Path, node: str, options: Any, says: str) -> None:
     host = FakeHost(tmp_path, {OURS: "debug: false\n"}, context={"version": "v1.36.3+k3s1"})
     setting = {"file": "casemate-k3s_node.yaml", "node": node, "options": options}
-    with pytest.raises(EnforceError, match=says):
+    with pytest.raises(ValueError, match=says):  # in the plan already, not only when it would be written
+        k3s_config.observe([setting], host)
+    with pytest.raises(ValueError, match=says):
         k3s_config.enforce([setting], {0}, host)
     assert host.text(OURS) == "debug: false\n"
 
