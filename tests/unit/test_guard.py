@@ -126,7 +126,10 @@ def test_the_revert_may_be_killed_anywhere(place: Path, tmp_path_factory: pytest
             guard.arm(["/etc/kept", "/etc/new"])
             spoil(copy)
             script = Path(str(copy) + HOME) / "revert"
-            die = f'n=0; {verb}() {{ n=$((n+1)); [ $n = {nth} ] && kill -KILL $$; command {verb} "$@"; }}\n'
+            half = 'for a in "$@"; do find "$a" -name data -delete 2>&-; done;' if verb == "rm" else ""
+            die = (
+                f'n=0; {verb}() {{ n=$((n+1)); [ $n = {nth} ] && {{ {half} kill -KILL $$; }}; command {verb} "$@"; }}\n'
+            )
             cut = subprocess.run(["/bin/sh"], input=die + script.read_text(), text=True, capture_output=True)
             tried += cut.returncode < 0
             subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True)
