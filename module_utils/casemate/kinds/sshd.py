@@ -7,6 +7,7 @@ one drop-in that is read first, since in sshd_config(5) the first value wins. Fi
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from typing import NamedTuple
 
@@ -18,7 +19,6 @@ SCHEMA = {
         "str", True, pattern=r"(?!(match|include)$)[a-z0-9]+", help="as sshd -T shows it; or daemon (value: current)"
     ),
     "value": Field("scalar", True, pattern=r"[^\r\n]+", help="value as sshd -T shows it"),
-    "match": Field("dict", help="judge only this connection (user, host, addr); never written"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
@@ -62,7 +62,7 @@ def member(host: Host, group: str) -> str | None:
     """Somebody in a group, or None where it is empty or not there."""
     for line in (host.text("/etc/group") or "").splitlines():
         name, _, gid, members = [*line.split(":"), "", "", "", ""][:4]
-        if re.fullmatch(group.replace("*", ".*").replace("?", "."), name):
+        if fnmatch.fnmatchcase(name, group):
             for user in (host.text("/etc/passwd") or "").splitlines():
                 fields = user.split(":")
                 if len(fields) > 3 and (fields[0] in members.split(",") or fields[3] == gid):
@@ -75,19 +75,15 @@ def connections(host: Host, lines: list[Line]) -> dict[str, dict[str, str]]:
     specs: dict[str, dict[str, str]] = {"": {}}
     for block in dict.fromkeys(line.match for line in lines if line.match):
         chosen: dict[str, str] = {}
-        possible = True
         for name, patterns in re.findall(r"(\w+)(?:\s*=\s*|\s+)(\S+)", block):
             pattern = next((p for p in patterns.split(",") if not p.startswith("!")), "*")
             if name.lower() == "group":
-                user = member(host, pattern)
-                possible = possible and user is not None
-                chosen["user"] = user or ""
+                chosen["user"] = member(host, pattern) or ""
             elif name.lower() in CRITERIA:
                 sample = "1" if "addr" in name.lower() else "x"
                 chosen[CRITERIA[name.lower()]] = re.sub(r"[*?]", sample, pattern.split("/")[0])
-        if possible:
-            for user in [chosen["user"]] if "user" in chosen else ["root", STRANGER["user"]]:
-                specs[f"Match {block} (user {user})"] = {**STRANGER, "lport": "22", **chosen, "user": user}
+        for user in filter(None, [chosen["user"]] if "user" in chosen else ["root", STRANGER["user"]]):
+            specs[f"Match {block} (user {user})"] = {**STRANGER, "lport": "22", **chosen, "user": user}
     return specs
 
 
@@ -134,11 +130,8 @@ def newer(host: Host, lines: list[Line]) -> set[str]:
     loaded = host.started(UNIT)
     if loaded is None:
         return set()
-    files = [(path, host.stat(path)) for path in dict.fromkeys(line.path for line in lines)]
-    changed = {path: max(found.st_mtime, found.st_ctime) for path, found in files if found}
-    folder = host.stat(FOLDER)
-    changed.update({FOLDER: folder.st_mtime} if folder else {})
-    return {path for path, when in changed.items() if when > loaded}
+    stats = {path: host.stat(path) for path in [FOLDER, *(line.path for line in lines)]}
+    return {p for p, s in stats.items() if s and max(s.st_mtime, s.st_ctime if p != FOLDER else 0) > loaded}
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
@@ -148,22 +141,18 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """
     lines = directives(host)
     given = options(host)
-    asked = {f"{tuple(s['match'].items())}": {**STRANGER, **s["match"]} for s in settings if s.get("match")}
-    specs = {**connections(host, lines), **asked}
     seen = {
         (label, when): effective(host, extra, spec)
-        for label, spec in specs.items()
+        for label, spec in connections(host, lines).items()
         for when, extra in given.items()
         if when == "running" or extra != given["running"]
     }
     unread = newer(host, lines)
     found: list[Observation] = []
     for setting in settings:
-        only = f"{tuple(setting['match'].items())}" if setting.get("match") else None
         values = {
             ", ".join(part for part in (label, when if given[when] else "") if part): got.get(setting["key"], "not set")
             for (label, when), got in seen.items()
-            if (label == only if only else label not in asked)
         }
         files = list(dict.fromkeys(line.path for line in lines if line.key == setting["key"]))
         found.append({"values": values, "others": [path for path in files if path != OWNED]})
@@ -181,8 +170,8 @@ def wanted(setting: Setting) -> str:
 
 
 def identity(setting: Setting) -> str:
-    """One control per keyword and connection."""
-    return ",".join([setting["key"], *(f"{k}={v}" for k, v in sorted((setting.get("match") or {}).items()))])
+    """One control per keyword."""
+    return str(setting["key"])
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
@@ -204,7 +193,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     """Write the drop-in and, where it lacks, the Include that reads it first; validate the whole; reload."""
-    ours = [s for s in settings if s.get("enforced") is not False and not s.get("match") and s["key"] != "daemon"]
+    ours = [s for s in settings if s.get("enforced") is not False and s["key"] != "daemon"]
     text = "# Managed by Casemate (roles/k3s_access). Read first, so that it decides.\n"
     text += "".join(f"{s['key']} {s['value']}\n" for s in sorted(ours, key=identity))
     main = host.text(MAIN) or ""

@@ -174,7 +174,7 @@ def test_it_writes_one_drop_in_under_the_guard_and_reloads(tmp_path: Path) -> No
     settings: list[dict[str, Any]] = [
         ROOT,
         {"key": "maxauthtries", "value": 4},
-        {**ROOT, "match": {"user": "root"}},
+        {"key": "x", "value": 1, "enforced": False},
         DAEMON,
     ]
     sshd.enforce(settings, {0}, host)
