@@ -21,7 +21,7 @@ SCHEMA = {
 }
 ENFORCED_BY = None
 LISTEN = "0A"
-TIMEOUT = 2.0
+TIMEOUT = 1.2  # seconds: just beyond the first retransmission, so that two packets went unanswered
 
 
 def identity(setting: Setting) -> str:
