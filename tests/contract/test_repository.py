@@ -21,7 +21,9 @@ FILES = {
 HIDDEN = {
     ".ansible-lint", ".ci", ".config", ".editorconfig", ".gitignore", ".pre-commit-config.yaml", ".yamllint",
 }  # fmt: skip
-MACHINE = re.compile(r"/Users/[a-z]|/root/\.(?:cache|pyenv|local)|/work/(?:main|shared|\.)|/tmp/[A-Za-z]*venv", re.ASCII)
+MACHINE = re.compile(
+    r"/Users/[a-z]|/root/\.(?:cache|pyenv|local)|/work/(?:main|shared|\.)|/tmp/[A-Za-z]*venv", re.ASCII
+)
 
 
 def tracked() -> list[str]:
