@@ -39,6 +39,7 @@ contract: .venv/.ready ## What the parts promise each other
 	$(BIN)/pytest tests/contract -q -n auto --dist loadfile
 
 molecule: .venv/.ready lab-packages ## Stories on real machines
+	@$(BIN)/casemate lab prepare
 	@for story in $(SCENARIOS); do echo "molecule | $$story"; unshare --net $(BIN)/molecule test -s "$$story"; done
 
 docs: .venv/.ready ## Generate what is generated

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from casemate import lab as machines
-from casemate.lab_image import LabError
+from casemate.lab_image import LabError, base, missing_tools, packages
 
 NAME = click.option("--name", default="demo", show_default=True, help="The lab's name.")
 
@@ -44,6 +44,15 @@ def lab() -> None:
 def up(**options: Any) -> None:
     """Start a lab and print the path of its inventory."""
     click.echo(machines.up(**options))
+
+
+@lab.command()
+@_plain
+def prepare() -> None:
+    """Make the cached image and packages now: a story that runs without a network cannot."""
+    if fault := missing_tools():
+        raise LabError(fault)
+    packages(base())
 
 
 @lab.command()
