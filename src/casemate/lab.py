@@ -462,6 +462,6 @@ def _cgroups(state: State, machine: str) -> list[Path]:
 
 def _remove_cgroups(state: State, machine: str) -> None:
     for group in _cgroups(state, machine):
-        for folder, _, _ in os.walk(group, topdown=False):
+        for folder in [path for path, _, _ in os.walk(str(group), topdown=False)] + [str(group.parent)]:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)

@@ -12,7 +12,6 @@ import hashlib
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -109,7 +108,8 @@ def run(*argv: str | Path, cwd: Path | None = None) -> str:
         try:
             out, err = child.communicate()
         except BaseException:
-            child.send_signal(signal.SIGTERM)  # mmdebstrap unmounts what it mounted
+            child.terminate()
+            child.wait()  # nothing may still write when its folder is removed
             raise
     if child.returncode:
         raise LabError(f"{argv[0]} failed ({child.returncode}): {(err or out).strip()[-1500:]}")
@@ -139,11 +139,11 @@ def base() -> Path:
     argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={BASE_PACKAGES}"]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
     argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(SETUP)}', "bookworm"]
-    return _cached("base", "\0".join(argv), "Debian 12 base image", lambda made: void(run(*argv, made)))
 
+    def build(made: Path) -> None:
+        run("unshare", "--mount", *argv, made)  # its mounts must not outlive it, least of all when it is killed
 
-def void(_: object) -> None:
-    """Drop a value: a builder returns none."""
+    return _cached("base", "\0".join(argv), "Debian 12 base image", build)
 
 
 def packages(root: Path) -> Path:
