@@ -32,7 +32,7 @@ ADVICE = (
      "give the automation account NOPASSWD sudo on this host"),
     (r"Permission denied \(", "check ansible_user and the key that this host accepts"),
     (r"Host key verification failed", "compare the host's key out of band, then add it to known_hosts"),
-    (r"(refused|timed out|No route to host|Could not resolve)",
+    (r"Connection (refused|timed out)|No route to host|Could not resolve",
      "check that this host is up and that ansible_host and ansible_port are right"),
     (r"No space left on device|Disk quota exceeded", "free some disk space on this host"),
     (r"interpreter.*not found|python.*: not found|No python interpreters found", "install python3 there"),

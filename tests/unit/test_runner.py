@@ -182,3 +182,15 @@ def test_an_interruption_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     made = runner.play("check.yml", ())
     assert made.cancelled
     assert made.entries()[0]["message"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("message", "advised"),
+    [
+        ("Failed to connect to the host via ssh: connect to host a port 22: Connection refused", True),
+        ("ssh: connect to host a port 22: No route to host", True),
+        ("Nothing was changed.\n- the artifact lock is refused: the signature is missing", False),
+    ],
+)
+def test_advice_fits_the_failure(message: str, advised: bool) -> None:
+    assert ("->" in runner.explain({"msg": message})) is advised
