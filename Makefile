@@ -35,8 +35,8 @@ unit: .venv/.ready ## Pure logic, on every interpreter that is present
 	$(BIN)/pytest tests/unit -q -n auto
 	@.ci/other-pythons
 
-contract: .venv/.ready ## What the parts promise each other
-	$(BIN)/pytest tests/contract -q -n auto --dist loadfile
+contract: .venv/.ready lab-packages ## What the parts promise each other, the double and the real K3s included
+	$(BIN)/pytest tests/contract -q
 
 molecule: .venv/.ready lab-packages ## Stories on real machines
 	@$(BIN)/casemate lab prepare

@@ -152,8 +152,6 @@ def machines(
     """A server and an agent for the double, and for the real K3s where there is one: installed and started."""
     if fault := missing_tools():
         pytest.skip(fault)
-    if os.environ.get("PYTEST_XDIST_WORKER") and request.config.getoption("dist") not in ("loadfile", "loadgroup"):
-        pytest.skip("each worker would start machines of its own: use pytest -n auto --dist loadfile")
     work = tmp_path_factory.mktemp("standin")
     kinds = ["double", "real"] if REAL else ["double"]
     try:
