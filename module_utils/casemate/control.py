@@ -11,8 +11,6 @@ from .base import Setting
 from .kinds import KINDS, Kind
 from .schema import Field, problems
 
-STATUSES = ("pass", "fail", "waived", "not_evaluated", "error")
-ACTIONS = ("none", "would_change", "changed", "blocked")
 SEVERITIES = ("low", "medium", "high", "critical")
 LEVELS = ("baseline", "strict")
 APPLIES_TO = ("node", "server", "agent", "cluster")

@@ -69,6 +69,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result["findings"] += seen.result().findings
         except ControlError as refused:
             raise AnsibleActionFail(f"The controls are malformed: {refused}") from refused
-        order = [raw["id"] for raws in (self._task.args.get("controls") or {}).values() for raw in raws]
-        result["findings"].sort(key=lambda made: order.index(made["control"]))
+        ids = (raw["id"] for raws in (self._task.args.get("controls") or {}).values() for raw in raws)
+        order = {cid: place for place, cid in enumerate(ids)}
+        result["findings"].sort(key=lambda made: order[made["control"]])
         return result
