@@ -11,17 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
-
-from casemate import ROOT
+from casemate import ROOT, law
+from casemate.law import read
 
 DOCS = ROOT / "docs" / "controls.md"
-LEVELS = {"baseline": ("baseline",), "strict": ("baseline", "strict")}
-
-
-def read(path: Path) -> Any:
-    """A YAML file of the project, read by libyaml where there is one: it is ten times as fast."""
-    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
 
 
 def load(root: Path = ROOT) -> dict[str, dict[str, Any]]:
@@ -30,9 +23,8 @@ def load(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     Raises ValueError when two controls have one id.
     """
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(root.glob("roles/*/vars/main/controls.yml")):
-        role = path.parts[-4]
-        for control in (read(path) or {}).get(f"__{role}_controls") or ():
+    for role, controls in law.declared(root).items():
+        for control in controls:
             if control["id"] in found:
                 raise ValueError(f"{control['id']} is declared in {found[control['id']]['role']} and in {role}")
             found[control["id"]] = {**control, "role": role}
@@ -60,18 +52,6 @@ def open_mitigations(root: Path = ROOT) -> dict[str, str]:
 def nearest(wanted: str, known: Iterable[str]) -> str:
     """The id that looks most like `wanted`, or an empty string."""
     return next(iter(difflib.get_close_matches(wanted.upper(), list(known), n=1, cutoff=0.4)), "")
-
-
-def resolved(said: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The controls that apply to a host, from what playbooks/explain.yml says of it (see there)."""
-    groups, first = said["groups"], said["first"]
-    scopes = {"node", "server" if "k3s_server" in groups else "agent", *(["cluster"] if first else [])}
-    return [
-        {**control, "role": role}
-        for role, controls in said["controls"].items()
-        for control in controls
-        if control["level"] in LEVELS[said["level"]] and scopes & set(control["applies_to"])
-    ]
 
 
 def text(control: Mapping[str, Any]) -> str:

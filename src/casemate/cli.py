@@ -176,7 +176,10 @@ def explain(control: str | None, every: bool, shape: str, limit: str | None, inv
     if run.errors or any(host.status != "ok" for host in run.hosts.values()) or not run.results:
         tell(run.errors, run.messages())
         return 1
-    resolved = {name: catalogue.resolved(result["msg"]) for name, result in run.results.items()}
+    resolved = {
+        name: [{**control, "role": role} for role, controls in result["controls"].items() for control in controls]
+        for name, result in run.results.items()
+    }
     if shape == "json":
         click.echo(json.dumps(resolved.get(limit or "", resolved), indent=2))
         return 0

@@ -109,8 +109,7 @@ class Run:
         elif kind == "runner_on_ok":
             self.results[host.name] = result
             if "findings" in result:
-                given = (result.get("invocation") or {}).get("module_args") or {}
-                host.accepted = list((given.get("context") or {}).get("accepted") or host.accepted)
+                host.accepted = list(result.get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())
                 for made in result["findings"]:
                     host.passes.setdefault(made["control"], []).append(made)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from casemate import catalogue
+from casemate import catalogue, law
 
 
 def control(cid: str = "SSH-ROOT-REFUSED", **rest: Any) -> dict[str, Any]:
@@ -89,8 +89,24 @@ def test_only_what_applies_is_resolved(groups: list[str], first: bool, level: st
         control("C", applies_to=["cluster"]),
         control("X", level="strict"),
     ]
-    said = {"groups": groups, "first": first, "level": level, "controls": {"r": controls}}
-    assert {c["id"] for c in catalogue.resolved(said)} == expected
+    scope = law.scopes(groups, first)
+    assert {c["id"] for c in controls if law.applies(c, scope, level)} == expected
+
+
+def test_only_templates_are_touched() -> None:
+    seen = law.each({"a": ["{{ x }}", "plain", 1], "b": {"c": "{% if y %}"}}, lambda text: f"<{text}>")
+    assert seen == {"a": ["<{{ x }}>", "plain", 1], "b": {"c": "<{% if y %}>"}}
+
+
+def test_internals_of_roles_cannot_be_beaten_by_an_inventory_or_by_each_other() -> None:
+    """The law puts an inventory above them, Ansible below: with names of their own it makes no difference."""
+    _, internals = law.variables()
+    assert internals
+    assert all(name.startswith(tuple(f"__{role}_" for role in law.ROLES)) for name in internals)
+
+
+def test_every_role_is_part_of_the_law() -> None:
+    assert set(law.declared()) == set(law.ROLES)
 
 
 def test_the_page_escapes_tables_and_names_open_mitigations() -> None:

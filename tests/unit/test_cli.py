@@ -143,11 +143,10 @@ def test_explain_one_control(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) ->
 def test_explain_all_prints_what_holds_for_the_host(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     run = runner.Run()
     run.hosts["n1"] = runner.Host("n1")
-    controls = {"k3s_access": [CONTROL, {**CONTROL, "id": "X-Y", "applies_to": ["agent"]}]}
-    run.results["n1"] = {"msg": {"groups": ["k3s_server"], "first": True, "level": "baseline", "controls": controls}}
+    run.results["n1"] = {"controls": {"k3s_access": [CONTROL]}}
     played(monkeypatch, run)
     done = invoke("explain", "--all", "--format", "json", "--limit", "n1", "-i", "n1,")
-    assert json.loads(done.output) == [CONTROL]
+    assert json.loads(done.output) == [{**CONTROL, "role": "k3s_access"}]
 
 
 def test_report_merges_runs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,7 @@ from casemate import ROOT, findings, runner
 
 
 def result(*found: dict[str, Any], accepted: tuple[str, ...] = (), **rest: Any) -> dict[str, Any]:
-    given = {"module_args": {"context": {"accepted": list(accepted)}}}
-    return {"findings": list(found), "invocation": given, **rest}
+    return {"findings": list(found), "accepted": list(accepted), **rest}
 
 
 def finding(status: str, **rest: Any) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Controller side of the engine: choose what applies to a host, run one pass there, judge from here what is seen
-from here, and merge.
+"""Controller side of the engine: choose and resolve what applies to a host, run one pass there, judge from here what
+is seen from here, and merge.
 
 A port that is probed from the host itself passes by loopback and proves nothing, so controls with
 `vantage: controller` are judged in this process, by the same kinds.
@@ -8,55 +8,82 @@ A port that is probed from the host itself passes by loopback and proves nothing
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
 
 PROJECT = Path(__file__).resolve().parents[4]
-if str(PROJECT) not in sys.path:
-    sys.path.insert(0, str(PROJECT))
+for folder in (PROJECT, PROJECT / "src"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 from module_utils.casemate.base import Host
 from module_utils.casemate.control import ControlError
 from module_utils.casemate.engine import run
 
-LEVELS = {"baseline": ("baseline",), "strict": ("baseline", "strict")}
+from casemate import law
 
-
-def applies(raw: dict[str, Any], groups: list[str], first_server: bool, level: str) -> bool:
-    """Whether a control is for a host of these inventory groups at this level (pure)."""
-    scopes = {"node"}
-    scopes.update({"server"} if "k3s_server" in groups else {"agent"} if "k3s_agent" in groups else set())
-    scopes.update({"cluster"} if first_server else set())
-    return raw.get("level") in LEVELS[level] and bool(scopes & set(raw.get("applies_to") or ()))
+# Ansible imports this file once, before it forks a worker for each host: what is read here is read once.
+DEFAULTS, INTERNALS = (law.each(values, trust_as_template) for values in law.variables())
+DECLARED = law.declared()
+SETTINGS = {
+    "level": "__casemate_level",
+    "waivers": "__casemate_waivers",
+    "context": "__casemate_context",
+    "scan": "__casemate_scan",
+}
+"""Options that are the same for every task of a run, and the variables that hold them."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Runs `k3s_controls` on the host and the controller's share of it here."""
+    """Runs `k3s_controls` on the host and the controller's share of it here.
+
+    Beyond the options of the module: `roles` (whose controls; default: of all), `kinds` (only these kinds),
+    `explain` (only return the resolved controls; the host is not contacted), and `level`.
+    """
 
     _supports_check_mode = True
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the module's result with the findings of both vantages, in catalogue order."""
+        """Return the module's result with the findings of both vantages, in catalogue order.
+
+        Added to it are `accepted` (reason codes that the operator accepts) and `todo`: for each control that
+        would change, its id, setting, and what was observed.
+        """
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
-        given = dict(self._task.args)
-        servers = task_vars.get("groups", {}).get("k3s_server") or []
-        first = bool(servers) and servers[0] == task_vars["inventory_hostname"]
+        known = {**DEFAULTS, **INTERNALS, **task_vars}
+        templar = self._templar.copy_with_new_env(available_variables=known)
+        given = {name: templar.template(known[var]) for name, var in SETTINGS.items() if var in known}
+        given.update(self._task.args)
         level = given.pop("level", None) or "baseline"
-        if level not in LEVELS:
-            raise AnsibleActionFail(f"casemate_level is {level!r}; allowed: {', '.join(LEVELS)}")
-        there: dict[str, list[Any]] = {}
-        here: dict[str, list[Any]] = {}
-        for role, raws in (given.get("controls") or {}).items():
-            for raw in raws:
-                if applies(raw, task_vars.get("group_names", []), first, level):
-                    (here if raw.get("vantage") == "controller" else there).setdefault(role, []).append(raw)
-        given["controls"] = there
+        if level not in law.LEVELS:
+            raise AnsibleActionFail(f"casemate_level is {level!r}; allowed: {', '.join(law.LEVELS)}")
+        servers = task_vars.get("groups", {}).get("k3s_server") or []
+        scope = law.scopes(task_vars.get("group_names", ()), servers[:1] == [task_vars["inventory_hostname"]])
+        raws = given.pop("controls", None) or {
+            role: known.get(f"__{role}_controls", DECLARED[role]) for role in given.pop("roles", law.ROLES)
+        }
+        kinds = given.pop("kinds", None)
+        chosen = {
+            role: [
+                law.each(raw, lambda text: templar.template(trust_as_template(text)))
+                for raw in controls
+                if law.applies(raw, scope, level) and (not kinds or raw["setting"]["kind"] in kinds)
+            ]
+            for role, controls in raws.items()
+        }
+        if given.pop("explain", False):
+            return {"changed": False, "controls": chosen}
+        there = {r: [c for c in controls if c.get("vantage") != "controller"] for r, controls in chosen.items()}
+        here = {r: [c for c in controls if c.get("vantage") == "controller"] for r, controls in chosen.items()}
         waivers, context = given.get("waivers"), given.get("context") or {}
+        given["controls"] = json.dumps(there)  # as one string: Ansible walks through every value of a structure
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
             # A port that is shut is known by silence: the waiting passes while the host works.
             seen = pool.submit(run, here, Host(context=context), True, waivers)
@@ -69,7 +96,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result["findings"] += seen.result().findings
         except ControlError as refused:
             raise AnsibleActionFail(f"The controls are malformed: {refused}") from refused
-        ids = (raw["id"] for raws in (self._task.args.get("controls") or {}).values() for raw in raws)
-        order = {cid: place for place, cid in enumerate(ids)}
+        settings = {control["id"]: control["setting"] for controls in chosen.values() for control in controls}
+        order = {cid: place for place, cid in enumerate(settings)}
         result["findings"].sort(key=lambda made: order[made["control"]])
+        result["accepted"] = list(context.get("accepted") or ())
+        result["todo"] = [
+            {"control": made["control"], "setting": settings[made["control"]], "observed": made["observed"]}
+            for made in result["findings"]
+            if made["action"] == "would_change"
+        ]
+        result.get("invocation", {}).get("module_args", {}).pop("controls", None)  # as large as all the rest
         return result
