@@ -13,7 +13,7 @@ import os
 import stat as statmod
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
@@ -46,6 +46,11 @@ class Verdict:
     """What comparing a setting with an observation says.
 
     `stale` names systemd units that still run with an older setting (drift, whatever the file says).
+
+    `foreign` names what Casemate does not own and what keeps the value wrong whatever apply does: file and line, or a
+    command line. The action is then `blocked`, in check as in apply: neither promises what it cannot keep. `partly`
+    says that apply still does its part of such a control (it sets the live value although the next boot's is
+    somebody else's), so the control makes its role due, once; after that nothing is due or written for it.
     """
 
     ok: bool
@@ -54,6 +59,8 @@ class Verdict:
     reason: str = ""
     evidence: str = ""
     stale: tuple[str, ...] = ()
+    foreign: str = ""
+    partly: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Host:
         self.guarded = False
         self._guard = guard
         self._cache: dict[str, Any] = {}
+        self._units: dict[str, None] = {}
 
     def path(self, path: str) -> str:
         """Map an absolute path of the target into `root`."""
@@ -142,14 +150,21 @@ class Host:
         return Result(done.returncode, done.stdout, done.stderr)
 
     def systemctl(self, unit: str, *properties: str) -> dict[str, str]:
-        """Properties of a unit as systemd itself sees it, drop-ins included (one call per unit and pass)."""
-
-        def ask() -> dict[str, str]:
-            shown = self.run(["systemctl", "show", "--timestamp=us+utc", unit])
-            return dict(line.split("=", 1) for line in shown.out.splitlines() if "=" in line)
-
-        shown = self.cached(f"systemctl:{unit}", ask)
+        """Properties of a unit as systemd itself sees it, drop-ins included; empty where it does not answer."""
+        if f"systemctl:{unit}" not in self._cache:
+            self.ask_units([unit])
+        shown: dict[str, str] = self._cache[f"systemctl:{unit}"]
         return {name: shown.get(name, "") for name in properties} if properties else shown
+
+    def ask_units(self, units: Iterable[str]) -> None:
+        """Ask systemd about units in one call, and about all that were asked about before and forgotten since."""
+        self._units.update(dict.fromkeys(units))
+        names = [unit for unit in self._units if f"systemctl:{unit}" not in self._cache]
+        if not names:
+            return
+        shown = self.run(["systemctl", "show", "--timestamp=us+utc", "--", *names]).out.split("\n\n")
+        for name, block in zip(names, [*shown, *[""] * len(names)]):
+            self._cache[f"systemctl:{name}"] = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
 
     def started(self, unit: str) -> float | None:
         """When the unit last came up or reloaded, in seconds since the epoch; None if it is down.

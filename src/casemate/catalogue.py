@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from casemate import ROOT, law
 from casemate.law import read
 

@@ -33,7 +33,7 @@ def identity(setting: Setting) -> str:
 
 
 def _stranger() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's authorities: reading them takes 30 ms
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

@@ -1,7 +1,8 @@
 """TCP and UDP ports: what listens here, or what can be reached from elsewhere.
 
 From the host itself (vantage self) only the listening addresses tell anything, so /proc/net is read: a probe
-would pass by loopback. From the controller a TCP connection is tried.
+would pass by loopback. From the controller a TCP connection is tried. A port that is shut is known by silence, and
+silence proves nothing unless the same machine answers on another port: on that one the waiting time is measured.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import ipaddress
 import socket
+import time
 
 from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
@@ -18,10 +20,14 @@ SCHEMA = {
     "proto": Field("str", choices=("tcp", "udp"), help="default: tcp"),
     "state": Field("str", True, ("closed", "loopback", "open"), help="closed: nothing beyond what is named"),
     "probe": Field("str", help="address to connect to instead of reading what listens (vantage controller)"),
+    "answers": Field("int", help="with probe: a port that answers from there, such as that of SSH"),
 }
 ENFORCED_BY = None
 LISTEN = "0A"
-TIMEOUT = 1.2  # seconds: just beyond the first retransmission, so that two packets went unanswered
+TIMEOUT = 5.0
+"""Seconds in which the port that answers has to."""
+KNOCKS = 3
+"""Connections tried at once: three lost packets are less likely than a lost one and its only retransmission."""
 
 
 def identity(setting: Setting) -> str:
@@ -42,10 +48,10 @@ def listeners(table: str, tcp: bool) -> list[tuple[str, int]]:
     return found
 
 
-def _reach(address: str, port: int) -> str:
+def _reach(address: str, port: int, wait: float) -> str:
     """Connect once: open, refused (an answer says no), or filtered (silence or an ICMP error)."""
     try:
-        with socket.create_connection((address, port), TIMEOUT):
+        with socket.create_connection((address, port), wait):
             return "open"
     except ConnectionRefusedError:
         return "refused"
@@ -53,7 +59,23 @@ def _reach(address: str, port: int) -> str:
         return "filtered"
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def _patience(address: str, port: int) -> float:
+    """Seconds after which silence of this machine means that nothing will come. Raises Unavailable."""
+    start = time.monotonic()
+    if _reach(address, port, TIMEOUT) == "filtered":
+        raise Unavailable("vantage", f"{address} does not even answer on {port} from here, so silence proves nothing")
+    return 0.25 + 10 * (time.monotonic() - start)
+
+
+def _probe(setting: Setting) -> Observation:
+    """What the most telling of some connections at once met."""
+    wait = _patience(setting["probe"], setting.get("answers", 22))
+    with concurrent.futures.ThreadPoolExecutor(max_workers=KNOCKS) as pool:
+        met = set(pool.map(lambda _: _reach(setting["probe"], setting["port"], wait), range(KNOCKS)))
+    return {"probe": next(one for one in ("open", "refused", "filtered") if one in met)}
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation | Unavailable]:
     """Listening addresses of each port, or the outcome of connecting; probes run side by side."""
     bound: set[tuple[str, str, int]] = set()
     for proto in ("tcp", "udp"):
@@ -61,13 +83,16 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             table = host.text(f"/proc/net/{proto}{suffix}") or ""
             bound |= {(proto, address, port) for address, port in listeners(table, proto == "tcp")}
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
-        probes = [pool.submit(_reach, s["probe"], s["port"]) if s.get("probe") else None for s in settings]
-    return [
-        {"probe": probe.result()}
-        if probe
-        else {"addresses": sorted(a for p, a, n in bound if (p, n) == (s.get("proto", "tcp"), s["port"]))}
-        for s, probe in zip(settings, probes)
-    ]
+        probes = [pool.submit(_probe, s) if s.get("probe") else None for s in settings]
+    seen: list[Observation | Unavailable] = []
+    for setting, probe in zip(settings, probes):
+        if probe is None:
+            mine = (setting.get("proto", "tcp"), setting["port"])
+            seen.append({"addresses": sorted(a for p, a, n in bound if (p, n) == mine)})
+        else:
+            error = probe.exception()
+            seen.append(error if isinstance(error, Unavailable) else probe.result())
+    return seen
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

@@ -33,8 +33,10 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 
     Raises OSError where systemd does not answer.
     """
+    host.ask_units(["init.scope", *(setting["unit"] for setting in settings)])
     if host.systemctl("init.scope").get("LoadState") != "loaded":
         raise OSError("systemd does not answer on this machine")
+    host.ask_units(name for s in settings for name in host.systemctl(s["unit"]).get("TriggeredBy", "").split())
     seen: list[Observation] = []
     for setting in settings:
         shown = host.systemctl(setting["unit"])

@@ -22,7 +22,7 @@ LINE = (
 
 
 def host(folder: Path, journal: str = LINE, unit: str = "k3s") -> FakeHost:
-    shown = {f"systemctl show --timestamp=us+utc {unit}.service": (0, UP, "")}
+    shown = {f"systemctl show {unit}.service": (0, UP, "")}
     return FakeHost(folder, commands={**shown, JOURNAL: (0, journal, "")})
 
 

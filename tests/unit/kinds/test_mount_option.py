@@ -15,7 +15,7 @@ from module_utils.casemate.kinds import mount_option as kind
 ROOT = "1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 SHM = "2 1 0:2 / /dev/shm rw,nosuid,nodev shared:2 - tmpfs tmpfs rw\n"
 WANT = {"path": "/dev/shm", "options": ["nodev", "nosuid"]}
-UNIT = {"systemctl show --timestamp=us+utc tmp.mount": (0, "FragmentPath=/etc/tmp.mount\nDropInPaths=/etc/d.conf", "")}
+UNIT = {"systemctl show tmp.mount": (0, "FragmentPath=/etc/tmp.mount\nDropInPaths=/etc/d.conf", "")}
 NODE = {"path": "/var/lib/rancher", "without": ["noexec"]}
 
 

@@ -50,13 +50,36 @@ def test_udp_is_not_tcp(tmp_path: Path) -> None:
 
 
 def test_a_probe_tells_open_from_refused(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        number = listener.getsockname()[1]
-        setting: dict[str, Any] = {"port": number, "state": "closed", "probe": "127.0.0.1"}
+    with socket.create_server(("127.0.0.1", 0)) as ssh:
+        beside = ssh.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            number = listener.getsockname()[1]
+            setting: dict[str, Any] = {"port": number, "state": "closed", "probe": "127.0.0.1", "answers": beside}
+            verdict = port.assess(setting, port.observe([setting], FakeHost(tmp_path))[0])
+            assert (verdict.ok, verdict.observed) == (False, "open")
         verdict = port.assess(setting, port.observe([setting], FakeHost(tmp_path))[0])
-        assert (verdict.ok, verdict.observed) == (False, "open")
-    verdict = port.assess(setting, port.observe([setting], FakeHost(tmp_path))[0])
-    assert (verdict.ok, verdict.observed) == (True, "refused")
+        assert (verdict.ok, verdict.observed) == (True, "refused")
+
+
+@pytest.mark.parametrize(("met", "told"), [(["filtered", "open", "filtered"], "open"), (["filtered"] * 3, "filtered")])
+def test_one_answer_among_lost_packets_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, met: list[str], told: str
+) -> None:
+    left = [*met]
+    monkeypatch.setattr(port, "_reach", lambda _, number, __: "open" if number == 22 else left.pop())
+    setting = {"port": 2379, "state": "closed", "probe": "192.0.2.1"}
+    assert port.observe([setting], FakeHost(tmp_path)) == [{"probe": told}]
+
+
+def test_silence_of_a_machine_that_cannot_be_reached_at_all_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port, "_reach", lambda *_: "filtered")
+    settings = [{"port": 2379, "state": "closed", "probe": "192.0.2.1"}, {"port": 1, "state": "closed"}]
+    probed, read = port.observe(settings, FakeHost(tmp_path))
+    assert isinstance(probed, Unavailable)
+    assert probed.code == "vantage"
+    assert read == {"addresses": []}
 
 
 def test_a_silent_udp_port_is_not_called_closed() -> None:

@@ -8,6 +8,7 @@ A port that is probed from the host itself passes by loopback and proves nothing
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import json
 import sys
 from pathlib import Path
@@ -22,11 +23,10 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from module_utils.casemate.base import Host
-from module_utils.casemate.control import ControlError
-from module_utils.casemate.engine import run
-
 from casemate import law
+from module_utils.casemate.base import Host
+from module_utils.casemate.control import VANTAGES, ControlError
+from module_utils.casemate.engine import run
 
 # Ansible imports this file once, before it forks a worker for each host: what is read here is read once.
 DEFAULTS, INTERNALS = (law.each(values, trust_as_template) for values in law.variables())
@@ -71,22 +71,27 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
         kinds = given.pop("kinds", None)
         chosen = {
-            role: [
-                law.each(raw, lambda text: templar.template(trust_as_template(text)))
-                for raw in controls
-                if law.applies(raw, scope, level) and (not kinds or raw["setting"]["kind"] in kinds)
-            ]
+            role: [c for c in controls if law.applies(c, scope, level) and (not kinds or c["setting"]["kind"] in kinds)]
             for role, controls in raws.items()
         }
+        # Many controls hold the same expression: the address of the host, the modes of the role's files.
+        template = functools.cache(lambda text: templar.template(trust_as_template(text)))
+
+        def resolved(*vantages: str) -> dict[str, Any]:
+            return {
+                role: [law.each(c, template) for c in controls if c.get("vantage", "self") in vantages]
+                for role, controls in chosen.items()
+            }
+
+        elsewhere = [vantage for vantage in VANTAGES if vantage != "controller"]
         if given.pop("explain", False):
-            return {"changed": False, "controls": chosen}
-        there = {r: [c for c in controls if c.get("vantage") != "controller"] for r, controls in chosen.items()}
-        here = {r: [c for c in controls if c.get("vantage") == "controller"] for r, controls in chosen.items()}
+            return {"changed": False, "controls": resolved(*VANTAGES)}
         waivers, context = given.get("waivers"), given.get("context") or {}
-        given["controls"] = json.dumps(there)  # as one string: Ansible walks through every value of a structure
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
             # A port that is shut is known by silence: the waiting passes while the host works.
-            seen = pool.submit(run, here, Host(context=context), True, waivers)
+            seen = pool.submit(run, resolved("controller"), Host(context=context), True, waivers)
+            there = resolved(*elsewhere)
+            given["controls"] = json.dumps(there)  # as one string: Ansible walks through every value of a structure
             result: dict[str, Any] = self._execute_module(
                 module_name="k3s_controls", module_args=given, task_vars=task_vars
             )
@@ -96,8 +101,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result["findings"] += seen.result().findings
         except ControlError as refused:
             raise AnsibleActionFail(f"The controls are malformed: {refused}") from refused
-        settings = {control["id"]: control["setting"] for controls in chosen.values() for control in controls}
-        order = {cid: place for place, cid in enumerate(settings)}
+        settings = {control["id"]: control["setting"] for controls in there.values() for control in controls}
+        order = {c["id"]: place for place, c in enumerate(c for controls in chosen.values() for c in controls)}
         result["findings"].sort(key=lambda made: order[made["control"]])
         result["accepted"] = list(context.get("accepted") or ())
         result["todo"] = [
