@@ -18,6 +18,7 @@ from casemate.law import read
 DOCS = ROOT / "docs" / "controls.md"
 
 
+@functools.cache
 def load(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     """Every declared control by id, with its `role` added; values may still be templates.
 

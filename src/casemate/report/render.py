@@ -77,7 +77,7 @@ def page() -> Any:
 
 def warm() -> None:
     """Do now, while hosts are waited for, what a report needs later."""
-    page(), catalogue.threats(), validator()
+    page(), catalogue.threats(), catalogue.load(), validator()
 
 
 def as_html(report: Report) -> str:
