@@ -38,6 +38,8 @@ SETTINGS = {
     "scan": "__casemate_scan",
 }
 """Options that are the same for every task of a run, and the variables that hold them."""
+SHARED = ("__casemate_lock", "__casemate_k3s_version", *SETTINGS.values(), "__k3s_node_type", "__k3s_firewall_sources")
+"""What many templates use, in the order in which it builds on itself: templated once, not for each of them."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -59,7 +61,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         known = {**DEFAULTS, **INTERNALS, **task_vars}
         templar = self._templar.copy_with_new_env(available_variables=known)
-        given = {name: templar.template(known[var]) for name, var in SETTINGS.items() if var in known}
+        for name in SETTINGS.values() if "controls" in self._task.args else SHARED:
+            if name in known:
+                known[name] = templar.template(known[name])
+        given = {name: known[var] for name, var in SETTINGS.items() if var in known}
         given.update(self._task.args)
         level = given.pop("level", None) or "baseline"
         if level not in law.LEVELS:
