@@ -42,6 +42,11 @@ ETCD: dict[str, Any] = {"chain": "input", "proto": "tcp", "ports": [2379, 2380],
 REST: dict[str, Any] = {"chain": "input", "proto": "tcp", "ports": [], "sources": ["10.42.0.0/16"]}
 
 
+def accept_to(port: int, proto: str = "tcp") -> Rule:
+    """A hole for everybody."""
+    return [dport(port, proto), ACCEPT]
+
+
 def listing(rules: list[Rule], policy: str = "drop", elements: tuple[str, ...] = ("10.0.0.1", "10.0.0.2")) -> str:
     things: list[dict[str, Any]] = [
         {"metainfo": {"version": "1.0.6"}},
@@ -191,3 +196,104 @@ def test_without_the_declaration_nothing_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(EnforceError, match="waived"):
         nft.enforce([ETCD], {0}, host)
     assert not host.armed
+
+
+WHOLE: dict[str, Any] = {"ruleset": "rules\n"}
+CLOSED: dict[str, Any] = {"chain": "input", "policy": "drop"}
+SSH_SHUT: dict[str, Any] = {"chain": "input", "proto": "tcp", "ports": [22], "sources": []}
+LAW = {"whole": WHOLE, "closed": CLOSED, "etcd": ETCD, "ssh": SSH_SHUT, "rest": REST, "udp": {**REST, "proto": "udp"}}
+MALLORY = saddr({"prefix": {"addr": "203.0.113.0", "len": 24}})
+
+
+def failing(tmp: Path, live: str, law: dict[str, dict[str, Any]], file: str = "rules\n") -> str:
+    settings = list(law.values())
+    seen = nft.observe(settings, host_of(tmp, live, listing(GOOD), file))
+    return " ".join(name for (name, s), one in zip(law.items(), seen, strict=True) if not nft.assess(s, one).ok)
+
+
+def without(*rules: Rule) -> list[Rule]:
+    return [rule for rule in GOOD if not any(rule is one for one in rules)]
+
+
+ELSEWHERE: Rule = [{"vmap": {"key": {}, "data": {}}}]
+FLIPS: list[tuple[str, str]] = [
+    (listing(GOOD), ""),
+    (listing([accept_to(2379), *GOOD]), "etcd"),
+    (listing([accept_to(2379), accept_to(22), *GOOD]), "etcd ssh"),
+    (listing(without(SERVERS)), "etcd"),
+    (listing([ANSWERS, LOOPBACK, ICMP, SHUT, SERVERS, PODS, LOG]), "etcd"),
+    (listing(without(SHUT)), "etcd ssh"),
+    (listing(GOOD, elements=("10.0.0.1",)), "etcd"),
+    (listing(GOOD, elements=("10.0.0.1", "10.0.0.2", "203.0.113.9")), "etcd"),
+    (listing(GOOD, policy="accept"), "closed"),
+    (listing([*GOOD, [match({"meta": {"key": "l4proto"}}, "tcp"), ACCEPT]]), "rest"),
+    (listing([*GOOD, [match({"meta": {"key": "l4proto"}}, "udp"), ACCEPT]]), "udp"),
+    (listing(without(PODS)), "rest udp"),
+    (listing([*GOOD, [MALLORY, ACCEPT]]), "rest udp"),
+    (listing([[ACCEPT], *GOOD]), "etcd ssh rest udp"),
+    # what no specific control tells
+    (listing([accept_to(9999), *GOOD]), "whole"),
+    (listing(without(ANSWERS)), "whole"),
+    (listing([LOOPBACK, ANSWERS, *GOOD[2:]]), "whole"),
+    (listing([[dport(2379), saddr("10.0.0.9"), DROP], *GOOD]), "whole"),
+    # a second difference beside one that is told
+    (listing([accept_to(2379), accept_to(9999), *GOOD]), "whole etcd"),
+    (listing([[dport({"set": [2379, 9999]}), ACCEPT], *GOOD]), "whole etcd"),
+    (listing([[dport({"range": [2000, 3000]}), ACCEPT], *GOOD]), "whole etcd"),
+    (listing([accept_to(2379), *without(ANSWERS)]), "whole etcd"),
+    (listing([*without(ANSWERS), [MALLORY, ACCEPT]]), "whole rest udp"),
+    (listing([accept_to(2379), LOOPBACK, ANSWERS, *GOOD[2:]]), "whole etcd"),
+    (listing(GOOD, policy="accept").replace('"hook": "input"', '"hook": "output"'), "whole closed"),
+    (listing([accept_to(22), *GOOD], elements=("10.0.0.1",)), "etcd ssh"),
+    (listing([accept_to(22), *GOOD]).replace('"servers4", "elem"', '"servers4", "flags": [], "elem"'), "whole ssh"),
+    (listing([[dport(2379), {"strange": 1}, *ELSEWHERE], *GOOD]), "etcd"),
+]
+
+
+@pytest.mark.parametrize(("live", "names"), FLIPS)
+def test_a_change_is_told_once_and_never_lost(tmp_path: Path, live: str, names: str) -> None:
+    assert failing(tmp_path, live, LAW) == names
+
+
+def test_the_file_of_the_next_boot_stays_with_the_whole(tmp_path: Path) -> None:
+    assert failing(tmp_path, listing([accept_to(2379), *GOOD]), LAW, "other\n") == "whole etcd"
+
+
+@pytest.mark.parametrize("name", ["etcd", "closed", "rest"])
+def test_a_control_that_is_not_here_or_waived_hides_nothing(tmp_path: Path, name: str) -> None:
+    changed = {
+        "etcd": listing([accept_to(2379), *GOOD]),
+        "closed": listing(GOOD, policy="accept"),
+        "rest": listing([*GOOD, [match({"meta": {"key": "l4proto"}}, "tcp"), ACCEPT]]),
+    }[name]
+    absent = {key: setting for key, setting in LAW.items() if key != name}
+    assert "whole" in failing(tmp_path / "absent", changed, absent)
+    waived = {**LAW, name: {**LAW[name], "waived": True}}
+    assert failing(tmp_path / "waived", changed, waived).split()[0] == "whole"
+
+
+def test_a_waived_policy_leaves_the_ports_to_their_controls(tmp_path: Path) -> None:
+    law = {**LAW, "closed": {**CLOSED, "waived": True}}
+    assert failing(tmp_path, listing(GOOD, policy="accept"), law) == "whole closed rest udp"
+
+
+@pytest.mark.parametrize("only", list(LAW))
+def test_whichever_control_fails_the_declared_rules_are_loaded(tmp_path: Path, only: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("files of root need root")
+    host = host_of(tmp_path, listing([]))
+    nft.enforce(list(LAW.values()), {list(LAW).index(only)}, host)
+    assert host.ran[-1] == list(nft.RELOAD)
+    assert host.armed == [nft.FILE]
+
+
+def test_a_rule_that_no_control_of_ports_can_judge_counts_against_the_whole(tmp_path: Path) -> None:
+    strange = [dport({"set": [{"odd": 1}]}), ACCEPT]
+    for rules in ([*GOOD, strange], [[ACCEPT], *GOOD, strange]):
+        assert failing(tmp_path, listing(rules), {"whole": WHOLE}) == "whole"
+        seen = nft.observe(list(LAW.values()), host_of(tmp_path, listing(rules), listing(GOOD)))[0]
+        assert "added: rule" in nft.assess(WHOLE, seen).reason
+
+
+def test_a_rule_for_every_port_is_a_hole_and_no_crash(tmp_path: Path) -> None:
+    assert "rest" in failing(tmp_path, listing([[dport({"range": [1, 65535]}), ACCEPT], *GOOD]), LAW)
