@@ -25,7 +25,7 @@ _DIGEST_KEY = os.urandom(16)
 
 @dataclass
 class Outcome:
-    """What one pass found and did. `due` names roles with something to do, `stale` units to restart.
+    """What one pass found and did. `due` names roles for which apply would change something, `stale` units to restart.
 
     `left_out` names the controls that a quick pass does not judge; they have no finding, so nothing claims them.
     """
@@ -82,8 +82,7 @@ def run(
     for control in controls:
         made = _waive(done[control.id], waivers or {}, excused)
         outcome.findings.append(made)
-        if made["action"] == "would_change" and control.role not in outcome.due:
-            outcome.due.append(control.role)
+    outcome.due = [role for role in catalogue if role in outcome.due]
     outcome.changed = bool(host.changes)
     return outcome
 
@@ -127,16 +126,19 @@ def _judge_kind(
     controls: list[Control], host: Host, check: bool, excused: Mapping[str, str], outcome: Outcome
 ) -> list[Finding]:
     kind = controls[0].kind
-    before = [_assess(c, seen) for c, seen in _observe(controls, host)]
+    before = [_assess(c, seen) for c, seen in _observe(controls, host, excused)]
     failing = {i for i, v in enumerate(before) if isinstance(v, Verdict) and not v.ok and controls[i].id not in excused}
+    todo = {i for i in failing if enforced(controls[i]) and (before[i].partly or not before[i].foreign)}
     broken = {i: out_of_bound(c) for i, c in enumerate(controls)}
-    if check or not failing:
+    if check:
+        outcome.due += [controls[i].role for i in todo]
+    if check or not todo:
         made = [_plain(c, v, check) for c, v in zip(controls, before)]
         outcome.stale += _stale(before, failing, outcome)
     else:
-        refused = _enforce(controls, failing, host, excused) if kind.ENFORCED_BY == "engine" else ""
-        after = [_assess(c, seen) for c, seen in _observe(controls, host)]
-        made = [_settled(c, b, a, i in failing, refused) for i, (c, b, a) in enumerate(zip(controls, before, after))]
+        refused = _enforce(controls, todo, host, excused) if kind.ENFORCED_BY == "engine" else ""
+        after = [_assess(c, seen) for c, seen in _observe(controls, host, excused)]
+        made = [_settled(c, b, a, i in todo, refused) for i, (c, b, a) in enumerate(zip(controls, before, after))]
         outcome.stale += _stale(after, failing, outcome)
     for i, one in enumerate(made):
         if broken[i] and one["status"] == "pass":
@@ -144,8 +146,9 @@ def _judge_kind(
     return made
 
 
-def _observe(controls: list[Control], host: Host) -> list[Seen]:
-    settings = [c.setting for c in controls]
+def _observe(controls: list[Control], host: Host, excused: Mapping[str, str]) -> list[Seen]:
+    """Observe a kind's settings; those that apply leaves alone are marked, since a kind foretells what it would do."""
+    settings = [{**c.setting, "waived": True} if c.id in excused else c.setting for c in controls]
     try:
         seen: Sequence[Any] = controls[0].kind.observe(settings, host)
         if len(seen) != len(controls):
@@ -168,11 +171,11 @@ def _assess(control: Control, seen: Any) -> Any:
         return crash
 
 
-def _enforce(controls: list[Control], failing: set[int], host: Host, excused: Mapping[str, str]) -> str:
+def _enforce(controls: list[Control], todo: set[int], host: Host, excused: Mapping[str, str]) -> str:
     wanted = [i for i, c in enumerate(controls) if c.id not in excused]
     try:
         controls[0].kind.enforce(
-            [controls[i].setting for i in wanted], {n for n, i in enumerate(wanted) if i in failing}, host
+            [controls[i].setting for i in wanted], {n for n, i in enumerate(wanted) if i in todo}, host
         )
     except EnforceError as refusal:
         return str(refusal)
@@ -189,7 +192,9 @@ def _plain(control: Control, verdict: Any, check: bool) -> Finding:
         return finding(control, "not_evaluated", reason=str(verdict))
     if isinstance(verdict, Exception):
         return finding(control, "error", reason=f"{type(verdict).__name__}: {verdict}")
-    action = "would_change" if not verdict.ok and check and enforced(control) else "none"
+    action = "none"
+    if not verdict.ok and enforced(control):
+        action = "blocked" if verdict.foreign else "would_change" if check else "none"
     observed, expected = _veil(control, verdict.observed), _veil(control, verdict.expected)
     return finding(
         control, "pass" if verdict.ok else "fail", action, expected=expected, observed=observed,
@@ -203,7 +208,7 @@ def _settled(control: Control, before: Any, after: Any, tried: bool, refused: st
     made = _plain(control, after, check=False)
     if isinstance(before, Verdict):
         made["before"] = _veil(control, before.observed)
-    if not tried or not enforced(control):
+    if not tried:
         return made
     if made["status"] == "pass":
         made["action"] = "changed"

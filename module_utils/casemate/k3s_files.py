@@ -1,21 +1,42 @@
 """K3s' configuration as K3s reads it: merged from its files, linted against its flag list.
 
 Source: K3s' configuration files (config.yaml, then config.yaml.d/*.yaml by name; a later key replaces, `key+`
-appends). An unknown key is skipped by a server and fatal to an agent, so it is refused by name here.
+appends). An unknown key is skipped by a server and fatal to an agent, so it is refused by name here. With a file that
+is no YAML K3s does not start: it is told as such, and so is every key that it may set.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from .base import Host
 from .k3s_flags import FLAGS
 from .miniyaml import Value, YamlError, parse
 
 BASE, FOLDER = "/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/config.yaml.d"
-Merged = Dict[str, Tuple[Value, str, float]]
+
+
+class Source(NamedTuple):
+    """One file: its entries in order, or what is wrong with it."""
+
+    path: str
+    when: float
+    entries: List[Tuple[str, Value]]
+    fault: str = ""
+    text: str = ""
+
+
+class Part(NamedTuple):
+    """What one file gives a key."""
+
+    path: str
+    when: float
+    value: Value
+
+
+Merged = Dict[str, List[Part]]
 
 
 def flag_of(item: Any) -> Tuple[str, str]:
@@ -31,24 +52,52 @@ def text_of(value: Any) -> Value:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def merged(host: Host) -> Merged:
-    """Key -> (value, deciding file, its time of change), as K3s merges its files; raises YamlError by file."""
-    found: Merged = {}
-    names = [n for n in host.glob(FOLDER + "/*") if n.lower().endswith((".yaml", ".yml"))]
-    for path in [BASE, *names]:
+def sources(host: Host) -> List[Source]:
+    """Every file that K3s reads, in its order. One that is not of the YAML that we read has a fault and no entries."""
+    found: List[Source] = []
+    for path in [BASE, *(n for n in host.glob(FOLDER + "/*") if n.lower().endswith((".yaml", ".yml")))]:
         text, seen = host.text(path), host.stat(path)
         if text is None or seen is None:
             continue
         try:
-            entries = parse(text)
+            found.append(Source(path, seen.st_mtime, parse(text)))
         except YamlError as fault:
-            raise YamlError(f"{path}: {fault}") from None
+            found.append(Source(path, seen.st_mtime, [], f"{path}: {fault}", text))
+    return found
+
+
+def planned(found: Iterable[Source], files: Mapping[str, Mapping[str, Any]]) -> List[Source]:
+    """The files as they would be, once the owned ones (name -> key -> value) are written."""
+    owned = [Source(f"{FOLDER}/{n}", 0.0, [(k, text_of(v)) for k, v in made.items()]) for n, made in files.items()]
+    paths = [one.path for one in owned]
+    return sorted([*owned, *(one for one in found if one.path not in paths)])  # config.yaml sorts before its folder
+
+
+def merged(found: Iterable[Source]) -> Merged:
+    """Key -> what stands of it after the last file that replaced it, and what later ones append."""
+    made: Merged = {}
+    for path, when, entries, *_ in found:
         for key, value in entries:
             name = key[:-1] if key.endswith("+") else key
-            if key.endswith("+") and name in found:
-                value = items(found[name][0]) + items(value)
-            found[name] = (value, path, seen.st_mtime)
-    return found
+            part = Part(path, when, value)
+            made[name] = [*made[name], part] if key.endswith("+") and name in made else [part]
+    return made
+
+
+def value_of(parts: List[Part]) -> Optional[Value]:
+    """The value that K3s makes of the parts of one key; None where nothing sets it."""
+    return parts[0].value if len(parts) == 1 else [i for part in parts for i in items(part.value)] if parts else None
+
+
+def hiding(found: List[Source], key: str) -> List[Source]:
+    """Files that could not be read and may decide a key: it stands there, or in disguise, and nothing replaces it."""
+    parts = merged(found).get(key)
+    named, disguised = rf"(?<![\w-]){re.escape(key)}(?![\w-])", r"[\\!\ud800-\udfff]|[^\t\n\r -\uffff]"
+    return [
+        one
+        for one in found
+        if one.fault and re.search(f"{named}|{disguised}", one.text) and not (parts and parts[0].path > one.path)
+    ]
 
 
 def items(value: Value) -> List[str]:
@@ -68,6 +117,16 @@ def lint(keys: Mapping[str, Any], node: str, version: str) -> List[str]:
             near = difflib.get_close_matches(key, known, 1)
             wrong.append(f"{key} is no key of K3s {node}s" + (f"; did you mean {near[0]}?" if near else ""))
     return wrong
+
+
+def faults(found: List[Source], node: str, version: str) -> List[str]:
+    """What is wrong with the files: one that K3s cannot read, and keys that it does not know."""
+    wrong = [one.fault for one in found if one.fault] + lint({}, node, version)
+    return wrong or [
+        f"{fault} ({', '.join(part.path for part in parts)})"
+        for key, parts in merged(found).items()
+        for fault in lint({key: ""}, node, version)
+    ]
 
 
 def beside(host: Host, unit: str) -> List[str]:

@@ -251,6 +251,41 @@ def test_what_a_task_enforces_is_planned_and_left_to_the_task(tmp_path: Path) ->
     assert one(host, package)["action"] == "blocked"
 
 
+@pytest.mark.parametrize(
+    ("partly", "more", "action", "due"),
+    [
+        (False, {}, "blocked", []),
+        (True, {}, "blocked", ["k3s_host"]),
+        (False, {"enforced": False}, "none", []),
+        (True, {"enforced": False}, "none", []),
+    ],
+)
+def test_what_somebody_else_decides_is_blocked_in_check_as_in_apply(
+    tmp_path: Path, monkeypatch: Any, partly: bool, more: dict[str, Any], action: str, due: list[str]
+) -> None:
+    tried: list[Any] = []
+    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", "/x:1", foreign="/x:1", partly=partly))
+    monkeypatch.setattr(file, "enforce", lambda _, todo, host: tried.append(todo))
+    plan, done = (settle(FakeHost(tmp_path), owned(**more), check=check) for check in (True, False))
+    for one in (plan.findings[0], done.findings[0]):
+        assert (one["status"], one["action"], one["reason"], one["after"]) == ("fail", action, "/x:1", "b")
+    assert (plan.due, done.due, bool(tried)) == (due, [], bool(due))
+
+
+def test_a_waived_control_is_blocked_by_nobody_and_its_kind_knows(tmp_path: Path, monkeypatch: Any) -> None:
+    told: list[Any] = []
+
+    def observe(settings: list[dict[str, Any]], _: Any) -> list[dict[str, Any]]:
+        told.extend(settings)
+        return [{} for _ in settings]
+
+    monkeypatch.setattr(file, "observe", observe)
+    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", foreign="/x:1", partly=True))
+    made = settle(FakeHost(tmp_path), owned(), check=True, waivers={"FILE-A-SET": WAIVER})
+    assert (made.findings[0]["status"], made.findings[0]["action"], made.due) == ("waived", "none", [])
+    assert told[0]["waived"] is True
+
+
 def test_stale_units_are_returned(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", stale=("k3s.service",)))
     assert settle(FakeHost(tmp_path), owned(), owned("FILE-B-SET", "/etc/b"), check=True).stale == ["k3s.service"]

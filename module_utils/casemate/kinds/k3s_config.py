@@ -5,12 +5,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Set, Tuple
+from typing import Any, Dict, List, Set
 
+from .. import k3s_values
 from ..base import EnforceError, Host, Observation, Setting, Verdict
-from ..k3s_files import BASE, FOLDER, beside, flag_of, items, lint, merged, text_of
+from ..k3s_files import (
+    BASE,
+    FOLDER,
+    Source,
+    beside,
+    faults,
+    flag_of,
+    hiding,
+    lint,
+    merged,
+    planned,
+    sources,
+    text_of,
+    value_of,
+)
 from ..k3s_flags import SECRETS
-from ..miniyaml import Value, parse, render
+from ..miniyaml import parse, render
 from ..schema import Field
 from .journal_args import COMPONENTS, running_args, running_unit
 
@@ -74,105 +89,87 @@ def wanted(setting: Setting) -> Dict[str, Any]:
 
 
 def observe(settings: List[Setting], host: Host) -> List[Observation]:
-    """The merged value of each demanded key, the running component's flags, and when the unit was started."""
+    """The merged value of each demanded key, now and once our drop-ins are written; what runs, and since when."""
     version = str(host.context.get("version", ""))
-    files, config = declared(settings, version), merged(host)
+    files, plan = declared(settings, version), declared([s for s in settings if not s.get("waived")], version)
+    found = sources(host)
+    future = planned(found, plan)
+    now, then = merged(found), merged(future)
+    mine = {one.path: one for one in found}
     unit, started = running_unit(host)
     running = running_args(host) if any(k.endswith("-arg") for s in settings for k in wanted(s)) else {}
     seen: List[Observation] = []
     told: Set[str] = set()
     for setting in settings:
-        name = setting.get("file", "")
-        one: Observation = {"unit": unit, "started": started, "left": [], "keys": {}, "running": {}}
+        name, node = setting.get("file", ""), setting.get("node", "server")
+        own = mine.get(f"{FOLDER}/{name}", Source("", 0.0, []))
+        one: Observation = {"unit": unit, "started": started, "left": "", "keys": {}, "running": {}}
+        one["broken"] = [source.fault for source in future if source.fault]
         if name and name not in told:
             told.add(name)
-            mine = {k: v for k, (v, path, _) in config.items() if path == f"{FOLDER}/{name}"}
-            one["left"] = _left(mine, files.get(name, {}))
-        for key in [*wanted(setting), *filter(None, [setting.get("absent_key")])]:
-            value, path, when = config.get(key, (None, "", 0.0))
-            one["keys"][key] = {"value": "(secret)" if key in SECRETS else value, "file": path, "when": when}
+            left = k3s_values.left_over(dict(own.entries), files.get(name, {}))
+            one["left"] = own.fault or (f"{name} still holds {', '.join(left)}" if left else "")
+        for key, value in [*wanted(setting).items(), *((k, None) for k in [setting.get("absent_key")] if k)]:
+            parts, after = now.get(key, []), then.get(key, [])
+            one["keys"][key] = {
+                "file": ", ".join(part.path for part in parts),
+                "when": max((part.when for part in parts), default=0.0),
+                "value": "(secret)" if key in SECRETS else value_of(parts),
+                "after": "(secret)" if key in SECRETS else value_of(after),
+                "hidden": [each.fault for each in hiding(found, key)],
+                "barred": [each.path for each in hiding(future, key)],
+                "others": k3s_values.others(key, value, after, [f"{FOLDER}/{name}" for name in plan]),
+                "own": dict(own.entries).get(key) == text_of(plan.get(name, {}).get(key)),
+            }
             if key.endswith("-arg"):
-                component = key[:-4]
-                one["running"][key] = running.get(component) if component in COMPONENTS else None
+                one["running"][key] = running.get(key[:-4]) if key[:-4] in COMPONENTS else None
         if setting.get("lint"):
-            wrong = lint(config, setting.get("node", "server"), version)
-            one["wrong"] = wrong + beside(host, unit or ("k3s" if setting.get("node") != "agent" else "k3s-agent"))
+            past = beside(host, unit or ("k3s" if node != "agent" else "k3s-agent"))
+            one["wrong"], one["after"] = (faults(each, node, version) + past for each in (found, future))
         seen.append(one)
     return seen
 
 
-def _left(mine: Mapping[str, Value], made: Mapping[str, Any]) -> List[str]:
-    """Keys and items of an owned file that nothing declares any more."""
-    left = [key for key in mine if key not in made]
-    for key in set(mine) & set(made):
-        if key.endswith("-arg"):
-            left += [f"{key}: {item}" for item in items(mine[key]) if item not in items(text_of(made[key]))]
-    return sorted(left)
-
-
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right are the merged value and, where the journal shows it, the running one; else what runs is stale."""
-    unit = (f"{seen['unit']}.service",) if seen["unit"] else ()
     if setting.get("lint"):
-        wrong = seen["wrong"]
-        return Verdict(
-            not wrong, "only known keys, in files", "; ".join(wrong) or "only known keys, in files", "; ".join(wrong)
-        )
+        good, said, after = "only known keys, in files", "; ".join(seen["wrong"]), "; ".join(seen["after"])
+        return Verdict(not said, good, said or good, said, foreign=after)
     if "absent_key" in setting:
-        where = seen["keys"][setting["absent_key"]]["file"]
-        return Verdict(not where, "absent", f"set in {where}" if where else "absent", evidence=where or BASE)
-    faults: List[str] = []
+        at = seen["keys"][setting["absent_key"]]
+        where = "; ".join(filter(None, [at["file"], *at["hidden"]]))
+        return Verdict(
+            not where, "absent", f"set in {where}" if where else "absent", evidence=where or BASE,
+            foreign=", ".join([*at["others"], *at["barred"]]),
+        )  # fmt: skip
+    wrongs: List[str] = []
+    foreign: List[str] = []
     stale = False
     for key, value in wanted(setting).items():
         at = seen["keys"][key]
-        if key.endswith("-arg"):
-            wrong, behind = _items(key, value, at["value"], seen["running"][key])
-            timed = seen["running"][key] is None
-        else:
-            # A key that is neither demanded nor set is right: an empty list demands nothing.
-            right = at["value"] == text_of(value) or (at["value"] is None and value == [])
-            by = f" by {at['file']}" if at["file"] else ""
-            wrong = [] if right else [f"{key} is {_shown(at['value'])}{by}"]
-            behind, timed = False, True
-        if not wrong and timed and seen["unit"] and at["when"] > seen["started"]:
-            behind = True
-            wrong = [f"{seen['unit']} was started before {at['file']} was changed"]
-        faults += wrong
-        stale = stale or behind  # only right values are worth a restart: a wrong one would come into force
-    if seen["left"]:
-        faults.append(f"{setting['file']} still holds {', '.join(seen['left'])}")
-    files = sorted({at["file"] for at in seen["keys"].values() if at["file"]})
-    observed = {key: _mine(key, value, seen["keys"][key]["value"]) for key, value in wanted(setting).items()}
+        wrong = [f"{key} cannot be told: {fault}" for fault in at["hidden"]] or k3s_values.wrong(key, value, at)
+        if wrong and (at["barred"] or k3s_values.wrong(key, value, {**at, "value": at["after"]})):
+            foreign += at["barred"] or at["others"] or [f"no file of ours for {key}"]
+        if not wrong:  # only right values are worth a restart: a wrong one would come into force
+            wrong = k3s_values.behind(key, value, at, seen)
+            stale = stale or bool(wrong)
+        wrongs += wrong
+    wrongs += filter(None, [seen["left"]])
+    if foreign:
+        wrongs.append(f"remove it from {', '.join(dict.fromkeys(foreign))}")
+    if wrongs and seen["unit"] and seen["broken"]:
+        foreign, stale = [*foreign, *seen["broken"]], False
+        wrongs.append(f"K3s would not start again: {', '.join(seen['broken'])}")
     return Verdict(
-        not faults, {k: text_of(v) for k, v in wanted(setting).items()}, observed, "; ".join(faults),
-        ", ".join(files) or BASE, unit if stale else (),
-    )  # fmt: skip
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else str(value)
-
-
-def _mine(key: str, value: Any, have: Any) -> Any:
-    """Of an *-arg list only the items about the demanded flags."""
-    if not key.endswith("-arg"):
-        return have
-    flags = {flag_of(item)[0] for item in (value if isinstance(value, list) else [value])}
-    return [item for item in items(have or "") if flag_of(item)[0] in flags]
-
-
-def _items(key: str, value: Any, have: Any, running: Any) -> Tuple[List[str], bool]:
-    """Faults of an *-arg key's items, and whether only the running component is behind."""
-    faults, stale = [], False
-    for item in value if isinstance(value, list) else [value]:
-        flag, want = flag_of(item)
-        given = [flag_of(i)[1] for i in items(have or "") if flag_of(i)[0] == flag]
-        if given != [want]:
-            faults.append(f"{key} gives {flag} as {', '.join(given) or 'nothing'}")
-        elif running is not None and running.get(flag) != [want]:
-            stale = True
-            faults.append(f"the running {key[:-4]} has {flag} as {', '.join(running.get(flag, [])) or 'nothing'}")
-    return faults, stale
+        not wrongs,
+        {k: text_of(v) for k, v in wanted(setting).items()},
+        {key: k3s_values.concerned(key, value, seen["keys"][key]["value"]) for key, value in wanted(setting).items()},
+        "; ".join(wrongs),
+        ", ".join(sorted({at["file"] for at in seen["keys"].values() if at["file"]})) or BASE,
+        (f"{seen['unit']}.service",) if stale and seen["unit"] else (),
+        ", ".join(dict.fromkeys(foreign)),
+        bool(stale or seen["left"] or not all(at["own"] for at in seen["keys"].values())),
+    )
 
 
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:

@@ -7,12 +7,27 @@ one drop-in that is read first, since in sshd_config(5) the first value wins. Fi
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from typing import NamedTuple
-
 from ..base import EnforceError, Host, Observation, Setting, Verdict
 from ..schema import Field
+from ..sshd_files import (
+    FOLDER,
+    MAIN,
+    OWNED,
+    RUNNING,
+    SSHD,
+    STDIN,
+    UNIT,
+    Line,
+    connections,
+    decider,
+    directives,
+    effective,
+    main_file,
+    newer,
+    normal,
+    options,
+    planned,
+)
 
 SCHEMA = {
     "key": Field(
@@ -22,151 +37,7 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
-MAIN, FOLDER = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d"
-OWNED, INCLUDE = FOLDER + "/00-casemate.conf", f"Include {FOLDER}/*.conf\n"
-UNIT, SSHD = "ssh.service", "/usr/sbin/sshd"
 RELOAD = ("systemctl", "reload", UNIT)
-LISTS = ("allowusers", "allowgroups", "denyusers", "denygroups", "acceptenv", "hostkey")  # they add up, in any order
-STRANGER = {"user": "casemate-stranger", "host": "stranger.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2"}
-CRITERIA = {"user": "user", "host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
-
-
-class Line(NamedTuple):
-    """One directive, where it stands, and the Match block around it; an empty key stands for a file as such."""
-
-    path: str
-    match: str
-    key: str
-    value: str
-
-
-def directives(host: Host, path: str = MAIN, match: str = "", depth: int = 0) -> list[Line]:
-    """Every directive in the order in which sshd reads it. A Match block ends with the file that opened it."""
-    found = [Line(path, match, "", "")]
-    for text in (host.text(path) or "").splitlines():
-        parts = re.match(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*?)\s*$", text)
-        if not parts:
-            continue
-        key, value = parts[1].lower(), parts[2].replace('"', "")
-        if key == "match":
-            match = value
-        elif key == "include" and depth < 16:
-            for pattern in value.split():
-                for name in host.glob(pattern if pattern.startswith("/") else "/etc/ssh/" + pattern):
-                    found += directives(host, name, match, depth + 1)
-        found.append(Line(path, match, key, value))
-    return found
-
-
-def member(host: Host, group: str) -> str | None:
-    """Somebody in a group, or None where it is empty or not there."""
-    for line in (host.text("/etc/group") or "").splitlines():
-        name, _, gid, members = [*line.split(":"), "", "", "", ""][:4]
-        if fnmatch.fnmatchcase(name, group):
-            for user in (host.text("/etc/passwd") or "").splitlines():
-                fields = user.split(":")
-                if len(fields) > 3 and (fields[0] in members.split(",") or fields[3] == gid):
-                    return fields[0]
-    return None
-
-
-def connections(host: Host, lines: list[Line]) -> dict[str, dict[str, str]]:
-    """One connection for each way in which the configuration treats some differently: label -> specification."""
-    specs: dict[str, dict[str, str]] = {"": {}}
-    for block in dict.fromkeys(line.match for line in lines if line.match):
-        chosen: dict[str, str] = {}
-        for name, patterns in re.findall(r"(\w+)(?:\s*=\s*|\s+)(\S+)", block):
-            pattern = next((p for p in patterns.split(",") if not p.startswith("!")), "*")
-            if name.lower() == "group":
-                chosen["user"] = member(host, pattern) or ""
-            elif name.lower() in CRITERIA:
-                sample = "1" if "addr" in name.lower() else "x"
-                chosen[CRITERIA[name.lower()]] = re.sub(r"[*?]", sample, pattern.split("/")[0])
-        for user in filter(None, [chosen["user"]] if "user" in chosen else ["root", STRANGER["user"]]):
-            specs[f"Match {block} (user {user})"] = {**STRANGER, "lport": "22", **chosen, "user": user}
-    return specs
-
-
-def options(host: Host) -> dict[str, tuple[str, ...]]:
-    """Options that override the files: of the running daemon (its title shows them) and of the next start."""
-    shown = host.systemctl(UNIT, "MainPID", "ExecStart")
-    title = (host.text(f"/proc/{shown['MainPID'] or '0'}/cmdline") or "").replace("\0", " ")
-    running = re.match(r"(?:sshd: )?\S*sshd(?: (.*?))?\s*(?:\[listener\].*)?$", title)
-    after = re.search(r"argv\[\]=\S+ (.*?) ;", shown["ExecStart"])
-    default = re.search(r"^\s*SSHD_OPTS=(.*?)\s*$", host.text("/etc/default/ssh") or "", re.MULTILINE)
-    later = re.sub(
-        r"\$\{?SSHD_OPTS\}?", lambda _: default[1].strip("\"'") if default else "", after[1] if after else ""
-    )
-    return {"running": overriding(running[1] or "" if running else ""), "next start": overriding(later)}
-
-
-def overriding(line: str) -> tuple[str, ...]:
-    """The options of a command line that change settings, without those that change how it runs."""
-    kept = [part.strip() for part in re.split(r"(?:^|\s)(?=-)", line.strip()) if re.match(r"-[ofpchg46]", part.strip())]
-    return tuple(word for part in kept for word in ([part[:2], part[2:].strip()] if part[2:] else [part]))
-
-
-def normal(key: str, values: list[str]) -> str:
-    """One string for one setting, whether sshd shows it on one line or on several."""
-    words = " ".join(values).split()
-    return " ".join(sorted(words) if key in LISTS else words)
-
-
-def effective(host: Host, extra: tuple[str, ...], spec: dict[str, str]) -> dict[str, str]:
-    """What `sshd -T` says. Raises OSError where the configuration is broken or there is no sshd."""
-    connection = ["-C", ",".join(f"{k}={v}" for k, v in spec.items())] if spec else []
-    done = host.run([SSHD, "-T", *extra, *connection])
-    if done.rc != 0:
-        raise OSError(f"sshd cannot read its configuration: {(done.err or done.out).strip()[:300]}")
-    values: dict[str, list[str]] = {}
-    for line in done.out.splitlines():
-        key, _, value = line.partition(" ")
-        values.setdefault(key, []).append(value)
-    return {key: normal(key, value) for key, value in values.items()}
-
-
-def newer(host: Host, lines: list[Line]) -> set[str]:
-    """Files, and the folder of drop-ins, that changed after the running daemon last read them."""
-    loaded = host.started(UNIT)
-    if loaded is None:
-        return set()
-    stats = {path: host.stat(path) for path in [FOLDER, *(line.path for line in lines)]}
-    return {p for p, s in stats.items() if s and max(s.st_mtime, s.st_ctime if p != FOLDER else 0) > loaded}
-
-
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
-    """Values by connection and command line, the files of others that set them, and what the daemon has not read.
-
-    A file that changes a value and was not read yet counts against that value, not against the daemon as well.
-    """
-    lines = directives(host)
-    given = options(host)
-    seen = {
-        (label, when): effective(host, extra, spec)
-        for label, spec in connections(host, lines).items()
-        for when, extra in given.items()
-        if when == "running" or extra != given["running"]
-    }
-    unread = newer(host, lines)
-    found: list[Observation] = []
-    for setting in settings:
-        values = {
-            ", ".join(part for part in (label, when if given[when] else "") if part): got.get(setting["key"], "not set")
-            for (label, when), got in seen.items()
-        }
-        files = list(dict.fromkeys(line.path for line in lines if line.key == setting["key"]))
-        found.append({"values": values, "others": [path for path in files if path != OWNED]})
-        if unread.intersection(files) and any(value != wanted(setting) for value in values.values()):
-            unread = set()
-    for setting, one in zip(settings, found):
-        if setting["key"] == "daemon":
-            one.update(values={"": "current" if not unread else "older files"}, others=sorted(unread))
-    return found
-
-
-def wanted(setting: Setting) -> str:
-    """The value as `effective` would show it."""
-    return normal(setting["key"], [str(setting["value"])])
 
 
 def identity(setting: Setting) -> str:
@@ -174,35 +45,108 @@ def identity(setting: Setting) -> str:
     return str(setting["key"])
 
 
+def wanted(setting: Setting) -> str:
+    """The value as `effective` would show it."""
+    return normal(setting["key"], [str(setting["value"])])
+
+
+def written(settings: list[Setting]) -> str:
+    """The owned drop-in that holds these settings."""
+    ours = [s for s in settings if s.get("enforced") is not False and s["key"] != "daemon"]
+    return "# Managed by Casemate (roles/k3s_access). Read first, so that it decides.\n" + "".join(
+        f"{s['key']} {s['value']}\n" for s in sorted(ours, key=identity)
+    )
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """Values by connection and command line, now and once our drop-in is written, and what the daemon has not read.
+
+    `after` costs as many calls again, so it is asked for only where something fails; `refused` is sshd's complaint
+    about the configuration that would be written.
+    """
+    lines, given = directives(host), options(host)
+    cases = [
+        (label, block, spec, when, extra)
+        for label, block, spec in connections(host, lines)
+        for when, extra in given.items()
+        if when == RUNNING or extra != given[RUNNING]
+    ]
+    now = [effective(host, extra, spec) for _, _, spec, _, extra in cases]
+    later, refused = now, ""
+    if any(got.get(s["key"], "not set") != wanted(s) for got in now for s in settings if s["key"] != "daemon"):
+        config = planned(host, written([s for s in settings if not s.get("waived")]))
+        try:
+            later = [
+                got if "-f" in extra else effective(host, extra, spec, config)
+                for got, (_, _, spec, _, extra) in zip(now, cases)
+            ]
+        except OSError as error:
+            refused = f"{OWNED} as it would be written: {error}"
+    found: list[Observation] = []
+    for setting in settings:
+        key = setting["key"]
+        values = [
+            {
+                "label": ", ".join(part for part in (label, when if given[when] else "") if part),
+                "value": got.get(key, "not set"),
+                "after": then.get(key, "not set"),
+                "decider": decider(key, block, when, extra, lines),
+            }
+            for (label, block, _, when, extra), got, then in zip(cases, now, later)
+        ]
+        files = dict.fromkeys(line.path for line in lines if line.key == key and line.path != OWNED)
+        found.append({"values": values, "others": list(files), "refused": refused})
+    unread = sorted(unexplained(newer(host, lines), settings, found, lines))
+    for setting, one in zip(settings, found):
+        if setting["key"] == "daemon":
+            state = "older files" if unread else "current"
+            one.update(values=[{"label": "", "value": state, "after": "current"}], others=unread)
+    return found
+
+
+def unexplained(unread: set[str], settings: list[Setting], found: list[Observation], lines: list[Line]) -> set[str]:
+    """What the daemon has not read, less what a failing keyword tells: a file that sets it, or ours without it."""
+    told: set[str] = set()
+    for setting, one in zip(settings, found):
+        wrong = any(case["value"] != wanted(setting) for case in one["values"])
+        if setting["key"] != "daemon" and wrong and not setting.get("waived"):
+            files = {line.path for line in lines if line.key == setting["key"]}
+            told |= unread & (files | ({OWNED, FOLDER} if OWNED not in files else set()))
+    return unread - told - ({FOLDER} if any(path.startswith(FOLDER) for path in told) else set())
+
+
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Every kind of connection must meet the value. `daemon` is whether the running one has read its files."""
-    want = wanted(setting)
-    evidence = f"sshd -T ({len(seen['values'])} kinds of connection)"
-    wrong = {label: value for label, value in seen["values"].items() if value != want}
+    want, cases, refused = wanted(setting), seen["values"], seen["refused"]
+    evidence = f"sshd -T ({len(cases)} kinds of connection)"
+    wrong = [case for case in cases if case["value"] != want]
     if not wrong:
         return Verdict(True, want, want, evidence=evidence)
-    label, value = next(iter(wrong.items()))
     if setting["key"] == "daemon":
         reason = f"{UNIT} has not read {', '.join(seen['others'])} since it changed"
-        return Verdict(False, want, value, reason, f"systemctl show {UNIT}", (UNIT,))
-    reason = f"{label or 'logins'}: {value}"
-    if seen["others"]:
+        reason = "; ".join(filter(None, (reason, refused)))
+        return Verdict(False, want, wrong[0]["value"], reason, f"systemctl show {UNIT}", (UNIT,), foreign=refused)
+    barred = [case for case in wrong if case["after"] != want]
+    case = (barred or wrong)[0]
+    foreign = refused or (case["decider"] if barred else "")
+    reason = f"{case['label'] or 'logins'}: {case['value']}"
+    if refused:
+        reason += f"; {refused}"
+    elif barred:
+        reason += f"; decided by {foreign}: remove it there"
+    elif seen["others"]:
         reason += f"; also set in {', '.join(seen['others'])}"
-    return Verdict(False, want, value, reason, evidence)
+    partly = not refused and any(case["value"] != case["after"] for case in cases)
+    return Verdict(False, want, case["value"], reason, evidence, foreign=foreign, partly=partly)
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     """Write the drop-in and, where it lacks, the Include that reads it first; validate the whole; reload."""
-    ours = [s for s in settings if s.get("enforced") is not False and s["key"] != "daemon"]
-    text = "# Managed by Casemate (roles/k3s_access). Read first, so that it decides.\n"
-    text += "".join(f"{s['key']} {s['value']}\n" for s in sorted(ours, key=identity))
-    main = host.text(MAIN) or ""
-    first = next((line for line in main.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
-    whole = main if first.split() == INCLUDE.split() else INCLUDE + main
-    if host.text(OWNED) == text and main == whole and not newer(host, directives(host)):
-        return  # what still fails is set by a file of somebody else, which assess names
+    text, whole = written(settings), main_file(host)
+    if host.text(OWNED) == text and host.text(MAIN) == whole and not newer(host, directives(host)):
+        return
     host.arm([MAIN, OWNED])
-    checked = host.run([SSHD, "-t", "-f", "/dev/stdin"], stdin=text + whole)
+    checked = host.run([SSHD, "-t", *STDIN], stdin=planned(host, text))
     if checked.rc != 0:
         raise EnforceError(f"{OWNED} was not written: sshd -t refused it: {(checked.err or checked.out).strip()[:400]}")
     host.write(OWNED, text.encode("utf-8", "surrogateescape"), mode=0o600, owner=(0, 0))

@@ -25,7 +25,7 @@ ENFORCED_BY = "engine"
 OWNED = "/etc/sysctl.d/99-zz-casemate.conf"
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 PROC = "/proc/sys/"
-Boot = dict[str, tuple[str, str]]
+Boot = dict[str, tuple[str, str]]  # name below /proc/sys -> (value, "file:line"); no value excludes it from globs
 
 
 def identity(setting: Setting) -> str:
@@ -45,52 +45,69 @@ def normal(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def boot_lines(host: Host) -> Boot:
-    """What systemd-sysctl reads, in order: name below /proc/sys -> (value, file); "" excludes from globs."""
+def boot_lines(host: Host, ours: str | None = None) -> Boot:
+    """What systemd-sysctl reads, in order; with `ours` as if that stood in the owned file already."""
     files: dict[str, str] = {}
     for folder in reversed(FOLDERS):  # the same name in an earlier folder replaces the later one
         for path in host.glob(folder + "/*.conf"):
             files[os.path.basename(path)] = path
+    if ours is not None:
+        files[os.path.basename(OWNED)] = OWNED
     lines: Boot = {}
     for path in (files[name] for name in sorted(files)):
-        for line in (host.text(path) or "").splitlines():
+        text = ours if ours is not None and path == OWNED else host.text(path) or ""
+        for number, line in enumerate(text.splitlines(), 1):
             match = re.fullmatch(r"\s*(-?)\s*([^#;=\s-][^=]*?)\s*(?:=\s*(.*?))?\s*", line)
             if match and (match[1] or match[3] is not None):
                 lines.pop(below_proc(match[2]), None)
-                lines[below_proc(match[2])] = (normal(match[3] or ""), path)
+                lines[below_proc(match[2])] = (normal(match[3] or ""), f"{path}:{number}")
     return lines
 
 
 def boot_value(name: str, lines: Boot) -> tuple[str | None, str]:
-    """Value and deciding file of one parameter: an explicit line, else the last glob that matches it."""
+    """Value and deciding line of one parameter: an explicit one, else the last glob that matches it."""
     if name in lines:
-        value, path = lines[name]
-        return value or None, path
+        value, where = lines[name]
+        return value or None, where
     for pattern in reversed(list(lines)):
         if "*" in pattern and fnmatch.fnmatchcase(name, pattern) and name.count("/") == pattern.count("/"):
             return lines[pattern]
     return None, ""
 
 
+def written(settings: list[Setting]) -> str:
+    """The owned file that holds these settings."""
+    lines = [f"{setting['key']} = {normal(setting['value'])}\n" for setting in sorted(settings, key=identity)]
+    return "# Managed by Casemate (roles/k3s_host). Read last, so that it decides.\n" + "".join(lines)
+
+
+def acceptable(setting: Setting) -> set[str]:
+    """The demanded value and those that are as good."""
+    return {normal(value) for value in (setting["value"], *(setting.get("accept") or ()))}
+
+
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
-    """For each matched parameter: live value, whether it can be written, value and file of the next boot."""
+    """For each matched parameter: live value, whether it can be written, and what the next boot would load from where.
+
+    `after` and `source` are value and deciding line of the next boot once the owned file is written.
+    """
     lines = boot_lines(host)
+    planned = boot_lines(host, written([s for s in settings if not s.get("waived")]))
     seen: list[Observation] = []
     for setting in settings:
         found = []
         for path in host.glob(PROC + below_proc(setting["key"])):
-            boot, source = boot_value(path[len(PROC) :], lines)
-            writable = os.access(host.path(path), os.W_OK)
-            live = normal(host.text(path))
-            found.append({"name": path, "live": live, "writable": writable, "boot": boot, "file": source})
+            boot, where = boot_value(path[len(PROC) :], lines)
+            after, source = boot_value(path[len(PROC) :], planned)
+            one = {"name": path, "live": normal(host.text(path)), "writable": os.access(host.path(path), os.W_OK)}
+            found.append({**one, "boot": boot, "where": where, "after": after, "source": source})
         seen.append({"found": found})
     return seen
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Live and next boot must both be right. Raises Unavailable where the kernel's value is not ours."""
-    key, want = setting["key"], normal(setting["value"])
-    good = {want, *map(normal, setting.get("accept") or ())}
+    key, want, good = setting["key"], normal(setting["value"]), acceptable(setting)
     if not seen["found"]:
         if setting.get("missing") == "pass":
             return Verdict(True, want, "absent", evidence=f"this kernel has no {key}")
@@ -99,26 +116,27 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     for one in wrong:
         if one["live"] not in good and not one["writable"]:
             raise Unavailable("kernel", f"{key} is {one['live']} and read-only here; it should be {want}")
-    one = (wrong or seen["found"])[0]
-    evidence = f"{one['name']}; {one['file'] or 'no file sets it for the next boot'}"
+    barred = [one for one in wrong if one["after"] not in good and not one["source"].startswith(OWNED)]
+    one = (barred or wrong or seen["found"])[0]
+    evidence = f"{one['name']}; {one['where'] or 'no file sets it for the next boot'}"
     if not wrong:
         return Verdict(True, want, one["live"], evidence=evidence)
     reason = "the live value differs" if one["live"] not in good else "the next boot would load another value"
-    if one["boot"] not in (None, *good) and one["file"] != OWNED:
-        reason += f"; {one['file']} sets it: remove the line there"
-    return Verdict(False, want, {"live": one["live"], "next boot": one["boot"]}, reason, evidence)
+    if barred:
+        reason += f"; {one['source']} decides at the next boot: remove the line there"
+    return Verdict(
+        False, want, {"live": one["live"], "next boot": one["boot"]}, reason, evidence,
+        foreign=barred[0]["source"] if barred else "",
+        partly=any(one["live"] not in good or one["boot"] != one["after"] for one in wrong),
+    )  # fmt: skip
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     """Write the owned file (all parameters, sorted last) and set the live values that differ."""
-    lines = ["# Managed by Casemate (roles/k3s_host). Read last, so that it decides.\n"]
-    for setting in sorted(settings, key=identity):
-        lines.append(f"{setting['key']} = {normal(setting['value'])}\n")
-    host.write(OWNED, "".join(lines).encode(), mode=0o644, owner=(0, 0))
+    host.write(OWNED, written(settings).encode(), mode=0o644, owner=(0, 0))
     refused = []
     for setting in (settings[index] for index in sorted(failing)):
-        want = normal(setting["value"])
-        good = {want, *map(normal, setting.get("accept") or ())}
+        want, good = normal(setting["value"]), acceptable(setting)
         for path in host.glob(PROC + below_proc(setting["key"])):
             old = normal(host.text(path))
             if old in good:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.k3s_files import lint, merged
+from module_utils.casemate.k3s_files import lint
 from module_utils.casemate.kinds import k3s_config
 from module_utils.casemate.miniyaml import YamlError, parse, render
 
@@ -29,7 +30,7 @@ def running(started_ago: float, flags: str = "") -> dict[str, tuple[int, str, st
     began = datetime.fromtimestamp(time.time() - started_ago, UTC)
     shown = f"ActiveState=active\nExecMainStartTimestamp={began:%a %Y-%m-%d %H:%M:%S.%f UTC}\nInvocationID=abc\n"
     line = f'msg="Running kubelet {flags}"\n' if flags else ""
-    return {"systemctl show --timestamp=us+utc k3s.service": (0, shown, ""), "journalctl": (0, line, "")}
+    return {"systemctl show k3s.service": (0, shown, ""), "journalctl": (0, line, "")}
 
 
 def judge(host: FakeHost, *settings: dict[str, Any]) -> list[Any]:
@@ -156,7 +157,7 @@ def test_lint_finds_settings_beside_the_files(tmp_path: Path) -> None:
         "ExecStart={ path=/usr/local/bin/k3s ; argv[]=/usr/local/bin/k3s server --token=x ; ignore_errors=no }\n"
         "Environment=HTTP_PROXY=p K3S_TOKEN=canary\nEnvironmentFiles=/etc/default/k3s (ignore_errors=yes)\n"
     )
-    host = FakeHost(tmp_path, commands={"systemctl show --timestamp=us+utc k3s.service": (0, shown, "")})
+    host = FakeHost(tmp_path, commands={"systemctl show k3s.service": (0, shown, "")})
     reason = judge(host, {"lint": True})[0].reason
     assert "command line sets --token" in reason
     assert "environment sets K3S_TOKEN" in reason
@@ -205,11 +206,13 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("text", STRANGE)
-def test_what_is_not_plain_yaml_is_an_error_and_never_a_pass(tmp_path: Path, text: str) -> None:
+def test_what_is_not_plain_yaml_is_named_and_never_a_pass(tmp_path: Path, text: str) -> None:
     with pytest.raises(YamlError, match="line "):
         parse(text)
-    with pytest.raises(YamlError, match=r"zz-theirs\.yaml: line"):
-        merged(FakeHost(tmp_path, {THEIRS: text}))
+    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n", THEIRS: f"{text}\n# protect-kernel-defaults"})
+    protect, linted = judge(host, PROTECT, {"lint": True})
+    assert (protect.ok, protect.foreign) == (False, THEIRS)
+    assert re.search(r"zz-theirs\.yaml: line", linted.reason)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate import sshd_files
 from module_utils.casemate.base import EnforceError
 from module_utils.casemate.control import ControlError, parse
 from module_utils.casemate.kinds import sshd
@@ -34,7 +35,7 @@ def host_of(
         tmp,
         {"/etc/ssh/sshd_config": MAIN, "/proc/77/cmdline": title + "\0", **(files or {})},
         {
-            "systemctl show --timestamp=us+utc ssh.service": (0, shown, ""),
+            "systemctl show ssh.service": (0, shown, ""),
             "/usr/sbin/sshd -T": (0, SHOWN, ""),
             "/usr/sbin/sshd -t": (0, "", ""),
             "systemctl reload ssh.service": (0, "", ""),
@@ -108,7 +109,7 @@ def test_a_match_block_for_an_empty_group_opens_nothing(tmp_path: Path) -> None:
 def test_a_file_that_is_read_before_ours_is_named(tmp_path: Path) -> None:
     planted = {"/etc/ssh/sshd_config.d/00-aaa.conf": "PermitRootLogin yes\n"}
     (verdict,) = judge(host_of(tmp_path, planted, {"/usr/sbin/sshd -T": (0, OPEN, "")}), ROOT)
-    assert "also set in /etc/ssh/sshd_config.d/00-aaa.conf" in verdict.reason
+    assert "decided by /etc/ssh/sshd_config.d/00-aaa.conf:1: remove it there" in verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -149,11 +150,11 @@ def test_a_daemon_older_than_its_files_is_stale(tmp_path: Path, when: str, ok: b
 
 def test_a_flipped_value_is_named_alone(tmp_path: Path) -> None:
     """A file that nobody read yet and that changes a value counts once: against that value."""
-    files = {sshd.OWNED: "permitrootlogin yes\n"}
+    files = {sshd_files.OWNED: "permitrootlogin yes\n"}
     host = host_of(tmp_path, files, {"/usr/sbin/sshd -T": (0, OPEN, "")}, when=EARLY)
     root, daemon = judge(host, ROOT, DAEMON)
     assert not root.ok
-    assert daemon.ok
+    assert sshd_files.OWNED not in daemon.reason
 
 
 def test_a_value_that_is_wrong_anyway_does_not_hide_a_lost_reload(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_value_that_is_wrong_anyway_does_not_hide_a_lost_reload(tmp_path: Path
 
 
 def owned(host: FakeHost) -> str:
-    return host.text(sshd.OWNED) or ""
+    return host.text(sshd_files.OWNED) or ""
 
 
 def test_it_writes_one_drop_in_under_the_guard_and_reloads(tmp_path: Path) -> None:
@@ -178,9 +179,9 @@ def test_it_writes_one_drop_in_under_the_guard_and_reloads(tmp_path: Path) -> No
         DAEMON,
     ]
     sshd.enforce(settings, {0}, host)
-    assert host.armed == [sshd.MAIN, sshd.OWNED]
+    assert host.armed == [sshd_files.MAIN, sshd_files.OWNED]
     assert owned(host).splitlines()[1:] == ["maxauthtries 4", "permitrootlogin no"]
-    assert (host.text(sshd.MAIN) or "").startswith(sshd.INCLUDE + "# old")
+    assert (host.text(sshd_files.MAIN) or "").startswith(sshd_files.INCLUDE + "# old")
     assert list(sshd.RELOAD) in host.ran
     assert host.ran.index(["/usr/sbin/sshd", "-t", "-f", "/dev/stdin"]) < host.ran.index(list(sshd.RELOAD))
 
@@ -201,7 +202,7 @@ def test_what_another_file_overrides_is_not_written_again_and_again(tmp_path: Pa
 
 def test_what_sshd_refuses_is_not_written(tmp_path: Path) -> None:
     refused = {"/usr/sbin/sshd -t": (255, "", "/dev/stdin line 2: Bad configuration option")}
-    host = host_of(tmp_path, {sshd.OWNED: "old\n"}, refused)
+    host = host_of(tmp_path, {sshd_files.OWNED: "old\n"}, refused)
     with pytest.raises(EnforceError, match="Bad configuration option"):
         sshd.enforce([ROOT], {0}, host)
     assert owned(host) == "old\n"

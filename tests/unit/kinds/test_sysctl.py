@@ -75,7 +75,7 @@ def test_dots_and_slashes_are_read_as_systemd_reads_them(key: str, name: str) ->
         ("1\t2", "1 2", {"value": "1 2"}, ""),
         ("2", "1", {"value": 1, "accept": [2]}, ""),
         ("5", "10", {"value": 10}, "the live value differs"),
-        ("10", "60", {"value": 10}, "zz.conf sets it: remove the line there"),
+        ("10", "60", {"value": 10}, "zz.conf:1 decides at the next boot: remove the line there"),
         ("10", None, {"value": 10}, "the next boot would load another value"),
         ("3", "1", {"value": 1, "accept": [2]}, "the live value differs"),
     ],

@@ -1,0 +1,168 @@
+"""sshd's configuration as sshd reads it: its files in order, its command lines, and what `sshd -T` makes of them.
+
+Source: sshd_config(5): the first value of a keyword wins, that of a matching Match block beats it, and a block ends
+with its file; some keywords add up. sshd(8): an option on the command line beats every file.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from .base import Host
+
+MAIN, FOLDER = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d"
+OWNED, INCLUDE = FOLDER + "/00-casemate.conf", f"Include {FOLDER}/*.conf\n"
+UNIT, SSHD = "ssh.service", "/usr/sbin/sshd"
+STDIN = ("-f", "/dev/stdin")
+LISTS = ("allowusers", "allowgroups", "denyusers", "denygroups", "acceptenv", "hostkey")  # they add up, in any order
+STRANGER = {"user": "casemate-stranger", "host": "stranger.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2"}
+CRITERIA = {"user": "user", "host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
+RUNNING, NEXT = "running", "next start"
+DIRECTIVE = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*?)\s*$")
+
+
+class Line(NamedTuple):
+    """One directive, where it stands, and the Match block around it; an empty key stands for a file as such."""
+
+    path: str
+    match: str
+    key: str
+    value: str
+    number: int = 0
+
+
+def included(value: str) -> list[str]:
+    """The patterns of an Include, absolute."""
+    return [one if one.startswith("/") else "/etc/ssh/" + one for one in value.replace('"', "").split()]
+
+
+def directives(host: Host, path: str = MAIN, match: str = "", depth: int = 0) -> list[Line]:
+    """Every directive in the order in which sshd reads it. A Match block ends with the file that opened it."""
+    found = [Line(path, match, "", "")]
+    for number, text in enumerate((host.text(path) or "").splitlines(), 1):
+        parts = DIRECTIVE.match(text)
+        if not parts:
+            continue
+        key, value = parts[1].lower(), parts[2].replace('"', "")
+        if key == "match":
+            match = value
+        elif key == "include" and depth < 16:
+            for pattern in included(value):
+                for name in host.glob(pattern):
+                    found += directives(host, name, match, depth + 1)
+        found.append(Line(path, match, key, value, number))
+    return found
+
+
+def main_file(host: Host) -> str:
+    """The main file with the Include that reads the drop-ins before anything else, added where it lacks."""
+    main = host.text(MAIN) or ""
+    first = next((line for line in main.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
+    return main if first.split() == INCLUDE.split() else INCLUDE + main
+
+
+def planned(host: Host, ours: str) -> str:
+    """The whole configuration for `sshd -f /dev/stdin` as if `ours` stood in the owned drop-in, at its place."""
+    made: list[str] = []
+    for line in main_file(host).splitlines():
+        parts = DIRECTIVE.match(line)
+        if not parts or parts[1].lower() != "include":
+            made.append(line)
+            continue
+        for pattern in included(parts[2]):
+            names = {*host.glob(pattern), *([OWNED] if PurePosixPath(OWNED).match(pattern) else [])}
+            made += [ours.rstrip("\n") if name == OWNED else f'Include "{name}"' for name in sorted(names)]
+    return "\n".join(made) + "\n"
+
+
+def member(host: Host, group: str) -> str | None:
+    """Somebody in a group, or None where it is empty or not there."""
+    for line in (host.text("/etc/group") or "").splitlines():
+        name, _, gid, members = [*line.split(":"), "", "", "", ""][:4]
+        if fnmatch.fnmatchcase(name, group):
+            for user in (host.text("/etc/passwd") or "").splitlines():
+                fields = user.split(":")
+                if len(fields) > 3 and (fields[0] in members.split(",") or fields[3] == gid):
+                    return fields[0]
+    return None
+
+
+def connections(host: Host, lines: list[Line]) -> list[tuple[str, str, dict[str, str]]]:
+    """One connection for each way in which the configuration treats some differently: label, block, specification."""
+    specs: dict[str, tuple[str, dict[str, str]]] = {"": ("", {})}
+    for block in dict.fromkeys(line.match for line in lines if line.match):
+        chosen: dict[str, str] = {}
+        for name, patterns in re.findall(r"(\w+)(?:\s*=\s*|\s+)(\S+)", block):
+            pattern = next((p for p in patterns.split(",") if not p.startswith("!")), "*")
+            if name.lower() == "group":
+                chosen["user"] = member(host, pattern) or ""
+            elif name.lower() in CRITERIA:
+                sample = "1" if "addr" in name.lower() else "x"
+                chosen[CRITERIA[name.lower()]] = re.sub(r"[*?]", sample, pattern.split("/")[0])
+        for user in filter(None, [chosen["user"]] if "user" in chosen else ["root", STRANGER["user"]]):
+            specs[f"Match {block} (user {user})"] = block, {**STRANGER, "lport": "22", **chosen, "user": user}
+    return [(label, block, spec) for label, (block, spec) in specs.items()]
+
+
+def options(host: Host) -> dict[str, tuple[str, ...]]:
+    """Options that override the files: of the running daemon (its title shows them) and of the next start."""
+    shown = host.systemctl(UNIT, "MainPID", "ExecStart")
+    title = (host.text(f"/proc/{shown['MainPID'] or '0'}/cmdline") or "").replace("\0", " ")
+    running = re.match(r"(?:sshd: )?\S*sshd(?: (.*?))?\s*(?:\[listener\].*)?$", title)
+    after = re.search(r"argv\[\]=\S+ (.*?) ;", shown["ExecStart"])
+    default = re.search(r"^\s*SSHD_OPTS=(.*?)\s*$", host.text("/etc/default/ssh") or "", re.MULTILINE)
+    later = re.sub(
+        r"\$\{?SSHD_OPTS\}?", lambda _: default[1].strip("\"'") if default else "", after[1] if after else ""
+    )
+    return {RUNNING: overriding(running[1] or "" if running else ""), NEXT: overriding(later)}
+
+
+def overriding(line: str) -> tuple[str, ...]:
+    """The options of a command line that change settings, without those that change how it runs."""
+    kept = [part.strip() for part in re.split(r"(?:^|\s)(?=-)", line.strip()) if re.match(r"-[ofpchg46]", part.strip())]
+    return tuple(word for part in kept for word in ([part[:2], part[2:].strip()] if part[2:] else [part]))
+
+
+def normal(key: str, values: list[str]) -> str:
+    """One string for one setting, whether sshd shows it on one line or on several."""
+    words = " ".join(values).split()
+    return " ".join(sorted(words) if key in LISTS else words)
+
+
+def effective(host: Host, extra: tuple[str, ...], spec: dict[str, str], config: str | None = None) -> dict[str, str]:
+    """What `sshd -T` says of the files, or of `config`. Raises OSError where that is broken or there is no sshd."""
+    connection = ["-C", ",".join(f"{k}={v}" for k, v in spec.items())] if spec else []
+    done = host.run([SSHD, "-T", *extra, *(STDIN if config is not None else ()), *connection], stdin=config)
+    if done.rc != 0:
+        raise OSError(f"sshd cannot read its configuration: {(done.err or done.out).strip()[:300]}")
+    values: dict[str, list[str]] = {}
+    for line in done.out.splitlines():
+        key, _, value = line.partition(" ")
+        values.setdefault(key, []).append(value)
+    return {key: normal(key, value) for key, value in values.items()}
+
+
+def decider(key: str, block: str, when: str, extra: tuple[str, ...], lines: list[Line]) -> str:
+    """What beats our drop-in for such connections: `path:line` of each directive, or a command line."""
+    if "-f" in extra or any(re.match(rf"{key}\b", word, re.IGNORECASE) for word in extra):
+        return f"the command line of the {'running daemon' if when == RUNNING else 'next start'} ({' '.join(extra)})"
+    foreign = [line for line in lines if line.key == key and line.path != OWNED]
+    before = [n for n in foreign if not n.match and n.path.startswith(FOLDER) and n.path < OWNED][:1]
+    inside = [line for line in foreign if line.match == block]
+    chosen = foreign if key in LISTS else (inside if block else before) or foreign
+    return (
+        ", ".join(f"{line.path}:{line.number}" for line in chosen)
+        or "no file: sshd shows another value than it is given"
+    )
+
+
+def newer(host: Host, lines: list[Line]) -> set[str]:
+    """Files, and the folder of drop-ins, that changed after the running daemon last read them."""
+    loaded = host.started(UNIT)
+    if loaded is None:
+        return set()
+    stats = {path: host.stat(path) for path in [FOLDER, *(line.path for line in lines)]}
+    return {p for p, s in stats.items() if s and max(s.st_mtime, s.st_ctime if p != FOLDER else 0) > loaded}

@@ -1,0 +1,399 @@
+"""Check says exactly what apply does: the same controls would change and are changed, the same ones are blocked.
+
+Every case is judged on one host and applied to its twin. What a file of somebody else decides is blocked in both.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_host import FakeHost
+from unit.kinds.test_nft import DROP, ETCD, GOOD, REST, SHUT, accept_to, listing
+from unit.test_engine import WAIVER, control
+
+from module_utils.casemate import engine, sshd_files
+from module_utils.casemate.base import Result
+from module_utils.casemate.kinds import nft, sshd, sysctl
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
+
+Make = Callable[[Path], FakeHost]
+Controls = list[dict[str, Any]]
+
+
+def ids(outcome: engine.Outcome, action: str) -> set[str]:
+    return {f["control"] for f in outcome.findings if f["action"] == action}
+
+
+def settled(
+    tmp: Path, make: Make, controls: Controls, waivers: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[engine.Outcome, engine.Outcome]:
+    """Check one host and apply to its twin, twice; the plan and what was done agree in everything."""
+    law = {"role": controls}
+    plan = engine.run(law, make(tmp / "check"), True, waivers)
+    host = make(tmp / "apply")
+    done = engine.run(law, host, False, waivers)
+    assert ids(plan, "would_change") == ids(done, "changed")
+    assert ids(plan, "blocked") == ids(done, "blocked")
+    assert plan.due == (["role"] if done.changed else [])
+    host.changes.clear()
+    again = engine.run(law, host, False, waivers)
+    assert (again.changed, ids(again, "changed"), ids(again, "blocked")) == (False, set(), ids(plan, "blocked"))
+    assert engine.run(law, host, True, waivers).due == []
+    return plan, done
+
+
+def reason(outcome: engine.Outcome, cid: str) -> str:
+    return str(next(f["reason"] for f in outcome.findings if f["control"] == cid))
+
+
+PANIC, REDIRECTS = "/proc/sys/kernel/panic", "/proc/sys/net/ipv4/conf/{}/send_redirects"
+LIVE = {PANIC: "10\n", REDIRECTS.format("all"): "0\n", REDIRECTS.format("eth0"): "0\n"}
+KERNEL: Controls = [
+    control("SYSCTL-PANIC-SET", {"kind": "sysctl", "key": "kernel.panic", "value": 10}),
+    control("SYSCTL-REDIRECTS-OFF", {"kind": "sysctl", "key": "net.ipv4.conf.*.send_redirects", "value": 0}),
+]
+OURS = {sysctl.OWNED: sysctl.written([c["setting"] for c in KERNEL])}
+
+
+@pytest.mark.parametrize(
+    ("files", "changed", "blocked"),
+    [
+        ({}, "PR", {}),
+        ({PANIC: "0\n"}, "PR", {}),
+        ({"/etc/sysctl.d/10.conf": "kernel.panic=60\n"}, "PR", {}),
+        (OURS, "", {}),
+        ({"/etc/sysctl.d/zz.conf": "# x\nkernel.panic=60\n"}, "R", {"P": "/etc/sysctl.d/zz.conf:2"}),
+        ({**OURS, "/etc/sysctl.d/zz.conf": "kernel.panic=60\n"}, "", {"P": "/etc/sysctl.d/zz.conf:1"}),
+        ({**OURS, "/run/sysctl.d/zz.conf": "kernel/panic = 60\n", PANIC: "60\n"}, "", {"P": "/run/sysctl.d/zz.conf:1"}),
+        ({**OURS, "/etc/sysctl.d/zz.conf": "-kernel.panic\n"}, "", {"P": "zz.conf:1"}),
+        ({**OURS, "/etc/sysctl.d/zz.conf": "kernel.panic=10\n"}, "", {}),
+        ({**OURS, "/etc/sysctl.d/10.conf": "net.ipv4.conf.eth0.send_redirects=1\n"}, "", {"R": "10.conf:1"}),
+        ({"/etc/sysctl.d/10.conf": "net.ipv4.conf.eth0.send_redirects=1\n"}, "P", {"R": "10.conf:1"}),
+        (
+            {**OURS, PANIC: "0\n", "/etc/sysctl.d/10.conf": "net.ipv4.conf.all.send_redirects=1\n"},
+            "P",
+            {"R": "10.conf"},
+        ),
+    ],
+)
+def test_kernel_parameters(tmp_path: Path, files: dict[str, str], changed: str, blocked: dict[str, str]) -> None:
+    names = {"P": "SYSCTL-PANIC-SET", "R": "SYSCTL-REDIRECTS-OFF"}
+    plan, done = settled(tmp_path, lambda where: FakeHost(where, {**LIVE, **files}), KERNEL)
+    assert ids(plan, "would_change") == {names[one] for one in changed}
+    assert ids(plan, "blocked") == {names[one] for one in blocked}
+    for one, where in blocked.items():
+        for outcome in (plan, done):
+            assert where in reason(outcome, names[one]) and "remove the line there" in reason(outcome, names[one])
+    assert FakeHost(tmp_path / "apply").text(PANIC) in ("10\n", "10")
+
+
+def test_the_live_value_is_set_although_the_next_boot_is_somebody_elses(tmp_path: Path) -> None:
+    """It makes the role due, once; afterwards it is blocked and nothing is due."""
+    files = {**LIVE, **OURS, PANIC: "0\n", "/etc/sysctl.d/zz.conf": "kernel.panic=60\n"}
+    plan, _ = settled(tmp_path, lambda where: FakeHost(where, files), KERNEL)
+    assert (plan.due, ids(plan, "blocked")) == (["role"], {"SYSCTL-PANIC-SET"})
+    assert FakeHost(tmp_path / "apply").text(PANIC) == "10"
+
+
+def test_a_waived_parameter_is_not_foretold_as_if_it_were_written(tmp_path: Path) -> None:
+    """Without its line, a foreign line for an interface does not meet ours."""
+    all_ = control("SYSCTL-ALL-SET", {"kind": "sysctl", "key": "net.ipv4.conf.all.send_redirects", "value": 0})
+    files = {**LIVE, REDIRECTS.format("all"): "1\n"}
+    plan, _ = settled(tmp_path, lambda where: FakeHost(where, files), [*KERNEL, all_], {"SYSCTL-ALL-SET": WAIVER_NOW})
+    assert ids(plan, "blocked") == set()
+
+
+WAIVER_NOW = {**WAIVER, "expires": (datetime.date.today() + datetime.timedelta(days=9)).isoformat()}  # noqa: DTZ011
+D, MAIN = "/etc/rancher/k3s/config.yaml.d/", "/etc/rancher/k3s/config.yaml"
+K3S = {"kind": "k3s_config", "file": "casemate-k3s_node.yaml"}
+CONFIG: Controls = [
+    control("NODE-KERNEL-SET", {**K3S, "key": "protect-kernel-defaults", "value": True}),
+    control("NODE-PIDS-SET", {**K3S, "key": "kubelet-arg", "value": "pod-max-pids=4096"}),
+    control("NODE-SECCOMP-SET", {**K3S, "key": "kubelet-arg", "value": "seccomp-default=true"}),
+    control("NODE-CONFIG-LINTED", {"kind": "k3s_config", "lint": True, "enforced": False}),
+]
+OWN, Y, Z = D + "casemate-k3s_node.yaml", D + "yy.yaml", D + "zz.yaml"
+GOOD_CONFIG = "protect-kernel-defaults: true\nkubelet-arg: [pod-max-pids=4096, seccomp-default=true]\n"
+WRITTEN = {OWN: GOOD_CONFIG}
+BROKEN = "debug: {a: b}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "changed", "blocked", "lint"),
+    [
+        ({}, "KPS", {}, ""),
+        (WRITTEN, "", {}, ""),
+        ({MAIN: "protect-kernel-defaults: false\n"}, "KPS", {}, ""),
+        ({Z: "protect-kernel-defaults: false\n"}, "PS", {"K": "zz.yaml"}, ""),
+        ({**WRITTEN, Z: "protect-kernel-defaults: false\n"}, "", {"K": "zz.yaml"}, ""),
+        ({**WRITTEN, Z: "kubelet-arg: [v=2]\n"}, "", {"P": Z, "S": Z}, ""),
+        ({Y: "kubelet-arg+: [pod-max-pids=9]\n", Z: "kubelet-arg+: [v=2]\n"}, "KS", {"P": "yy.yaml"}, ""),
+        ({**WRITTEN, Z: "kubelet-arg+: [pod-max-pids=4096]\n"}, "", {}, ""),
+        ({Z: "kubelet-arg+: [pod-max-pids=4096]\n"}, "KS", {}, ""),
+        ({**WRITTEN, Z: "protect-kernel-default: false\n"}, "", {}, "protect-kernel-default is no key"),
+        ({**WRITTEN, Z: BROKEN}, "", {}, "zz.yaml: line 1"),
+        ({Z: BROKEN}, "KPS", {}, "zz.yaml: line 1"),
+        ({**WRITTEN, Z: BROKEN + "kubelet-arg: []"}, "", {"P": Z, "S": Z}, "zz.yaml: line 1"),
+        ({**WRITTEN, Z: BROKEN + "kubelet-arguments: []"}, "", {}, "zz.yaml: line 1"),
+        ({**WRITTEN, Z: '"protect\\u002dx": {}'}, "", {"K": Z, "P": Z, "S": Z}, "zz.yaml"),
+        ({**WRITTEN, MAIN: BROKEN + "kubelet-arg: []"}, "", {}, "config.yaml: line 1"),
+        ({OWN: "protect-kernel-defaults: {}"}, "KPS", {}, "casemate-k3s_node.yaml: line 1"),
+        ({OWN: BROKEN, MAIN: GOOD_CONFIG}, "K", {}, "casemate-k3s_node.yaml"),
+        ({OWN: GOOD_CONFIG + "debug: true\n"}, "K", {}, ""),
+    ],
+)  # fmt: skip
+def test_k3s_configuration(
+    tmp_path: Path, files: dict[str, str], changed: str, blocked: dict[str, str], lint: str
+) -> None:
+    names = {"K": "NODE-KERNEL-SET", "P": "NODE-PIDS-SET", "S": "NODE-SECCOMP-SET"}
+    plan, done = settled(tmp_path, lambda where: FakeHost(where, files, context={"version": "v1.36.4+k3s1"}), CONFIG)
+    assert ids(plan, "would_change") == {names[one] for one in changed}
+    assert ids(plan, "blocked") == {names[one] for one in blocked}
+    assert all(f["status"] != "error" for f in plan.findings)
+    for one, where in blocked.items():
+        for outcome in (plan, done):
+            assert where in reason(outcome, names[one]).split("remove it from ")[1]
+    linted = plan.findings[-1]
+    assert (linted["status"], linted["action"]) == ("fail" if lint else "pass", "none")
+    assert lint in linted["reason"]
+
+
+def test_with_a_broken_file_k3s_is_not_restarted(tmp_path: Path) -> None:
+    shown = "ActiveState=active\nExecMainStartTimestamp=Mon 2016-11-21 20:00:00.000000 UTC\nInvocationID=a\n"
+    for broken, stale in (({}, ["k3s.service"]), ({Z: BROKEN}, [])):
+        host = FakeHost(
+            tmp_path / str(len(broken)), {**WRITTEN, **broken}, {"systemctl show k3s.service": (0, shown, "")}
+        )
+        plan = engine.run({"role": CONFIG}, host, True)
+        assert plan.stale == stale
+        assert ids(plan, "blocked") == (set() if stale else {c["id"] for c in CONFIG[:3]})
+
+
+DEFAULTS = {"permitrootlogin": "without-password", "maxauthtries": "6", "x11forwarding": "no", "allowusers": ""}
+INCLUDE = "Include /etc/ssh/sshd_config.d/*.conf\n"
+SSH_FILES = {"/etc/ssh/sshd_config": INCLUDE + "X11Forwarding yes\n", "/etc/ssh/sshd_config.d/.keep": ""}
+
+
+class Machine(FakeHost):
+    """A host whose sshd reads its files as sshd_config(5) says, whose units reload, and whose nft lists a table."""
+
+    def __init__(self, *args: Any, options: str = "", live: str = "", declared: str = "", **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.options, self.live, self.declared = options, live, declared
+        self.loaded = time.time() + 0.01
+
+    def run(self, argv: Sequence[str], stdin: str | None = None, timeout: float = 30) -> Result:
+        argv = list(argv)
+        if argv[0] == sshd_files.SSHD:
+            self.ran.append(argv)
+            return self.sshd(argv[1:], stdin)
+        if tuple(argv) == sshd.RELOAD:
+            time.sleep(0.02)
+            self.loaded = time.time()
+            return Result(0, "", "")
+        if tuple(argv) == nft.RELOAD:
+            self.live = self.declared
+        return super().run(argv, stdin, timeout)
+
+    def _answer(self, line: str) -> Result:
+        if line == "systemctl show ssh.service":
+            when = datetime.datetime.fromtimestamp(self.loaded, datetime.UTC).strftime("%a %Y-%m-%d %H:%M:%S.%f UTC")
+            start = f"{{ path=x ; argv[]=/usr/sbin/sshd -D {self.options} ; ignore_errors=no }}"
+            return Result(
+                0,
+                f"ActiveState=active\nActiveEnterTimestamp={when}\nStateChangeTimestamp={when}\nMainPID=77\nExecStart={start}\n",
+                "",
+            )
+        answers = {"nft -j list": self.live, "unshare --net": self.declared, "nft -c": "", " ".join(nft.RELOAD): ""}
+        for start, out in answers.items():
+            if line.startswith(start):
+                return Result(0, out, "") if out or start[:6] not in ("nft -j",) else Result(1, "", "no such table")
+        return super()._answer(line)
+
+    def sshd(self, argv: list[str], stdin: str | None) -> Result:
+        text = stdin if "/dev/stdin" in argv else self.text("/etc/ssh/sshd_config") or ""
+        spec = dict(pair.split("=") for pair in argv[argv.index("-C") + 1].split(",")) if "-C" in argv else {}
+        plain = {k.lower(): v for k, v in (argv[i + 1].split("=") for i, a in enumerate(argv) if a == "-o")}
+        inside: dict[str, str] = {}
+        try:
+            self.read_config(text or "", True, spec, plain, inside)
+        except ValueError as bad:
+            return Result(255, "", f"Bad configuration option: {bad}")
+        return Result(0, "".join(f"{k} {v}\n" for k, v in {**DEFAULTS, **plain, **inside}.items()), "")
+
+    def read_config(
+        self, text: str, on: bool, spec: dict[str, str], plain: dict[str, str], inside: dict[str, str]
+    ) -> None:
+        into = plain
+        for line in text.splitlines():
+            key, _, value = line.strip().partition(" ")
+            key = key.lower()
+            if not key or key.startswith("#"):
+                continue
+            if key == "include":
+                for path in self.glob(value.strip('"')):
+                    self.read_config(self.text(path) or "", on, spec, plain, inside)
+            elif key == "match":
+                into, on = inside, value == f"User {spec.get('user')}"
+            elif key not in DEFAULTS:
+                raise ValueError(key)
+            elif on and key == "allowusers":
+                into[key] = f"{into.get(key, '')} {value}".strip()
+            elif on:
+                into.setdefault(key, value)
+
+
+SSH: Controls = [
+    control("SSH-ROOT-REFUSED", {"kind": "sshd", "key": "permitrootlogin", "value": "no"}),
+    control("SSH-TRIES-FEW", {"kind": "sshd", "key": "maxauthtries", "value": 4}),
+    control("SSH-DAEMON-CURRENT", {"kind": "sshd", "key": "daemon", "value": "current"}),
+]
+SSHD_D = "/etc/ssh/sshd_config.d/"
+SSH_OURS = {sshd_files.OWNED: sshd.written([c["setting"] for c in SSH])}
+MATCH = "Match User root\n PermitRootLogin yes\n"
+SSH_NAMES = {"R": "SSH-ROOT-REFUSED", "T": "SSH-TRIES-FEW", "D": "SSH-DAEMON-CURRENT"}
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "changed", "blocked"),
+    [
+        ({}, "", "RT", {}),
+        (SSH_OURS, "", "", {}),
+        ({"/etc/ssh/sshd_config": "PermitRootLogin yes\n"}, "", "RT", {}),
+        ({"/etc/ssh/sshd_config": f"PermitRootLogin yes\n{INCLUDE}", **SSH_OURS}, "", "R", {}),
+        ({SSHD_D + "50-x.conf": "PermitRootLogin yes\n"}, "", "RT", {}),
+        ({SSHD_D + "00-aaa.conf": "# x\nPermitRootLogin yes\n"}, "", "T", {"R": "00-aaa.conf:2"}),
+        ({**SSH_OURS, SSHD_D + "00-aaa.conf": "PermitRootLogin yes\n"}, "", "", {"R": "00-aaa.conf:1"}),
+        ({**SSH_OURS, SSHD_D + "00-aaa.conf": "PermitRootLogin no\n"}, "", "", {}),
+        ({**SSH_OURS, "/etc/ssh/sshd_config": INCLUDE + MATCH}, "", "", {"R": "sshd_config:3"}),
+        ({"/etc/ssh/sshd_config": MATCH}, "", "T", {"R": "/etc/ssh/sshd_config:"}),
+        ({SSHD_D + "50-x.conf": "Match User bob\nMaxAuthTries 9\n"}, "", "R", {"T": "50-x.conf:2"}),
+        (SSH_OURS, "-o PermitRootLogin=yes", "", {"R": "command line of the next start (-o PermitRootLogin=yes)"}),
+        ({}, "-o PermitRootLogin=yes", "T", {"R": "command line"}),
+        ({sshd_files.OWNED: "permitrootlogin yes\nmaxauthtries 4\n"}, "", "R", {}),
+    ],
+)  # fmt: skip
+def test_ssh(tmp_path: Path, files: dict[str, str], options: str, changed: str, blocked: dict[str, str]) -> None:
+    plan, done = settled(tmp_path, lambda where: Machine(where, {**SSH_FILES, **files}, options=options), SSH)
+    assert ids(plan, "would_change") == {SSH_NAMES[one] for one in changed}
+    assert ids(plan, "blocked") == {SSH_NAMES[one] for one in blocked}
+    for one, where in blocked.items():
+        for outcome in (plan, done):
+            assert where in reason(outcome, SSH_NAMES[one])
+            assert "remove it there" in reason(outcome, SSH_NAMES[one])
+
+
+def test_lists_of_ssh_add_up_wherever_they_stand(tmp_path: Path) -> None:
+    allowed = control("SSH-USERS-LISTED", {"kind": "sshd", "key": "allowusers", "value": "ops"})
+    files = {**SSH_FILES, SSHD_D + "50-x.conf": "AllowUsers mallory\n"}
+    plan, _ = settled(tmp_path, lambda where: Machine(where, files), [*SSH, allowed])
+    assert ids(plan, "blocked") == {"SSH-USERS-LISTED"}
+    assert "50-x.conf:1" in reason(plan, "SSH-USERS-LISTED")
+
+
+def test_what_sshd_would_refuse_is_blocked_before_it_is_tried(tmp_path: Path) -> None:
+    """A stale daemon too: nothing is reloaded with a configuration that is refused."""
+    bad = control("SSH-NONSENSE-SET", {"kind": "sshd", "key": "nonsense", "value": "no"})
+
+    def make(where: Path) -> Machine:
+        host = Machine(where, SSH_FILES)
+        host.loaded -= 100
+        return host
+
+    plan, done = settled(tmp_path, make, [*SSH, bad])
+    assert ids(plan, "blocked") == {c["id"] for c in [*SSH, bad]}
+    assert "nonsense" in reason(plan, "SSH-ROOT-REFUSED") and "nonsense" in reason(done, "SSH-ROOT-REFUSED")
+
+
+def test_nothing_more_is_asked_while_everything_is_right(tmp_path: Path) -> None:
+    host = Machine(tmp_path, {**SSH_FILES, **SSH_OURS})
+    engine.run({"role": SSH}, host, True)
+    assert [argv for argv in host.ran if argv[0] == sshd_files.SSHD] == [[sshd_files.SSHD, "-T"]]
+
+
+@pytest.mark.parametrize(
+    ("late", "failing"),
+    [
+        ({sshd_files.OWNED: "permitrootlogin yes\nmaxauthtries 4\n"}, "R"),
+        ({sshd_files.OWNED: "maxauthtries 4\n"}, "R"),
+        ({sshd_files.OWNED: None}, "RT"),
+        ({SSHD_D + "00-aaa.conf": "PermitRootLogin yes\n"}, "R"),
+        ({SSHD_D + "00-aaa.conf": "Match User root\nPermitRootLogin yes\n"}, "R"),
+        ({SSHD_D + "00-aaa.conf": "X11Forwarding yes\n"}, "D"),
+        ({SSHD_D + "00-aaa.conf": "PermitRootLogin yes\n", SSHD_D + "50-x.conf": "X11Forwarding yes\n"}, "RD"),
+    ],
+)
+def test_a_flip_without_a_reload_names_exactly_its_keyword(
+    tmp_path: Path, late: dict[str, str | None], failing: str
+) -> None:
+    def make(where: Path) -> Machine:
+        host = Machine(where, {**SSH_FILES, **SSH_OURS})
+        time.sleep(0.02)
+        host.loaded = time.time()
+        time.sleep(0.02)
+        for path, text in late.items():
+            if text is None:
+                Path(host.path(path)).unlink()
+            else:
+                Path(host.path(path)).write_text(text)
+        return host
+
+    plan, _ = settled(tmp_path, make, SSH)
+    assert {f["control"] for f in plan.findings if f["status"] == "fail"} == {SSH_NAMES[one] for one in failing}
+
+
+def test_a_waived_keyword_does_not_hide_a_lost_reload(tmp_path: Path) -> None:
+    host = Machine(tmp_path, {**SSH_FILES, **SSH_OURS})
+    host.loaded -= 100
+    Path(host.path(SSHD_D + "00-aaa.conf")).write_text("PermitRootLogin yes\n")
+    os.utime(host.path(sshd_files.OWNED), (1, 1))
+    plan = engine.run({"role": SSH}, host, True, {"SSH-ROOT-REFUSED": WAIVER_NOW})
+    assert {f["control"]: f["status"] for f in plan.findings}["SSH-DAEMON-CURRENT"] == "fail"
+
+
+FIREWALL: Controls = [
+    control("FW-RULES-LOADED", {"kind": "nft", "ruleset": "rules\n"}),
+    control("FW-INPUT-CLOSED", {"kind": "nft", "chain": "input", "policy": "drop"}),
+    control("FW-ETCD-SERVERS", {"kind": "nft", **ETCD}),
+    control("FW-SSH-SHUT", {"kind": "nft", "chain": "input", "proto": "tcp", "ports": [22], "sources": []}),
+    control("FW-REST-CLOSED", {"kind": "nft", **REST}),
+    control("FW-RESTUDP-CLOSED", {"kind": "nft", **REST, "proto": "udp"}),
+]
+REST_IDS = ["FW-REST-CLOSED", "FW-RESTUDP-CLOSED"]
+
+
+@pytest.mark.parametrize(
+    ("live", "declared", "waived", "changed", "blocked"),
+    [
+        (GOOD, GOOD, "", [], []),
+        ([accept_to(2379), *GOOD], GOOD, "", ["FW-ETCD-SERVERS"], []),
+        ([r for r in GOOD if r is not SHUT], GOOD, "", ["FW-ETCD-SERVERS", "FW-SSH-SHUT"], []),
+        ([accept_to(2379), *GOOD], GOOD, "FW-RULES-LOADED", [], ["FW-ETCD-SERVERS"]),
+        ([accept_to(22), *GOOD], [accept_to(22), *GOOD], "", [], ["FW-SSH-SHUT"]),
+        (GOOD, [accept_to(22), *GOOD], "", ["FW-RULES-LOADED"], ["FW-SSH-SHUT"]),
+        ([accept_to(22), [DROP], *GOOD], [accept_to(22), *GOOD], "", ["FW-ETCD-SERVERS", *REST_IDS], ["FW-SSH-SHUT"]),
+    ],
+)  # fmt: skip
+def test_firewall(
+    tmp_path: Path, live: Any, declared: Any, waived: str, changed: list[str], blocked: list[str]
+) -> None:
+    def make(where: Path) -> Machine:
+        return Machine(where, {nft.FILE: "rules\n"}, live=listing(live), declared=listing(declared))
+
+    plan, _ = settled(tmp_path, make, FIREWALL, {waived: WAIVER_NOW} if waived else None)
+    assert ids(plan, "would_change") == set(changed)
+    assert ids(plan, "blocked") == set(blocked)
+
+
+def test_the_reason_of_a_block_says_what_to_do(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {**LIVE, **OURS, "/etc/sysctl.d/zz.conf": "kernel.panic=60\n"})
+    said = reason(engine.run({"role": KERNEL}, host, True), "SYSCTL-PANIC-SET")
+    assert re.search(r"zz\.conf:1 decides at the next boot: remove the line there", said)
