@@ -1,4 +1,4 @@
-"""What must be right before the first change: input, inventory, host and lock. Pure but for reading files.
+"""What an operator gave must be right before any host is touched. Pure but for reading files.
 
 argument_specs check types and ignore unknown names and ranges; here every `k3s_*` and `casemate_*` variable
 must be known, of its type and within its range. Each problem names the variable, what it is (a secret's value
@@ -9,83 +9,135 @@ from __future__ import annotations
 
 import datetime
 import difflib
-import hashlib
 import ipaddress
+import json
 import re
-import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from casemate import ROOT
-from casemate.lock import ARCHITECTURES, LockError, load, verify
+from casemate import ROOT, law
 
 Spec = Mapping[str, Any]
 PREFIXES = ("k3s_", "casemate_")
 SECRET = re.compile(r"token|passw|secret|credential|private", re.IGNORECASE)
-SUPPORTED = {
-    ("debian", "12"): True,
-    ("debian", "13"): True,
-    ("ubuntu", "22.04"): False,
-    ("ubuntu", "24.04"): False,
+FIX = "Correct it in the inventory"
+
+
+def network(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """A CIDR network or single address, or None when it is neither."""
+    try:
+        return ipaddress.ip_network(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _like(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: bool(re.fullmatch(pattern, str(value)))
+
+
+def _ports(value: Any) -> bool:
+    ends = [int(end) for end in str(value).split("-")] if _like(r"\d{1,5}(-\d{1,5})?")(value) else [0]
+    return 1 <= ends[0] <= ends[-1] <= 65535
+
+
+def _date(value: Any) -> bool:
+    try:
+        return _like(r"\d{4}-\d\d-\d\d")(value) and bool(datetime.date.fromisoformat(str(value)))
+    except ValueError:
+        return False
+
+
+def _toml(value: Any) -> bool:
+    try:
+        return isinstance(tomllib.loads(str(value)), dict)
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _there(is_there: Callable[[Path], bool]) -> Callable[[Any], bool]:
+    return lambda value: Path(str(value)).expanduser().is_absolute() and is_there(Path(str(value)).expanduser())
+
+
+FORMATS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "cidr": ("an address or a network without host bits, such as 192.0.2.0/24", lambda v: network(v) is not None),
+    "cidrs": (
+        "a network without host bits, such as 10.42.0.0/16, or one of IPv4 and one of IPv6 with a comma",
+        lambda v: all(network(part) for part in str(v).split(",")),
+    ),
+    "address": ("an IPv4 or IPv6 address", lambda v: "/" not in str(v) and network(v) is not None),
+    "name": (
+        "a host name or an address",
+        lambda v: _like(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")(v) or network(v) is not None,
+    ),
+    "account": (
+        "the name of an account (lower-case letters, digits, _ and -; 32 at most)",
+        _like(r"[a-z_][a-z0-9_-]{0,31}"),
+    ),
+    "namespace": (
+        "the name of a namespace (lower-case letters, digits and dashes; 63 at most)",
+        _like(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"),
+    ),
+    "flag": (
+        "a flag without leading dashes, as name=value, such as v=2",
+        _like(r"[A-Za-z][A-Za-z0-9._-]*(=[^\n]*)?"),
+    ),
+    "ports": ("a port from 1 to 65535, or the first and the last one with a dash, such as 30000-30010", _ports),
+    "date": ("a date as YYYY-MM-DD", _date),
+    "toml": ("text in TOML", _toml),
+    "file": ("the absolute path of a file that is on this controller", _there(Path.is_file)),
+    "folder": ("the absolute path of a folder that is on this controller", _there(Path.is_dir)),
 }
-WAIVER = ("reason", "owner", "expires")
-SPACE_NEW, SPACE_INSTALLED, SPACE_ETC = 1024, 200, 16
-"""Free MiB needed where K3s keeps its data (before and after its installation) and for /etc."""
-PROBE = r"""
-say() { printf 'casemate:%s=%s\n' "$1" "$2"; }
-near() {
-  d=$1
-  while [ ! -d "$d" ]; do d=${d%/*}; d=${d:-/}; done
-  df -Pk "$d" | awk 'END { print int($4 / 1024) }'
+"""Format -> (what it is in words, whether a value fits)."""
+
+
+def _is_int(value: Any) -> bool:
+    return not isinstance(value, bool) and (isinstance(value, int) or bool(re.fullmatch(r"-?\d+", str(value))))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, (str, float)) or _is_int(value)
+
+
+TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "str": ("text", _is_text),
+    "path": ("a path", lambda v: isinstance(v, str)),
+    "int": ("a whole number", _is_int),
+    "float": ("a number", lambda v: _is_int(v) or isinstance(v, float)),
+    "bool": ("true or false", lambda v: isinstance(v, bool) or str(v).lower() in ("true", "false", "yes", "no")),
+    "list": ("a list", lambda v: isinstance(v, list)),
+    "dict": ("a mapping", lambda v: isinstance(v, dict)),
+    "raw": ("anything", lambda v: True),
+    "option": (
+        "text, a number, true, false, or a list of these",
+        lambda v: all(isinstance(one, bool) or _is_text(one) for one in (v if isinstance(v, list) else [v])),
+    ),
 }
-say uid "$(id -u)"
-say machine "$(uname -m)"
-say os "$(. /etc/os-release; printf '%s %s' "$ID" "$VERSION_ID")"
-for p in PYTHONS; do
-  v=$("$p" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && say python "$v" && break
-done
-say data "$(near /var/lib/rancher)"
-say etc "$(near /etc)"
-[ -w /etc ] && say writable yes
-[ -e /usr/local/bin/k3s ] && say installed yes
-p=$$
-while [ "${p:-1}" -gt 1 ]; do
-  s=$(tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | sed -n 's/^SSH_CONNECTION=\([^ ]*\) .*/\1/p')
-  [ -n "$s" ] && say source "$s" && break
-  p=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$p/status" 2>/dev/null)
-done
-true
-"""
-"""Run by root's sh on the host; reads only. sudo drops SSH_CONNECTION, so its parents are asked for it."""
-PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 
 
-def probe(interpreter: str = "") -> str:
-    """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word."""
-    return PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of one of the project's YAML files."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+def _merged(spec: Spec, limit: Spec) -> dict[str, Any]:
+    """A specification with its limits, those of sub-options too."""
+    options = spec.get("options") or {}
+    inner = {key: _merged(sub, (limit.get("options") or {}).get(key) or {}) for key, sub in options.items()}
+    return {**spec, **limit, **({"options": inner} if inner else {})}
 
 
 def known_inputs(root: Path = ROOT) -> dict[str, Spec]:
     """Every variable that an operator may set, with its specification: the roles' and the shared ones."""
-    known: dict[str, Spec] = dict(read_yaml(Path(__file__).parent / "schema/inputs.yml"))
+    known: dict[str, Spec] = dict(law.read(Path(__file__).parent / "schema/inputs.yml"))
     for path in sorted(root.glob("roles/*/meta/argument_specs.yml")):
         role = path.parents[1]
         limits_file = role / "vars/main/limits.yml"
-        limits = read_yaml(limits_file)[f"__{role.name}_limits"] if limits_file.is_file() else {}
-        for entry in read_yaml(path)["argument_specs"].values():
+        limits = law.read(limits_file)[f"__{role.name}_limits"] if limits_file.is_file() else {}
+        for entry in law.read(path)["argument_specs"].values():
             for name, spec in (entry.get("options") or {}).items():
                 if name.startswith(PREFIXES):
-                    limit = dict((limits or {}).get(name) or {})
-                    choices = {"choices": limit.pop("one_of")} if "one_of" in limit else {}
-                    known.setdefault(name, {**spec, **limit, **choices})
+                    known.setdefault(name, _merged(spec, (limits or {}).get(name) or {}))
+    waivers = known["casemate_waivers"]
+    known["casemate_waivers"] = {**waivers, "keys": {**waivers["keys"], "choices": sorted(known_controls(root))}}
     return known
 
 
@@ -100,219 +152,128 @@ def known_controls(root: Path = ROOT) -> set[str]:
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint with the most similar name, or nothing."""
     close = difflib.get_close_matches(name, list(names), 1, 0.6)
-    return f"; did you mean {close[0]}" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def is_secret(name: str, spec: Spec) -> bool:
+    """Whether a variable's value may never be shown."""
+    return bool(spec.get("no_log", SECRET.search(name)))
 
 
 def shown(name: str, value: Any, spec: Spec) -> str:
     """A value as a message may show it: never one that could be or hold a secret."""
-    if spec.get("no_log") or SECRET.search(name) or isinstance(value, (dict, list)):
-        return f"a {type(value).__name__} (not shown)"
-    return repr(value) if len(repr(value)) <= 120 else f"{value!r:.117}..."
+    nested = isinstance(value, list) and any(isinstance(one, (list, dict)) for one in value)
+    anything = spec.get("type") == "dict" and not ("options" in spec or "values" in spec)
+    if value is not None and (is_secret(name, spec) or nested or anything or isinstance(value, dict)):
+        kinds = {dict: "a mapping", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+        return f"{kinds.get(type(value), 'text')} (not shown)"
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 120 else f"{text:.117}..."
 
 
-def network(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """A CIDR network or single address, or None when it is neither."""
-    try:
-        return ipaddress.ip_network(str(text)) if isinstance(text, str) else None
-    except ValueError:
-        return None
+def _range(spec: Spec, words: tuple[str, str, str]) -> str:
+    """The bounds of a specification in words, or nothing; `words` are for both, the lower and the upper one."""
+    low, high = spec.get("min"), spec.get("max")
+    both, least, most = words
+    if low is None and high is None:
+        return ""
+    return (least if high is None else most if low is None else both).format(low, high)
 
 
-def _is_int(value: Any) -> bool:
-    return not isinstance(value, bool) and (isinstance(value, int) or bool(re.fullmatch(r"-?\d+", str(value))))
-
-
-TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "str": ("a string", lambda v: isinstance(v, str) or _is_int(v) or isinstance(v, float)),
-    "path": ("a path", lambda v: isinstance(v, str)),
-    "int": ("a whole number", _is_int),
-    "float": ("a number", lambda v: _is_int(v) or isinstance(v, float)),
-    "bool": (
-        "true or false",
-        lambda v: isinstance(v, bool) or str(v).lower() in ("true", "false", "yes", "no"),
-    ),
-    "list": ("a list", lambda v: isinstance(v, list)),
-    "dict": ("a mapping", lambda v: isinstance(v, dict)),
-    "raw": ("anything", lambda v: True),
-}
-
-
-def value_problems(name: str, value: Any, spec: Spec) -> list[str]:
-    """Everything that is wrong with one variable, its items and its sub-options."""
-    kind = spec.get("type", "str")
-    what, fits = TYPES[kind]
-    if not fits(value):
-        return [f"{name} is {shown(name, value, spec)}; it must be {what}"]
+def allowed(spec: Spec) -> str:
+    """What a variable may be, in words: its type, and its range, choices or form."""
+    kind, options = spec.get("type", "str"), spec.get("options")
     if kind == "list":
-        each = {k: v for k, v in spec.items() if k not in ("type", "elements", "min", "max")}
-        each["type"] = spec.get("elements", "raw")
-        count = len(value)
-        if (spec.get("required") and not count) or not spec.get("min", 0) <= count <= spec.get("max", count):
-            return [f"{name} has {count} items; {allowed({**spec, 'min': spec.get('min', 1)}, 'items')}"]
-        return [p for index, item in enumerate(value) for p in value_problems(f"{name}[{index}]", item, each)]
-    if kind == "dict":
-        options = spec.get("options") or {}
-        found = [
-            f"{name}.{key} is not known{nearest(str(key), options)}" for key in value if options and key not in options
-        ]
-        found += [
-            f"{name}.{key} is missing" for key, sub in options.items() if sub.get("required") and key not in value
-        ]
-        return found + [
-            p for key, sub in options.items() if key in value for p in value_problems(f"{name}.{key}", value[key], sub)
-        ]
-    number = float(value) if kind in ("int", "float") else None
-    outside = number is not None and not spec.get("min", number) <= number <= spec.get("max", number)
-    choices = [str(choice) for choice in spec.get("choices") or ()]
-    unlike = bool(spec.get("pattern")) and not re.fullmatch(str(spec["pattern"]), str(value))
-    if outside or unlike or (choices and str(value) not in choices):
-        return [f"{name} is {shown(name, value, spec)}; {allowed(spec)}"]
-    return format_problems(name, value, spec)
-
-
-def allowed(spec: Spec, unit: str = "") -> str:
-    """What a variable may be, in words."""
+        least = 1 if spec.get("required") else spec.get("min")
+        size = _range({**spec, "min": least}, ("of {} to {} items", "of {} items or more", "of {1} items or less"))
+        return f"a list {size}".rstrip() + f", each item {allowed(_each(spec))}"
+    if "words" in spec or "format" in spec:
+        return str(spec.get("words") or FORMATS[spec["format"]][0])
     if spec.get("choices"):
-        return f"allowed: {', '.join(map(str, spec['choices']))}"
-    if spec.get("pattern"):
-        return f"it must match {spec['pattern']}" + (f", such as {spec['default']}" if spec.get("default") else "")
-    return f"allowed: {spec.get('min', 'any')} to {spec.get('max', 'any')} {unit}".rstrip()
+        quoted = [c if isinstance(yaml.safe_load(c), str) else f'"{c}" (with the quotes)' for c in spec["choices"]]
+        return f"one of {', '.join(quoted)}"
+    if options:
+        return "a mapping with " + ", ".join(f"{key} ({allowed(sub)})" for key, sub in options.items())
+    if "keys" in spec or "values" in spec:
+        keys, values = (allowed(spec.get(part) or {"type": "raw"}) for part in ("keys", "values"))
+        return f"a mapping of names ({keys}) to values ({values})"
+    return f"{TYPES[kind][0]} {_range(spec, ('from {} to {}', 'of {} or more', 'of {1} or less'))}".rstrip()
 
 
-def format_problems(name: str, value: Any, spec: Spec) -> list[str]:
-    """What is wrong with a value that has to be a network or to exist on the controller."""
-    form, text = spec.get("format"), shown(name, value, spec)
-    if form == "cidr" and network(value) is None:
-        return [f"{name} is {text}; it must be an address or a network without host bits, such as 192.0.2.0/24"]
-    if form in ("file", "folder"):
-        path = Path(str(value)).expanduser()
-        if not path.is_absolute():
-            return [f"{name} is {text}; write an absolute path, for example with {{{{ inventory_dir }}}}"]
-        if not (path.is_file() if form == "file" else path.is_dir()):
-            return [f"{name} is {text}; there is no such {form} on this controller: create it or correct the path"]
-    return []
+def _each(spec: Spec) -> dict[str, Any]:
+    """The specification of a list's items."""
+    left_out = ("type", "elements", "min", "max", "required", "default")
+    return {**{k: v for k, v in spec.items() if k not in left_out}, "type": spec.get("elements", "raw")}
 
 
-def input_problems(values: Mapping[str, Any], known: Mapping[str, Spec]) -> list[str]:
-    """What is wrong with a host's `k3s_*` and `casemate_*` variables (resolved); others are left alone."""
+def _fits(value: Any, spec: Spec) -> bool:
+    """Whether a value, not looking into it, is of its type and within its range, choices and form."""
+    kind = spec.get("type", "str")
+    if value is None or not TYPES[kind][1](value):
+        return kind == "raw" and "format" not in spec
+    size = len(value) if kind == "list" else float(value) if kind in ("int", "float") else 0
+    least = 1 if kind == "list" and spec.get("required") else spec.get("min", size)
+    if not least <= size <= spec.get("max", size):
+        return False
+    if kind in ("list", "dict"):
+        return True
+    text = str(value)
+    choices = [str(choice) for choice in spec.get("choices") or ()]
+    return (
+        (not choices or text in choices)
+        and bool(re.fullmatch(spec.get("pattern", "(?s).*"), text))
+        and ("format" not in spec or FORMATS[spec["format"]][1](value))
+    )
+
+
+def value_problems(name: str, value: Any, spec: Spec, fix: str = "") -> list[str]:
+    """Everything that is wrong with one variable, its items and its sub-options."""
+    default = spec.get("default")
+    plain = isinstance(default, (str, int, float)) and "{{" not in str(default)
+    remove = "" if spec.get("required") else ", or remove it" + (f" for the default {default}" if plain else "")
+    if not _fits(value, spec):
+        near = nearest(str(value), map(str, spec.get("choices") or ()))
+        return [f"{name} is {shown(name, value, spec)}; allowed: {allowed(spec)}{near}. {fix or FIX + remove}"]
+    if spec.get("type") == "list":
+        return [p for at, one in enumerate(value) for p in value_problems(f"{name}[{at}]", one, _each(spec), FIX)]
+    if spec.get("type") != "dict":
+        return []
+    options, keys, found = spec.get("options") or {}, spec.get("keys") or {"type": "raw"}, []
+    for key, one in value.items():
+        sub: Spec = options.get(key) or spec.get("values") or {"type": "raw"}
+        if options and key not in options:
+            found.append(f"{name}.{key} is not known{nearest(str(key), options)}; allowed: {', '.join(options)}. {FIX}")
+        elif not _fits(key, keys):
+            near = nearest(str(key), keys.get("choices") or ())
+            found.append(f"{name} has the name {key}; allowed: {allowed(keys)}{near}. {FIX}")
+        found += value_problems(f"{name}.{key}", one, sub, FIX)
+    return found + [
+        f"{name}.{key} is missing; allowed: {allowed(sub)}. Add it in the inventory"
+        for key, sub in options.items()
+        if sub.get("required") and key not in value
+    ]
+
+
+def input_problems(
+    values: Mapping[str, Any], known: Mapping[str, Spec], failed: Mapping[str, str] | None = None
+) -> list[str]:
+    """What is wrong with a host's `k3s_*` and `casemate_*` variables; others are left alone.
+
+    They are resolved, but for those in `failed`: expression and, by its name, why it fails.
+    """
     found = []
     for name, value in sorted(values.items()):
-        if name in known:
-            if value is not None or known[name].get("required"):
-                found += value_problems(name, value, known[name])
+        spec: Spec = known.get(name, {})
+        if failed and name in failed:
+            why = "its value is a secret" if is_secret(name, spec) else failed[name].strip().splitlines()[0]
+            found.append(f"{name} is {shown(name, value, spec)}, which fails: {why}; allowed: {allowed(spec)}. {FIX}")
+        elif name in known:
+            found += value_problems(name, value, spec)
         elif name.startswith(PREFIXES):
-            found.append(f"{name} is not a variable of Casemate{nearest(name, known)}: correct or remove it")
+            where = "inventory/example and roles/*/defaults/main.yml show what there is"
+            found.append(f"{name} is not a variable of Casemate{nearest(name, known)}. Correct or remove it: {where}")
     for name, spec in known.items():
         if spec.get("required") and name not in values:
             example = f", for example {name}: {spec['example']}" if spec.get("example") else ""
-            found.append(f"{name} is missing: {spec['description']} Set it in the inventory{example}")
+            found.append(f"{name} is missing; allowed: {allowed(spec)}. Set it in the inventory{example}")
     return found
-
-
-def rule_problems(values: Mapping[str, Any], controls: Iterable[str]) -> list[str]:
-    """What single types cannot say: waivers, networks that admit everybody or overlap."""
-    found: list[str] = []
-    ids = set(controls)
-    waivers = values.get("casemate_waivers")
-    for control, waiver in (waivers if isinstance(waivers, dict) else {}).items():
-        where = f"casemate_waivers.{control}"
-        if control not in ids:
-            found.append(f"{where}: no such control{nearest(str(control), ids)}; `casemate explain --all` lists them")
-        if not isinstance(waiver, dict) or set(waiver) != set(WAIVER):
-            found.append(f"{where} must have exactly {', '.join(WAIVER)}")
-            continue
-        found += [
-            f"{where}.{key} is empty; say it in words" for key in WAIVER[:2] if not str(waiver[key] or "").strip()
-        ]
-        try:
-            datetime.date.fromisoformat(str(waiver["expires"]))
-        except ValueError:
-            found.append(f"{where}.expires is {str(waiver['expires'])!r}; write a date as YYYY-MM-DD")
-    sources = values.get("casemate_admin_sources")
-    for source in sources if isinstance(sources, list) else []:
-        net = network(source)
-        if net is not None and net.prefixlen == 0:
-            found.append(f"casemate_admin_sources has {source}, which is everybody; list the networks of your people")
-    pods, services = (network(values.get(f"casemate_{what}_cidr")) for what in ("cluster", "service"))
-    if pods and services and pods.version == services.version and pods.overlaps(services):
-        found.append(f"casemate_cluster_cidr {pods} and casemate_service_cidr {services} overlap; separate them")
-    return found
-
-
-def inventory_problems(name: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """What is wrong with the groups of the inventory, seen from one host."""
-    servers, agents = groups.get("k3s_server") or [], groups.get("k3s_agent") or []
-    found = []
-    if not servers:
-        found.append("the inventory has no server: put at least one host into the group k3s_server")
-    if name in servers and name in agents:
-        found.append(f"{name} is in both k3s_server and k3s_agent: leave it in one (a server runs workloads too)")
-    return found
-
-
-def parse_probe(output: str) -> dict[str, str]:
-    """The key=value lines of PROBE; whatever else a host prints (banners) is ignored."""
-    return dict(re.findall(r"^casemate:(\w+)=(.*?)\s*$", output, re.MULTILINE))
-
-
-def host_problems(seen: Mapping[str, str], sources: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(problems, warnings) of a host, from what PROBE said and the admin sources."""
-    problems, warnings = [], []
-    if seen.get("uid") != "0":
-        problems.append(f"the tasks run with uid {seen.get('uid')}, not as root: give the account NOPASSWD sudo")
-    name, _, version = seen.get("os", "").partition(" ")
-    tested = SUPPORTED.get((name, version))
-    if tested is None:
-        problems.append(
-            f"{name} {version} is not supported; supported: Debian 12 and 13 (Ubuntu 22.04, 24.04 untested)"
-        )
-    elif not tested:
-        warnings.append(f"{name} {version} is accepted but untested; Debian 12 and 13 are tested")
-    if seen.get("machine") not in ARCHITECTURES:
-        problems.append(f"machine type {seen.get('machine')} is not supported; supported: {', '.join(ARCHITECTURES)}")
-    python = seen.get("python", "")
-    if not python or tuple(map(int, python.split("."))) < (3, 9):
-        problems.append(f"Python is {python or 'missing'}; 3.9 or newer is needed: apt-get install python3")
-    need = SPACE_INSTALLED if seen.get("installed") else SPACE_NEW
-    for key, path, least in (("data", "/var/lib/rancher", need), ("etc", "/etc", SPACE_ETC)):
-        free = seen.get(key, "")
-        if not free.isdigit() or int(free) < least:
-            problems.append(f"{path} has {free or '?'} MiB free; {least} MiB are needed: free or add disk space")
-    if not seen.get("writable"):
-        problems.append("/etc cannot be written: remount its filesystem read-write")
-    source = seen.get("source", "")
-    if source and not any(inside(source, net) for net in sources):
-        problems.append(
-            f"casemate_admin_sources does not contain {source}, where this controller comes from: "
-            "add it, or the firewall would lock the controller out"
-        )
-    return problems, warnings
-
-
-def inside(address: str, net: str) -> bool:
-    """Whether an address (also an IPv4 one mapped into IPv6, or with a zone) is in a network."""
-    there, home = network(address.partition("%")[0].removeprefix("::ffff:")), network(net)
-    return bool(there and home and there.version == home.version and there.network_address in home)
-
-
-def lock_problems(values: Mapping[str, Any], machine: str = "") -> list[str]:
-    """What is wrong with the lock, its signature, and, for a machine type, with the local release folder."""
-    path = Path(str(values.get("casemate_artifact_lock") or ROOT / "roles/k3s_node/files/artifacts.lock.json"))
-    signers, folder = values.get("casemate_allowed_signers"), values.get("casemate_artifact_dir")
-    try:
-        release = load(path.expanduser()).release(values.get("casemate_k3s_version"))
-        if signers:
-            verify(path.expanduser(), Path(str(signers)).expanduser())
-        if not (machine and folder):
-            return []
-        name, digest = release.binary(machine)
-        file = Path(str(folder)).expanduser() / name
-        if not file.is_file():
-            return [f"casemate_artifact_dir {folder} has no {name}: copy it from the release {release.version}"]
-        with file.open("rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
-    except LockError as refusal:
-        return [f"{refusal}. Review and sign the lock, or correct casemate_artifact_lock or casemate_k3s_version"]
-    if found == digest:
-        return []
-    return [f"{file} has sha256 {found}; the lock demands {digest}: fetch it again, it is not the reviewed file"]

@@ -95,13 +95,16 @@ def test_defaults_and_limits_fit_the_preflight(role: Path) -> None:
     assert set(limits or {}) <= set(options(role))
     for limit in (limits or {}).values():
         assert limit
-        assert set(limit) <= {"min", "max", "pattern", "one_of"}
+        assert set(limit) <= {
+            "min", "max", "choices", "pattern", "words", "format", "options", "keys", "values", "no_log",
+        }  # fmt: skip
 
 
 def test_shared_inputs_are_well_formed_and_used() -> None:
     known = load(ROOT / "src/casemate/schema/inputs.yml")
     fields = {
-        "type", "elements", "format", "required", "description", "choices", "default", "pattern", "example",
+        "type", "elements", "format", "required", "description", "choices", "default", "pattern", "words", "example",
+        "keys", "values",
     }  # fmt: skip
     text = "\n".join(
         (ROOT / name).read_text(encoding="utf-8")

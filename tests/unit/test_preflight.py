@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from casemate import ROOT, preflight
+from casemate import ROOT, preflight, probe, rules
 
 RIGHT = {"casemate_admin_sources": ["198.18.0.0/24", "2001:db8::/32", "203.0.113.9"]}
 HOST = {
@@ -26,13 +28,17 @@ HOST = {
     "source": "198.18.0.254",
 }
 SPECS: dict[str, dict[str, Any]] = {
-    "k3s_x_days": {"type": "int", "min": 1, "max": 30},
+    "k3s_x_days": {"type": "int", "min": 1, "max": 30, "default": 7},
+    "k3s_x_least": {"type": "int", "min": 5},
     "k3s_x_ratio": {"type": "float", "min": 0, "max": 1},
     "k3s_x_on": {"type": "bool"},
-    "k3s_x_mode": {"type": "str", "choices": ["a", "b"]},
-    "k3s_x_time": {"type": "str", "pattern": "[0-9]+s", "default": "60s"},
-    "k3s_x_names": {"type": "list", "elements": "str", "pattern": "[a-z]+"},
+    "k3s_x_mode": {"type": "str", "choices": ["baseline", "b"]},
+    "k3s_x_octal": {"type": "str", "choices": ["027", "077"]},
+    "k3s_x_time": {"type": "str", "pattern": "[0-9]+s", "words": "seconds such as 60s"},
+    "k3s_x_names": {"type": "list", "elements": "str", "pattern": "[a-z]+", "words": "lower-case letters"},
+    "k3s_x_few": {"type": "list", "elements": "str", "min": 1, "max": 2},
     "k3s_x_map": {"type": "dict"},
+    "k3s_x_sized": {"type": "dict", "keys": {"pattern": "[a-z]", "words": "one letter"}, "values": {"type": "int"}},
     "k3s_x_jobs": {
         "type": "list",
         "elements": "dict",
@@ -40,7 +46,7 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "k3s_x_token": {"type": "int"},
     "k3s_x_pin": {"type": "int", "no_log": True},
-    "k3s_x_password": {"type": "str", "pattern": ".{20,}"},
+    "k3s_x_password": {"type": "str", "pattern": ".{20,}", "words": "20 characters"},
 }
 
 
@@ -51,19 +57,11 @@ def inputs(**values: Any) -> list[str]:
 @pytest.mark.parametrize(
     "values",
     [
-        {"k3s_x_days": 1},
-        {"k3s_x_days": 30},
-        {"k3s_x_days": "7"},
         {"k3s_x_ratio": 0.5},
-        {"k3s_x_on": True},
         {"k3s_x_on": "no"},
-        {"k3s_x_mode": "b"},
-        {"k3s_x_time": "5s"},
-        {"k3s_x_names": ["abc"]},
-        {"k3s_x_names": []},
-        {"k3s_x_map": {"any": {"thing": 1}}},
+        {"k3s_x_map": {"any": {"thing": None}}},
         {"k3s_x_jobs": [{"name": "n", "every": 5}]},
-        {"k3s_x_days": None},
+        {"k3s_x_few": ["a", "b"]},
         {"ansible_host": "x", "own_variable": 1, "__k3s_x_internal": 1},
     ],
 )
@@ -74,29 +72,66 @@ def test_right_values_pass(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("k3s_x_days", 0, "k3s_x_days is 0; allowed: 1 to 30"),
-        ("k3s_x_days", "31", "k3s_x_days is '31'; allowed: 1 to 30"),
-        ("k3s_x_days", "many", "must be a whole number"),
-        ("k3s_x_days", True, "must be a whole number"),
-        ("k3s_x_days", 1.5, "must be a whole number"),
-        ("k3s_x_ratio", 1.1, "allowed: 0 to 1"),
-        ("k3s_x_on", 1, "must be true or false"),
-        ("k3s_x_mode", "c", "k3s_x_mode is 'c'; allowed: a, b"),
-        ("k3s_x_time", "60", "must match [0-9]+s, such as 60s"),
-        ("k3s_x_time", "60s\nx", "must match"),
-        ("k3s_x_names", "abc", "must be a list"),
-        ("k3s_x_names", ["abc", "A"], "k3s_x_names[1] is 'A'; it must match"),
-        ("k3s_x_map", [], "must be a mapping"),
-        ("k3s_x_jobs", [{}], "k3s_x_jobs[0].name is missing"),
-        ("k3s_x_jobs", [{"name": "n", "evry": 5}], "k3s_x_jobs[0].evry is not known; did you mean every"),
-        ("k3s_x_jobs", [{"name": "n", "every": 4}], "k3s_x_jobs[0].every is 4; allowed: 5 to any"),
-        ("k3s_x_dayz", 1, "k3s_x_dayz is not a variable of Casemate; did you mean k3s_x_days: correct or remove"),
-        ("casemate_zzz", 1, "casemate_zzz is not a variable of Casemate: correct or remove it"),
+        (
+            "k3s_x_days", 0,
+            "0; allowed: a whole number from 1 to 30. Correct it in the inventory, or remove it for the default 7",
+        ),
+        ("k3s_x_days", "31", "k3s_x_days is '31'; allowed: a whole number from 1 to 30."),
+        ("k3s_x_days", 1.5, "k3s_x_days is 1.5; allowed: a whole number from"),
+        ("k3s_x_days", True, "k3s_x_days is true; allowed: a whole number from"),
+        ("k3s_x_days", None, "k3s_x_days is null; allowed: a whole number from"),
+        ("k3s_x_days", [5], "k3s_x_days is [5]; allowed: a whole number from"),
+        ("k3s_x_days", {"a": "canary"}, "k3s_x_days is a mapping (not shown); allowed"),
+        ("k3s_x_least", 4, "allowed: a whole number of 5 or more."),
+        ("k3s_x_ratio", 1.1, "allowed: a number from 0 to 1."),
+        ("k3s_x_on", 1, "k3s_x_on is 1; allowed: true or false."),
+        ("k3s_x_mode", "basline", "is 'basline'; allowed: one of baseline, b (did you mean baseline?). Correct it"),
+        ("k3s_x_octal", 23, 'k3s_x_octal is 23; allowed: one of "027" (with the quotes), "077" (with the quotes).'),
+        ("k3s_x_time", "60", "k3s_x_time is '60'; allowed: seconds such as 60s."),
+        ("k3s_x_time", "60s\nx", "k3s_x_time is '60s\\nx'; allowed: seconds such as 60s."),
+        ("k3s_x_names", "abc", "k3s_x_names is 'abc'; allowed: a list, each item lower-case letters."),
+        ("k3s_x_names", ["abc", "A"], "k3s_x_names[1] is 'A'; allowed: lower-case letters. Correct it"),
+        ("k3s_x_names", [None], "k3s_x_names[0] is null; allowed: lower-case letters."),
+        ("k3s_x_few", [], "k3s_x_few is []; allowed: a list of 1 to 2 items, each item text."),
+        ("k3s_x_few", ["a", "b", "c"], "k3s_x_few is ['a', 'b', 'c']; allowed: a list of 1 to 2 items"),
+        ("k3s_x_map", [], "k3s_x_map is a list (not shown); allowed: a mapping."),
+        ("k3s_x_jobs", [{}], "k3s_x_jobs[0].name is missing; allowed: text. Add it"),
+        (
+            "k3s_x_jobs", ["n"],
+            "k3s_x_jobs[0] is 'n'; allowed: a mapping with name (text), every (a whole number of 5 or more).",
+        ),
+        (
+            "k3s_x_jobs", [{"name": "n", "evry": 5}],
+            "k3s_x_jobs[0].evry is not known (did you mean every?); allowed: name, every.",
+        ),
+        ("k3s_x_jobs", [{"name": "n", "every": 4}], "k3s_x_jobs[0].every is 4; allowed: a whole number of 5 or more."),
+        ("k3s_x_sized", {"big": 4}, "k3s_x_sized has the name big; allowed: one letter. Correct it"),
+        ("k3s_x_sized", {"b": "x"}, "k3s_x_sized.b is 'x'; allowed: a whole number."),
+        ("k3s_x_sized", 5, "is 5; allowed: a mapping of names (one letter) to values (a whole number)."),
+        ("k3s_x_dayz", 1, "k3s_x_dayz is not a variable of Casemate (did you mean k3s_x_days?). Correct or remove it"),
+        ("casemate_zzz", 1, "casemate_zzz is not a variable of Casemate. Correct or remove it"),
     ],
-)
+)  # fmt: skip
 def test_wrong_values_are_named_with_what_is_allowed(name: str, value: Any, says: str) -> None:
     (problem,) = inputs(**{name: value})
     assert says in problem
+    assert "canary" not in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "says"),
+    [
+        (
+            "k3s_x_days", "'nothing' is undefined\nsecond line",
+            "k3s_x_days is '{{ nothing }}', which fails: 'nothing' is undefined; allowed: a whole number from",
+        ),
+        ("k3s_x_token", "no way from canary to a number", "is text (not shown), which fails: its value is a secret;"),
+    ],
+)  # fmt: skip
+def test_an_expression_that_fails_is_shown_with_the_reason(name: str, why: str, says: str) -> None:
+    (problem,) = preflight.input_problems({name: "{{ nothing }}"}, SPECS, {name: why})
+    assert says in problem
+    assert "canary" not in problem
 
 
 @pytest.mark.parametrize(
@@ -121,27 +156,218 @@ def test_the_shipped_inputs_accept_a_minimal_inventory_and_need_admin_sources() 
     assert "casemate_admin_sources: [" in problem
 
 
+HERE = str(Path(__file__).parent)
+ID, WAIVER = "SSH-ROOT-REFUSED", {"reason": "legacy clients", "owner": "ops", "expires": "2099-01-31"}
+INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
+    "casemate_admin_sources": (
+        "an address or a network without host bits, such as 192.0.2.0/24",
+        [["192.0.2.0/24"], ["2001:db8::/32", "203.0.113.9"]],
+        ["192.0.2.0/24", [], [""], ["nowhere"], ["192.0.2.5/24"], [5], [None]],
+    ),
+    "casemate_level": ("one of baseline, strict", ["strict"], ["paranoid", "", 1, ["strict"], True]),
+    "casemate_waivers": (
+        "",
+        [{}, {ID: WAIVER}, {ID: {**WAIVER, "expires": datetime.date(2099, 1, 31)}}],
+        ["SSH-ROOT-REFUSED", ["SSH-ROOT-REFUSED"], 5],
+    ),
+    "casemate_accept_not_evaluated": (
+        "a reason code of a report, such as kernel",
+        [["kernel", "api_semantics"]],
+        ["kernel", ["Kernel!"], [""]],
+    ),
+    "casemate_k3s_version": ("a K3s version such as v1.36.4+k3s1", ["v1.36.4+k3s1"], ["1.36.4", "", 1.36, "latest"]),
+    "casemate_artifact_dir": (
+        "the absolute path of a folder that is on this controller",
+        [HERE],
+        ["relative", "/nowhere", "", __file__, 5],
+    ),
+    "casemate_artifact_mirror": (
+        "a URL that begins with https://",
+        ["https://mirror.example/k3s"],
+        ["http://mirror.example", "", "https://me:pw@mirror.example", 5],
+    ),
+    "casemate_artifact_lock": (
+        "the absolute path of a file that is on this controller",
+        [__file__],
+        ["lock.json", "/nowhere", "", HERE],
+    ),
+    "casemate_allowed_signers": (
+        "the absolute path of a file that is on this controller",
+        [__file__],
+        ["signers", "/nowhere", "", HERE],
+    ),
+    "casemate_automation_user": ("the name of an account", ["ops", "_x-1"], ["root;id", "", "Ops", "a" * 33, 5]),
+    "casemate_cluster_cidr": (
+        "a network without host bits, such as 10.42.0.0/16",
+        ["10.42.0.0/16", "10.42.0.0/16,fd00::/56"],
+        ["10.42.0.1/16", "", "pods", "10.42.0.0/16,", 10],
+    ),
+    "casemate_service_cidr": (
+        "a network without host bits, such as 10.42.0.0/16",
+        ["10.43.0.0/16"],
+        ["10.43.0.1/16", "", "no"],
+    ),
+    "k3s_access_allow_users": ("the name of an account", [[], ["alice"]], ["alice", [""], ["a b"], ["Alice"], [{}]]),
+    "k3s_access_guard_seconds": ("a whole number from 60 to 900", [60, 900, "120"], [59, 901, "two", "", 60.5, True]),
+    "k3s_access_max_auth_tries": ("a whole number from 1 to 10", [1, 10], [0, 11, "x"]),
+    "k3s_access_login_grace_seconds": ("a whole number from 5 to 600", [5, 600], [4, 601, []]),
+    "k3s_access_idle_seconds": ("a whole number from 1 to 3600", [1, 3600], [0, 3601, "1m"]),
+    "k3s_cluster_admins": (
+        "the name of a user, group or service account",
+        [["oidc:alice@example.org"]],
+        ["a", [""], ["a b"]],
+    ),
+    "k3s_cluster_token_namespaces": ("the name of a namespace", [["ci"]], ["ci", [""], ["CI"], ["a/b"]]),
+    "k3s_control_plane_disable": (
+        "one of coredns, local-storage, metrics-server, runtimes, servicelb, traefik",
+        [[], ["traefik"]],
+        ["traefik", ["treafik"], [""]],
+    ),
+    "k3s_control_plane_tls_san": (
+        "a host name or an address",
+        [["api.example.org", "192.0.2.7", "2001:db8::7"]],
+        ["a", [""], ["a b"], ["-a"]],
+    ),
+    "k3s_control_plane_encryption_provider": ("one of secretbox, aescbc", ["secretbox"], ["aesgcm", "", "aes-cbc"]),
+    "k3s_control_plane_audit_max_age_days": ("a whole number from 1 to 3650", [1, 3650], [0, 3651, "30d"]),
+    "k3s_control_plane_audit_max_backups": ("a whole number from 1 to 1000", [1, 1000], [0, 1001, "ten"]),
+    "k3s_control_plane_audit_max_size_mib": ("a whole number from 1 to 10240", [1, 10240], [0, 10241, "100M"]),
+    "k3s_control_plane_request_timeout": ("seconds from 1s to 300s", ["1s", "60s", "300s"], ["0s", "301s", "", 60]),
+    "k3s_control_plane_terminated_pod_gc_threshold": ("a whole number from 1 to 1000", [1, 1000], [0, 1001, "x"]),
+    "k3s_control_plane_event_qps": ("a whole number from 10 to 10000", [10, 10000], [9, 10001, "fast"]),
+    "k3s_control_plane_event_burst": ("a whole number from 10 to 100000", [10, 100000], [9, 100001, ""]),
+    "k3s_control_plane_psa_exempt_namespaces": ("the name of a namespace", [["kube-system"]], ["x", [""], ["kube_x"]]),
+    "k3s_control_plane_apiserver_args": (
+        "a flag without leading dashes, as name=value, such as v=2",
+        [["v=2", "profiling=false"]],
+        ["v=2", [""], ["--v=2"], ["a=b\nc"], [{"v": 2}]],
+    ),
+    "k3s_firewall_ssh_port": ("a whole number from 1 to 65535", [1, 65535, "22"], [0, 65536, "ssh", ""]),
+    "k3s_firewall_allow": (
+        "",
+        [[], [{"proto": "tcp", "port": 443, "sources": ["192.0.2.0/24"]}]],
+        ["tcp/443", {"proto": "tcp"}, ["443"]],
+    ),
+    "k3s_host_banner": (
+        "text of 20 to 2000 characters",
+        ["x" * 20, "x" * 9 + "\n" + "x" * 9 + "y"],
+        ["", "x", "x" * 2001],
+    ),
+    "k3s_host_journal_max_use_mib": ("a whole number from 256 to 65536", [256, 65536], [255, 65537, "1G"]),
+    "k3s_host_password_min_length": ("a whole number from 8 to 64", [8, 64], [7, 65, ""]),
+    "k3s_host_umask": ('one of "027" (with the quotes), "077" (with the quotes)', ["077"], [23, "022", ""]),
+    "k3s_host_system_shell_accounts": ("the name of an account", [["backup"]], ["backup", [""], ["a b"]]),
+    "k3s_host_package_index_max_age_seconds": ("a whole number from 0 to 604800", [0, 604800], [-1, 604801, "1d"]),
+    "k3s_node_ip": (
+        "an IPv4 or IPv6 address",
+        ["192.0.2.7", "2001:db8::7"],
+        ["node1", "192.0.2.0/24", "", "1.2.3.256"],
+    ),
+    "k3s_node_config": (
+        "",
+        [{}, {"node-label": ["a=b"], "with-node-id": True}],
+        ["a", [], {"a": {"b": 1}}, {"a": None}],
+    ),
+    "k3s_node_kubelet_args": ("a flag without leading dashes", [["v=2"]], ["v=2", ["--v=2"], [""], [None]]),
+    "k3s_node_pod_max_pids": ("a whole number from 64 to 16384", [64, 16384], [63, 16385, "many"]),
+    "k3s_node_resolv_conf": (
+        "the absolute path of a file on the node",
+        ["/etc/resolv.conf"],
+        ["resolv.conf", "", "/a b"],
+    ),
+    "k3s_node_streaming_idle_timeout": (
+        "a duration such as 5m or 1h30m, and not 0",
+        ["5m", "1h30m", "5m0s"],
+        ["", "0s", "0", "5", "5 minutes", "-5m"],
+    ),
+    "k3s_node_unit_limit_nofile": ("a whole number from 1024 to 1048576", [1024, 1048576], [1023, 1048577, "max"]),
+    "k3s_node_containerd_dropins": (
+        "",
+        [{"lab": "version = 3"}],
+        ["version = 3", {"lab": "="}, {"a b": ""}, {"a": None}],
+    ),
+    "k3s_node_version_floor": ("a K3s version such as v1.36.4+k3s1", ["v1.36.4+k3s1"], ["1.36", 1.36, "", "v1.36.4"]),
+    "k3s_node_allow_downgrade": ("true or false", [True, "no"], ["maybe", "", 1, []]),
+    "k3s_node_ready_timeout": ("a whole number from 60 to 3600", [60, 3600], [59, 3601, "10m"]),
+}
+"""Every public input: what is allowed in words, right values, wrong ones. No value at all is wrong for each."""
+KNOWN = preflight.known_inputs()
+
+
+def test_the_table_has_every_public_input() -> None:
+    assert set(INPUTS) == set(KNOWN)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, row in INPUTS.items() for value in row[1]])
+def test_what_is_allowed_passes(name: str, value: Any) -> None:
+    assert preflight.input_problems({**RIGHT, name: value}, KNOWN) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, row in INPUTS.items() for value in [None, *row[2]]]
+)
+def test_each_input_is_refused_with_its_name_its_value_what_is_allowed_and_what_to_do(name: str, value: Any) -> None:
+    (problem,) = preflight.input_problems({**RIGHT, name: value}, KNOWN)
+    assert re.match(rf"{name}(\[0\])?(\.\w+| has the name)? (is )?", problem)
+    part = value[0] if isinstance(value, list) and "[0]" in problem else value
+    told = json.dumps(part) if part is None or isinstance(part, bool) else repr(part)
+    assert told in problem or f"{told:.117}..." in problem or isinstance(value, dict) or "(not shown)" in problem
+    assert f"allowed: {INPUTS[name][0]}" in problem or "allowed: a list" in problem
+    assert INPUTS[name][0] in problem
+    assert "Correct it in the inventory" in problem
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("casemate_admin_sources", [], "has 0 items"),
-        ("casemate_admin_sources", ["198.18.0.5/24"], "without host bits"),
-        ("casemate_admin_sources", ["nowhere"], "must be an address or a network"),
-        ("casemate_admin_sources", "198.18.0.0/24", "must be a list"),
-        ("casemate_level", "paranoid", "allowed: baseline, strict"),
-        ("casemate_k3s_version", "1.36.4", "must match"),
-        ("casemate_artifact_dir", "relative", "absolute path"),
-        ("casemate_artifact_dir", "/nowhere", "no such folder"),
-        ("casemate_allowed_signers", "/nowhere", "no such file"),
-        ("casemate_artifact_mirror", "http://mirror.example", "must match"),
-        ("casemate_accept_not_evaluated", ["Kernel!"], "must match"),
-        ("casemate_automation_user", "root;id", "must match"),
+        ("casemate_levle", "strict", "casemate_levle is not a variable of Casemate (did you mean casemate_level?)"),
+        ("k3s_access_gard_seconds", 60, "(did you mean k3s_access_guard_seconds?). Correct or remove it"),
+        ("k3s_nowhere_token", "canary", "k3s_nowhere_token is not a variable of Casemate"),
+        ("k3s_control_plane_disable", ["treafik"], "(did you mean traefik?)"),
+        ("k3s_node_containerd_dropins", {"a b": ""}, "has the name a b; allowed: letters, digits, dots, dashes."),
+        (
+            "k3s_node_containerd_dropins",
+            {"lab": "="},
+            "k3s_node_containerd_dropins.lab is text (not shown); allowed: text in TOML.",
+        ),
+        (
+            "k3s_node_config",
+            {"a": {"b": "canary"}},
+            "k3s_node_config.a is a mapping (not shown); allowed: text, a number",
+        ),
+        ("k3s_firewall_allow", [{"prot": "tcp"}], "k3s_firewall_allow[0].prot is not known (did you mean proto?)"),
+        ("k3s_firewall_allow", [{"proto": "icmp"}], "[0].proto is 'icmp'; allowed: one of tcp, udp."),
+        ("k3s_firewall_allow", [{"port": "0"}], "[0].port is '0'; allowed: a port from 1 to 65535, or the first and"),
+        ("k3s_firewall_allow", [{"port": "2000-1000"}], "[0].port is '2000-1000'; allowed: a port"),
+        ("k3s_firewall_allow", [{"port": "http"}], "[0].port is 'http'; allowed: a port"),
+        (
+            "k3s_firewall_allow",
+            [{"sources": []}],
+            "[0].sources is []; allowed: a list of 1 items or more, each item an",
+        ),
+        ("k3s_firewall_allow", [{"sources": ["all"]}], "[0].sources[0] is 'all'; allowed: an address or a network"),
+        (
+            "k3s_firewall_allow",
+            [{}],
+            "[0].sources is missing; allowed: a list of 1 items or more, each item an address",
+        ),
+        ("casemate_waivers", {"SSH-ROOT-REFUSD": WAIVER}, "has the name SSH-ROOT-REFUSD; allowed: the id of a control"),
+        ("casemate_waivers", {"SSH-ROOT-REFUSD": WAIVER}, "(did you mean SSH-ROOT-REFUSED?). Correct it"),
+        ("casemate_waivers", {ID: "because"}, "is 'because'; allowed: a mapping with reason (why it is"),
+        ("casemate_waivers", {ID: {"reason": "x"}}, "SSH-ROOT-REFUSED.expires is missing; allowed: a date"),
+        ("casemate_waivers", {ID: {**WAIVER, "until": 1}}, "until is not known; allowed: reason, owner,"),
+        ("casemate_waivers", {ID: {**WAIVER, "owner": " "}}, "owner is ' '; allowed: who answers for it."),
+        ("casemate_waivers", {ID: {**WAIVER, "reason": None}}, "reason is null; allowed: why it is waived"),
+        ("casemate_waivers", {ID: {**WAIVER, "expires": "soon"}}, "is 'soon'; allowed: a date as YYYY-MM-DD"),
+        ("casemate_waivers", {ID: {**WAIVER, "expires": "20990131"}}, "allowed: a date as YYYY-MM-DD"),
+        ("casemate_waivers", {ID: {**WAIVER, "expires": "2099-02-30"}}, "allowed: a date as YYYY-MM-DD"),
     ],
 )
-def test_shared_inputs_have_their_ranges(name: str, value: Any, says: str) -> None:
-    (problem,) = preflight.input_problems({**RIGHT, name: value}, preflight.known_inputs())
-    assert name in problem
-    assert says in problem
+def test_what_lies_deeper_is_named_too(name: str, value: Any, says: str) -> None:
+    found = preflight.input_problems({**RIGHT, name: value}, KNOWN)
+    assert any(says in problem for problem in found), found
+    assert all(name in problem for problem in found)
+    assert "canary" not in str(found)
 
 
 def test_limits_of_roles_are_applied(tmp_path: Path) -> None:
@@ -150,38 +376,75 @@ def test_limits_of_roles_are_applied(tmp_path: Path) -> None:
         (role / folder).mkdir(parents=True)
     options = {"k3s_x_days": {"type": "int"}, "k3s_x_mode": {"type": "str"}}
     (role / "meta/argument_specs.yml").write_text(json.dumps({"argument_specs": {"main": {"options": options}}}))
-    limits = {"k3s_x_days": {"min": 2}, "k3s_x_mode": {"one_of": ["a"]}}
+    limits = {"k3s_x_days": {"min": 2}, "k3s_x_mode": {"choices": ["a"]}}
     (role / "vars/main/limits.yml").write_text(json.dumps({"__k3s_x_limits": limits}))
     known = preflight.known_inputs(tmp_path)
     assert len(preflight.input_problems({**RIGHT, "k3s_x_days": 1, "k3s_x_mode": "b"}, known)) == 2
     assert preflight.input_problems({**RIGHT, "k3s_x_days": 2, "k3s_x_mode": "a"}, known) == []
 
 
-WAIVER = {"reason": "legacy clients", "owner": "ops", "expires": "2099-01-31"}
-
-
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"casemate_waivers": {"A-B-C": WAIVER}}, ""),
-        ({"casemate_waivers": {"A-B-C": {**WAIVER, "expires": "2001-01-01"}}}, ""),  # expired: the control fails
-        ({"casemate_waivers": {"A-B-D": WAIVER}}, "A-B-D: no such control; did you mean A-B-C"),
-        ({"casemate_waivers": {"A-B-C": {"reason": "x"}}}, "exactly reason, owner, expires"),
-        ({"casemate_waivers": {"A-B-C": "because"}}, "exactly reason, owner, expires"),
-        ({"casemate_waivers": {"A-B-C": {**WAIVER, "until": 1}}}, "exactly reason, owner, expires"),
-        ({"casemate_waivers": {"A-B-C": {**WAIVER, "owner": " "}}}, "owner is empty"),
-        ({"casemate_waivers": {"A-B-C": {**WAIVER, "expires": "soon"}}}, "write a date as YYYY-MM-DD"),
-        ({"casemate_waivers": {"A-B-C": {**WAIVER, "expires": "2099-02-30"}}}, "write a date as YYYY-MM-DD"),
+        ({}, ""),
+        ({"casemate_admin_sources": ["192.0.2.0/24"]}, ""),
         ({"casemate_admin_sources": ["0.0.0.0/0"]}, "which is everybody"),
         ({"casemate_admin_sources": ["::/0"]}, "which is everybody"),
         ({"casemate_cluster_cidr": "10.0.0.0/8", "casemate_service_cidr": "10.43.0.0/16"}, "overlap"),
+        ({"casemate_cluster_cidr": "10.43.0.0/20"}, "overlap"),  # K3s' own network of services
+        ({"casemate_cluster_cidr": "10.50.0.0/16,fd00::/56", "casemate_service_cidr": "fd00::/112"}, "overlap"),
         ({"casemate_cluster_cidr": "10.42.0.0/16", "casemate_service_cidr": "10.43.0.0/16"}, ""),
     ],
 )
 def test_rules_between_values(values: dict[str, Any], says: str) -> None:
-    found = preflight.rule_problems(values, {"A-B-C"})
+    found = rules.rule_problems(values)
     assert len(found) == bool(says)
     assert not says or says in found[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "node", "says"),
+    [
+        ({}, "server", ""),
+        ({"flannel-iface": "eth1", "node-label": ["a=b"], "disable-helm-controller": True}, "server", ""),
+        ({"flannel-iface": "eth1"}, "agent", ""),
+        ({"flanel-iface": "x"}, "agent", "flanel-iface is no key of K3s agents; did you mean flannel-iface?"),
+        ({"secrets-encription": "x"}, "server", "did you mean secrets-encryption?. Correct or remove it"),
+        ({"disable-helm-controller": True}, "agent", "disable-helm-controller is no key of K3s agents"),
+        ({"token": "canary"}, "server", "k3s_node_config.token is a secret"),
+        ({"vpn-auth": "canary"}, "agent", "k3s_node_config.vpn-auth is a secret"),
+        ({"etcd-s3-secret-key": "canary"}, "server", "name a file instead (token-file, vpn-auth-file) or, for S3"),
+        ({"node-ip": "192.0.2.1"}, "agent", "Remove it; set k3s_node_ip instead"),
+        ({"kubelet-arg": ["v=2"]}, "agent", "Remove it; set k3s_node_kubelet_args instead"),
+        ({"resolv-conf": "/x"}, "agent", "Remove it; set k3s_node_resolv_conf instead"),
+        ({"kube-apiserver-arg": ["v=2"]}, "server", "Remove it; set k3s_control_plane_apiserver_args instead"),
+        ({"secrets-encryption": False}, "server", "Remove it; see `casemate explain ETCD-SECRETS-ENCRYPTED`"),
+        ({"cluster-cidr": "10.50.0.0/16"}, "server", "casemate_cluster_cidr is 10.42.0.0/16, by which the firewall"),
+    ],
+)
+def test_keys_of_k3s_are_known_before_any_host_is_touched(config: dict[str, Any], node: str, says: str) -> None:
+    found = rules.option_problems({"k3s_node_config": config}, node, "v1.36.4+k3s1")
+    assert len(found) == bool(says), found
+    assert not says or (says in found[0] and "k3s_node_config" in found[0])
+    assert "canary" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "problems"),
+    [
+        ({"casemate_cluster_cidr": "10.50.0.0/16", "k3s_node_config": {"cluster-cidr": "10.50.0.0/16"}}, 0),
+        ({"casemate_service_cidr": "10.50.0.0/16"}, 1),  # K3s would use its own
+        ({"casemate_waivers": {"ETCD-SECRETS-ENCRYPTED": {}}, "k3s_node_config": {"secrets-encryption": False}}, 0),
+        ({"casemate_waivers": {"NODE-RESOLVER-DECLARED": {}}, "k3s_node_config": {"resolv-conf": "/x"}}, 1),
+    ],
+)
+def test_keys_of_k3s_agree_with_the_other_inputs(values: dict[str, Any], problems: int) -> None:
+    assert len(rules.option_problems(values, "server", "v1.36.4+k3s1")) == problems
+
+
+def test_a_k3s_whose_keys_nobody_knows_is_refused() -> None:
+    (problem,) = rules.option_problems({}, "agent", "v1.99.0+k3s1")
+    assert "the keys of K3s v1.99.0+k3s1 are not known" in problem
 
 
 def test_controls_are_found_where_they_are_declared() -> None:
@@ -190,20 +453,40 @@ def test_controls_are_found_where_they_are_declared() -> None:
     assert all(identifier.count("-") >= 1 for identifier in declared)
 
 
+NODES = {"a": ("192.0.2.1", "192.0.2.1:22"), "b": ("192.0.2.2", "192.0.2.2:22")}
+
+
 @pytest.mark.parametrize(
-    ("groups", "says"),
+    ("groups", "nodes", "says"),
     [
-        ({"k3s_server": ["a"], "k3s_agent": ["b"]}, ""),
-        ({"k3s_server": ["a", "b", "c"]}, ""),
-        ({"k3s_agent": ["a"]}, "no server"),
-        ({}, "no server"),
-        ({"k3s_server": ["a"], "k3s_agent": ["a"]}, "both k3s_server and k3s_agent"),
+        ({"k3s_server": ["a"], "k3s_agent": ["b"]}, {}, ""),
+        ({"k3s_server": ["a", "b", "c"]}, {}, ""),
+        ({"k3s_agent": ["a"]}, {}, "the inventory has no server. Put at least one host into the group k3s_server"),
+        ({}, {}, "no server"),
+        ({"k3s_server": ["a"], "k3s_agent": ["a"]}, {}, "a is in both k3s_server and k3s_agent"),
+        (
+            {"k3s_server": ["a"]}, {"b": ("192.0.2.1", "192.0.2.2:22")},
+            "a and b have the same k3s_node_ip, or else ansible_host, 192.0.2.1. Give each node an address of its own",
+        ),
+        (
+            {"k3s_server": ["a"]}, {"b": ("192.0.2.2", "192.0.2.1:22")},
+            "a and b have the same ansible_host and port 192.0.2.1:22",
+        ),
+        ({"k3s_server": ["a"]}, {"b": ("192.0.2.2", "192.0.2.1:2222")}, ""),  # one address, ports forwarded
+        ({"k3s_server": ["a"]}, {"b": ("b.example", "x:22")}, "b has no address but the name b.example. Set"),
     ],
-)
-def test_inventory_groups(groups: dict[str, list[str]], says: str) -> None:
-    found = preflight.inventory_problems("a", groups)
+)  # fmt: skip
+def test_inventories(groups: dict[str, list[str]], nodes: dict[str, tuple[str, str]], says: str) -> None:
+    found, warnings = rules.inventory_problems(groups, {**NODES, **nodes})
+    assert warnings == []
     assert len(found) == bool(says)
     assert not says or says in found[0]
+
+
+def test_an_even_number_of_servers_is_accepted_with_a_warning() -> None:
+    found, warnings = rules.inventory_problems({"k3s_server": ["a", "b"]}, NODES)
+    assert found == []
+    assert "2 servers survive the loss of no more of them than 1 would" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +515,7 @@ def test_inventory_groups(groups: dict[str, list[str]], says: str) -> None:
     ],
 )
 def test_hosts(change: dict[str, str], says: str) -> None:
-    problems, warnings = preflight.host_problems({**HOST, **change}, RIGHT["casemate_admin_sources"])
+    problems, warnings = probe.host_problems({**HOST, **change}, RIGHT["casemate_admin_sources"])
     assert warnings == []
     assert len(problems) == bool(says)
     assert not says or says in problems[0]
@@ -240,18 +523,18 @@ def test_hosts(change: dict[str, str], says: str) -> None:
 
 @pytest.mark.parametrize("version", ["22.04", "24.04"])
 def test_ubuntu_is_accepted_with_a_warning(version: str) -> None:
-    problems, warnings = preflight.host_problems({**HOST, "os": f"ubuntu {version}"}, ["198.18.0.0/24"])
+    problems, warnings = probe.host_problems({**HOST, "os": f"ubuntu {version}"}, ["198.18.0.0/24"])
     assert problems == []
     assert "untested" in warnings[0]
 
 
 def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_parents() -> None:
-    script = preflight.probe(sys.executable)
+    script = probe.script(sys.executable)
     environment = {**os.environ, "SSH_CONNECTION": "198.51.100.7 4711 198.51.100.8 22"}
     # As sudo does: the probe's own environment is without it, its parent's has it.
     command = ["sh", "-c", 'env -u SSH_CONNECTION sh -c "$1"; true', "parent", script]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    seen = preflight.parse_probe(f"Welcome! casemate:uid=9\n{said}")
+    seen = probe.parse(f"Welcome! casemate:uid=9\n{said}")
     assert seen["source"] == "198.51.100.7"
     assert seen["uid"] == str(os.getuid())
     assert seen["python"] == "{}.{}".format(*sys.version_info)
@@ -263,7 +546,7 @@ def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_pa
     ("asked", "tried"), [("/opt/python", "for p in /opt/python; do"), ("auto_silent", "python3.9 ")]
 )
 def test_the_probe_asks_the_interpreter_that_ansible_will_use(asked: str, tried: str) -> None:
-    assert tried in preflight.probe(asked)
+    assert tried in probe.script(asked)
 
 
 def locked(folder: Path, data: bytes = b"k3s") -> dict[str, Any]:
@@ -278,15 +561,15 @@ def locked(folder: Path, data: bytes = b"k3s") -> dict[str, Any]:
 
 
 def test_a_folder_that_fits_the_lock_passes(tmp_path: Path) -> None:
-    assert preflight.lock_problems(locked(tmp_path), "x86_64") == []
-    assert preflight.lock_problems({}) == []
+    assert probe.lock_problems(locked(tmp_path), "x86_64") == []
+    assert probe.lock_problems({}) == []
 
 
 def test_files_that_do_not_fit_the_lock_are_refused(tmp_path: Path) -> None:
     values = locked(tmp_path, b"k3S")
-    assert "the lock demands" in preflight.lock_problems(values, "x86_64")[0]
+    assert "the lock demands" in probe.lock_problems(values, "x86_64")[0]
     (tmp_path / "release/k3s").unlink()
-    assert "has no k3s" in preflight.lock_problems(values, "x86_64")[0]
+    assert "has no k3s" in probe.lock_problems(values, "x86_64")[0]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +581,7 @@ def test_files_that_do_not_fit_the_lock_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_locks_that_cannot_be_trusted_are_refused(tmp_path: Path, change: dict[str, str], says: str) -> None:
-    (problem,) = preflight.lock_problems({**locked(tmp_path), **change})
+    (problem,) = probe.lock_problems({**locked(tmp_path), **change})
     assert says in problem
 
 
@@ -316,7 +599,8 @@ def play(folder: Path, **variables: Any) -> tuple[int, str, Path]:
     """Run the action plugin by Ansible against two hosts of one inventory, at -vvv."""
     (folder / "play.yml").write_text(PLAY.format(mark=folder / "touched"))
     good = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **RIGHT}
-    servers = {"hosts": {"good": good, "bad": {**good, **variables}}}
+    hosts = {"good": {"ansible_host": "192.0.2.1"}, "bad": {"ansible_host": "192.0.2.2", **variables}}
+    servers = {"hosts": {name: {**good, **own} for name, own in hosts.items()}}
     (folder / "hosts.yml").write_text(json.dumps({"all": {"children": {"k3s_server": servers}}}))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-vvv", "-i", "hosts.yml", "play.yml"]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
@@ -326,15 +610,34 @@ def play(folder: Path, **variables: Any) -> tuple[int, str, Path]:
 
 def test_one_wrong_host_stops_all_of_them_before_the_first_change(tmp_path: Path) -> None:
     wrong = {"casemate_levle": "strict", "k3s_nowhere_token": "canary-1", "casemate_service_cidr": "{{ nothing }}"}
+    wrong |= {"k3s_node_ready_timeout": "{{ 1 / 0 }}", "k3s_node_ip": "{{ [] | first }}"}
+    wrong |= {"k3s_node_config": "{{ {'token': 'canary-3', 'flanel-iface': 'canary-4'} }}"}
     code, said, mark = play(tmp_path, **wrong, casemate_waivers={"SSH-NO-SUCH": {"reason": "canary-2"}})
     assert code == 2
     assert not mark.exists()
     for message in (
-        "casemate_levle is not a variable of Casemate; did you mean casemate_level",
+        "casemate_levle is not a variable of Casemate (did you mean casemate_level?)",
         "k3s_nowhere_token is not a variable of Casemate",
-        "casemate_service_cidr cannot be resolved",
-        "casemate_waivers.SSH-NO-SUCH: no such control",
-        "casemate_waivers.SSH-NO-SUCH must have exactly reason, owner, expires",
+        "casemate_service_cidr is '{{ nothing }}', which fails: 'nothing' is undefined; allowed: a network",
+        "k3s_node_ready_timeout is '{{ 1 / 0 }}', which fails: ",
+        "k3s_node_ip is '{{ [] | first }}', which fails: ",
+        "casemate_waivers has the name SSH-NO-SUCH; allowed: the id of a control",
+        "casemate_waivers.SSH-NO-SUCH.owner is missing",
+        "flanel-iface is no key of K3s servers; did you mean flannel-iface?",
+        "k3s_node_config.token is a secret",
     ):
         assert message in said
     assert "canary" not in said
+
+
+def test_a_required_variable_that_fails_is_not_called_missing(tmp_path: Path) -> None:
+    _, said, _ = play(tmp_path, casemate_admin_sources="{{ lookup('file', '/nowhere') }}")
+    assert "casemate_admin_sources is " in said
+    assert "casemate_admin_sources is missing" not in said
+
+
+def test_two_nodes_with_one_address_are_refused(tmp_path: Path) -> None:
+    code, said, mark = play(tmp_path, k3s_node_ip="192.0.2.1")
+    assert code == 2
+    assert "good and bad have the same k3s_node_ip" in said
+    assert not mark.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import sys
@@ -16,7 +17,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import preflight
+from casemate import preflight, probe, rules
 
 SUDO = "sudo refuses this account: give it NOPASSWD sudo here, or set ansible_become_password from a vault"
 
@@ -31,45 +32,62 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Check input, inventory and lock; then probe the host with one command and judge what it says."""
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
-        values, problems = self._inputs(task_vars)
         known = preflight.known_inputs()
-        problems += preflight.input_problems(values, known)
-        problems += preflight.rule_problems(values, preflight.known_controls())
-        problems += preflight.inventory_problems(task_vars["inventory_hostname"], task_vars.get("groups") or {})
-        problems = problems or preflight.lock_problems(values)
+        values, failed = self._inputs(task_vars, known)
+        problems = preflight.input_problems(values, known, failed)
+        right = {n: v for n, v in values.items() if n in known and not preflight.value_problems(n, v, known[n])}
+        problems += rules.rule_problems(right)
+        warnings: list[str] = []
+        if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
+            wrong, warnings = rules.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
+            problems += wrong
+        problems = problems or probe.lock_problems(values)
+        version = str(right.get("casemate_k3s_version", "")) if problems else probe.version(values)
+        node = "server" if "k3s_server" in task_vars.get("group_names", ()) else "agent"
+        problems += rules.option_problems(right, node, version)
         if problems:
             return self._refusal(problems)
         seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""))
-        problems, warnings = preflight.host_problems(seen, values.get("casemate_admin_sources") or [])
-        problems += preflight.lock_problems(values, seen["machine"]) if not problems else []
+        problems, more = probe.host_problems(seen, values.get("casemate_admin_sources") or [])
+        problems += probe.lock_problems(values, seen["machine"]) if not problems else []
         if problems:
             return self._refusal(problems)
         facts = {"os": seen["os"], "arch": seen["machine"]}
-        return {"changed": False, "casemate_host": facts, "warnings": warnings}
+        return {"changed": False, "casemate_host": facts, "warnings": warnings + more}
 
-    def _inputs(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The variables with our prefixes, resolved, and those that cannot be."""
-        values: dict[str, Any] = {}
-        problems: list[str] = []
-        for name in sorted(name for name in task_vars if name.startswith(preflight.PREFIXES)):
+    def _inputs(
+        self, task_vars: dict[str, Any], known: dict[str, preflight.Spec]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """The variables with our prefixes, resolved; those whose expression fails as they are, and why it does."""
+        values: dict[str, Any] = {n: v for n, v in task_vars.items() if n.startswith(preflight.PREFIXES)}
+        failed: dict[str, str] = {}
+        for name in values.keys() & known.keys():
             try:
-                values[name] = self._templar.template(task_vars[name])
+                values[name] = self._templar.template(values[name])
             except AnsibleError as broken:
-                values[name] = None
-                why = "its value is a secret" if preflight.SECRET.search(name) else str(broken).splitlines()[0]
-                problems.append(f"{name} cannot be resolved ({why}): correct it in the inventory")
-        return values, problems
+                failed[name] = str(broken)
+        return values, failed
+
+    def _nodes(self, task_vars: dict[str, Any]) -> dict[str, tuple[str, str]]:
+        """Node -> (its address in the cluster, where Ansible connects to), as far as they can be resolved."""
+        groups, nodes = task_vars.get("groups") or {}, {}
+        for name in [*groups.get("k3s_server", ()), *groups.get("k3s_agent", ())]:
+            theirs = task_vars["hostvars"][name]
+            with contextlib.suppress(AnsibleError):
+                there = theirs.get("ansible_host", name)
+                nodes[name] = (theirs.get("k3s_node_ip", there), f"{there}:{theirs.get('ansible_port', 22)}")
+        return nodes
 
     def _probe(self, python: str) -> dict[str, str]:
         """What the host says; raises when it cannot be reached or sudo refuses."""
-        script = preflight.probe(python)
+        script = probe.script(python)
         try:
             done = self._low_level_execute_command(f"sh -c {shlex.quote(script)}", sudoable=True)
         except AnsibleConnectionFailure:
             raise
         except AnsibleError as refused:
             raise AnsibleError(SUDO if "password" in str(refused) else str(refused)) from refused
-        seen = preflight.parse_probe(done.get("stdout", ""))
+        seen = probe.parse(done.get("stdout", ""))
         said = f"{done.get('stderr', '')}\n{done.get('stdout', '')}"
         if "uid" not in seen and re.search("sudo|password|privilege", said):
             raise AnsibleError(SUDO)

@@ -1,0 +1,98 @@
+"""What no single value shows: whether right values fit each other, the controls, and the other hosts. Pure.
+
+Each problem names the variable or host, what it is, and what to do; a value of `k3s_node_config` is never shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from casemate import law
+from casemate.preflight import network
+from module_utils.casemate.k3s_files import lint
+from module_utils.casemate.k3s_flags import SECRETS
+
+NETWORKS = {"cluster": "10.42.0.0/16", "service": "10.43.0.0/16"}
+"""K3s' own networks of pods and services."""
+
+
+def rule_problems(values: Mapping[str, Any]) -> list[str]:
+    """Networks that admit everybody, or that overlap."""
+    found = []
+    for source in values.get("casemate_admin_sources") or []:
+        net = network(source)
+        if net is not None and net.prefixlen == 0:
+            found.append(f"casemate_admin_sources has {source}, which is everybody; list the networks of your people")
+    given = {what: str(values.get(f"casemate_{what}_cidr") or default) for what, default in NETWORKS.items()}
+    pods, services = ([network(part) for part in text.split(",")] for text in given.values())
+    if any(a and b and a.version == b.version and a.overlaps(b) for a in pods for b in services):
+        found.append(
+            "casemate_cluster_cidr {cluster} and casemate_service_cidr {service} overlap. Separate them".format(**given)
+        )
+    return found
+
+
+def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[str]:
+    """What is wrong with the keys of `k3s_node_config` for a server or agent of a K3s version; no value is shown."""
+    config, waived = values.get("k3s_node_config") or {}, values.get("casemate_waivers") or {}
+    found = [f"k3s_node_config: {fault}. Correct or remove it" for fault in lint(config, node, version)]
+    setters: dict[str, dict[str, Any]] = {}
+    for control in (control for role in (law.declared() if config else {}).values() for control in role):
+        setting = control["setting"]
+        if setting["kind"] == "k3s_config" and "key" in setting:
+            knob = re.fullmatch(r"\{\{ (k3s_\w+) \}\}", str(setting.get("value")))
+            if setting["key"] not in setters or knob:
+                setters[setting["key"]] = {"id": control["id"], "file": setting["file"], "knob": knob}
+    for key in config:
+        by = setters.get(key)
+        if key in SECRETS:
+            found.append(
+                f"k3s_node_config.{key} is a secret, and may not stand in an inventory or a configuration. Remove it, "
+                "and name a file instead (token-file, vpn-auth-file) or, for S3, a Secret (etcd-s3-config-secret)"
+            )
+        elif by and not (by["id"] in waived and by["file"] != "casemate-k3s_node.yaml"):
+            instead = f"set {by['knob'][1]} instead" if by["knob"] else f"see `casemate explain {by['id']}`"
+            found.append(f"k3s_node_config.{key} is what Casemate sets itself. Remove it; {instead}")
+        elif key == "node-ip":
+            found.append("k3s_node_config.node-ip is what Casemate sets itself. Remove it; set k3s_node_ip instead")
+    for what, default in NETWORKS.items() if node == "server" else ():
+        ours, theirs = str(values.get(f"casemate_{what}_cidr") or default), str(config.get(f"{what}-cidr") or default)
+        if ours != theirs:
+            found.append(
+                f"casemate_{what}_cidr is {ours}, by which the firewall knows K3s' network, but K3s gets "
+                f"{theirs}. Give k3s_node_config.{what}-cidr the same value on every server"
+            )
+    return found
+
+
+def inventory_problems(
+    groups: Mapping[str, Sequence[str]], nodes: Mapping[str, Sequence[Any]]
+) -> tuple[list[str], list[str]]:
+    """(problems, warnings) of the groups and of nodes: name -> (address in the cluster, where Ansible connects to)."""
+    servers, agents = groups.get("k3s_server") or [], groups.get("k3s_agent") or []
+    found: list[str] = []
+    warnings: list[str] = []
+    if not servers:
+        found.append("the inventory has no server. Put at least one host into the group k3s_server")
+    found += [
+        f"{name} is in both k3s_server and k3s_agent. Leave it in one (a server runs workloads too)"
+        for name in servers
+        if name in agents
+    ]
+    first: dict[tuple[str, Any], str] = {}
+    for name, places in nodes.items():
+        if "/" in str(places[0]) or network(str(places[0])) is None:
+            found.append(f"{name} has no address but the name {places[0]}. Set k3s_node_ip to the node's IP address")
+        for what, place in zip(("k3s_node_ip, or else ansible_host,", "ansible_host and port"), places, strict=True):
+            other = first.setdefault((what, str(place)), name)
+            if other != name:
+                found.append(f"{other} and {name} have the same {what} {place}. Give each node an address of its own")
+                break
+    if servers and len(servers) % 2 == 0:
+        warnings.append(
+            f"{len(servers)} servers survive the loss of no more of them than {len(servers) - 1} would, since etcd "
+            "needs a majority: an odd number of servers is better"
+        )
+    return found, warnings
