@@ -173,3 +173,15 @@ def test_restricting_never_widens_a_mode(tmp_path: Path) -> None:
     real = make(host, "/etc/a", mode=0o422)
     file.enforce([{"path": "/etc/a", "mode_max": "0640"}], {0}, host)
     assert stat.S_IMODE(real.stat().st_mode) == 0o400
+
+
+def test_a_file_with_a_control_of_its_own_is_not_judged_by_a_pattern_too(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/etc/d/own": "x", "/etc/d/other": "y"})
+    for name in ("own", "other"):
+        (tmp_path / "etc/d" / name).chmod(0o666)
+    all_of_them, one = {"path": "/etc/d/*", "mode_max": "0600"}, {"path": "/etc/d/own", "mode": "0600"}
+    told = [file.assess(s, o).reason for s, o in zip([all_of_them, one], file.observe([all_of_them, one], host))]
+    assert told == ["/etc/d/other: mode 0666 allows more than 0600", "/etc/d/own: mode is 0666, not 0600"]
+    assert "(and 1 more)" in file.assess(all_of_them, file.observe([all_of_them], host)[0]).reason
+    (tmp_path / "etc/d/other").unlink()
+    assert file.assess(all_of_them, file.observe([all_of_them, one], host)[0]).ok
