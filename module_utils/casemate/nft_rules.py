@@ -48,7 +48,7 @@ def judged(setting: Setting, live: list[Thing], policy: str | None) -> tuple[Any
     for port in setting["ports"] or [unnamed(live)]:
         have = merged(reachable(live, chain, setting["proto"], int(port)))
         if have != want:
-            open_to, shut_to = [n for n in have if n not in want], [n for n in want if n not in have]
+            open_to, shut_to = [n for n in have if not covered(n, want)], [n for n in want if not covered(n, have)]
             said = [
                 f"{word} {', '.join(which)}" for word, which in (("open to", open_to), ("shut to", shut_to)) if which
             ]
@@ -156,6 +156,12 @@ def merged(sources: list[Any]) -> list[str]:
         else:
             networks.append(ipaddress.ip_network(str(one), strict=False))
     return [str(net) for v in (4, 6) for net in ipaddress.collapse_addresses([n for n in networks if n.version == v])]
+
+
+def covered(network: str, networks: list[str]) -> bool:
+    """Whether a network lies within one of some others."""
+    one, others = ipaddress.ip_network(network), [ipaddress.ip_network(other) for other in networks]
+    return any(one.version == other.version and one.subnet_of(other) for other in others)  # type: ignore[arg-type]
 
 
 def values(right: Any, live: list[Thing]) -> list[Any]:

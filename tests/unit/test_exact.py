@@ -104,11 +104,14 @@ def test_the_live_value_is_set_although_the_next_boot_is_somebody_elses(tmp_path
 
 
 def test_a_waived_parameter_is_not_foretold_as_if_it_were_written(tmp_path: Path) -> None:
-    """Without its line, a foreign line for an interface does not meet ours."""
-    all_ = control("SYSCTL-ALL-SET", {"kind": "sysctl", "key": "net.ipv4.conf.all.send_redirects", "value": 0})
-    files = {**LIVE, REDIRECTS.format("all"): "1\n"}
-    plan, _ = settled(tmp_path, lambda where: FakeHost(where, files), [*KERNEL, all_], {"SYSCTL-ALL-SET": WAIVER_NOW})
-    assert ids(plan, "blocked") == set()
+    """Its explicit line would beat the foreign glob; without it the glob decides."""
+    glob = control("SYSCTL-GLOB-SET", {"kind": "sysctl", "key": "net.ipv4.conf.a*.send_redirects", "value": 0})
+    line = control("SYSCTL-ALL-SET", {"kind": "sysctl", "key": "net.ipv4.conf.all.send_redirects", "value": 0})
+    files = {**LIVE, "/etc/sysctl.d/zz.conf": "net.ipv4.conf.*.send_redirects = 1\n"}
+    for waivers, blocked in ((None, set()), ({"SYSCTL-ALL-SET": WAIVER_NOW}, {"SYSCTL-GLOB-SET"})):
+        where = tmp_path / str(len(blocked))
+        plan, _ = settled(where, lambda path: FakeHost(path, files), [glob, line], waivers)
+        assert ids(plan, "blocked") == blocked
 
 
 WAIVER_NOW = {**WAIVER, "expires": (datetime.date.today() + datetime.timedelta(days=9)).isoformat()}  # noqa: DTZ011
@@ -293,10 +296,23 @@ def test_ssh(tmp_path: Path, files: dict[str, str], options: str, changed: str, 
 
 def test_lists_of_ssh_add_up_wherever_they_stand(tmp_path: Path) -> None:
     allowed = control("SSH-USERS-LISTED", {"kind": "sshd", "key": "allowusers", "value": "ops"})
-    files = {**SSH_FILES, SSHD_D + "50-x.conf": "AllowUsers mallory\n"}
+    files = {**SSH_FILES, SSHD_D + "00-aaa.conf": "AllowUsers eve\n", SSHD_D + "50-x.conf": "AllowUsers mallory\n"}
     plan, _ = settled(tmp_path, lambda where: Machine(where, files), [*SSH, allowed])
     assert ids(plan, "blocked") == {"SSH-USERS-LISTED"}
-    assert "50-x.conf:1" in reason(plan, "SSH-USERS-LISTED")
+    assert "00-aaa.conf:1" in reason(plan, "SSH-USERS-LISTED") and "50-x.conf:1" in reason(plan, "SSH-USERS-LISTED")
+
+
+@pytest.mark.parametrize(
+    ("planted", "guilty"),
+    [
+        ({SSHD_D + "00-aaa.conf": "PermitRootLogin yes\n"}, SSHD_D + "00-aaa.conf:1"),
+        ({SSHD_D + "50-y.conf": MATCH}, SSHD_D + "50-y.conf:2"),
+    ],
+)
+def test_only_the_line_that_decides_is_named(tmp_path: Path, planted: dict[str, str], guilty: str) -> None:
+    innocent = {SSHD_D + "50-x.conf": "PermitRootLogin yes\n"}
+    host = Machine(tmp_path, {**SSH_FILES, **SSH_OURS, **innocent, **planted})
+    assert f"decided by {guilty}: remove" in reason(engine.run({"role": SSH}, host, True), "SSH-ROOT-REFUSED")
 
 
 def test_what_sshd_would_refuse_is_blocked_before_it_is_tried(tmp_path: Path) -> None:

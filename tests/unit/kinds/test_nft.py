@@ -104,6 +104,7 @@ def test_a_hole_is_found(tmp_path: Path, rule: Rule, open_to: str) -> None:
     verdict = judge(tmp_path, [rule, *GOOD], ETCD)
     assert not verdict.ok
     assert f"tcp/2379: open to {open_to}" in verdict.reason
+    assert "shut to" not in verdict.reason  # what is open to everybody is open to those who are listed
 
 
 @pytest.mark.parametrize(
