@@ -87,6 +87,7 @@ class Host:
         self.context: Mapping[str, Any] = context or {}
         self.role = role
         self.changes: list[dict[str, str]] = []
+        self.differing: set[str] = set()  # files whose own control fails: what follows from them is not told twice
         self.guarded = False
         self._guard = guard
         self._cache: dict[str, Any] = {}

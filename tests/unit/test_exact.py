@@ -135,10 +135,10 @@ BROKEN = "debug: {a: b}\n"
         ({}, "KPS", {}, ""),
         (WRITTEN, "", {}, ""),
         ({MAIN: "protect-kernel-defaults: false\n"}, "KPS", {}, ""),
-        ({Z: "protect-kernel-defaults: false\n"}, "PS", {"K": "zz.yaml"}, ""),
-        ({**WRITTEN, Z: "protect-kernel-defaults: false\n"}, "", {"K": "zz.yaml"}, ""),
+        ({Z: "protect-kernel-defaults: false\n"}, "PS", {"K": Z}, ""),
+        ({**WRITTEN, Z: "protect-kernel-defaults: false\n"}, "", {"K": Z}, ""),
         ({**WRITTEN, Z: "kubelet-arg: [v=2]\n"}, "", {"P": Z, "S": Z}, ""),
-        ({Y: "kubelet-arg+: [pod-max-pids=9]\n", Z: "kubelet-arg+: [v=2]\n"}, "KS", {"P": "yy.yaml"}, ""),
+        ({Y: "kubelet-arg+: [pod-max-pids=9]\n", Z: "kubelet-arg+: [v=2]\n"}, "KS", {"P": Y}, ""),
         ({**WRITTEN, Z: "kubelet-arg+: [pod-max-pids=4096]\n"}, "", {}, ""),
         ({Z: "kubelet-arg+: [pod-max-pids=4096]\n"}, "KS", {}, ""),
         ({**WRITTEN, Z: "protect-kernel-default: false\n"}, "", {}, "protect-kernel-default is no key"),
@@ -163,10 +163,17 @@ def test_k3s_configuration(
     assert all(f["status"] != "error" for f in plan.findings)
     for one, where in blocked.items():
         for outcome in (plan, done):
-            assert where in reason(outcome, names[one]).split("remove it from ")[1]
+            assert reason(outcome, names[one]).endswith(f"; remove it from {where}")
     linted = plan.findings[-1]
     assert (linted["status"], linted["action"]) == ("fail" if lint else "pass", "none")
     assert lint in linted["reason"]
+
+
+def test_a_drop_in_is_written_although_another_file_decides_one_of_its_keys(tmp_path: Path) -> None:
+    both = control("NODE-BOTH-SET", {**K3S, "options": {"debug": False, "protect-kernel-defaults": True}})
+    plan, _ = settled(tmp_path, lambda where: FakeHost(where, {Z: "debug: true\n"}), [both])
+    assert (plan.due, ids(plan, "blocked")) == (["role"], {"NODE-BOTH-SET"})
+    assert "protect-kernel-defaults: true" in (FakeHost(tmp_path / "apply").text(OWN) or "")
 
 
 def test_with_a_broken_file_k3s_is_not_restarted(tmp_path: Path) -> None:
@@ -315,6 +322,13 @@ def test_only_the_line_that_decides_is_named(tmp_path: Path, planted: dict[str, 
     assert f"decided by {guilty}: remove" in reason(engine.run({"role": SSH}, host, True), "SSH-ROOT-REFUSED")
 
 
+def test_the_others_are_refused_although_a_match_block_admits_one(tmp_path: Path) -> None:
+    files = {**SSH_FILES, SSHD_D + "50-x.conf": MATCH}
+    plan, _ = settled(tmp_path, lambda where: Machine(where, files), SSH[:1])
+    assert (plan.due, ids(plan, "blocked")) == (["role"], {"SSH-ROOT-REFUSED"})
+    assert FakeHost(tmp_path / "apply").text(sshd_files.OWNED)
+
+
 def test_what_sshd_would_refuse_is_blocked_before_it_is_tried(tmp_path: Path) -> None:
     """A stale daemon too: nothing is reloaded with a configuration that is refused."""
     bad = control("SSH-NONSENSE-SET", {"kind": "sshd", "key": "nonsense", "value": "no"})
@@ -368,11 +382,13 @@ def test_a_flip_without_a_reload_names_exactly_its_keyword(
 
 def test_a_waived_keyword_does_not_hide_a_lost_reload(tmp_path: Path) -> None:
     host = Machine(tmp_path, {**SSH_FILES, **SSH_OURS})
-    host.loaded -= 100
+    time.sleep(0.02)
+    host.loaded = time.time()
+    time.sleep(0.02)
     Path(host.path(SSHD_D + "00-aaa.conf")).write_text("PermitRootLogin yes\n")
-    os.utime(host.path(sshd_files.OWNED), (1, 1))
-    plan = engine.run({"role": SSH}, host, True, {"SSH-ROOT-REFUSED": WAIVER_NOW})
-    assert {f["control"]: f["status"] for f in plan.findings}["SSH-DAEMON-CURRENT"] == "fail"
+    for waivers, failing in ((None, {"SSH-ROOT-REFUSED"}), ({"SSH-ROOT-REFUSED": WAIVER_NOW}, {"SSH-DAEMON-CURRENT"})):
+        plan = engine.run({"role": SSH}, host, True, waivers)
+        assert {f["control"] for f in plan.findings if f["status"] == "fail"} == failing
 
 
 FIREWALL: Controls = [

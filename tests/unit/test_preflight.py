@@ -23,6 +23,8 @@ HOST = {
     "os": "debian 12",
     "python": "3.11",
     "data": "5000",
+    "binary": "5000",
+    "state": "5000",
     "etc": "5000",
     "writable": "yes",
     "source": "198.18.0.254",
@@ -408,8 +410,8 @@ def test_rules_between_values(values: dict[str, Any], says: str) -> None:
         ({}, "server", ""),
         ({"flannel-iface": "eth1", "node-label": ["a=b"], "disable-helm-controller": True}, "server", ""),
         ({"flannel-iface": "eth1"}, "agent", ""),
-        ({"flanel-iface": "x"}, "agent", "flanel-iface is no key of K3s agents; did you mean flannel-iface?"),
-        ({"secrets-encription": "x"}, "server", "did you mean secrets-encryption?. Correct or remove it"),
+        ({"flanel-iface": "x"}, "agent", "flanel-iface is no key of K3s agents; did you mean flannel-iface. Correct"),
+        ({"secrets-encription": "x"}, "server", "did you mean secrets-encryption. Correct or remove it"),
         ({"disable-helm-controller": True}, "agent", "disable-helm-controller is no key of K3s agents"),
         ({"token": "canary"}, "server", "k3s_node_config.token is a secret"),
         ({"vpn-auth": "canary"}, "agent", "k3s_node_config.vpn-auth is a secret"),
@@ -510,6 +512,8 @@ def test_an_even_number_of_servers_is_accepted_with_a_warning() -> None:
         ({"data": "199", "installed": "yes"}, "200 MiB are needed"),
         ({"data": ""}, "/var/lib/rancher has ? MiB free"),
         ({"etc": "0"}, "/etc has 0 MiB free"),
+        ({"binary": "99"}, "/usr/local/bin has 99 MiB free; 100 MiB are needed: free or add disk space"),
+        ({"state": "99", "installed": "yes"}, "/var/lib/casemate has 99 MiB free"),
         ({"writable": ""}, "/etc cannot be written"),
         ({"source": "198.18.1.1"}, "does not contain 198.18.1.1, where this controller comes from"),
     ],
@@ -538,7 +542,7 @@ def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_pa
     assert seen["source"] == "198.51.100.7"
     assert seen["uid"] == str(os.getuid())
     assert seen["python"] == "{}.{}".format(*sys.version_info)
-    assert int(seen["data"]) >= 0
+    assert all(int(seen[key]) >= 0 for key in probe.SPACE)
     assert seen["machine"] == os.uname().machine
 
 
@@ -623,7 +627,7 @@ def test_one_wrong_host_stops_all_of_them_before_the_first_change(tmp_path: Path
         "k3s_node_ip is '{{ [] | first }}', which fails: ",
         "casemate_waivers has the name SSH-NO-SUCH; allowed: the id of a control",
         "casemate_waivers.SSH-NO-SUCH.owner is missing",
-        "flanel-iface is no key of K3s servers; did you mean flannel-iface?",
+        "flanel-iface is no key of K3s servers; did you mean flannel-iface. Correct",
         "k3s_node_config.token is a secret",
     ):
         assert message in said

@@ -11,6 +11,7 @@ import concurrent.futures
 import ipaddress
 import socket
 import time
+from typing import Any
 
 from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
@@ -75,7 +76,7 @@ def _probe(setting: Setting) -> Observation:
     return {"probe": next(one for one in ("open", "refused", "filtered") if one in met)}
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation | Unavailable]:
+def observe(settings: list[Setting], host: Host) -> list[Any]:
     """Listening addresses of each port, or the outcome of connecting; probes run side by side."""
     bound: set[tuple[str, str, int]] = set()
     for proto in ("tcp", "udp"):
@@ -84,7 +85,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation | Unavailab
             bound |= {(proto, address, port) for address, port in listeners(table, proto == "tcp")}
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
         probes = [pool.submit(_probe, s) if s.get("probe") else None for s in settings]
-    seen: list[Observation | Unavailable] = []
+    seen: list[Any] = []
     for setting, probe in zip(settings, probes):
         if probe is None:
             mine = (setting.get("proto", "tcp"), setting["port"])

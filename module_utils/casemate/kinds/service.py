@@ -31,7 +31,8 @@ def identity(setting: Setting) -> str:
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Properties of each unit, of what activates it, when its process started and its files last changed.
 
-    Raises OSError where systemd does not answer.
+    A file that is not as its own control demands counts there and not here. Raises OSError where systemd does not
+    answer.
     """
     host.ask_units(["init.scope", *(setting["unit"] for setting in settings)])
     if host.systemctl("init.scope").get("LoadState") != "loaded":
@@ -47,8 +48,9 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             "NeedDaemonReload",
             *(setting.get("properties") or ()),
         )
-        files = [shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()]
-        stats = [host.stat(path) for path in files if path]
+        files = {shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()} - {""}
+        told = files & host.differing
+        stats = [host.stat(path) for path in files - told]
         triggers = [(name, host.systemctl(name)) for name in shown.get("TriggeredBy", "").split()]
         seen.append(
             {
@@ -58,6 +60,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
                 "changed": max((s.st_mtime for s in stats if s), default=0.0),
             }
         )
+        if told:  # that systemd has not read it yet is a consequence
+            seen[-1]["shown"]["NeedDaemonReload"] = "no"
     return seen
 
 

@@ -89,3 +89,17 @@ def test_a_silent_systemd_is_an_error_and_not_a_stopped_service(tmp_path: Path) 
 def test_hostile_output_of_a_unit_cannot_add_a_property(tmp_path: Path) -> None:
     shown = {**DOWN, "Description": "x ActiveState=active"}
     assert judge(host_of(tmp_path, shown), state="stopped").ok
+
+
+def test_a_unit_file_that_fails_its_own_control_is_told_there(tmp_path: Path) -> None:
+    """Whoever edits the unit is told once; the restart is due only when the file is as it should be."""
+    shown = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=yes\nFragmentPath=/etc/a\n"
+    commands = {
+        "systemctl show init.scope": (0, "LoadState=loaded\n", ""),
+        "systemctl show k3s.service": (0, shown + "ActiveEnterTimestamp=Thu 1970-01-01 00:00:20.000000 UTC\n", ""),
+    }
+    host = FakeHost(tmp_path, {"/etc/a": ""}, commands)
+    setting = {"unit": "k3s.service", "state": "running"}
+    assert service.assess(setting, service.observe([setting], host)[0]).stale == ("k3s.service",)
+    host.differing.add("/etc/a")
+    assert service.assess(setting, service.observe([setting], host)[0]).ok
