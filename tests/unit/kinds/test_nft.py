@@ -246,7 +246,7 @@ FLIPS: list[tuple[str, str]] = [
     (listing([accept_to(2379), LOOPBACK, ANSWERS, *GOOD[2:]]), "whole etcd"),
     (listing(GOOD, policy="accept").replace('"hook": "input"', '"hook": "output"'), "whole closed"),
     (listing([accept_to(22), *GOOD], elements=("10.0.0.1",)), "etcd ssh"),
-    (listing([accept_to(22), *GOOD]).replace('"servers4", "elem"', '"servers4", "flags": [], "elem"'), "whole ssh"),
+    (listing([accept_to(2379), *GOOD]).replace('"servers4", "elem"', '"servers4", "flags": [], "elem"'), "whole etcd"),
     (listing([[dport(2379), {"strange": 1}, *ELSEWHERE], *GOOD]), "etcd"),
 ]
 
