@@ -244,6 +244,10 @@ FLIPS: list[tuple[str, str]] = [
     (listing([accept_to(2379), *without(ANSWERS)]), "whole etcd"),
     (listing([*without(ANSWERS), [MALLORY, ACCEPT]]), "whole rest udp"),
     (listing([accept_to(2379), LOOPBACK, ANSWERS, *GOOD[2:]]), "whole etcd"),
+    (
+        listing([*GOOD, [match({"meta": {"key": "l4proto"}}, "tcp"), ACCEPT], [saddr("10.42.1.1"), ACCEPT]]),
+        "whole rest",
+    ),
     (listing(GOOD, policy="accept").replace('"hook": "input"', '"hook": "output"'), "whole closed"),
     (listing([accept_to(22), *GOOD], elements=("10.0.0.1",)), "etcd ssh"),
     (listing([accept_to(2379), *GOOD]).replace('"servers4", "elem"', '"servers4", "flags": [], "elem"'), "whole etcd"),
