@@ -8,6 +8,7 @@ enabled boot unit makes sure that a reboot does not save an unconfirmed change. 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import stat as statmod
@@ -30,7 +31,7 @@ cd @HOME@ || exit 0
 if [ "${1-}" = boot ] && [ "$(cat pending/boot 2>/dev/null)" = "$(cat @BOOT_ID@)" ]; then exit 0; fi
 if ! [ -d reverting ]; then mv pending reverting 2>/dev/null || exit 0; fi
 sync . ; failed=0 ; ssh=0 ; firewall=0
-for entry in reverting/[0-9]*; do
+for entry in reverting/*[0-9]; do
   [ -f "$entry/path" ] || continue
   path=$(cat "$entry/path")
   if [ -e "$entry/absent" ]; then
@@ -38,7 +39,7 @@ for entry in reverting/[0-9]*; do
   else
     mkdir -p "${path%/*}"
     { cp -a "$entry/data" "$path.casemate-revert" && sync "$path.casemate-revert" \
-      && mv -f "$path.casemate-revert" "$path" ; } || failed=1
+      && mv -f "$path.casemate-revert" "$path" ; } || { rm -f "$path.casemate-revert" ; failed=1 ; }
   fi
   sync "${path%/*}"
   case $path in /etc/ssh/*) ssh=1 ;; /etc/casemate/firewall.nft) firewall=1 ;; esac
@@ -126,6 +127,8 @@ class Guard:
                     held.append(self._real(path))
             sync_folder(self.pending)  # fails if the timer has taken it meanwhile
         except (OSError, EnforceError) as failed:
+            for half in glob.glob(os.path.join(glob.escape(self.pending), "*.new")):
+                shutil.rmtree(half, ignore_errors=True)
             raise EnforceError(f"the guard could not be armed, so nothing was changed: {failed}") from failed
 
     def confirm(self) -> bool:
@@ -212,12 +215,17 @@ class Guard:
             if old.read() == text:
                 return False
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path + ".new", "w", encoding="utf-8") as out:
-            os.fchmod(out.fileno(), mode)
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(path + ".new", path)
+        try:
+            with open(path + ".new", "w", encoding="utf-8") as out:
+                os.fchmod(out.fileno(), mode)
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(path + ".new", path)
+        except OSError as failed:  # a full disk: nothing half-written stays
+            with contextlib.suppress(OSError):
+                os.unlink(path + ".new")
+            raise OSError(failed.errno, failed.strerror, path) from failed
         sync_folder(os.path.dirname(path))
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -163,3 +164,50 @@ def test_backups_are_private(place: Path) -> None:
     Held(place).arm(["/etc/kept"])
     for folder in (Path(str(place) + HOME), Path(str(place) + HOME) / "pending"):
         assert os.stat(folder).st_mode & 0o777 == 0o700
+
+
+def test_an_unfinished_backup_is_no_backup(place: Path) -> None:
+    """Whoever is killed while he arms has changed nothing yet, so there is nothing to restore of that file."""
+    guard = Held(place)
+    guard.arm(["/etc/kept"])
+    half = place / f"{HOME[1:]}/pending/1.new"
+    half.mkdir()
+    (half / "path").write_text(str(place / "etc/other"))
+    spoil(place)
+    (place / "etc/new").unlink()
+    assert guard.revert()
+    assert restored(place)
+
+
+def test_a_full_disk_leaves_nothing_half_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = Held(place)
+    guard.arm(["/etc/kept"])
+    before = sorted(place.rglob("*"))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(EnforceError, match=r"nothing was changed: .*No space left on device: .*pending/1.new/path"):
+            guard.arm(["/etc/other"])
+    assert sorted(place.rglob("*")) == before
+    spoil(place)
+    (place / "etc/new").unlink()
+    assert guard.revert()
+    assert restored(place)
+
+
+def test_a_revert_that_fails_leaves_no_copy_and_is_tried_again(place: Path) -> None:
+    guard = Held(place)
+    guard.arm(["/etc/kept"])
+    spoil(place)
+    (place / "etc/new").unlink()
+    data = place / f"{HOME[1:]}/pending/0/data"
+    data.rename(place / "elsewhere")
+    with pytest.raises(EnforceError):
+        guard.revert()
+    assert not list(place.glob("etc/*.casemate-revert"))
+    (place / "elsewhere").rename(place / f"{HOME[1:]}/reverting/0/data")
+    assert guard.revert()
+    assert restored(place)
