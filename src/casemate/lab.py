@@ -186,15 +186,15 @@ def reboot(name: str, machine: str, hard: bool = False) -> None:
     """Reboot a machine in an orderly way, or cut its power first; returns when it answers over SSH again."""
     state = _existing(name, machine)
     facts = state["machines"][machine]
-    before = _init(facts)
     with step(f"reboot of {machine}"):
-        if hard:
+        if hard:  # also one that does not run
             _kill(facts)
             _boot(state, machine)
         else:
+            before = _init(facts)
             os.kill(before, signal.SIGRTMIN + 5)
-        while not hard and _started(before):
-            time.sleep(0.2)
+            while _started(before):
+                time.sleep(0.2)
         _await_ssh(state, machine)
 
 

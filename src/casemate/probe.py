@@ -22,8 +22,13 @@ SUPPORTED = {
     ("ubuntu", "22.04"): False,
     ("ubuntu", "24.04"): False,
 }
-SPACE_NEW, SPACE_INSTALLED, SPACE_ETC = 1024, 200, 16
-"""Free MiB needed where K3s keeps its data (before and after its installation) and for /etc."""
+SPACE = {
+    "data": ("/var/lib/rancher", 1024, 200),
+    "binary": ("/usr/local/bin", 100, 100),
+    "state": ("/var/lib/casemate", 100, 100),
+    "etc": ("/etc", 16, 16),
+}
+"""What is asked of the probe -> (folder, MiB that must be free before K3s is installed, and after)."""
 PROBE = r"""
 say() { printf 'casemate:%s=%s\n' "$1" "$2"; }
 near() {
@@ -37,8 +42,7 @@ say os "$(. /etc/os-release; printf '%s %s' "$ID" "$VERSION_ID")"
 for p in PYTHONS; do
   v=$("$p" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && say python "$v" && break
 done
-say data "$(near /var/lib/rancher)"
-say etc "$(near /etc)"
+SPACE
 [ -w /etc ] && say writable yes
 [ -e /usr/local/bin/k3s ] && say installed yes
 p=$$
@@ -55,7 +59,8 @@ PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 
 def script(interpreter: str = "") -> str:
     """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word."""
-    return PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
+    asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
+    return asked.replace("SPACE", "\n".join(f'say {key} "$(near {path})"' for key, (path, *_) in SPACE.items()), 1)
 
 
 def parse(output: str) -> dict[str, str]:
@@ -81,9 +86,8 @@ def host_problems(seen: Mapping[str, str], sources: Sequence[str]) -> tuple[list
     python = seen.get("python", "")
     if not python or tuple(map(int, python.split("."))) < (3, 9):
         problems.append(f"Python is {python or 'missing'}; 3.9 or newer is needed: apt-get install python3")
-    need = SPACE_INSTALLED if seen.get("installed") else SPACE_NEW
-    for key, path, least in (("data", "/var/lib/rancher", need), ("etc", "/etc", SPACE_ETC)):
-        free = seen.get(key, "")
+    for key, (path, fresh, installed) in SPACE.items():
+        free, least = seen.get(key, ""), installed if seen.get("installed") else fresh
         if not free.isdigit() or int(free) < least:
             problems.append(f"{path} has {free or '?'} MiB free; {least} MiB are needed: free or add disk space")
     if not seen.get("writable"):

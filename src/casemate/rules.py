@@ -37,7 +37,7 @@ def rule_problems(values: Mapping[str, Any]) -> list[str]:
 def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[str]:
     """What is wrong with the keys of `k3s_node_config` for a server or agent of a K3s version; no value is shown."""
     config, waived = values.get("k3s_node_config") or {}, values.get("casemate_waivers") or {}
-    found = [f"k3s_node_config: {fault}. Correct or remove it" for fault in lint(config, node, version)]
+    found = [f"k3s_node_config: {fault.rstrip('?')}. Correct or remove it" for fault in lint(config, node, version)]
     setters: dict[str, dict[str, Any]] = {}
     for control in (control for role in (law.declared() if config else {}).values() for control in role):
         setting = control["setting"]

@@ -19,7 +19,7 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate import preflight, probe, rules
 
-SUDO = "sudo refuses this account: give it NOPASSWD sudo here, or set ansible_become_password from a vault"
+SUDO = "sudo refuses this account, so nothing was changed: let it use sudo with NOPASSWD on this host"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -86,7 +86,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except AnsibleConnectionFailure:
             raise
         except AnsibleError as refused:
-            raise AnsibleError(SUDO if "password" in str(refused) else str(refused)) from refused
+            raise AnsibleError(SUDO if "password" in str(refused) else str(refused)) from None
         seen = probe.parse(done.get("stdout", ""))
         said = f"{done.get('stderr', '')}\n{done.get('stdout', '')}"
         if "uid" not in seen and re.search("sudo|password|privilege", said):
