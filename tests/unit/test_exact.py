@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from unit.fake_host import FakeHost
-from unit.kinds.test_nft import DROP, ETCD, GOOD, REST, SHUT, accept_to, listing
+from unit.kinds.test_nft import ACCEPT, DROP, ETCD, GOOD, REST, SHUT, accept_to, listing, match
 from unit.test_engine import WAIVER, control
 
 from module_utils.casemate import engine, sshd_files
@@ -182,9 +182,10 @@ def test_with_a_broken_file_k3s_is_not_restarted(tmp_path: Path) -> None:
         host = FakeHost(
             tmp_path / str(len(broken)), {**WRITTEN, **broken}, {"systemctl show k3s.service": (0, shown, "")}
         )
-        plan = engine.run({"role": CONFIG}, host, True)
+        current = control("NODE-CONFIG-RUNNING", {"kind": "k3s_config", "current": True})
+        plan = engine.run({"role": [*CONFIG, current]}, host, True)
         assert plan.stale == stale
-        assert ids(plan, "blocked") == (set() if stale else {c["id"] for c in CONFIG[:3]})
+        assert ids(plan, "blocked") == (set() if stale else {"NODE-CONFIG-RUNNING"})
 
 
 DEFAULTS = {"permitrootlogin": "without-password", "maxauthtries": "6", "x11forwarding": "no", "allowusers": ""}
@@ -423,6 +424,19 @@ def test_firewall(
     plan, _ = settled(tmp_path, make, FIREWALL, {waived: WAIVER_NOW} if waived else None)
     assert ids(plan, "would_change") == set(changed)
     assert ids(plan, "blocked") == set(blocked)
+
+
+def test_a_rule_that_only_a_blocked_control_tells_is_removed_all_the_same(tmp_path: Path) -> None:
+    declared, added = [accept_to(22), *GOOD], [accept_to(22)[0], match({"meta": {"key": "mark"}}, 7), ACCEPT]
+    made: list[Machine] = []
+
+    def make(where: Path) -> Machine:
+        made.append(Machine(where, {nft.FILE: "rules\n"}, live=listing([added, *declared]), declared=listing(declared)))
+        return made[-1]
+
+    plan, _ = settled(tmp_path, make, FIREWALL)
+    assert (plan.due, ids(plan, "would_change"), ids(plan, "blocked")) == (["role"], set(), {"FW-SSH-SHUT"})
+    assert made[-1].live == listing(declared)
 
 
 def test_the_reason_of_a_block_says_what_to_do(tmp_path: Path) -> None:
