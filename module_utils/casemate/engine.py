@@ -143,7 +143,7 @@ def _judge_kind(
         refused = _enforce(controls, todo, host, excused) if kind.ENFORCED_BY == "engine" else ""
         after = [_assess(c, seen) for c, seen in _observe(controls, host, excused)]
         made = [_settled(c, b, a, i in todo, refused) for i, (c, b, a) in enumerate(zip(controls, before, after))]
-        outcome.stale += _stale(after, failing, outcome)
+        outcome.stale += _stale(after, {i for i, c in enumerate(controls) if c.id not in excused}, outcome)
     host.differing.update(
         c.setting["path"] for c, one in zip(controls, made) if kind is FILE and one["status"] == "fail"
     )

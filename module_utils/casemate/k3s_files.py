@@ -66,6 +66,12 @@ def sources(host: Host) -> List[Source]:
     return found
 
 
+def unread(host: Host, found: Iterable[Source], since: float) -> List[str]:
+    """Files that changed after K3s was started, or their folder where one of them is gone."""
+    late, folder = [source.path for source in found if source.when > since], host.stat(FOLDER)
+    return late or ([FOLDER] if folder and folder.st_mtime > since else [])
+
+
 def planned(found: Iterable[Source], files: Mapping[str, Mapping[str, Any]]) -> List[Source]:
     """The files as they would be, once the owned ones (name -> key -> value) are written."""
     owned = [Source(f"{FOLDER}/{n}", 0.0, [(k, text_of(v)) for k, v in made.items()]) for n, made in files.items()]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping
+from typing import Any, List, Mapping, Optional
 
 from .k3s_files import Part, flag_of, items, text_of
 from .miniyaml import Value
 
 
 def left_over(mine: Mapping[str, Value], made: Mapping[str, Any]) -> List[str]:
-    """Keys and items of an owned file that nothing declares any more."""
+    """Keys and flags of an owned file that nothing declares any more; another value of one counts against it."""
     left = [key for key in mine if key not in made]
     for key in set(mine) & set(made):
         if key.endswith("-arg"):
-            left += [f"{key}: {item}" for item in items(mine[key]) if item not in items(text_of(made[key]))]
+            flags = {flag_of(item)[0] for item in items(text_of(made[key]))}
+            left += [f"{key}: {item}" for item in items(mine[key]) if flag_of(item)[0] not in flags]
     return sorted(left)
 
 
@@ -55,12 +56,10 @@ def wrong(key: str, value: Any, at: Mapping[str, Any]) -> List[str]:
     return [f"{key} is {'not set' if at['value'] is None else at['value']}{by}"]
 
 
-def behind(key: str, value: Any, at: Mapping[str, Any], seen: Mapping[str, Any]) -> List[str]:
-    """How what runs differs from the files: by the component's flags, else by the time of its start."""
-    running = seen["running"].get(key)
+def behind(key: str, value: Any, running: Optional[Mapping[str, List[str]]]) -> List[str]:
+    """How the flags of the running component, where they are known, differ from what is demanded."""
     if running is None:
-        late = seen["unit"] and at["when"] > seen["started"]
-        return [f"{seen['unit']} was started before {at['file']} was changed"] if late else []
+        return []
     given = [(flag, want, running.get(flag, [])) for flag, want in map(flag_of, listed(value))]
     return [
         f"the running {key[:-4]} has {flag} as {', '.join(have) or 'nothing'}"

@@ -7,23 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Set
 
-from .. import k3s_values
-from ..base import EnforceError, Host, Observation, Setting, Verdict
-from ..k3s_files import (
-    BASE,
-    FOLDER,
-    Source,
-    beside,
-    faults,
-    flag_of,
-    hiding,
-    lint,
-    merged,
-    planned,
-    sources,
-    text_of,
-    value_of,
-)
+from .. import k3s_files, k3s_values
+from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
+from ..k3s_files import BASE, FOLDER, Source, flag_of, lint, text_of, value_of
 from ..k3s_flags import SECRETS
 from ..miniyaml import parse, render
 from ..schema import Field
@@ -37,6 +23,7 @@ SCHEMA = {
     "options": Field("dict", help="several keys at once"),
     "absent_key": Field("str", help="a key that must not be set anywhere"),
     "lint": Field("bool", help="every key must be known, and nothing may be set beside the files"),
+    "current": Field("bool", help="K3s has been started since its files last changed"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
@@ -45,8 +32,8 @@ HEADER = "# Managed by Casemate. Settings of your own belong into the inventory 
 
 def identity(setting: Setting) -> str:
     """A key, or one flag of an *-arg key."""
-    if setting.get("lint"):
-        return "lint"
+    if setting.get("lint") or setting.get("current"):
+        return "lint" if setting.get("lint") else "current"
     if "options" in setting:
         return f"options:{setting.get('file', '')}"
     if "absent_key" in setting:
@@ -89,12 +76,15 @@ def wanted(setting: Setting) -> Dict[str, Any]:
 
 
 def observe(settings: List[Setting], host: Host) -> List[Observation]:
-    """The merged value of each demanded key, now and once our drop-ins are written; what runs, and since when."""
+    """The merged value of each demanded key, now and once our drop-ins are written; what runs, and since when.
+
+    A file that K3s has not read since it changed counts against the value in it that is wrong, if one is.
+    """
     version = str(host.context.get("version", ""))
     files, plan = declared(settings, version), declared([s for s in settings if not s.get("waived")], version)
-    found = sources(host)
-    future = planned(found, plan)
-    now, then = merged(found), merged(future)
+    found = k3s_files.sources(host)
+    future = k3s_files.planned(found, plan)
+    now, then = k3s_files.merged(found), k3s_files.merged(future)
     mine = {one.path: one for one in found}
     unit, started = running_unit(host)
     running = running_args(host) if any(k.endswith("-arg") for s in settings for k in wanted(s)) else {}
@@ -116,17 +106,23 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
                 "when": max((part.when for part in parts), default=0.0),
                 "value": "(secret)" if key in SECRETS else value_of(parts),
                 "after": "(secret)" if key in SECRETS else value_of(after),
-                "hidden": [each.fault for each in hiding(found, key)],
-                "barred": [each.path for each in hiding(future, key)],
+                "hidden": [each.fault for each in k3s_files.hiding(found, key)],
+                "barred": [each.path for each in k3s_files.hiding(future, key)],
                 "others": k3s_values.others(key, value, after, [f"{FOLDER}/{name}" for name in plan]),
                 "own": dict(own.entries).get(key) == text_of(plan.get(name, {}).get(key)),
             }
             if key.endswith("-arg"):
                 one["running"][key] = running.get(key[:-4]) if key[:-4] in COMPONENTS else None
         if setting.get("lint"):
-            past = beside(host, unit or ("k3s" if node != "agent" else "k3s-agent"))
-            one["wrong"], one["after"] = (faults(each, node, version) + past for each in (found, future))
+            past = k3s_files.beside(host, unit or ("k3s" if node != "agent" else "k3s-agent"))
+            one["wrong"], one["after"] = (k3s_files.faults(each, node, version) + past for each in (found, future))
         seen.append(one)
+    late = k3s_files.unread(host, found, started) if unit else []
+    judged = [(s, assess(s, one)) for s, one in zip(settings, seen) if not (s.get("current") or s.get("waived"))]
+    wrong = [(v, v.foreign or f"{v.evidence} {FOLDER}/{s.get('file')}") for s, v in judged if not v.ok]
+    for one in seen:
+        one["late"] = [path for path in late if not any(path in where for _, where in wrong)]
+        one["restart"] = all(v.stale for v, _ in wrong)  # a wrong value would come into force
     return seen
 
 
@@ -135,6 +131,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if setting.get("lint"):
         good, said, after = "only known keys, in files", "; ".join(seen["wrong"]), "; ".join(seen["after"])
         return Verdict(not said, good, said or good, said, foreign=after)
+    if setting.get("current"):
+        if not seen["unit"]:
+            raise Unavailable("k3s", "K3s does not run here, so nothing runs with older settings")
+        late, broken = ", ".join(seen["late"]), ", ".join(seen["broken"])
+        reason = f"{seen['unit']} was started before {late} changed" if late else ""
+        reason += f"; it would not start again: {broken}" if late and broken else ""
+        unit = (f"{seen['unit']}.service",) if late and seen["restart"] and not broken else ()
+        return Verdict(not late, "read", late or "read", reason, f"systemctl show {seen['unit']}", unit, broken)
     if "absent_key" in setting:
         at = seen["keys"][setting["absent_key"]]
         where = "; ".join(filter(None, [at["file"], *at["hidden"]]))
@@ -151,7 +155,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         if wrong and (at["barred"] or k3s_values.wrong(key, value, {**at, "value": at["after"]})):
             foreign += at["barred"] or at["others"] or [f"no file of ours for {key}"]
         if not wrong:  # only right values are worth a restart: a wrong one would come into force
-            wrong = k3s_values.behind(key, value, at, seen)
+            wrong = k3s_values.behind(key, value, seen["running"].get(key))
             stale = stale or bool(wrong)
         wrongs += wrong
     wrongs += filter(None, [seen["left"]])

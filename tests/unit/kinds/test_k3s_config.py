@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate.base import Unavailable
 from module_utils.casemate.k3s_files import lint
 from module_utils.casemate.kinds import k3s_config
 from module_utils.casemate.miniyaml import YamlError, parse, render
@@ -83,12 +84,62 @@ def test_a_component_that_runs_with_other_flags_is_stale(tmp_path: Path, flags: 
     assert (verdict.ok, verdict.stale) == (ok, stale)
 
 
+CURRENT = {"current": True}
+
+
+def aged(host: FakeHost, **ages: float) -> FakeHost:
+    """Set how many seconds ago the drop-ins (ours, theirs) and their folder changed."""
+    for name, age in {"folder": 120.0, **ages}.items():
+        path = {"folder": os.path.dirname(OURS), "ours": OURS, "theirs": THEIRS}[name]
+        os.utime(host.path(path), (time.time() - age,) * 2)
+    return host
+
+
 @pytest.mark.parametrize(("age", "ok"), [(120, True), (10, False)])
 def test_a_file_newer_than_the_process_is_stale(tmp_path: Path, age: float, ok: bool) -> None:
-    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n"}, running(60))
-    os.utime(host.path(OURS), (time.time() - age,) * 2)
-    verdict = judge(host, PROTECT)[0]
-    assert (verdict.ok, verdict.stale) == (ok, () if ok else ("k3s.service",))
+    host = aged(FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n"}, running(60)), ours=age)
+    value, current = judge(host, PROTECT, CURRENT)
+    assert (value.ok, value.stale) == (True, ())
+    assert (current.ok, current.stale) == (ok, () if ok else ("k3s.service",))
+
+
+def test_a_file_that_is_gone_since_the_start_is_stale(tmp_path: Path) -> None:
+    host = aged(FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n"}, running(60)), ours=120, folder=10)
+    assert judge(host, PROTECT, CURRENT)[1].stale == ("k3s.service",)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {OURS: "protect-kernel-defaults: false\n"},
+        {OURS: "{}\n"},
+        {OURS: "protect-kernel-defaults: true\n", THEIRS: "protect-kernel-defaults: false\n"},
+    ],
+)
+def test_a_file_that_was_not_read_counts_against_the_wrong_value_in_it(tmp_path: Path, files: dict[str, str]) -> None:
+    host = FakeHost(tmp_path, files, running(60))
+    if THEIRS in files:
+        aged(host, ours=120)
+    value, current = judge(host, PROTECT, CURRENT)
+    assert (value.ok, value.stale) == (False, ())
+    assert current.ok
+
+
+def test_a_waived_value_explains_nothing(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: false\n"}, running(60))
+    assert not judge(host, {**PROTECT, "waived": True}, CURRENT)[1].ok
+
+
+def test_an_unread_file_is_not_brought_into_force_with_a_wrong_value_of_another(tmp_path: Path) -> None:
+    files = {OURS: "protect-kernel-defaults: true\n", THEIRS: "kubelet-arg: [pod-max-pids=-1]\n"}
+    host = aged(FakeHost(tmp_path, files, running(60)), ours=10, theirs=120)
+    current = judge(host, PROTECT, PIDS, CURRENT)[2]
+    assert (current.ok, current.stale) == (False, ())
+
+
+def test_without_k3s_nothing_runs_with_older_settings(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="k3s"):
+        judge(FakeHost(tmp_path, {OURS: "{}\n"}), CURRENT)
 
 
 def test_a_wrong_value_is_not_brought_into_force_by_a_restart(tmp_path: Path) -> None:
@@ -116,6 +167,11 @@ def test_what_nothing_declares_any_more_is_named(tmp_path: Path) -> None:
     verdicts = judge(host, PROTECT, PIDS)
     assert verdicts[0].reason == "casemate-k3s_node.yaml still holds debug, kubelet-arg: v=9"
     assert verdicts[1].ok
+
+
+def test_another_value_of_a_declared_flag_is_its_own_control_s_fault_alone(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\nkubelet-arg: [pod-max-pids=7]\n"})
+    assert [verdict.ok for verdict in judge(host, PROTECT, PIDS)] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ NONE = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""
 def host_of(tmp: Path, shown: dict[str, str], **others: dict[str, str]) -> FakeHost:
     units = {"init.scope": {"LoadState": "loaded"}, "a.service": shown, **{f"a.{n}": v for n, v in others.items()}}
     commands = {
-        f"systemctl show {unit}": (0, "".join(f"{k}={v}\n" for k, v in p.items()), "")
-        for unit, p in units.items()
+        f"systemctl show {unit}": (0, "".join(f"{k}={v}\n" for k, v in p.items()), "") for unit, p in units.items()
     }
     return FakeHost(tmp, commands=commands)
 
