@@ -599,14 +599,14 @@ PLAY = """
 """
 
 
-def play(folder: Path, **variables: Any) -> tuple[int, str, Path]:
+def play(folder: Path, *options: str, **variables: Any) -> tuple[int, str, Path]:
     """Run the action plugin by Ansible against two hosts of one inventory, at -vvv."""
     (folder / "play.yml").write_text(PLAY.format(mark=folder / "touched"))
     good = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **RIGHT}
     hosts = {"good": {"ansible_host": "192.0.2.1"}, "bad": {"ansible_host": "192.0.2.2", **variables}}
     servers = {"hosts": {name: {**good, **own} for name, own in hosts.items()}}
     (folder / "hosts.yml").write_text(json.dumps({"all": {"children": {"k3s_server": servers}}}))
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-vvv", "-i", "hosts.yml", "play.yml"]
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-vvv", "-i", "hosts.yml", *options, "play.yml"]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr, folder / "touched"
@@ -644,4 +644,14 @@ def test_two_nodes_with_one_address_are_refused(tmp_path: Path) -> None:
     code, said, mark = play(tmp_path, k3s_node_ip="192.0.2.1")
     assert code == 2
     assert "good and bad have the same k3s_node_ip" in said
+    assert not mark.exists()
+
+
+def test_a_broken_inventory_beside_a_right_one_is_refused(tmp_path: Path) -> None:
+    """Ansible would go on with half of the hosts."""
+    (tmp_path / "more.yml").write_text("all:\n  children:\n    k3s_agent:\n   hosts: [\n")
+    code, said, mark = play(tmp_path, "-i", "more.yml")
+    assert code != 0
+    assert "failed to parse inventory source" in said
+    assert "more.yml:4:4" in said
     assert not mark.exists()
