@@ -97,7 +97,9 @@ def inventory(state: State, release: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def up(name: str, servers: int = 1, agents: int = 1, workdir: Path | None = None, here: bool = False) -> Path:
+def up(
+    name: str, servers: int = 1, agents: int = 1, workdir: Path | None = None, here: bool = False, debian: str = "12"
+) -> Path:
     """Start a lab and return its inventory; one that runs as asked is left alone.
 
     `here` makes the caller's own network namespace the lab's. Raises LabError; leaves nothing behind when it
@@ -111,20 +113,23 @@ def up(name: str, servers: int = 1, agents: int = 1, workdir: Path | None = None
     wanted = [f"server{i + 1}" for i in range(servers)] + [f"agent{i + 1}" for i in range(agents)]
     state = load(name)
     if state:
-        if list(state["machines"]) == wanted and all(alive(m) for m in state["machines"].values()):
+        if (list(state["machines"]), state["debian"]) == (wanted, debian) and all(
+            map(alive, state["machines"].values())
+        ):
             return Path(state["workdir"]) / "inventory.yml"
         down(name)
     if here and any(": lo:" not in link for link in run("ip", "-oneline", "link", "show", "up").splitlines()):
         raise LabError("--here needs an empty network of its own; start the command with: unshare --net")
     previous = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
     try:
-        root = base()
+        root = base(debian)
         repository = packages(root)
         with locked():
             work = (workdir or folder / "work").resolve()
             octet = allocate(name, {other["octet"] for other in labs()})
             addresses = {n: f"198.18.{octet}.{10 + i}" for i, n in enumerate(wanted)}
             state = {"name": name, "octet": octet, "workdir": str(work), "repository": str(repository)}
+            state["debian"] = debian
             state["machines"] = {n: {"address": a} for n, a in addresses.items()}
             _save(state)
             _set_sysctls()
@@ -353,6 +358,8 @@ def _boot(state: State, machine: str) -> None:
     joins = "".join(f"echo $$ > {group}/cgroup.procs; " for group in groups if "--keep-unit" in argv)
     loop = 'while ip link delete "$0" 2>&-; "$@"; [ $? = 133 ]; do :; done'
     unified = "1" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "0"
+    if unified == "0":
+        argv.append("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")  # systemd 256 and later want to be asked for cgroup v1
     with (folder / "console.log").open("ab") as console:
         child = subprocess.Popen(
             [*enter(str(state["name"])), "sh", "-c", joins + loop, veth, *map(str, argv)],

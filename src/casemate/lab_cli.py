@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from casemate import lab as machines
-from casemate.lab_image import LabError, base, missing_tools, packages
+from casemate.lab_image import RELEASES, LabError, base, missing_tools, packages
 
 NAME = click.option("--name", default="demo", show_default=True, help="The lab's name.")
 
@@ -38,6 +38,7 @@ def lab() -> None:
 @NAME
 @click.option("--servers", default=1, show_default=True, type=click.IntRange(0, 9), help="Machines in k3s_server.")
 @click.option("--agents", default=1, show_default=True, type=click.IntRange(0, 9), help="Machines in k3s_agent.")
+@click.option("--debian", default="12", show_default=True, type=click.Choice(list(RELEASES)), help="Their release.")
 @click.option("--workdir", type=click.Path(path_type=Path, file_okay=False), help="Where inventory and keys go.")
 @click.option("--here", is_flag=True, help="Use the network namespace of the caller (Molecule under unshare --net).")
 @_plain
@@ -49,10 +50,11 @@ def up(**options: Any) -> None:
 @lab.command()
 @_plain
 def prepare() -> None:
-    """Make the cached image and packages now: a story that runs without a network cannot."""
+    """Make the cached images and packages now: a story that runs without a network cannot."""
     if fault := missing_tools():
         raise LabError(fault)
-    packages(base())
+    for release in RELEASES:
+        packages(base(release))
 
 
 @lab.command()

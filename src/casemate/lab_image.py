@@ -1,4 +1,4 @@
-"""What the lab's machines are made of: a cached Debian 12 folder, and the packages that they install.
+"""What the lab's machines are made of: a cached Debian folder, and the packages that they install.
 
 Both are built into a temporary folder and renamed, so that an interrupted build leaves nothing behind, and
 both are named by a hash of what they are made from, so that a changed list makes a new one.
@@ -29,6 +29,9 @@ TOOLS = {
     "apt-get": "apt",
 }
 """The programs that the lab needs, and the Debian package of each."""
+
+RELEASES = {"12": "bookworm", "13": "trixie"}
+"""The Debian releases that machines can be made of."""
 
 # What a plain server has before anyone hardens it, and what K3s takes from its host.
 BASE_PACKAGES = (
@@ -134,16 +137,16 @@ def _cached(kind: str, recipe: str, title: str, build: Callable[[Path], None]) -
     return target
 
 
-def base() -> Path:
-    """The root folder that all machines share; 220 MB, half a minute the first time."""
+def base(debian: str = "12") -> Path:
+    """The root folder that all machines of a Debian release share; 220 MB, half a minute the first time."""
     argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={BASE_PACKAGES}"]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
-    argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(SETUP)}', "bookworm"]
+    argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(SETUP)}', RELEASES[debian]]
 
     def build(made: Path) -> None:
         run("unshare", "--mount", *argv, made)  # its mounts must not outlive it, least of all when it is killed
 
-    return _cached("base", "\0".join(argv), "Debian 12 base image", build)
+    return _cached("base", "\0".join(argv), f"Debian {debian} base image", build)
 
 
 def packages(root: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import secrets
@@ -10,8 +12,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from testinfra.host import Host
@@ -46,6 +50,17 @@ def where(host: Host) -> tuple[str, int]:
     return str(known.get("ansible_host") or known["inventory_hostname"]), int(known.get("ansible_port") or 22)
 
 
+T = TypeVar("T")
+
+
+def patiently(attempt: Callable[[], T], turned_away: Callable[[T], bool]) -> T:
+    """Try again while sshd does not listen: from OpenSSH 9.8 on it turns an address away that failed too often."""
+    end = time.monotonic() + 120
+    while turned_away(said := attempt()) and time.monotonic() < end:
+        time.sleep(5)
+    return said
+
+
 def ssh(host: Host, user: str, *options: str, command: str = "true", **env: str) -> subprocess.CompletedProcess[str]:
     """A new login from the controller, as the inventory says how."""
     known = variables(host)
@@ -54,10 +69,11 @@ def ssh(host: Host, user: str, *options: str, command: str = "true", **env: str)
     argv += shlex.split(str(known.get("ansible_ssh_common_args") or ""))
     if "-i" not in options and known.get("ansible_ssh_private_key_file"):
         argv += ["-i", str(known["ansible_ssh_private_key_file"])]
-    return subprocess.run(
-        [*argv, f"{user}@{address}", command], capture_output=True, text=True, timeout=60, check=False,
+    run = functools.partial(
+        subprocess.run, [*argv, f"{user}@{address}", command], capture_output=True, text=True, timeout=60, check=False,
         stdin=subprocess.DEVNULL, env={**os.environ, **env},
     )  # fmt: skip
+    return patiently(run, lambda said: "kex_exchange_identification" in said.stderr)
 
 
 def automation(host: Host) -> str:
@@ -119,20 +135,27 @@ def exact(connection: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         more = connection.recv(size - len(data))
-        assert more, "the daemon hung up"
+        if not more:
+            raise ConnectionError("the daemon hung up")
         data += more
     return data
 
 
-def offered(host: Host) -> dict[str, set[str]]:
-    """The algorithms in the daemon's first packet (RFC 4253, 7.1)."""
-    with socket.create_connection(where(host), timeout=10) as connection:
+def first_packet(host: Host) -> bytes:
+    """What the daemon sends after its banner (RFC 4253, 6), or nothing where it does not speak to us."""
+    with contextlib.suppress(ConnectionError), socket.create_connection(where(host), timeout=10) as connection:
         connection.sendall(b"SSH-2.0-casemate\r\n")
         line = b""
         while not line.startswith(b"SSH-") or not line.endswith(b"\n"):
             line = (b"" if line.endswith(b"\n") else line) + exact(connection, 1)
-        size = int.from_bytes(exact(connection, 4), "big")
-        body = exact(connection, size)[1 + 1 + 16 :]
+        return exact(connection, int.from_bytes(exact(connection, 4), "big"))
+    return b""
+
+
+def offered(host: Host) -> dict[str, set[str]]:
+    """The algorithms in the daemon's first packet (RFC 4253, 7.1)."""
+    body = patiently(lambda: first_packet(host), lambda said: not said)[1 + 1 + 16 :]
+    assert body, "the daemon does not speak to the controller"
     lists: list[set[str]] = []
     for _ in range(6):
         length = int.from_bytes(body[:4], "big")
@@ -175,10 +198,9 @@ def test_ssh_audit_finds_no_failure_and_at_strict_no_warning(nodes: list[Host]) 
         pytest.skip("tool: ssh-audit is not installed on the controller")
     for host in nodes:
         address, port = where(host)
-        done = subprocess.run(
-            [tool, "-j", "--skip-rate-test", "-p", str(port), address], capture_output=True, text=True, timeout=60
-        )
-        found = json.loads(done.stdout)
+        argv = [tool, "-j", "--skip-rate-test", "-p", str(port), address]
+        audit = functools.partial(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=False)
+        found = json.loads(patiently(audit, lambda said: '"kex"' not in said.stdout).stdout)
         notes = {
             (a["algorithm"], grade, text)
             for family in ("kex", "key", "enc", "mac")
