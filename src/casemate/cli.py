@@ -206,6 +206,9 @@ def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, *
         run = runner.play(playbook, given["inventories"], given["limit"], variables, given["verbose"], watch)
     if run.cancelled:
         run.errors.append("interrupted: what was begun on a host is finished or rolled back there; run it again")
+    for warning in run.warnings:
+        err.print("[yellow]warning[/] ", end="")
+        err.print(warning, markup=False)
     hosts = run.entries()
     if not hosts and not run.errors:
         run.errors.append("no host of k3s_server or k3s_agent is in this inventory and --limit")

@@ -16,6 +16,12 @@ from module_utils.casemate.k3s_flags import SECRETS
 
 NETWORKS = {"cluster": "10.42.0.0/16", "service": "10.43.0.0/16"}
 """K3s' own networks of pods and services."""
+IDENTITY = {
+    "node-ip": "k3s_node_ip",
+    "cluster-cidr": "casemate_cluster_cidr",
+    "service-cidr": "casemate_service_cidr",
+}
+"""Keys that other roles have to know as well, and the inputs that set them."""
 
 
 def rule_problems(values: Mapping[str, Any]) -> list[str]:
@@ -55,15 +61,8 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
         elif by and not (by["id"] in waived and by["file"] != "casemate-k3s_node.yaml"):
             instead = f"set {by['knob'][1]} instead" if by["knob"] else f"see `casemate explain {by['id']}`"
             found.append(f"k3s_node_config.{key} is what Casemate sets itself. Remove it; {instead}")
-        elif key == "node-ip":
-            found.append("k3s_node_config.node-ip is what Casemate sets itself. Remove it; set k3s_node_ip instead")
-    for what, default in NETWORKS.items() if node == "server" else ():
-        ours, theirs = str(values.get(f"casemate_{what}_cidr") or default), str(config.get(f"{what}-cidr") or default)
-        if ours != theirs:
-            found.append(
-                f"casemate_{what}_cidr is {ours}, by which the firewall knows K3s' network, but K3s gets "
-                f"{theirs}. Give k3s_node_config.{what}-cidr the same value on every server"
-            )
+        elif key in IDENTITY:
+            found.append(f"k3s_node_config.{key} is what Casemate sets itself. Remove it; set {IDENTITY[key]} instead")
     return found
 
 

@@ -65,6 +65,7 @@ class Run:
     errors: list[str] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     stage: str = ""
+    warnings: list[str] = field(default_factory=list)
     cancelled: bool = False
     settled: bool = False
 
@@ -101,6 +102,7 @@ class Run:
     def _host(self, kind: str, data: dict[str, Any]) -> None:
         host = self.hosts.setdefault(data["host"], Host(data["host"]))
         result = data.get("res") or {}
+        self.warnings += [said for said in map(str, result.get("warnings") or ()) if said not in self.warnings]
         host.task = str(data.get("task") or host.task)
         if kind == "runner_on_unreachable":
             host.status, host.message = "unreachable", explain(result)
@@ -139,7 +141,8 @@ def explain(result: dict[str, Any]) -> str:
         lines += str(result["module_stderr"]).strip().splitlines()[-1:]
     text = ANSI.sub("", "\n".join(dict.fromkeys(lines))).strip() or "failed without a message"
     text = re.sub(r"^(Task failed: |Action failed: )+", "", text)
-    advice = next((hint for pattern, hint in ADVICE if re.search(pattern, text, re.IGNORECASE)), "")
+    said = f"{text}\n{result.get('stdout') or ''}"  # apt tells there what dpkg could not do
+    advice = next((hint for pattern, hint in ADVICE if re.search(pattern, said, re.IGNORECASE)), "")
     return f"{text}\n-> {advice}" if advice else text
 
 

@@ -421,7 +421,8 @@ def test_rules_between_values(values: dict[str, Any], says: str) -> None:
         ({"resolv-conf": "/x"}, "agent", "Remove it; set k3s_node_resolv_conf instead"),
         ({"kube-apiserver-arg": ["v=2"]}, "server", "Remove it; set k3s_control_plane_apiserver_args instead"),
         ({"secrets-encryption": False}, "server", "Remove it; see `casemate explain ETCD-SECRETS-ENCRYPTED`"),
-        ({"cluster-cidr": "10.50.0.0/16"}, "server", "casemate_cluster_cidr is 10.42.0.0/16, by which the firewall"),
+        ({"cluster-cidr": "10.50.0.0/16"}, "server", "Remove it; set casemate_cluster_cidr instead"),
+        ({"service-cidr": "10.50.0.0/16"}, "server", "Remove it; set casemate_service_cidr instead"),
     ],
 )
 def test_keys_of_k3s_are_known_before_any_host_is_touched(config: dict[str, Any], node: str, says: str) -> None:
@@ -434,8 +435,7 @@ def test_keys_of_k3s_are_known_before_any_host_is_touched(config: dict[str, Any]
 @pytest.mark.parametrize(
     ("values", "problems"),
     [
-        ({"casemate_cluster_cidr": "10.50.0.0/16", "k3s_node_config": {"cluster-cidr": "10.50.0.0/16"}}, 0),
-        ({"casemate_service_cidr": "10.50.0.0/16"}, 1),  # K3s would use its own
+        ({"casemate_service_cidr": "10.50.0.0/16"}, 0),
         ({"casemate_waivers": {"ETCD-SECRETS-ENCRYPTED": {}}, "k3s_node_config": {"secrets-encryption": False}}, 0),
         ({"casemate_waivers": {"NODE-RESOLVER-DECLARED": {}}, "k3s_node_config": {"resolv-conf": "/x"}}, 1),
     ],

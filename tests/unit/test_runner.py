@@ -193,3 +193,15 @@ def test_an_interruption_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_advice_fits_the_failure(message: str, advised: bool) -> None:
     assert ("->" in runner.explain({"msg": message})) is advised
+
+
+def test_warnings_of_tasks_are_kept_once() -> None:
+    seen = run(
+        event("runner_on_ok", res={"warnings": ["even"]}), event("runner_on_ok", "n2", res={"warnings": ["even"]})
+    )
+    assert seen.warnings == ["even"]
+
+
+def test_the_cause_that_a_tool_prints_is_advised_on() -> None:
+    told = runner.explain({"msg": "dpkg returned an error code (1)", "stdout": "cannot copy: No space left on device"})
+    assert told.endswith("-> free some disk space on this host")

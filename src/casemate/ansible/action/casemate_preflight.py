@@ -23,10 +23,13 @@ SUDO = "sudo refuses this account, so nothing was changed: let it use sudo with 
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Judges one host. Fails with the list of problems, or returns `casemate_host` and `warnings`."""
+    """Judges one host. Fails with the list of problems, or returns `casemate_host` and `warnings`.
+
+    With `host: false` it judges the input alone and connects to nothing.
+    """
 
     _supports_check_mode = True
-    _VALID_ARGS: frozenset[str] = frozenset()
+    _VALID_ARGS = frozenset({"host"})
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check input, inventory and lock; then probe the host with one command and judge what it says."""
@@ -47,6 +50,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems += rules.option_problems(right, node, version)
         if problems:
             return self._refusal(problems)
+        if self._task.args.get("host") is False:
+            return {"changed": False, "warnings": warnings}
         seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""))
         problems, more = probe.host_problems(seen, values.get("casemate_admin_sources") or [])
         problems += probe.lock_problems(values, seen["machine"]) if not problems else []
