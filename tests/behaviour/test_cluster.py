@@ -64,6 +64,8 @@ def test_a_namespace_without_labels_is_restricted_too(kubectl: Kubectl) -> None:
     name = f"casemate-{secrets.token_hex(4)}"
     kubectl("create", "namespace", name)
     try:
+        # Whoever asks sooner is refused for want of an account, which proves nothing.
+        kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=60s")
         hostile = json.loads(json.dumps(HOSTILE["privileged"]))
         hostile["metadata"]["namespace"] = name
         answer = kubectl("create", "--dry-run=server", "-f", "-", stdin=hostile, expect=False)
