@@ -7,6 +7,8 @@ systemd(1), org.freedesktop.systemd1(5) for the properties.
 
 from __future__ import annotations
 
+import os
+
 from ..base import Host, Observation, Setting, Unavailable, Verdict, moment
 from ..schema import Field
 
@@ -18,6 +20,7 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only (properties are never enforced by a task)"),
 }
 ENFORCED_BY = "task"
+FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
 AT_BOOT = ("enabled", "enabled-runtime", "linked", "linked-runtime")
 UP = ("active", "reloading", "activating")
 
@@ -49,6 +52,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             *(setting.get("properties") or ()),
         )
         files = {shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()} - {""}
+        unread = unread_dropins(setting["unit"], shown, host) - host.differing
         told = files & host.differing
         stats = [host.stat(path) for path in files - told]
         triggers = [(name, host.systemctl(name)) for name in shown.get("TriggeredBy", "").split()]
@@ -60,9 +64,18 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
                 "changed": max((s.st_mtime for s in stats if s), default=0.0),
             }
         )
-        if told:  # that systemd has not read it yet is a consequence
-            seen[-1]["shown"]["NeedDaemonReload"] = "no"
+        if told or unread:  # of what is told, that systemd has not read it yet is a consequence
+            seen[-1]["shown"]["NeedDaemonReload"] = "yes" if unread else "no"
     return seen
+
+
+def unread_dropins(unit: str, shown: dict[str, str], host: Host) -> set[str]:
+    """Drop-ins that systemd has not read: NeedDaemonReload is silent about a folder that it has not seen before."""
+    if shown.get("LoadState") != "loaded":
+        return set()
+    there = [path for folder in FOLDERS for path in host.glob(f"{folder}/systemd/system/{unit}.d/*.conf")]
+    names = {os.path.basename(path) for path in shown.get("DropInPaths", "").split()}
+    return {path for path in there if os.path.basename(path) not in names}
 
 
 def _on(shown: dict[str, str]) -> bool:

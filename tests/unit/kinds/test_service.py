@@ -102,3 +102,16 @@ def test_a_unit_file_that_fails_its_own_control_is_told_there(tmp_path: Path) ->
     assert service.assess(setting, service.observe([setting], host)[0]).stale == ("k3s.service",)
     host.differing.add("/etc/a")
     assert service.assess(setting, service.observe([setting], host)[0]).ok
+
+
+def test_a_drop_in_that_systemd_has_not_read_counts_even_where_it_says_nothing(tmp_path: Path) -> None:
+    """NeedDaemonReload stays "no" for a folder of drop-ins that was made after systemd last looked."""
+    host = host_of(tmp_path, {**UP, "DropInPaths": "/etc/systemd/system/a.service.d/known.conf"})
+    folder = tmp_path / "etc/systemd/system/a.service.d"
+    folder.mkdir(parents=True)
+    (folder / "known.conf").touch()
+    assert judge(host, state="running").ok
+    (folder / "new.conf").touch()
+    assert "systemd has not read" in judge(host, state="running").reason
+    host.differing.add("/etc/systemd/system/a.service.d/new.conf")
+    assert judge(host, state="running").ok
