@@ -160,9 +160,13 @@ def decider(key: str, block: str, when: str, extra: tuple[str, ...], lines: list
 
 
 def newer(host: Host, lines: list[Line]) -> set[str]:
-    """Files, and the folder of drop-ins, that changed after the running daemon last read them."""
+    """Files, and the folder of drop-ins, that changed after the running daemon last read them.
+
+    Where a control of a file fails, a later change of its mode or owner is told by that and does not count here.
+    """
     loaded = host.started(UNIT)
     if loaded is None:
         return set()
     stats = {path: host.stat(path) for path in [FOLDER, *(line.path for line in lines)]}
-    return {p for p, s in stats.items() if s and max(s.st_mtime, s.st_ctime if p != FOLDER else 0) > loaded}
+    told = {path for path in stats if path == FOLDER or any(fnmatch.fnmatchcase(path, p) for p in host.differing)}
+    return {p for p, s in stats.items() if s and (s.st_mtime if p in told else max(s.st_mtime, s.st_ctime)) > loaded}

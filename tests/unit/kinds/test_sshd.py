@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +163,25 @@ def test_a_value_that_is_wrong_anyway_does_not_hide_a_lost_reload(tmp_path: Path
     root, daemon = judge(host, ROOT, DAEMON)
     assert not root.ok
     assert not daemon.ok
+
+
+def test_another_mode_of_a_file_is_told_by_the_control_of_that_file(tmp_path: Path) -> None:
+    """A change of mode or owner is no change of what the daemon reads; an edit at the same time still counts."""
+    host = host_of(tmp_path, when="Wed 2026-11-25 00:00:00.000000 UTC")
+    main = tmp_path / "etc/ssh/sshd_config"
+    moment = dict.fromkeys(("st_mtime", "st_ctime"), 0.0)
+
+    def stat(path: str) -> Any:
+        return SimpleNamespace(**moment) if host.path(path) == str(main) else None
+
+    host.stat = stat  # type: ignore[method-assign]
+    assert judge(host, DAEMON)[0].ok
+    moment["st_ctime"] = 1e12
+    assert not judge(host, DAEMON)[0].ok
+    host.differing.add("/etc/ssh/sshd_conf*")
+    assert judge(host, DAEMON)[0].ok
+    moment["st_mtime"] = 1e12
+    assert not judge(host, DAEMON)[0].ok
 
 
 def owned(host: FakeHost) -> str:
