@@ -113,11 +113,14 @@ def up(
     wanted = [f"server{i + 1}" for i in range(servers)] + [f"agent{i + 1}" for i in range(agents)]
     state = load(name)
     if state:
-        if (list(state["machines"]), state["debian"]) == (wanted, debian) and all(
-            map(alive, state["machines"].values())
-        ):
+        machines = state["machines"]
+        if (list(machines), state.get("debian")) == (wanted, debian) and all(map(alive, machines.values())):
             return Path(state["workdir"]) / "inventory.yml"
         down(name)
+    if (Path("/run/netns") / f"casemate-{name}").exists():
+        raise LabError(
+            f"the network namespace casemate-{name} is somebody else's: choose another --name, or end its lab"
+        )
     if here and any(": lo:" not in link for link in run("ip", "-oneline", "link", "show", "up").splitlines()):
         raise LabError("--here needs an empty network of its own; start the command with: unshare --net")
     previous = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
