@@ -1,0 +1,671 @@
+"""Flip every declared setting of this machine by hand and tell what one pass of the engine in check mode then names.
+
+Runs as root on an applied machine of the lab: test_flips_lab.py sends it as the main file of a zip, with module_utils
+and given.json beside it, and reads the one JSON object that it prints. Standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import http.server
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from module_utils.casemate import engine
+from module_utils.casemate.base import Host
+from module_utils.casemate.kinds import journal_args
+from module_utils.casemate.kinds.sysctl import below_proc
+
+Setting = dict[str, Any]
+Statuses = dict[str, str]
+Undone = contextlib.AbstractContextManager[Any]
+Flips = Iterator[tuple[str, Callable[[], Undone]]]
+
+ALSO_NAMED = {
+    ("NET-FORWARDING-KEPT", "live"): ["NET-REDIRECTS-REFUSED"],  # without forwarding the kernel accepts redirects again
+    ("NODE-MAIN-CONFIG-PRIVATE", "planted"): ["NODE-CONFIG-RUNNING"],  # K3s has not read the new file
+    ("NODE-VERSION-PATCHED", "older binary"): ["NODE-BINARY-VERIFIED", "NODE-PROCESS-VERIFIED"],  # it is another file
+}
+"""What a flip breaks besides its own control, really; those of them that are judged here."""
+NOT_BY_HAND = {
+    "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
+    "KUBELET-CONFIG-FOLDER-RUNNING": "K3s gives this argument last, whatever its configuration says",
+    "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
+}
+"""Controls that nobody can flip here, and why."""
+ALIKE = ("sysctl", "file", "package", "account", "port")
+"""Kinds that judge each setting by itself, so many can be flipped at once; see `crossed`."""
+
+CONFIG, SSHD = "/etc/rancher/k3s/config.yaml.d", "/etc/ssh/sshd_config"
+RELOAD_NFT = "nft -f /etc/casemate/firewall.nft"
+REREAD_SSH = "systemctl reset-failed ssh; systemctl restart ssh"
+"""Not a reload, which returns before sshd has read anything: it would meet what is undone next."""
+SSHD_VALUES = {
+    "allowusers": "alice", "loglevel": "QUIET", "maxauthtries": "9", "logingracetime": "600",
+    "maxstartups": "100:30:200", "maxsessions": "99", "clientaliveinterval": "0", "clientalivecountmax": "9",
+    "banner": "none", "ciphers": "aes256-ctr", "macs": "hmac-sha2-256", "kexalgorithms": "curve25519-sha256",
+    "hostkey": "/etc/ssh/ssh_host_ecdsa_key", "yes": "no", "no": "yes",
+}  # fmt: skip
+RUNNING = {
+    "kubelet-anonymous-auth": "false", "kubelet-authorization-mode": "Webhook",
+    "anonymous-auth": "true", "authorization-mode": "RBAC,Node", "profiling": "true", "bind-address": "127.0.0.2",
+    "use-service-account-credentials": "false", "read-only-port": "10254",
+}  # fmt: skip
+"""Arguments with which K3s starts all the same; a path is replaced by that of a copy."""
+
+
+class Flip(NamedTuple):
+    """One way to break one control, and all that it breaks."""
+
+    control: str
+    name: str
+    by: Callable[[], Undone]
+    breaks: Statuses
+
+
+def sh(command: str, stdin: str = "") -> str:
+    done = subprocess.run(["sh", "-c", command], input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"{command}: {done.stderr.strip()}")
+    return done.stdout
+
+
+# --- what is done by hand, and how it is undone -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def after(*commands: str, by: Undone | None = None) -> Iterator[None]:
+    """Run commands once a flip is undone, also where undoing is all that they do."""
+    try:
+        with by or contextlib.nullcontext():
+            yield
+    finally:
+        for command in commands:
+            sh(command)
+
+
+@contextlib.contextmanager
+def did(command: str, undo: str) -> Iterator[None]:
+    with after(undo):
+        sh(command)
+        yield
+
+
+@contextlib.contextmanager
+def rewritten(path: str, change: Callable[[str], str] | None) -> Iterator[None]:
+    """Change the text of a file, or remove it. Its bytes, mode, owner and times, and its folder's, come back."""
+    above, seen = os.stat(os.path.dirname(path)), os.stat(path)
+    with open(path, "rb") as handle:
+        old = handle.read()
+    new = change(old.decode()).encode() if change else b""
+    if new == old:
+        raise ValueError(f"{path} has nothing to change")
+    try:
+        replace(path, new, seen)
+        if change is None:
+            os.remove(path)
+        yield
+    finally:
+        replace(path, old, seen)
+        os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        os.utime(os.path.dirname(path), ns=(above.st_atime_ns, above.st_mtime_ns))
+
+
+def replace(path: str, data: bytes, like: os.stat_result) -> None:
+    """Write at once, since whatever starts just now may read it."""
+    with open(path + ".new", "wb") as handle:
+        os.fchown(handle.fileno(), like.st_uid, like.st_gid)
+        os.fchmod(handle.fileno(), stat.S_IMODE(like.st_mode))
+        handle.write(data)
+    os.replace(path + ".new", path)
+
+
+@contextlib.contextmanager
+def planted(path: str, text: str = "", mode: int = 0o600) -> Iterator[None]:
+    """A file that was not there, and its folder where that was not there either."""
+    folder = os.path.dirname(path)
+    made = not os.path.isdir(folder)
+    os.makedirs(folder, exist_ok=True)
+    above = os.stat(folder)
+    try:
+        with open(path, "x") as handle:
+            handle.write(text)
+        os.chmod(path, mode)
+        yield
+    finally:
+        os.remove(path)
+        os.utime(folder, ns=(above.st_atime_ns, above.st_mtime_ns))
+        if made:
+            os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def marked(path: str, change: Callable[[os.stat_result], object]) -> Iterator[None]:
+    """Change mode, owner or ACL of what is there."""
+    seen = os.stat(path)
+    change(seen)
+    try:
+        yield
+    finally:
+        sh(f"setfacl -b '{path}'")
+        os.chown(path, seen.st_uid, seen.st_gid)
+        os.chmod(path, stat.S_IMODE(seen.st_mode))
+
+
+@contextlib.contextmanager
+def longer(path: str) -> Iterator[None]:
+    """One byte more, for files that are too large to keep."""
+    seen = os.stat(path)
+    with open(path, "ab") as handle:
+        handle.write(b"\n")
+    try:
+        yield
+    finally:
+        os.truncate(path, seen.st_size)
+        os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def append(text: str) -> Callable[[str], str]:
+    return lambda old: old + text
+
+
+# --- the flips of each kind ---------------------------------------------------------------------------------------
+
+
+def sysctl(setting: Setting) -> Flips:
+    good = {str(value) for value in (setting["value"], *setting.get("accept", ()))}
+    other = next(str(value) for value in range(9) if str(value) not in good)
+    path = max(glob.glob("/proc/sys/" + below_proc(setting["key"])))
+    if os.access(path, os.W_OK):
+        with open(path) as handle:
+            old = handle.read().strip()
+        yield "live", lambda: did(f"echo {other} >{path}", f"echo {old} >{path}")
+    file = f"/etc/sysctl.d/zzz-{setting['key'].replace('*', 'all')}.conf"
+    yield "next boot", lambda: planted(file, f"{setting['key']} = {other}\n", 0o644)
+
+
+def file(setting: Setting, own: frozenset[str]) -> Flips:
+    path = setting["path"]
+    matched = [name for name in sorted(glob.glob(path)) if name == path or name not in own]
+    if not matched:
+        name = re.sub(r"\[(.)[^]]*\]", r"\1", path).replace("*", "flipped")
+        yield "planted", lambda: planted(name, mode=0o666)
+        return
+    target = matched[-1]
+    undo = [REREAD_SSH] if target.startswith(SSHD) else []  # the daemon minds the time of the last change of any sort
+    if "content" in setting:
+        yield "edited", lambda: rewritten(target, append("\n# by hand\n"))
+        if "unit" in setting:
+            return  # whatever is done to it next, it stays younger than its unit
+        yield "removed", lambda: rewritten(target, None)
+    yield "chmod", lambda: after(*undo, by=marked(target, lambda seen: os.chmod(target, seen.st_mode & 0o7777 | 2)))
+    if "unit" in setting:
+        return
+    if "owner" in setting:
+        yield "chown", lambda: after(*undo, by=marked(target, lambda _: os.chown(target, 12345, -1)))
+    if "group" in setting:
+        yield "chgrp", lambda: after(*undo, by=marked(target, lambda _: os.chown(target, -1, 12345)))
+    if setting.get("no_acl"):
+        yield "acl", lambda: after(*undo, by=marked(target, lambda _: sh(f"setfacl -m u:nobody:r '{target}'")))
+
+
+def package(setting: Setting) -> Flips:
+    name, installed = setting["name"].replace("*", "x"), "Status: install ok installed\n"
+    stanza = f"Package: {name}\n{installed}"
+
+    def change(text: str) -> str:
+        if setting.get("state") == "absent":
+            return f"{text}\n{stanza}Version: 1\n"
+        return text.replace(stanza, f"Package: {name}\nStatus: deinstall ok config-files\n")
+
+    yield "dpkg", lambda: rewritten("/var/lib/dpkg/status", change)
+
+
+def account(setting: Setting) -> Flips:
+    lines = {
+        "no_empty_password": "eve:x:2001:2001::/:/bin/bash",
+        "only_root_is_uid_0": "toor:*:0:0::/:/usr/sbin/nologin",
+        "system_nologin": "daemon9:*:199:199::/:/bin/bash",
+        "hash_scheme": "mallory:$1$salt$hash:2002:2002::/:/bin/bash",
+    }
+    check = setting["check"]
+    if check == "no_empty_password":
+        yield (
+            "shadow",
+            lambda: both(
+                rewritten("/etc/passwd", append(lines[check] + "\n")),
+                rewritten("/etc/shadow", append("eve::19000::::::\n")),
+            ),
+        )
+    elif check in lines:
+        yield "passwd", lambda: rewritten("/etc/passwd", append(lines[check] + "\n"))
+    elif check == "locked":
+        user = re.compile(rf"(?m)^{setting['user']}:[^:]*")
+        yield "password", lambda: rewritten("/etc/shadow", lambda text: user.sub(f"{setting['user']}:$y$j9T$a$b", text))
+    elif check == "login_def":
+        yield "login.defs", lambda: rewritten("/etc/login.defs", append(f"{setting['key']} flipped\n"))
+    elif check == "pam_module":
+        word = setting.get("option") or setting["module"]
+        yield "pam", lambda: rewritten(f"/etc/pam.d/{setting['service']}", lambda text: text.replace(word, "flipped"))
+    elif check == "nopasswd_sudo":
+        yield "sudoers", lambda: planted("/etc/sudoers.d/eve", "eve ALL=(ALL) NOPASSWD: ALL\n", 0o440)
+
+
+@contextlib.contextmanager
+def both(*flips: Undone) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for flip in flips:
+            stack.enter_context(flip)
+        yield
+
+
+def port(setting: Setting, address: str) -> Flips:
+    def listen() -> Undone:
+        with contextlib.ExitStack() as stack:
+            sort = socket.SOCK_DGRAM if setting.get("proto") == "udp" else socket.SOCK_STREAM
+            bound = stack.enter_context(socket.socket(type=sort))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((address, setting["port"]))
+            if sort == socket.SOCK_STREAM:
+                bound.listen()
+            return stack.pop_all()
+        raise AssertionError("not reached")
+
+    yield "listening", listen
+
+
+def sshd(setting: Setting) -> Flips:
+    key = setting["key"]
+    if key == "daemon":
+        yield "edited", lambda: after(REREAD_SSH, by=rewritten(SSHD, append("# by hand\n")))
+        return
+    line = f"{key} {SSHD_VALUES.get(key) or SSHD_VALUES[setting['value']]}\n"
+    name = "zz" if key == "maxstartups" else "00-aaa"  # of this one the last value wins, of the others the first
+    foreign, ours = f"{SSHD}.d/{name}.conf", re.compile(rf"(?m)^{key} .*\n")
+    yield "foreign", lambda: planted(foreign, line)
+    yield "foreign, read", lambda: after(REREAD_SSH, by=reloaded(planted(foreign, line)))
+    own = f"{SSHD}.d/00-casemate.conf"
+    yield "edited", lambda: after(REREAD_SSH, by=rewritten(own, lambda text: ours.sub(line, text)))
+
+
+@contextlib.contextmanager
+def reloaded(by: Undone, command: str = REREAD_SSH) -> Iterator[None]:
+    with by:
+        sh(command)
+        yield
+
+
+def k3s_config(setting: Setting) -> Flips:
+    def foreign(text: str) -> Callable[[], Undone]:
+        return lambda: planted(f"{CONFIG}/zz.yaml", text)
+
+    own = f"{CONFIG}/{setting.get('file', 'casemate-k3s_node.yaml')}"
+    if setting.get("lint"):
+        yield "unknown key", foreign("no-such-key: true\n")
+    elif setting.get("current"):
+        yield "edited", lambda: rewritten(own, append("# by hand\n"))
+    elif "absent_key" in setting:
+        yield "foreign", foreign(f"{setting['absent_key']}: abc\n")
+    for key, value in (setting.get("options") or {setting.get("key"): setting.get("value")}).items():
+        if key is None or (key.endswith("-arg") and value == []):
+            continue
+        for item in (value if isinstance(value, list) else [value]) if key.endswith("-arg") else []:
+            other = item.partition("=")[0] + "=flipped"
+            yield f"foreign {item}", foreign(f'{key}+:\n- "{other}"\n')
+            yield f"edited {item}", edited(own, re.escape(item), other)
+        if not key.endswith("-arg"):
+            other = "[flipped]" if isinstance(value, list) else "flipped" if value not in (True, False) else ""
+            line = f"{key}: {other or str(not value).lower()}\n"
+            yield f"foreign {key}", foreign(line)
+            yield f"edited {key}", edited(own, rf"(?m)^{key}:.*\n( +- .*\n)*", line)
+
+
+def edited(path: str, old: str, new: str) -> Callable[[], Undone]:
+    """A file of text in which a pattern is replaced."""
+    return lambda: rewritten(path, lambda text: re.sub(old, lambda _: new, text))
+
+
+def service(setting: Setting) -> Flips:
+    unit = setting["unit"]
+    state = dict(line.split("=", 1) for line in sh(f"systemctl show -p LoadState,UnitFileState {unit}").split())
+    reread = "systemctl daemon-reload"
+    if setting.get("state") == "stopped":
+        if state["LoadState"] == "not-found":
+            planting = planted(f"/run/systemd/system/{unit}", "[Service]\nExecStart=/bin/sleep 999\n")
+            start, stop = f"{reread}; systemctl start {unit}", f"systemctl stop {unit}"
+            yield "started", lambda: after(reread, by=both(planting, did(start, stop)))
+        else:
+            masked = state["LoadState"] == "masked"
+            on, off = f"systemctl -q enable {unit}", f"systemctl -q disable {unit}"
+            unmask, mask = f"systemctl -q unmask {unit}; {on}", f"{off}; systemctl -q mask {unit}"
+            yield "enabled", lambda: did(unmask if masked else on, mask if masked else off)
+        return
+    yield "disabled", lambda: did(f"systemctl -q disable {unit}", f"systemctl -q enable {unit}")
+    drop = f"/etc/systemd/system/{unit}.d/zz.conf"
+    yield "drop-in", lambda: after(reread, by=planted(drop, "[Unit]\nDescription=by hand\n"))
+    yield "drop-in, read", lambda: after(reread, by=reloaded(planted(drop, "[Unit]\nDescription=by hand\n"), reread))
+    if not unit.startswith("k3s"):  # without it nothing of it can be judged
+        yield "stopped", lambda: did(f"systemctl stop {unit}", f"systemctl start {unit}")
+
+
+def nft(setting: Setting) -> Flips:
+    def rule(text: str) -> Callable[[], Undone]:
+        return lambda: did(f"nft {text}", RELOAD_NFT)
+
+    if "ruleset" in setting:
+        yield "foreign rule", rule("insert rule inet casemate input tcp dport 9999 accept")
+        yield "edited", lambda: rewritten("/etc/casemate/firewall.nft", append("# by hand\n"))
+        yield "lost rule", rule(f"delete rule inet casemate nodeports handle {handle('nodeports', 'NodePorts')}")
+    elif "policy" in setting:
+        other = "accept" if setting["policy"] == "drop" else "drop"
+        yield "policy", rule(f"'chain inet casemate {setting['chain']} {{ policy {other}; }}'")
+    elif not setting["ports"]:  # behind the rule that keeps everybody else from the named ports
+        yield "opened", rule(f"add rule inet casemate {setting['chain']} meta l4proto {setting['proto']} accept")
+    for number in setting.get("ports", ()):
+        about = f"{setting['proto']} dport {number}"
+        yield f"opened {number}", rule(f"insert rule inet casemate {setting['chain']} {about} accept")
+    if setting.get("ports") and setting["sources"]:
+        admitting = rf"{setting['proto']} dport [^\n]*\b{setting['ports'][0]}\b[^\n]* saddr [^\n]* accept"
+        yield "shut", rule(f"delete rule inet casemate {setting['chain']} handle {handle(setting['chain'], admitting)}")
+
+
+def handle(chain: str, about: str) -> str:
+    """The number by which a rule is deleted, found by a pattern."""
+    found = re.search(rf"{about}[^\n]* # handle (\d+)", sh(f"nft -a list chain inet casemate {chain}"))
+    return found[1] if found else ""
+
+
+def mount_option(setting: Setting) -> Flips:
+    path = setting["path"]
+
+    def remounted(now: str, then: str) -> Callable[[], Undone]:
+        return lambda: did(f"mount -o remount,{now} {path}", f"mount -o remount,{then} {path}")
+
+    for option in setting.get("options", ()):
+        yield f"without {option}", remounted(option[2:], option)
+    for option in setting.get("without", ()):
+        yield f"with {option}", remounted(f"bind,{option}", f"bind,{option[2:]}")
+
+
+def artifact(setting: Setting) -> Flips:
+    path = setting.get("path", "/usr/local/bin/k3s")
+    if setting["aspect"] == "file" and os.path.exists(path):
+        yield "a byte more", lambda: longer(path)
+    elif setting["aspect"] == "version":
+        older = "/run/older-k3s"
+        script = "#!/bin/sh\necho 'k3s version v1.1.1+k3s1 (0)'\n"
+        mounting = did(f"mount --bind {older} {path}", f"umount {path}")
+        yield "older binary", lambda: both(planted(older, script, 0o755), mounting)
+
+
+def web(setting: Setting) -> Flips:
+    """Somebody answers in the place of K3s: only where the control looks, and without asking for a certificate."""
+
+    class Intruder(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == setting.get("path", "/") else 401)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    @contextlib.contextmanager
+    def intrusion() -> Iterator[None]:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Intruder)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*(f"/var/lib/rancher/k3s/agent/serving-kubelet.{end}" for end in ("crt", "key")))
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = f"ip daddr {setting['address']} tcp dport {setting['port']}"
+        rule = f"add rule ip flipped output {where} redirect to :{server.server_port}"
+        chain = "add chain ip flipped output { type nat hook output priority -150; }"
+        with did(f"nft 'add table ip flipped; {chain}; {rule}'", "nft delete table ip flipped"):
+            yield
+        server.shutdown()
+        server.server_close()
+
+    yield "intruder", intrusion
+
+
+# --- flips of objects of a real API server ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replaced(path: str, change: Callable[[Setting], None] | None) -> Iterator[None]:
+    """Change an object, or delete it."""
+    old = json.loads(sh(f"k3s kubectl get --raw {path}"))
+    for volatile in ("resourceVersion", "uid", "creationTimestamp", "managedFields"):
+        old["metadata"].pop(volatile, None)
+    text = json.dumps(old)
+    if change is None:
+        sh(f"k3s kubectl delete --raw {path}")
+    else:
+        change(old)
+        sh(f"k3s kubectl replace --raw {path} -f -", json.dumps(old))
+    try:
+        yield
+    finally:
+        back = f"create --raw {os.path.dirname(path)}" if change is None else f"replace --raw {path}"
+        sh(f"k3s kubectl {back} -f -", text)
+
+
+@contextlib.contextmanager
+def created(collection: str, body: Setting) -> Iterator[None]:
+    body["metadata"] = {"name": "flipped"}
+    with after(f"k3s kubectl delete --raw {collection}/flipped"):
+        sh(f"k3s kubectl create --raw {collection} -f -", json.dumps(body))
+        yield
+
+
+def k8s_object(setting: Setting) -> Flips:
+    path = setting["path"].replace("{namespace}", "default")
+    if "only" in setting and path.endswith("/nodes"):
+        node = {"status": {"nodeInfo": {"kubeletVersion": "v1.1.1+k3s1"}}}
+        yield "old node", lambda: created(path, {"apiVersion": "v1", "kind": "Node", **node})
+    elif "only" in setting:
+        group, select = "rbac.authorization.k8s.io", setting["select"]
+        role = {"apiGroup": group, "kind": "ClusterRole", "name": select.get("roleRef.name", "view")}
+        who = {"apiGroup": group, "kind": "Group", "name": select.get("subjects.name", "eve")}
+        binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "roleRef": role, "subjects": [who]}
+        yield "bound", lambda: created(path, dict(binding))
+    elif "spec" in setting["body"]:
+        yield "deleted", lambda: replaced(path, None)
+    elif "automountServiceAccountToken" in setting["body"]:
+        yield "mounted", lambda: replaced(path, lambda old: old.update(automountServiceAccountToken=True))
+    for label in setting.get("body", {}).get("metadata", {}).get("labels", ()):
+        yield f"without {label}", unlabelled(path, label)
+
+
+def unlabelled(path: str, label: str) -> Callable[[], Undone]:
+    return lambda: replaced(path, lambda old: old["metadata"]["labels"].pop(label))
+
+
+# --- flipping and judging -----------------------------------------------------------------------------------------
+
+
+class Machine:
+    """The controls of this machine and their present statuses."""
+
+    def __init__(self, controls: list[Setting], context: Setting) -> None:
+        self.context = context
+        self.catalogue: dict[str, list[Setting]] = {}
+        for control in controls:
+            self.catalogue.setdefault(control["role"], []).append(control)
+        self.controls = controls
+        self.wrong: list[str] = []
+        self.base = self.start = self.look()
+
+    def look(self) -> Statuses:
+        found = engine.run(self.catalogue, Host(context=self.context), check=True).findings
+        self.reasons = {one["control"]: str(one["reason"]) for one in found}
+        return {one["control"]: str(one["status"]) for one in found}
+
+    def changed(self, *flips: Flip) -> Statuses:
+        """Controls whose status is another one while all these flips are in force."""
+        with both(*(flip.by() for flip in flips)):
+            now = self.look()
+        return {control: status for control, status in now.items() if status != self.base[control]}
+
+    def judge(self, flip: Flip, lasting: bool = False) -> None:
+        """Flip one setting. A lasting flip leaves its own control failing until its unit is restarted."""
+        try:
+            found = self.changed(flip)
+        except (OSError, ValueError, LookupError) as fault:
+            self.wrong.append(f"{flip.control}, {flip.name}: could not be flipped: {type(fault).__name__}: {fault}")
+            return
+        said = []
+        if found != flip.breaks:
+            said = [f"{name} {status}: {self.reasons[name][:200]}" for name, status in found.items()] or ["nothing"]
+        if found != flip.breaks or lasting:
+            now = self.look()
+            left = [name for name in now if now[name] != self.base[name] and not (lasting and name in flip.breaks)]
+            said += [f"left behind: {', '.join(left)}"] if left else []
+            self.base = now
+        if said:
+            self.wrong.append("\n    ".join([f"{flip.control}, {flip.name}: named", *said]))
+
+    def crossed(self, flips: list[Flip]) -> None:
+        """Flip each in two batches that share nothing but it.
+
+        What one flip names beyond its own would have to be flipped in both batches to go unseen, and what fails to be
+        named would have to be named by others in both, which then were seen themselves. So this is as exact as one by
+        one where the flips of a batch add up; and where a batch is not as it should be, each is flipped alone.
+        """
+        side = math.isqrt(max(len(flips) - 1, 0)) + 1
+        rows: dict[tuple[str, int], list[Flip]] = {}
+        for number, flip in enumerate(flips):  # those of one control follow each other: no batch gets two of them
+            rows.setdefault(("row", number % side), []).append(flip)
+            rows.setdefault(("column", (number // side + number) % side), []).append(flip)
+        doubtful: dict[tuple[str, str], Flip] = {}
+        for batch in rows.values():
+            try:
+                fine = self.changed(*batch) == {k: v for flip in batch for k, v in flip.breaks.items()}
+            except (OSError, ValueError, LookupError):
+                fine = False
+            if not fine:
+                doubtful.update({(flip.control, flip.name): flip for flip in batch})
+        for flip in doubtful.values():
+            self.judge(flip)
+
+    def restarted(self, units: set[str], expected: Statuses, seconds: int = 120) -> None:
+        """Restart units, and wait until everything is as expected: K3s needs a while, and its journal too.
+
+        An agent may fail to start while its server restarts as well; systemd tries again.
+        """
+        if units:
+            sh(f"systemctl restart --no-block {' '.join(sorted(units))}")
+        end = time.monotonic() + seconds
+        while (now := self.look()) != expected and time.monotonic() < end:
+            time.sleep(0.5)
+        off = [f"{n} {now[n]}, not {expected[n]}: {self.reasons[n][:200]}" for n in now if now[n] != expected[n]]
+        if off:
+            self.wrong.append(f"after a restart of {', '.join(sorted(units))}:\n    " + "\n    ".join(off))
+
+    def arguments(self, controls: list[Setting]) -> None:
+        """Restart K3s with another value of each argument that is judged, and back: once for all of them."""
+        unit = f"{journal_args.running_unit(Host())[0]}.service"
+        running, copies = journal_args.running_args(Host()), "/run/flipped"
+        os.makedirs(copies)
+        lines: dict[str, str] = {}
+        for setting in (control["setting"] for control in controls):
+            component, flag = setting["component"], setting["flag"]
+            path = "".join(running[component].get(flag, []))
+            value, copy = RUNNING.get(f"{component}-{flag}", RUNNING.get(flag, "")), f"{copies}/{component}-{flag}"
+            if path.startswith("/"):
+                value = shutil.copy(path, copy)
+            lines[component] = lines.get(component, f"{component}-arg+:\n") + f'- "{flag}={value}"\n'
+        expected = {**self.start, **{control["id"]: "fail" for control in controls}}
+        with planted(f"{CONFIG}/zz.yaml", "".join(lines.values())):
+            self.restarted({unit}, expected)
+        self.restarted({unit}, self.start)
+        shutil.rmtree(copies)
+
+
+def flips_of(control: Setting, machine: Machine) -> Flips:
+    setting = control["setting"]
+    kind = setting["kind"]
+    if kind == "file":
+        return file(
+            setting, frozenset(c["setting"]["path"] for c in machine.controls if c["setting"]["kind"] == "file")
+        )
+    if kind == "port":
+        return port(setting, machine.context["address"])
+    makers: dict[str, Callable[[Setting], Flips]] = {
+        "sysctl": sysctl, "package": package, "account": account, "sshd": sshd, "k3s_config": k3s_config,
+        "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
+        "k8s_object": k8s_object,
+    }  # fmt: skip
+    return makers[kind](setting) if kind in makers else iter(())
+
+
+def lacking(setting: Setting) -> bool:
+    """Whether this kernel has nothing to set: such a control holds whatever is done."""
+    return setting["kind"] == "sysctl" and not glob.glob("/proc/sys/" + below_proc(setting["key"]))
+
+
+def main() -> None:
+    with zipfile.ZipFile(sys.argv[0]) as sent:
+        given = json.loads(sent.read("given.json"))
+    began, machine = time.monotonic(), Machine(given["controls"], given["context"])
+    counts: dict[str, list[int]] = {}
+    alike: list[Flip] = []
+    alone: list[Flip] = []
+    lasting: list[tuple[str, Flip]] = []
+    restarts: list[Setting] = []
+    for control in machine.controls:
+        cid, setting, status = control["id"], control["setting"], machine.start.get(control["id"])
+        if status in ("fail", "error"):
+            machine.wrong.append(f"{cid}: {status} before anything was flipped: {machine.reasons[cid]}")
+        if status != "pass" or lacking(setting):
+            continue
+        if setting["kind"] == "journal_args" and cid not in NOT_BY_HAND:
+            restarts.append(control)
+        made = [
+            Flip(
+                cid,
+                name,
+                by,
+                {n: "fail" for n in (cid, *ALSO_NAMED.get((cid, name), ())) if machine.start.get(n) == "pass"},
+            )
+            for name, by in flips_of(control, machine)
+        ]
+        total = len(made) or control in restarts
+        if bool(total) == (cid in NOT_BY_HAND):
+            machine.wrong.append(
+                f"{cid}: " + ("is flipped although it is said that nobody can" if total else "no flip")
+            )
+        tally = counts.setdefault(setting["kind"], [0, 0])
+        tally[0] += bool(total)
+        tally[1] += total
+        if setting["kind"] == "file" and "unit" in setting:
+            lasting += [(setting["unit"], flip) for flip in made]
+        else:
+            (alike if setting["kind"] in ALIKE else alone).extend(made)
+    machine.crossed(alike)
+    for flip in alone:
+        machine.judge(flip)
+    for _, flip in lasting:
+        machine.judge(flip, lasting=True)
+    machine.base = machine.start
+    machine.restarted({unit for unit, _ in lasting}, machine.start)
+    if restarts:
+        machine.arguments(restarts)
+    json.dump({"wrong": machine.wrong, "flips": counts, "seconds": round(time.monotonic() - began)}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
