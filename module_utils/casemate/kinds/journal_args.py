@@ -31,10 +31,14 @@ def identity(setting: Setting) -> str:
 
 
 def running_unit(host: Host) -> Tuple[str, float]:
-    """The K3s unit that is up here, and when its process was started (epoch seconds); ("", 0.0) when none is."""
+    """The K3s unit that is up here, and when its process was started (epoch seconds); ("", 0.0) when none is.
+
+    One that is still starting counts too, or a start that can never end would not be known for older settings.
+    """
     for unit in UNITS:
-        shown = host.systemctl(f"{unit}.service", "ActiveState", "ExecMainStartTimestamp")
-        if shown["ActiveState"] in ("active", "reloading"):
+        shown = host.systemctl(f"{unit}.service", "ActiveState", "ExecMainStartTimestamp", "MainPID")
+        starting = shown["ActiveState"] == "activating" and shown["MainPID"] not in ("", "0")
+        if starting or shown["ActiveState"] in ("active", "reloading"):
             return unit, moment(shown["ExecMainStartTimestamp"]) or 0.0
     return "", 0.0
 

@@ -27,6 +27,8 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
+LASTING = ("secrets-encryption", "secrets-encryption-provider")
+"""Keys that a waiver leaves as they are: without them K3s could not read what it has encrypted."""
 HEADER = "# Managed by Casemate. Settings of your own belong into the inventory (k3s_node_config).\n"
 
 
@@ -70,6 +72,15 @@ def declared(settings: List[Setting], version: str) -> Dict[str, Dict[str, Any]]
     return files
 
 
+def kept(files: Dict[str, Dict[str, Any]], host: Host) -> Dict[str, Dict[str, Any]]:
+    """What is declared for our drop-ins, with what may never go although it is waived."""
+    for source in k3s_files.sources(host):
+        made = files.get(source.path[len(FOLDER) + 1 :])
+        if made is not None:
+            made.update({k: v for k, v in source.entries if k in LASTING and k not in made})
+    return files
+
+
 def wanted(setting: Setting) -> Dict[str, Any]:
     """Key -> value that one setting demands."""
     return dict(setting.get("options") or ({setting["key"]: setting.get("value")} if "key" in setting else {}))
@@ -81,7 +92,8 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
     A file that K3s has not read since it changed counts against the value in it that is wrong, if one is.
     """
     version = str(host.context.get("version", ""))
-    files, plan = declared(settings, version), declared([s for s in settings if not s.get("waived")], version)
+    files = declared(settings, version)
+    plan = kept(declared([s for s in settings if not s.get("waived")], version), host)
     found = k3s_files.sources(host)
     future = k3s_files.planned(found, plan)
     now, then = k3s_files.merged(found), k3s_files.merged(future)
@@ -179,7 +191,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     """Write each owned drop-in that holds something failing; K3s itself is not restarted."""
     due = {settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False}
-    files = declared(settings, str(host.context.get("version", "")))
+    files = kept(declared(settings, str(host.context.get("version", ""))), host)
     for name in sorted(due):
         text = HEADER + render(files[name])
         if dict(parse(text)) != {k: text_of(v) for k, v in files[name].items()}:

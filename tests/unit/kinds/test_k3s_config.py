@@ -137,6 +137,32 @@ def test_an_unread_file_is_not_brought_into_force_with_a_wrong_value_of_another(
     assert (current.ok, current.stale) == (False, ())
 
 
+def test_a_waiver_never_takes_the_keys_that_read_what_is_encrypted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    text = "secrets-encryption: true\nsecrets-encryption-provider: aescbc\nprotect-kernel-defaults: false\n"
+    host = FakeHost(tmp_path, {OURS: text}, context={"version": "v1.36.3+k3s1"})
+    k3s_config.enforce([PROTECT], {0}, host)  # the engine leaves waived settings out
+    assert dict(parse(host.text(OURS) or "")) == {
+        "protect-kernel-defaults": "true",
+        "secrets-encryption": "true",
+        "secrets-encryption-provider": "aescbc",
+    }
+
+
+@pytest.mark.parametrize(("pid", "late"), [("77", True), ("0", None)])
+def test_a_start_that_does_not_end_may_run_with_older_settings(tmp_path: Path, pid: str, late: bool | None) -> None:
+    commands = running(60)
+    shown = commands["systemctl show k3s.service"][1].replace("=active", "=activating") + f"MainPID={pid}\n"
+    host = FakeHost(tmp_path, {OURS: "debug: true\n"}, {**commands, "systemctl show k3s.service": (0, shown, "")})
+    if late:
+        assert judge(host, CURRENT)[0].stale == ("k3s.service",)
+    else:
+        with pytest.raises(Unavailable):
+            judge(host, CURRENT)
+
+
 def test_without_k3s_nothing_runs_with_older_settings(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="k3s"):
         judge(FakeHost(tmp_path, {OURS: "{}\n"}), CURRENT)
