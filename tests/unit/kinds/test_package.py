@@ -66,7 +66,7 @@ VERSIONS = st.from_regex(r"([0-2]:)?[0-9][a-z0-9.+~]{0,5}(-[a-z0-9.+~]{1,3})?", 
 
 
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg decides")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VERSIONS, VERSIONS)
 def test_the_order_is_dpkgs(one: str, other: str) -> None:
     said = subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode

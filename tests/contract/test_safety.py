@@ -1,0 +1,84 @@
+"""What no single run shows and no story with one server can: order, what stops a run, and what is never printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+from casemate import ROOT
+
+
+def load(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+def flat(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tasks with those of their blocks."""
+    inner = [one for task in tasks for part in ("block", "rescue", "always") for one in task.get(part, ())]
+    return [*tasks, *(flat(inner) if inner else [])]
+
+
+def tasks(path: str) -> list[dict[str, Any]]:
+    return flat(load(path))
+
+
+def test_servers_are_changed_one_at_a_time_and_the_first_failure_stops_them() -> None:
+    plays = {play["name"]: play for play in load("playbooks/site.yml")}
+    assert (plays["Servers"]["serial"], plays["Servers"]["any_errors_fatal"]) == (1, True)
+    assert plays["Plan"]["any_errors_fatal"] is True
+    assert list(plays) == ["Plan", "Hosts", "Servers", "Agents", "Cluster", "Verify"]
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "check.yml"])
+def test_input_is_judged_before_any_host_is_touched(playbook: str) -> None:
+    play = load(f"playbooks/{playbook}")[0]
+    first = play["tasks"][0]
+    assert "casemate_preflight" in first
+    assert first.get("any_errors_fatal", play.get("any_errors_fatal")) is True
+
+
+def test_no_task_that_carries_a_token_prints_it() -> None:
+    carrying = [
+        t for t in tasks("roles/k3s_node/tasks/token.yml") if {"ansible.builtin.slurp", "ansible.builtin.copy"} & {*t}
+    ]
+    assert len(carrying) == 2
+    for task in carrying:
+        assert task["no_log"] is True, task["name"]
+        assert task.get("diff", False) is False, task["name"]
+
+
+@pytest.mark.parametrize(
+    ("holders", "name", "goes_on"),
+    [([], "server1", True), (["server1"], "server1", True), (["server1", "server2"], "server1", True),
+     (["server2"], "server1", False), (["server2", "server3"], "server1", False)],
+)  # fmt: skip
+def test_a_first_server_without_data_starts_no_second_cluster(holders: list[str], name: str, goes_on: bool) -> None:
+    (refusal,) = [
+        t["ansible.builtin.assert"] for t in tasks("roles/k3s_node/tasks/first.yml") if "ansible.builtin.assert" in t
+    ]
+    judge = jinja2.Environment().compile_expression(refusal["that"])
+    assert bool(judge(__k3s_node_holders=holders, inventory_hostname=name)) is goes_on
+
+
+def test_a_server_counts_as_up_only_when_it_votes() -> None:
+    (wait,) = [t for t in tasks("roles/k3s_node/tasks/ready.yml") if "votes in etcd" in t["name"]]
+    awaited = jinja2.Environment().from_string(wait["vars"]["__k3s_node_awaited"])
+    assert awaited.render(__k3s_node_type="server") == "['Ready', 'EtcdIsVoter']"
+    assert "until" in wait
+
+
+def test_the_unit_that_flushes_every_table_is_masked() -> None:
+    (masking,) = [
+        unit
+        for task in tasks("roles/k3s_firewall/tasks/main.yml")
+        if (unit := task.get("ansible.builtin.systemd_service", {})).get("name") == "nftables.service"
+    ]
+    assert masking["masked"] is True
+
+
+def test_a_change_is_confirmed_by_a_connection_of_its_own() -> None:
+    (login,) = [task for task in tasks("roles/k3s_access/tasks/confirm.yml") if "ssh_guard" in task]
+    assert login["vars"]["ansible_ssh_args"].startswith("-o ControlMaster=no -o ControlPath=none ")
