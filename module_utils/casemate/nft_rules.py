@@ -26,7 +26,15 @@ def listed(text: str) -> list[Thing]:
         for name, body in item.items():
             if name in ("set", "chain", "rule", "map", "element"):
                 found.append({"is": name, **{k: v for k, v in body.items() if k != "handle"}})
+            elif name == "table":
+                flags = body.get("flags") or []
+                found += flagged([flags] if isinstance(flags, str) else flags)
     return found
+
+
+def flagged(flags: list[str]) -> list[Thing]:
+    """Flags of the table as objects of their own: a dormant one does nothing."""
+    return [{"is": "the table is", "name": flag} for flag in flags]
 
 
 def shown(thing: Thing) -> str:

@@ -7,8 +7,10 @@ control of a policy or of ports tells does not count against the whole as well.
 
 from __future__ import annotations
 
+import re
+
 from ..base import EnforceError, Host, Observation, Setting, Verdict
-from ..nft_rules import differences, judged, judges, listed
+from ..nft_rules import Thing, differences, flagged, judged, judges, listed
 from ..schema import Field
 
 SCHEMA = {
@@ -23,6 +25,7 @@ ENFORCED_BY = "engine"
 FILE, UNIT = "/etc/casemate/firewall.nft", "casemate-firewall.service"
 LIST = "list table inet casemate"
 SCRATCH = ("unshare", "--net", "sh", "-c", f"nft -f - && nft -j {LIST}")  # constants only: no value meets a shell
+FLAGS = re.compile(r"^\tflags (.+)\n", re.MULTILINE)  # of the table: those of its sets are further in
 RELOAD = ("systemctl", "reload-or-restart", UNIT)
 UNLOADED = "the control that declares the rules is not here or waived, so nothing loads them"
 
@@ -41,7 +44,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     With them the controls that judge a part of the table, and what keeps apply from loading it.
     """
     shown = host.run(["nft", "-j", *LIST.split()])
-    live = listed(shown.out) if shown.rc == 0 else None
+    live = _live(host, shown.out) if shown.rc == 0 else None
     whole = next((s for s in settings if "ruleset" in s), None)
     declared = None
     if whole and shown.rc != 127:
@@ -57,6 +60,18 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         "specific": judges(parts, live or [], policies),
     }  # fmt: skip
     return [seen for _ in settings]
+
+
+def _live(host: Host, shown: str) -> list[Thing]:
+    """The live table. The JSON of nft 1.0.6 breaks off at the flags of a table: then it is listed from its text."""
+    try:
+        return listed(shown)
+    except ValueError:
+        text = host.run(["nft", *LIST.split()]).out
+    scratch = host.run(SCRATCH, stdin=FLAGS.sub("", text))
+    if scratch.rc != 0:
+        raise OSError(f"the live rules cannot be listed: {(scratch.err or scratch.out).strip()[:300]}")
+    return [*flagged(re.split(r", *", ",".join(FLAGS.findall(text)))), *listed(scratch.out)]
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

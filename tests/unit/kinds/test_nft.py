@@ -36,6 +36,7 @@ ICMP: Rule = [match({"meta": {"key": "l4proto"}}, {"set": ["icmp", "ipv6-icmp"]}
 PODS: Rule = [saddr({"prefix": {"addr": "10.42.0.0", "len": 16}}), ACCEPT]
 SERVERS: Rule = [dport({"range": [2379, 2380]}), saddr("@servers4"), ACCEPT]
 SHUT: Rule = [dport({"set": [22, {"range": [2379, 2380]}]}), DROP]
+DORMANT = "added: the table is dormant"
 LOG: Rule = [{"limit": {"rate": 10, "burst": 20, "per": "minute"}}, {"log": {"prefix": "x"}}]
 GOOD: list[Rule] = [ANSWERS, LOOPBACK, ICMP, SERVERS, SHUT, PODS, LOG]
 ETCD: dict[str, Any] = {"chain": "input", "proto": "tcp", "ports": [2379, 2380], "sources": ["10.0.0.1", "10.0.0.2"]}
@@ -151,6 +152,8 @@ def test_drift_is_named(tmp_path: Path, rules: list[Rule], how: Any, setting: di
         (listing([LOOPBACK, ANSWERS, *GOOD[2:]]), "rules\n", "order"),
         (listing(GOOD, policy="accept"), "rules\n", "lost: chain input"),
         (listing(GOOD, elements=("10.0.0.1",)), "rules\n", "lost: set servers4"),
+        (listing(GOOD).replace('"name": "casemate"', '"name": "casemate", "flags": "dormant"'), "rules\n", DORMANT),
+        (listing(GOOD).replace('"name": "casemate"', '"name": "casemate", "flags": ["dormant"]'), "rules\n", DORMANT),
         (None, "rules\n", "not loaded"),
     ],
 )
@@ -159,6 +162,29 @@ def test_the_whole_is_compared_with_its_declaration(tmp_path: Path, live: str | 
     verdict = nft.assess(setting, nft.observe([setting], host_of(tmp_path, live, listing(GOOD), file))[0])
     assert verdict.ok is (reason == "")
     assert reason in verdict.reason
+
+
+TEXT = """table inet casemate {
+\tflags dormant
+\tset servers4 {
+\t\tflags interval
+\t}
+}
+"""
+
+
+def test_json_that_breaks_off_at_the_flags_is_told_once(tmp_path: Path) -> None:
+    broken = '{"nftables": [{"table": {"family": "inet", "name": "casemate", "handle": 6, "flags": \n'
+    host = host_of(tmp_path, broken, listing(GOOD))
+    host.commands["nft list table inet casemate"] = (0, TEXT, "")
+    seen = nft.observe(list(LAW.values()), host)
+    assert nft.FLAGS.sub("", TEXT) == TEXT.replace("\tflags dormant\n", "")
+    assert [
+        nft.assess(s, one).reason for s, one in zip(LAW.values(), seen, strict=True) if not nft.assess(s, one).ok
+    ] == [DORMANT]
+    host.commands["unshare --net"] = (1, "", "syntax error")
+    with pytest.raises(OSError, match="live rules cannot be listed: syntax error"):
+        nft.observe(list(LAW.values()), host)
 
 
 def test_rules_that_do_not_load_are_an_error(tmp_path: Path) -> None:
