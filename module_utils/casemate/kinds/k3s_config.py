@@ -156,6 +156,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         where = "; ".join(filter(None, [at["file"], *at["hidden"]]))
         return Verdict(
             not where, "absent", f"set in {where}" if where else "absent", evidence=where or BASE,
+            reason=f"{setting['absent_key']} is set in {where}; remove it there" if where else "",
             foreign=", ".join([*at["others"], *at["barred"]]),
         )  # fmt: skip
     wrongs: List[str] = []
