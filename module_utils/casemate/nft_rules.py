@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from .base import Setting
 
 Thing = dict[str, Any]
 Specific = list[tuple[Setting, bool]]  # controls of a policy or of ports, and whether they hold
+FLAGS = re.compile(r"^\tflags (.+)\n", re.MULTILINE)  # of the table: those of its sets are further in
 ANY = ("0.0.0.0/0", "::/0")
 Network = Any  # ipaddress' two classes have no common public base
 
@@ -26,15 +28,12 @@ def listed(text: str) -> list[Thing]:
         for name, body in item.items():
             if name in ("set", "chain", "rule", "map", "element"):
                 found.append({"is": name, **{k: v for k, v in body.items() if k != "handle"}})
-            elif name == "table":
-                flags = body.get("flags") or []
-                found += flagged([flags] if isinstance(flags, str) else flags)
     return found
 
 
-def flagged(flags: list[str]) -> list[Thing]:
-    """Flags of the table as objects of their own: a dormant one does nothing."""
-    return [{"is": "the table is", "name": flag} for flag in flags]
+def flagged(text: str) -> list[Thing]:
+    """Flags of the table, from its listing as text, as objects of their own: a dormant one does nothing."""
+    return [{"is": "the table is", "name": flag} for some in FLAGS.findall(text) for flag in re.split(r"[, ]+", some)]
 
 
 def shown(thing: Thing) -> str:

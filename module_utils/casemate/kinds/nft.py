@@ -7,10 +7,8 @@ control of a policy or of ports tells does not count against the whole as well.
 
 from __future__ import annotations
 
-import re
-
 from ..base import EnforceError, Host, Observation, Setting, Verdict
-from ..nft_rules import Thing, differences, flagged, judged, judges, listed
+from ..nft_rules import FLAGS, Thing, differences, flagged, judged, judges, listed
 from ..schema import Field
 
 SCHEMA = {
@@ -25,7 +23,6 @@ ENFORCED_BY = "engine"
 FILE, UNIT = "/etc/casemate/firewall.nft", "casemate-firewall.service"
 LIST = "list table inet casemate"
 SCRATCH = ("unshare", "--net", "sh", "-c", f"nft -f - && nft -j {LIST}")  # constants only: no value meets a shell
-FLAGS = re.compile(r"^\tflags (.+)\n", re.MULTILINE)  # of the table: those of its sets are further in
 RELOAD = ("systemctl", "reload-or-restart", UNIT)
 UNLOADED = "the control that declares the rules is not here or waived, so nothing loads them"
 
@@ -63,15 +60,17 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 
 
 def _live(host: Host, shown: str) -> list[Thing]:
-    """The live table. The JSON of nft 1.0.6 breaks off at the flags of a table: then it is listed from its text."""
-    try:
-        return listed(shown)
-    except ValueError:
-        text = host.run(["nft", *LIST.split()]).out
-    scratch = host.run(SCRATCH, stdin=FLAGS.sub("", text))
-    if scratch.rc != 0:
-        raise OSError(f"the live rules cannot be listed: {(scratch.err or scratch.out).strip()[:300]}")
-    return [*flagged(re.split(r", *", ",".join(FLAGS.findall(text)))), *listed(scratch.out)]
+    """The live table with its flags. In the JSON of nft 1.0.6 they are another word, or all breaks off at them."""
+    text = host.run(["nft", *LIST.split()])
+    done, things = text, None
+    if text.rc == 0:
+        try:
+            things = listed(shown)
+        except ValueError:
+            done = host.run(SCRATCH, stdin=FLAGS.sub("", text.out))
+    if done.rc != 0:
+        raise OSError(f"the live rules cannot be listed: {(done.err or done.out).strip()[:300]}")
+    return [*flagged(text.out), *(listed(done.out) if things is None else things)]
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
