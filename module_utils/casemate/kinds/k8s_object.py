@@ -12,6 +12,7 @@ import ssl
 from typing import Any
 
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
+from ..k8s_fields import dig, faults, leaves, whole
 from ..schema import Field
 
 SCHEMA = {
@@ -19,7 +20,7 @@ SCHEMA = {
     "body": Field("dict", help="fields that must be there with these values; applied as they stand"),
     "absent": Field("bool", help="the object must not exist (never enforced)"),
     "except_namespaces": Field("list", help="namespaces that {namespace} leaves out"),
-    "only": Field("dict", help="for a list path: {field: dotted path, allowed: [values]} that items may have"),
+    "only": Field("dict", help="for a list path: {field: dotted path, allowed: [values, subjects as Kind/name]}"),
     "select": Field("dict", help="for a list path: {dotted path: value} that picks the items to judge"),
     "enforced": Field("bool", help="false: observe only"),
 }
@@ -31,14 +32,8 @@ TIMEOUT = 10.0
 
 def identity(setting: Setting) -> str:
     """One control per object and set of fields."""
-    fields = ",".join(sorted(_leaves(setting.get("body") or {}))) or str(setting.get("select", ""))
+    fields = ",".join(sorted(leaves(setting.get("body") or {}))) or str(setting.get("select", ""))
     return f"{setting['path']}#{fields}"
-
-
-def _leaves(body: Any, prefix: str = "") -> list[str]:
-    if isinstance(body, dict) and body:
-        return [leaf for key, value in body.items() for leaf in _leaves(value, f"{prefix}.{key}")]
-    return [prefix]
 
 
 class Api:
@@ -54,7 +49,8 @@ class Api:
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """(status, parsed answer). Raises Unavailable when the API server does not answer."""
-        headers = {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"}
+        content = "application/json" if method == "PUT" else "application/apply-patch+yaml"
+        headers = {"Accept": "application/json", "Content-Type": content}
         try:
             self.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = self.connection.getresponse()
@@ -106,33 +102,6 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     return seen
 
 
-def missing(want: Any, have: Any, where: str = "") -> list[str]:
-    """Every demanded field that differs, as "path: is X, not Y"; lists are compared item by item."""
-    if want in ([], {}) and have in (None, [], {}):
-        return []  # the API server drops empty fields
-    if isinstance(want, dict):
-        if not isinstance(have, dict):
-            return [f"{where or 'object'}: is {_brief(have)}, not {_brief(want)}"]
-        return [fault for key in want for fault in missing(want[key], have.get(key), f"{where}.{key}".lstrip("."))]
-    if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
-        return [f for n, (w, h) in enumerate(zip(want, have)) for f in missing(w, h, f"{where}[{n}]")]
-    return [] if want == have else [f"{where}: is {_brief(have)}, not {_brief(want)}"]
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _dig(item: Any, dotted: str) -> list[Any]:
-    """All values at a dotted path; a list on the way fans out."""
-    values = [item]
-    for key in dotted.split("."):
-        flat = [v for value in values for v in (value if isinstance(value, list) else [value])]
-        values = [value[key] for value in flat if isinstance(value, dict) and value.get(key) is not None]
-    return [v for value in values for v in (value if isinstance(value, list) else [value])]
-
-
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Every object has the demanded fields; or none is there; or a list's items have only allowed values."""
     evidence = f"GET {setting['path']}"
@@ -148,8 +117,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         field, allowed = setting["only"]["field"], setting["only"]["allowed"]
         items = [i for found in objects.values() for i in (found or {}).get("items", [])]
         picks = (setting.get("select") or {}).items()
-        chosen = [i for i in items if all(value in _dig(i, dotted) for dotted, value in picks)]
-        extra = sorted({str(v) for item in chosen for v in _dig(item, field) if v not in allowed})
+        chosen = [i for i in items if all(value in dig(i, dotted) for dotted, value in picks)]
+        extra = sorted({str(v) for item in chosen for v in dig(item, field) if v not in allowed})
         return Verdict(
             not extra,
             {field: allowed},
@@ -157,14 +126,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             "; ".join(extra),
             evidence,
         )
-    faults = []
+    wrong = []
     for path, found in sorted(objects.items()):
-        faults += [f"{path}: missing"] if found is None else [f"{path} {f}" for f in missing(setting["body"], found)]
-    return Verdict(not faults, setting["body"], faults or setting["body"], "; ".join(faults[:3]), evidence)
+        wrong += [f"{path}: missing"] if found is None else [f"{path} {f}" for f in faults(setting["body"], found)]
+    return Verdict(not wrong, setting["body"], wrong or setting["body"], "; ".join(wrong[:3]), evidence)
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
-    """Server-side apply of what differs, owned by the field manager `casemate`."""
+    """Server-side apply of what differs, owned by the field manager `casemate`; a NetworkPolicy is replaced."""
     api = Api(host)
     namespaces = _namespaces(api)
     for setting in (settings[i] for i in sorted(failing)):
@@ -172,12 +141,17 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
             continue
         for path in _paths(setting, namespaces):
             status, found = api.call("GET", path)
-            if status == 200 and not missing(setting["body"], found):
+            if status == 200 and not faults(setting["body"], found):
                 continue
-            status, answer = api.call("PATCH", f"{path}?fieldManager={MANAGER}&force=true", setting["body"])
+            there, body, method, query = status == 200, setting["body"], "PATCH", f"fieldManager={MANAGER}&force=true"
+            if there and whole(body):  # what another manager owns goes only with the whole
+                version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+                body, method = {**body, "metadata": {**body["metadata"], **version}}, "PUT"
+                query = f"fieldManager={MANAGER}"
+            status, answer = api.call(method, f"{path}?{query}", body)
             if status not in (200, 201):
-                raise EnforceError(f"PATCH {path}: HTTP {status}: {str(answer.get('message', ''))[:300]}")
-            host.changed(path, _pretty(found if status == 200 else {}), _pretty(setting["body"]))
+                raise EnforceError(f"{method} {path}: HTTP {status}: {str(answer.get('message', ''))[:300]}")
+            host.changed(path, _pretty(found if there else {}), _pretty(setting["body"]))
 
 
 def _pretty(value: Any) -> str:

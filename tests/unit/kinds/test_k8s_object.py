@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate import k8s_fields
 from module_utils.casemate.base import EnforceError, Unavailable
 from module_utils.casemate.kinds import k8s_object as kind
 
@@ -21,6 +23,7 @@ class FakeApi:
 
     answers: ClassVar[dict[str, Any]] = {}
     patched: ClassVar[list[str]] = []
+    put: ClassVar[dict[str, Any]] = {}
     refuse = False
 
     def __init__(self, host: object) -> None:
@@ -34,6 +37,10 @@ class FakeApi:
             self.patched.append(plain)
             self.answers[plain] = body
             return 200, body
+        if method == "PUT":
+            self.put[path] = body
+            self.answers[path.split("?")[0]] = body
+            return 200, body
         if path == "/api/v1/namespaces":
             return 200, NAMESPACES
         return (200, self.answers[path]) if path in self.answers else (404, {})
@@ -41,7 +48,7 @@ class FakeApi:
 
 @pytest.fixture(autouse=True)
 def api(monkeypatch: pytest.MonkeyPatch) -> type[FakeApi]:
-    FakeApi.answers, FakeApi.patched, FakeApi.refuse = {}, [], False
+    FakeApi.answers, FakeApi.patched, FakeApi.put, FakeApi.refuse = {}, [], {}, False
     monkeypatch.setattr(kind, "Api", FakeApi)
     return FakeApi
 
@@ -58,10 +65,14 @@ def api(monkeypatch: pytest.MonkeyPatch) -> type[FakeApi]:
         ({"a": {}}, {"a": None}, 0),
         ({"a": False}, {}, 1),
         ({"a": {"b": 1}}, {"a": "x"}, 1),
+        ({"a": {}}, {"a": {"matchLabels": {"x": "y"}}}, 1),
+        ({"a": []}, {"a": [1]}, 1),
+        ({"a": [{}]}, {"a": [{"b": 1}]}, 1),
+        ({"a": []}, {"a": 0}, 1),
     ],
 )
 def test_demanded_fields_are_a_subset(want: Any, have: Any, faults: int) -> None:
-    assert len(kind.missing(want, have)) == faults
+    assert len(k8s_fields.missing(want, have)) == faults
 
 
 def test_every_namespace_is_judged_and_only_what_differs_is_applied(tmp_path: Path, api: type[FakeApi]) -> None:
@@ -105,6 +116,105 @@ def test_a_list_holds_only_what_is_allowed(tmp_path: Path, api: type[FakeApi], e
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert verdict.ok is ok
     assert ("mallory" in str(verdict.observed)) is not ok
+
+
+HOLDERS = ["Group/system:masters", "ServiceAccount/kube-system/helm-traefik", "User/alice"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "ok"),
+    [
+        ({"kind": "ServiceAccount", "namespace": "kube-system", "name": "helm-traefik"}, True),
+        ({"kind": "ServiceAccount", "namespace": "evil", "name": "helm-traefik"}, False),
+        ({"kind": "ServiceAccount", "name": "helm-traefik"}, False),
+        ({"kind": "User", "name": "helm-traefik"}, False),
+        ({"kind": "User", "namespace": "kube-system", "name": "mallory"}, False),
+        ({"kind": "User", "name": "alice"}, True),
+        ({"kind": "Group", "name": "alice"}, False),
+        ({"kind": "Group", "name": "system:masters"}, True),
+        ({"kind": "User", "name": "system:masters"}, False),
+    ],
+)
+def test_a_subject_is_its_kind_its_namespace_and_its_name(
+    tmp_path: Path, api: type[FakeApi], subject: dict[str, Any], ok: bool
+) -> None:
+    api.answers["/apis/b"] = {"items": [{"roleRef": {"name": "cluster-admin"}, "subjects": [subject]}]}
+    only = {"field": "subjects", "allowed": HOLDERS}
+    setting = {"path": "/apis/b", "select": {"roleRef.name": "cluster-admin"}, "only": only}
+    verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
+    assert verdict.ok is ok
+    assert ok or verdict.reason.startswith(f"{subject['kind']}/")
+
+
+POLICY = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies/deny"
+DNS = {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+DENY: dict[str, Any] = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "deny", "namespace": "default"},
+    "spec": {"podSelector": {}, "egress": [{"to": [DNS], "ports": [{"port": 53, "protocol": "UDP"}]}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"policyTypes": ["Ingress", "Egress"]}, ""),  # nobody demands them here: the API server fills them in
+        ({"podSelector": None}, ""),
+        ({"podSelector": {"matchLabels": {"no": "pod"}}}, "spec.podSelector: is"),
+        ({"ingress": [{}]}, "spec.ingress: is [{}], not absent"),
+        ({"ingress": []}, "spec.ingress: is [], not absent"),
+        ({"egress": [{}]}, "spec.egress[0]"),
+        (
+            {"egress": [{"to": [DNS], "ports": [{"port": 53, "protocol": "UDP", "endPort": 65535}]}]},
+            "spec.egress[0].ports[0].endPort: is 65535, not absent",
+        ),
+        (
+            {"egress": [{"to": [{**DNS, "namespaceSelector": {}}], "ports": [{"port": 53, "protocol": "UDP"}]}]},
+            "spec.egress[0].to[0].namespaceSelector: is {}, not absent",
+        ),
+    ],
+)
+def test_the_spec_of_a_network_policy_is_judged_whole_and_replaced(
+    tmp_path: Path, api: type[FakeApi], change: dict[str, Any], reason: str
+) -> None:
+    setting, host = {"path": POLICY, "body": DENY}, FakeHost(tmp_path)
+    meta = {**DENY["metadata"], "resourceVersion": "41", "labels": {"of": "others"}}
+    api.answers[POLICY] = {**DENY, "metadata": meta, "spec": {**DENY["spec"], **change}}
+    verdict = kind.assess(setting, kind.observe([setting], host)[0])
+    assert verdict.ok is (reason == "")
+    assert reason in verdict.reason
+    kind.enforce([setting], {0}, host)
+    assert kind.assess(setting, kind.observe([setting], host)[0]).ok
+    demanded = {**DENY, "metadata": {**DENY["metadata"], "resourceVersion": "41"}}
+    assert api.put == ({f"{POLICY}?fieldManager=casemate": demanded} if reason else {})
+    assert not api.patched
+
+
+def test_a_network_policy_that_is_not_there_is_applied(tmp_path: Path, api: type[FakeApi]) -> None:
+    kind.enforce([{"path": POLICY, "body": DENY}], {0}, FakeHost(tmp_path))
+    assert (api.patched, api.put) == ([POLICY], {})
+
+
+@pytest.mark.parametrize(
+    ("method", "content"), [("PUT", "application/json"), ("PATCH", "application/apply-patch+yaml")]
+)
+def test_a_replacement_is_sent_as_json(monkeypatch: pytest.MonkeyPatch, method: str, content: str) -> None:
+    monkeypatch.undo()
+    asked: list[Any] = []
+
+    class Connection:
+        def request(self, *what: Any) -> None:
+            asked.append(what)
+
+        def getresponse(self) -> Any:
+            return SimpleNamespace(status=200, read=lambda: b"{}")
+
+    api = object.__new__(kind.Api)
+    api.connection = Connection()  # type: ignore[assignment]
+    api.call(method, "/x", {})
+    assert asked[0][3]["Content-Type"] == content
 
 
 def test_a_refused_apply_is_an_enforce_error(tmp_path: Path, api: type[FakeApi]) -> None:

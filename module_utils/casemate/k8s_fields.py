@@ -1,0 +1,83 @@
+"""How objects of Kubernetes are compared: demanded fields, values at dotted paths, the subjects of a binding.
+
+Pure. Empty fields count as absent, as the API server drops them. Of a NetworkPolicy the whole `spec` is compared,
+because a further rule, selector or end of a range admits more.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+EMPTY: tuple[Any, ...] = (None, {}, [])
+
+
+def leaves(body: Any, prefix: str = "") -> list[str]:
+    """Dotted paths of the values that a body demands."""
+    if isinstance(body, dict) and body:
+        return [leaf for key, value in body.items() for leaf in leaves(value, f"{prefix}.{key}")]
+    return [prefix]
+
+
+def whole(body: dict[str, Any]) -> bool:
+    """Whether what an object has beyond its demanded spec counts, so that it must be replaced and not patched."""
+    return body.get("kind") == "NetworkPolicy"
+
+
+def faults(body: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Every demanded field of an object that differs, and what the spec of a NetworkPolicy has beyond its own."""
+    wrong = missing(body, found)
+    if whole(body):
+        spec = dict(found.get("spec") or {})
+        if "policyTypes" not in body["spec"]:
+            spec.pop("policyTypes", None)  # the API server fills it in
+        wrong += further(body["spec"], spec, "spec")
+    return wrong
+
+
+def missing(want: Any, have: Any, where: str = "") -> list[str]:
+    """Every demanded field that differs, as "path: is X, not Y"; lists are compared item by item."""
+    if want in ([], {}):
+        return [] if have in EMPTY else [f"{where or 'object'}: is {brief(have)}, not {brief(want)}"]
+    if isinstance(want, dict):
+        if not isinstance(have, dict):
+            return [f"{where or 'object'}: is {brief(have)}, not {brief(want)}"]
+        return [fault for key in want for fault in missing(want[key], have.get(key), f"{where}.{key}".lstrip("."))]
+    if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
+        return [f for n, (w, h) in enumerate(zip(want, have)) for f in missing(w, h, f"{where}[{n}]")]
+    return [] if want == have else [f"{where}: is {brief(have)}, not {brief(want)}"]
+
+
+def further(want: Any, have: Any, where: str) -> list[str]:
+    """Every field that nobody demands, beside those that `missing` tells. An empty selector is one: it takes all."""
+    if isinstance(want, dict) and want and isinstance(have, dict):
+        more = [key for key in have if key not in want and have[key] is not None]
+        return [f"{where}.{key}: is {brief(have[key])}, not absent" for key in sorted(more)] + [
+            fault for key in want for fault in further(want[key], have.get(key), f"{where}.{key}")
+        ]
+    if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
+        return [f for n, (w, h) in enumerate(zip(want, have)) for f in further(w, h, f"{where}[{n}]")]
+    return []
+
+
+def brief(value: Any) -> str:
+    """A value as JSON of at most 80 characters."""
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def dig(item: Any, dotted: str) -> list[Any]:
+    """All values at a dotted path; a list on the way fans out, and a subject of a binding is told as text."""
+    values = [item]
+    for key in dotted.split("."):
+        flat = [v for value in values for v in (value if isinstance(value, list) else [value])]
+        values = [value[key] for value in flat if isinstance(value, dict) and value.get(key) is not None]
+    return [subject(v) for value in values for v in (value if isinstance(value, list) else [value])]
+
+
+def subject(value: Any) -> Any:
+    """User/name, Group/name or ServiceAccount/namespace/name; what is no subject stays as it is."""
+    if not isinstance(value, dict) or not {"kind", "name"} <= set(value):
+        return value
+    where = [value.get("namespace") or ""] if value["kind"] == "ServiceAccount" else []
+    return "/".join([value["kind"], *where, value["name"]])
