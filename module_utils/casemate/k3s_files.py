@@ -16,6 +16,8 @@ from .k3s_flags import FLAGS
 from .miniyaml import Value, YamlError, parse
 
 BASE, FOLDER = "/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/config.yaml.d"
+PROGRAM = "/usr/local/bin/k3s"
+VARIABLE = r"(K3S_[A-Z0-9_]+|CATTLE_[A-Z0-9_]+)="
 
 
 class Source(NamedTuple):
@@ -136,11 +138,25 @@ def faults(found: List[Source], node: str, version: str) -> List[str]:
 
 
 def beside(host: Host, unit: str) -> List[str]:
-    """Settings that reach K3s past its files: arguments and environment of the unit."""
-    shown = host.systemctl(f"{unit}.service", "ExecStart", "Environment", "EnvironmentFiles")
-    arguments = re.search(r"argv\[\]=(.*?) ;", shown["ExecStart"])
-    extra = arguments[1].split()[2:] if arguments else []
-    wrong = [f"the unit's command line sets {arg.split('=')[0]}" for arg in extra if arg.startswith("-")]
-    names = re.findall(r"(?:^|\s)\"?(K3S_[A-Z0-9_]+|CATTLE_[A-Z0-9_]+)=", shown["Environment"])
+    """Settings that reach K3s past its files: program, arguments and environment of the unit, of systemd, of what runs.
+
+    systemd gives every unit what it has itself (`systemctl set-environment`, DefaultEnvironment=). K3s overwrites the
+    first of its variables with its title, so the process alone does not tell all. It sets no such variable itself.
+    """
+    shown = host.systemctl(f"{unit}.service", "ExecStart", "Environment", "EnvironmentFiles", "MainPID")
+    wrong = []
+    for program, line in re.findall(r"path=(.*?) ; argv\[\]=(.*?) ;", shown["ExecStart"]):
+        called, *extra = line.split() or [""]
+        wrong += [f"the unit starts {name}, not {PROGRAM}" for name in sorted({program, called} - {PROGRAM})]
+        wrong += [f"the unit's command line sets {arg.split('=')[0]}" for arg in extra if arg.startswith("-")]
+    names = re.findall(rf"(?:^|\s)\"?{VARIABLE}", shown["Environment"])
     wrong += [f"the unit's environment sets {name}" for name in names]
+    general = re.findall(rf"(?m)^{VARIABLE}", host.run(["systemctl", "show-environment"]).out)
+    wrong += [f"systemd's environment sets {name} (systemctl show-environment)" for name in general]
+    try:
+        given = host.text(f"/proc/{shown['MainPID']}/environ") or ""
+    except ProcessLookupError:  # it ended just now
+        given = ""
+    running = re.findall(rf"(?:^|\0){VARIABLE}", given)
+    wrong += [f"the running {unit} was given {name}; restart it" for name in running if name not in [*names, *general]]
     return wrong + ([f"the unit reads {shown['EnvironmentFiles'].split()[0]}"] if shown["EnvironmentFiles"] else [])

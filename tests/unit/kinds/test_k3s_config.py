@@ -247,6 +247,56 @@ def test_lint_finds_settings_beside_the_files(tmp_path: Path) -> None:
     assert "canary" not in reason
 
 
+@pytest.mark.parametrize(
+    ("start", "given", "says"),
+    [
+        ("path=/usr/local/bin/k3s ; argv[]=/usr/local/bin/k3s server ;", "LANG=C\0", ""),
+        ("path=/opt/k3s ; argv[]=/usr/local/bin/k3s server ;", "", "the unit starts /opt/k3s, not /usr/local/bin/k3s"),
+        ("path=/usr/local/bin/k3s ; argv[]=/opt/k3s server ;", "", "the unit starts /opt/k3s, not /usr/local/bin/k3s"),
+        ("path=/usr/local/bin/k3s ; argv[]=/usr/local/bin/k3s --debug server ;", "", "command line sets --debug"),
+        ("", "LANG=C\0K3S_CONFIG_FILE=/canary\0", "the running k3s was given K3S_CONFIG_FILE; restart it"),
+        ("", "K3S_TOKEN=canary\0", "the running k3s was given K3S_TOKEN; restart it"),
+        ("", "CATTLE_X=canary\0", "the running k3s was given CATTLE_X; restart it"),
+        ("", "MY_K3S_TOKEN=x\0LANG=K3S_TOKEN=x\0", ""),
+    ],
+)
+def test_lint_finds_another_program_and_what_the_process_was_given(
+    tmp_path: Path, start: str, given: str, says: str
+) -> None:
+    shown = f"ExecStart={{ {start} ignore_errors=no }}\nActiveState=active\nMainPID=7\n"
+    host = FakeHost(tmp_path, {"/proc/7/environ": given}, {"systemctl show k3s.service": (0, shown, "")})
+    verdict = judge(host, {"lint": True})[0]
+    assert (verdict.ok, verdict.reason) == (not says, verdict.foreign)
+    assert says in verdict.reason
+    assert "canary" not in verdict.reason
+
+
+def test_lint_finds_what_systemd_gives_every_unit(tmp_path: Path) -> None:
+    shown, general = "ActiveState=active\nMainPID=7\n", "LANG=C\nK3S_CONFIG_FILE=/opt/canary\n"
+    commands = {"systemctl show k3s.service": (0, shown, ""), "systemctl show-environment": (0, general, "")}
+    host = FakeHost(tmp_path, {"/proc/7/environ": "K3S_CONFIG_FILE=/opt/canary\0"}, commands)
+    reason = judge(host, {"lint": True})[0].reason
+    assert reason == "systemd's environment sets K3S_CONFIG_FILE (systemctl show-environment)"
+
+
+def test_a_process_that_ends_meanwhile_breaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(path: str) -> None:
+        if path.startswith("/proc/"):
+            raise ProcessLookupError(path)
+
+    commands = {"systemctl show k3s.service": (0, "ActiveState=active\nMainPID=7\n", "")}
+    host = FakeHost(tmp_path, commands=commands)
+    monkeypatch.setattr(host, "text", gone)
+    assert judge(host, {"lint": True})[0].ok
+
+
+def test_a_key_that_must_not_be_set_is_told_with_its_file(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {THEIRS: "disable-network-policy: true\n"})
+    verdict = judge(host, {"absent_key": "disable-network-policy"})[0]
+    assert verdict.reason == f"disable-network-policy is set in {THEIRS}; remove it there"
+    assert judge(FakeHost(tmp_path / "clean"), {"absent_key": "disable-network-policy"})[0].reason == ""
+
+
 def test_a_secret_is_neither_written_nor_shown(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {MAIN: f"token: {CANARY}\n"})
     absent = judge(host, {"absent_key": "token"})[0]
