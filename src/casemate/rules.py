@@ -22,6 +22,16 @@ IDENTITY = {
     "service-cidr": "casemate_service_cidr",
 }
 """Keys that other roles have to know as well, and the inputs that set them."""
+DECIDED = {
+    "data-dir": "everything that is protected lies in /var/lib/rancher/k3s; mount another disk there instead",
+    "cluster-reset": "reset a cluster once, by hand, as K3s' documentation says",
+    "cluster-reset-restore-path": "restore a snapshot once, by hand, as K3s' documentation says",
+    "cluster-init": "the first host of k3s_server starts the cluster; reorder that group instead",
+    "server": "every other node joins the first host of k3s_server; reorder that group instead",
+    "token-file": "the first server makes the token, and Casemate hands it on in /etc/rancher/k3s/token",
+    "agent-token-file": "Casemate makes the token in /etc/rancher/k3s/agent-token",
+}
+"""Keys that no input sets, since what a node is and where its data lies follows from the inventory alone."""
 
 
 def rule_problems(values: Mapping[str, Any]) -> list[str]:
@@ -45,9 +55,12 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
     config, waived = values.get("k3s_node_config") or {}, values.get("casemate_waivers") or {}
     found = [f"k3s_node_config: {fault.rstrip('?')}. Correct or remove it" for fault in lint(config, node, version)]
     setters: dict[str, dict[str, Any]] = {}
+    refused: dict[str, str] = {}
     for control in (control for role in (law.declared() if config else {}).values() for control in role):
         setting = control["setting"]
-        if setting["kind"] == "k3s_config" and "key" in setting:
+        if "absent_key" in setting:
+            refused[setting["absent_key"]] = control["id"]
+        elif setting["kind"] == "k3s_config" and "key" in setting:
             knob = re.fullmatch(r"\{\{ (k3s_\w+) \}\}", str(setting.get("value")))
             if setting["key"] not in setters or knob:
                 setters[setting["key"]] = {"id": control["id"], "file": setting["file"], "knob": knob}
@@ -55,12 +68,17 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
         by = setters.get(key)
         if key in SECRETS:
             found.append(
-                f"k3s_node_config.{key} is a secret, and may not stand in an inventory or a configuration. Remove it, "
-                "and name a file instead (token-file, vpn-auth-file) or, for S3, a Secret (etcd-s3-config-secret)"
+                f"k3s_node_config.{key} is a secret, and may not stand in an inventory or a configuration. Remove it: "
+                "tokens are made on the hosts; else name a file (vpn-auth-file) or, for S3, a Secret "
+                "(etcd-s3-config-secret)"
             )
         elif by and not (by["id"] in waived and by["file"] != "casemate-k3s_node.yaml"):
             instead = f"set {by['knob'][1]} instead" if by["knob"] else f"see `casemate explain {by['id']}`"
             found.append(f"k3s_node_config.{key} is what Casemate sets itself. Remove it; {instead}")
+        elif refused.get(key, "") not in ("", *waived):
+            found.append(f"k3s_node_config.{key} may not be set. Remove it; see `casemate explain {refused[key]}`")
+        elif key in DECIDED:
+            found.append(f"k3s_node_config.{key} is what Casemate decides itself. Remove it; {DECIDED[key]}")
         elif key in IDENTITY:
             found.append(f"k3s_node_config.{key} is what Casemate sets itself. Remove it; set {IDENTITY[key]} instead")
     return found

@@ -415,7 +415,7 @@ def test_rules_between_values(values: dict[str, Any], says: str) -> None:
         ({"disable-helm-controller": True}, "agent", "disable-helm-controller is no key of K3s agents"),
         ({"token": "canary"}, "server", "k3s_node_config.token is a secret"),
         ({"vpn-auth": "canary"}, "agent", "k3s_node_config.vpn-auth is a secret"),
-        ({"etcd-s3-secret-key": "canary"}, "server", "name a file instead (token-file, vpn-auth-file) or, for S3"),
+        ({"etcd-s3-secret-key": "canary"}, "server", "name a file (vpn-auth-file) or, for S3"),
         ({"node-ip": "192.0.2.1"}, "agent", "Remove it; set k3s_node_ip instead"),
         ({"kubelet-arg": ["v=2"]}, "agent", "Remove it; set k3s_node_kubelet_args instead"),
         ({"resolv-conf": "/x"}, "agent", "Remove it; set k3s_node_resolv_conf instead"),
@@ -423,6 +423,20 @@ def test_rules_between_values(values: dict[str, Any], says: str) -> None:
         ({"secrets-encryption": False}, "server", "Remove it; see `casemate explain ETCD-SECRETS-ENCRYPTED`"),
         ({"cluster-cidr": "10.50.0.0/16"}, "server", "Remove it; set casemate_cluster_cidr instead"),
         ({"service-cidr": "10.50.0.0/16"}, "server", "Remove it; set casemate_service_cidr instead"),
+        (
+            {"data-dir": "/x"},
+            "agent",
+            "data-dir is what Casemate decides itself. Remove it; everything that is protected",
+        ),
+        ({"cluster-reset": True}, "server", "Remove it; reset a cluster once, by hand"),
+        ({"cluster-reset-restore-path": "/x"}, "server", "Remove it; restore a snapshot once, by hand"),
+        ({"cluster-init": True}, "server", "Remove it; the first host of k3s_server starts the cluster"),
+        ({"server": "https://canary:6443"}, "agent", "Remove it; every other node joins the first host of k3s_server"),
+        ({"token-file": "/x"}, "agent", "Remove it; the first server makes the token"),
+        ({"agent-token-file": "/x"}, "server", "Remove it; Casemate makes the token in /etc/rancher/k3s/agent-token"),
+        ({"disable-network-policy": True}, "server", "see `casemate explain CLUSTER-POLICIES-ENFORCED`"),
+        ({"enable-pprof": True}, "agent", "see `casemate explain NODE-PPROF-OFF`"),
+        ({"supervisor-metrics": True}, "server", "see `casemate explain API-SUPERVISOR-METRICS-OFF`"),
     ],
 )
 def test_keys_of_k3s_are_known_before_any_host_is_touched(config: dict[str, Any], node: str, says: str) -> None:
@@ -437,6 +451,13 @@ def test_keys_of_k3s_are_known_before_any_host_is_touched(config: dict[str, Any]
     [
         ({"casemate_service_cidr": "10.50.0.0/16"}, 0),
         ({"casemate_waivers": {"ETCD-SECRETS-ENCRYPTED": {}}, "k3s_node_config": {"secrets-encryption": False}}, 0),
+        (
+            {
+                "casemate_waivers": {"CLUSTER-POLICIES-ENFORCED": {}},
+                "k3s_node_config": {"disable-network-policy": True},
+            },
+            0,
+        ),
         ({"casemate_waivers": {"NODE-RESOLVER-DECLARED": {}}, "k3s_node_config": {"resolv-conf": "/x"}}, 1),
     ],
 )
