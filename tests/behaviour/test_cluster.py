@@ -150,6 +150,8 @@ def test_a_service_cannot_claim_a_foreign_address(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.control("CLUSTER-ANONYMOUS-UNBOUND", "CLUSTER-UNAUTHENTICATED-LIMITED", "CLUSTER-AUTHENTICATED-LIMITED")
+@pytest.mark.control("CLUSTER-ANONYMOUS-ROLE-UNBOUND", "CLUSTER-UNAUTHENTICATED-ROLE-UNBOUND")
+@pytest.mark.control("CLUSTER-AUTHENTICATED-ROLE-UNBOUND")
 @pytest.mark.parametrize("caller", ["system:anonymous", "system:serviceaccount:default:default"])
 def test_a_caller_without_a_role_may_do_nothing(kubectl: Kubectl, caller: str) -> None:
     for verb, thing in (("get", "secrets"), ("create", "pods"), ("list", "nodes"), ("create", "pods/exec")):

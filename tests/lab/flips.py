@@ -367,6 +367,7 @@ def nft(setting: Setting) -> Flips:
         return lambda: did(f"nft {text}", RELOAD_NFT)
 
     if "ruleset" in setting:
+        yield "dormant", rule("'add table inet casemate { flags dormant; }'")
         yield "foreign rule", rule("insert rule inet casemate input tcp dport 9999 accept")
         yield "edited", lambda: rewritten("/etc/casemate/firewall.nft", append("# by hand\n"))
         yield "lost rule", rule(f"delete rule inet casemate nodeports handle {handle('nodeports', 'NodePorts')}")
@@ -480,10 +481,15 @@ def k8s_object(setting: Setting) -> Flips:
         group, select = "rbac.authorization.k8s.io", setting["select"]
         role = {"apiGroup": group, "kind": "ClusterRole", "name": select.get("roleRef.name", "view")}
         who = {"apiGroup": group, "kind": "Group", "name": select.get("subjects.name", "eve")}
-        binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "roleRef": role, "subjects": [who]}
+        sort = "ClusterRoleBinding" if path.endswith("/clusterrolebindings") else "RoleBinding"
+        path = path.replace("/v1/rolebindings", "/v1/namespaces/default/rolebindings")
+        binding = {"apiVersion": f"{group}/v1", "kind": sort, "roleRef": role, "subjects": [who]}
         yield "bound", lambda: created(path, dict(binding))
     elif "spec" in setting["body"]:
         yield "deleted", lambda: replaced(path, None)
+        nothing = {"matchLabels": {"no": "pod"}}
+        yield "no pod", lambda: replaced(path, lambda old: old["spec"].update(podSelector=nothing))
+        yield "opened", lambda: replaced(path, lambda old: old["spec"].update(ingress=[{}, {}]))
     elif "automountServiceAccountToken" in setting["body"]:
         yield "mounted", lambda: replaced(path, lambda old: old.update(automountServiceAccountToken=True))
     for label in setting.get("body", {}).get("metadata", {}).get("labels", ()):
