@@ -370,7 +370,7 @@ def nft(setting: Setting) -> Flips:
         yield "dormant", rule("'add table inet casemate { flags dormant; }'")
         yield "foreign rule", rule("insert rule inet casemate input tcp dport 9999 accept")
         yield "edited", lambda: rewritten("/etc/casemate/firewall.nft", append("# by hand\n"))
-        yield "lost rule", rule(f"delete rule inet casemate nodeports handle {handle('nodeports', 'NodePorts')}")
+        yield "lost rule", rule(f"delete rule inet casemate entry handle {handle('entry', 'past the chain input')}")
     elif "policy" in setting:
         other = "accept" if setting["policy"] == "drop" else "drop"
         yield "policy", rule(f"'chain inet casemate {setting['chain']} {{ policy {other}; }}'")
