@@ -37,6 +37,7 @@ near() {
   df -Pk "$d" | awk 'END { print int($4 / 1024) }'
 }
 say uid "$(id -u)"
+say login "${SUDO_USER:-$(id -un)}"
 say machine "$(uname -m)"
 say os "$(. /etc/os-release; printf '%s %s' "$ID" "$VERSION_ID")"
 for p in PYTHONS; do
@@ -66,6 +67,17 @@ def script(interpreter: str = "") -> str:
 def parse(output: str) -> dict[str, str]:
     """The key=value lines of PROBE; whatever else a host prints (banners) is ignored."""
     return dict(re.findall(r"^casemate:(\w+)=(.*?)\s*$", output, re.MULTILINE))
+
+
+def login_problems(login: str, automation: str, others: Sequence[str], root: bool) -> list[str]:
+    """Whether the account that Ansible came as would still get in; `root` says that root may (a waiver)."""
+    if "root" in (login, automation) and not root:
+        told = "root may not log in over SSH any more (SSH-ROOT-REFUSED): make an account with a key and NOPASSWD sudo"
+        return [f"{told}, and name it in ansible_user"]
+    if login and login not in (automation, *others):
+        told = f"Ansible comes as {login}, but only {automation or 'nobody'} would stay admitted over SSH: name {login}"
+        return [f"{told} in ansible_user or casemate_automation_user, or list it in k3s_access_allow_users"]
+    return []
 
 
 def host_problems(seen: Mapping[str, str], sources: Sequence[str]) -> tuple[list[str], list[str]]:

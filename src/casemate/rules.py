@@ -5,6 +5,7 @@ Each problem names the variable or host, what it is, and what to do; a value of 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,10 +38,12 @@ DECIDED = {
 def rule_problems(values: Mapping[str, Any]) -> list[str]:
     """Networks that admit everybody, or that overlap."""
     found = []
-    for source in values.get("casemate_admin_sources") or []:
-        net = network(source)
-        if net is not None and net.prefixlen == 0:
-            found.append(f"casemate_admin_sources has {source}, which is everybody; list the networks of your people")
+    for version in (4, 6):
+        sources: list[Any] = [n for n in map(network, values.get("casemate_admin_sources") or []) if n]
+        sources = [net for net in sources if net.version == version]
+        if any(net.prefixlen == 0 for net in ipaddress.collapse_addresses(sources)):
+            shown = ", ".join(map(str, sources))
+            found.append(f"casemate_admin_sources has {shown}, which is everybody; list the networks of your people")
     given = {what: str(values.get(f"casemate_{what}_cidr") or default) for what, default in NETWORKS.items()}
     pods, services = ([network(part) for part in text.split(",")] for text in given.values())
     if any(a and b and a.version == b.version and a.overlaps(b) for a in pods for b in services):

@@ -319,7 +319,7 @@ def k3s_config(setting: Setting) -> Flips:
     elif setting.get("current"):
         yield "edited", lambda: rewritten(own, append("# by hand\n"))
     elif "absent_key" in setting:
-        yield "foreign", foreign(f"{setting['absent_key']}: abc\n")
+        yield "foreign", foreign(f"{setting['absent_key']}: true\n")
     for key, value in (setting.get("options") or {setting.get("key"): setting.get("value")}).items():
         if key is None or (key.endswith("-arg") and value == []):
             continue

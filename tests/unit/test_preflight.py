@@ -393,6 +393,8 @@ def test_limits_of_roles_are_applied(tmp_path: Path) -> None:
         ({"casemate_admin_sources": ["0.0.0.0/0"]}, "which is everybody"),
         ({"casemate_admin_sources": ["::/0"]}, "which is everybody"),
         ({"casemate_cluster_cidr": "10.0.0.0/8", "casemate_service_cidr": "10.43.0.0/16"}, "overlap"),
+        ({"casemate_admin_sources": ["0.0.0.0/1", "128.0.0.0/1"]}, "which is everybody"),
+        ({"casemate_admin_sources": ["192.0.2.0/24", "192.0.2.1/32"]}, ""),
         ({"casemate_cluster_cidr": "10.43.0.0/20"}, "overlap"),  # K3s' own network of services
         ({"casemate_cluster_cidr": "10.50.0.0/16,fd00::/56", "casemate_service_cidr": "fd00::/112"}, "overlap"),
         ({"casemate_cluster_cidr": "10.42.0.0/16", "casemate_service_cidr": "10.43.0.0/16"}, ""),
@@ -544,6 +546,27 @@ def test_hosts(change: dict[str, str], says: str) -> None:
     assert warnings == []
     assert len(problems) == bool(says)
     assert not says or says in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("login", "automation", "others", "root", "says"),
+    [
+        ("ops", "ops", [], False, ""),
+        ("deploy", "ops", ["deploy"], False, ""),
+        ("deploy", "ops", [], False, "Ansible comes as deploy, but only ops would stay admitted"),
+        ("deploy", "", [], False, "only nobody would stay admitted"),
+        ("root", "root", [], False, "SSH-ROOT-REFUSED"),
+        ("ops", "root", [], False, "SSH-ROOT-REFUSED"),
+        ("root", "root", [], True, ""),
+        ("", "ops", [], False, ""),
+    ],
+)
+def test_the_account_that_ansible_comes_as_stays_admitted(
+    login: str, automation: str, others: list[str], root: bool, says: str
+) -> None:
+    found = probe.login_problems(login, automation, others, root)
+    assert len(found) == bool(says)
+    assert not says or says in found[0]
 
 
 @pytest.mark.parametrize("version", ["22.04", "24.04"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import sys
@@ -54,6 +55,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {"changed": False, "warnings": warnings}
         seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""))
         problems, more = probe.host_problems(seen, values.get("casemate_admin_sources") or [])
+        account = values.get("casemate_automation_user") or self._automation(task_vars)
+        root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
+        others = values.get("k3s_access_allow_users") or []
+        problems += probe.login_problems(seen.get("login", ""), str(account), others, root)
         problems += probe.lock_problems(values, seen["machine"]) if not problems else []
         if problems:
             return self._refusal(problems)
@@ -72,6 +77,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             except AnsibleError as broken:
                 failed[name] = str(broken)
         return values, failed
+
+    def _automation(self, task_vars: dict[str, Any]) -> str:
+        """The account that k3s_access keeps admitted when the inventory names none."""
+        return str(self._templar.template(task_vars.get("ansible_user") or os.environ.get("USER", "")))
 
     def _nodes(self, task_vars: dict[str, Any]) -> dict[str, tuple[str, str]]:
         """Node -> (its address in the cluster, where Ansible connects to), as far as they can be resolved."""
