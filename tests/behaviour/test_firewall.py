@@ -10,9 +10,8 @@ import time
 import pytest
 from testinfra.host import Host
 
-from .conftest import Kubectl, python_on
+from .conftest import python_on
 from .test_access import variables, where
-from .test_cluster import pod
 
 LISTEN = """
 import socket, sys, threading
@@ -92,25 +91,6 @@ def test_a_stranger_reaches_nothing(nodes: list[Host], port: int) -> None:
         if port and not host.run(f"ss -H -l -t -n sport = :{port}").stdout.strip():
             listen(host, port)
         assert reach(address, port or ssh, stranger) == "dropped"
-
-
-@pytest.mark.control("FW-REST-CLOSED", "FW-RULES-LOADED")
-def test_a_port_that_a_pod_takes_of_its_node_is_reached_by_nobody_outside(api: Host, kubectl: Kubectl) -> None:
-    """Its packets are translated before the input chain sees them, and the rules of CNI accept them."""
-    name = f"casemate-{secrets.token_hex(4)}"
-    spec = pod(name, command="echo served > /dev/shm/index.html; httpd -f -p 8080 -h /dev/shm")
-    spec["metadata"]["namespace"] = "kube-system"  # elsewhere Pod Security refuses the port
-    spec["spec"]["nodeName"] = api.check_output("uname -n")
-    spec["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 38080}]
-    kubectl("create", "-f", "-", stdin=spec)
-    try:
-        kubectl("wait", "--for=condition=Ready", f"pod/{name}", "-n", "kube-system", "--timeout=120s")
-        own = where(api)[0]
-        program = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode())"
-        assert python_on(api, program, f"http://{own}:38080/").strip() == "served"
-        assert reach(own, 38080) == "dropped"
-    finally:
-        kubectl("delete", "pod", name, "-n", "kube-system", "--wait=false", expect=False)
 
 
 @pytest.mark.control("FW-OVERLAY-NODES", "FW-RESTUDP-CLOSED")

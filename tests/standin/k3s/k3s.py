@@ -400,7 +400,7 @@ class Node:
 
     def ready(self) -> NoReturn:
         """Take K3s' title, tell systemd, and wait for the end."""
-        set_title(os.environ.get("K3S_DOUBLE_TITLE", f"k3s {self.kind}"), f"k3s-{self.kind}")
+        set_title(os.environ.get("DOUBLE_TITLE", f"k3s {self.kind}"), f"k3s-{self.kind}")
         log("info", f"k3s {'agent ' if self.kind == 'agent' else ''}is up and running")
         if os.environ.get("NOTIFY_SOCKET"):
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

@@ -93,7 +93,7 @@ def main() -> None:
             print(HELP, end="")
             return
         folder = extract(data_dir(args), archive)
-    os.environ["K3S_DOUBLE_TITLE"] = " ".join(sys.argv[:1] + args[:1])
+    os.environ["DOUBLE_TITLE"] = " ".join(sys.argv[:1] + args[:1])
     os.execv(folder + "/bin/k3s", [folder + "/bin/k3s", *args])
 
 
