@@ -65,7 +65,7 @@ def on(host: Host, port: int) -> str:
 
 @pytest.mark.control("FW-KUBELET-NODES", "FW-ETCD-SERVERS", "FW-ETCD-SHUT", "FW-REST-CLOSED", "FW-INPUT-CLOSED",
                      "FW-RULES-LOADED")  # fmt: skip
-@pytest.mark.parametrize("port", [2379, 2380, 10250, 39999, 31999])
+@pytest.mark.parametrize("port", [2379, 2380, 10250, 29999, 31999])
 def test_an_administrator_reaches_no_more_than_needed(nodes: list[Host], port: int) -> None:
     for host in nodes:
         if not host.run(f"ss -H -l -t -n sport = :{port}").stdout.strip():
@@ -81,7 +81,7 @@ def test_the_controller_reaches_ssh(nodes: list[Host]) -> None:
 
 
 @pytest.mark.control("FW-SSH-LISTED", "FW-API-LISTED", "FW-REST-CLOSED", "FW-INPUT-CLOSED", "FW-UNIT-RUNNING")
-@pytest.mark.parametrize("port", [0, 6443, 10250, 2379, 39999])
+@pytest.mark.parametrize("port", [0, 6443, 10250, 2379, 29999])
 def test_a_stranger_reaches_nothing(nodes: list[Host], port: int) -> None:
     for host in nodes:
         stranger = str(variables(host).get("lab_stranger_address") or "")
@@ -94,7 +94,7 @@ def test_a_stranger_reaches_nothing(nodes: list[Host], port: int) -> None:
 
 
 @pytest.mark.control("FW-OVERLAY-NODES", "FW-RESTUDP-CLOSED")
-@pytest.mark.parametrize("port", [51821, 39998])
+@pytest.mark.parametrize("port", [51821, 29998])
 def test_no_packet_for_the_overlay_or_an_unknown_port_gets_in(nodes: list[Host], port: int) -> None:
     for host in nodes:
         heard = listen(host, port, "udp")
@@ -146,6 +146,6 @@ def test_reloading_our_table_leaves_those_of_others(nodes: list[Host]) -> None:
                 host.check_output(f"systemctl {verb} casemate-firewall.service")
                 host.run(f"systemctl {verb} nftables.service")
                 assert host.run(f"nft list table {table}").rc == 0, verb
-            assert reach(where(host)[0], 39999) == "dropped", "and ours is back"
+            assert reach(where(host)[0], 29999) == "dropped", "and ours is back"
         finally:
             host.run(f"nft delete table {table}")
