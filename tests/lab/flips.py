@@ -201,7 +201,7 @@ def sysctl(setting: Setting) -> Flips:
 def file(setting: Setting, own: frozenset[str]) -> Flips:
     path = setting["path"]
     matched = [name for name in sorted(glob.glob(path)) if name == path or name not in own]
-    if not matched:
+    if not matched or setting.get("state") == "absent":
         name = re.sub(r"\[(.)[^]]*\]", r"\1", path).replace("*", "flipped")
         yield "planted", lambda: planted(name, mode=0o666)
         return

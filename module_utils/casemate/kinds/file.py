@@ -31,6 +31,7 @@ SCHEMA = {
     "reload": Field("list", help="allow-listed command that loads the new content"),
     "unit": Field("str", help="unit that must have started after the file last changed"),
     "guard": Field("bool", help="arm the on-host guard before changing it"),
+    "known": Field("list", help="absent: names that may be there all the same"),
     "missing": Field("str", choices=("fail", "pass", "k3s"), help="what absence of a matched path means"),
     "sensitive": Field("bool", help="never show content, not even in a diff"),
     "enforced": Field("bool", help="false: observe only"),
@@ -80,7 +81,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     seen: list[Observation] = []
     own = {setting["path"] for setting in settings if "mode" in setting or "mode_max" in setting}
     for setting in settings:
-        matched = host.glob(setting["path"])
+        known = setting.get("known") or ()
+        matched = [path for path in host.glob(setting["path"]) if os.path.basename(path) not in known]
         entries = [_look(path, setting, host) for path in matched if path == setting["path"] or path not in own]
         started = host.started(setting["unit"]) if "unit" in setting else None
         seen.append({"entries": [entry for entry in entries if entry], "started": started, "matched": len(matched)})

@@ -186,3 +186,13 @@ def test_a_file_with_a_control_of_its_own_is_not_judged_by_a_pattern_too(tmp_pat
     assert "(and 1 more)" in file.assess(all_of_them, file.observe([all_of_them], host)[0]).reason
     (tmp_path / "etc/d/other").unlink()
     assert file.assess(all_of_them, file.observe([all_of_them, one], host)[0]).ok
+
+
+@pytest.mark.parametrize(("files", "reason"), [(["00-k3s", "50-own"], ""), (["00-k3s", "99-x"], "it is there")])
+def test_a_folder_holds_nothing_but_what_is_known(tmp_path: Path, files: list[str], reason: str) -> None:
+    host = FakeHost(tmp_path, {f"/etc/d/{name}": "" for name in files})
+    alone = {"path": "/etc/d/*", "state": "absent", "known": ["00-k3s"], "enforced": False}
+    own = {"path": "/etc/d/50-own", "mode": "0600"}
+    verdict = file.assess(alone, file.observe([alone, own], host)[0])
+    assert (verdict.ok, verdict.reason) == (not reason, reason)
+    assert not reason or verdict.observed == "/etc/d/99-x"
