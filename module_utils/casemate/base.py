@@ -7,13 +7,14 @@ gives a kind a host of its own and an attack surface can be read in one place.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import glob as globbing
 import os
 import stat as statmod
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
@@ -106,11 +107,7 @@ class Host:
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a regular file, or None where there is none. A pipe planted there blocks nobody."""
-        try:
-            with open(self.path(path), "rb", opener=lambda p, f: os.open(p, f | os.O_NONBLOCK)) as handle:
-                return handle.read() if statmod.S_ISREG(os.fstat(handle.fileno()).st_mode) else None
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+        return read_file(self.path(path))
 
     def text(self, path: str) -> str | None:
         """Like `read`, decoded; undecodable bytes are kept as surrogates."""
@@ -119,10 +116,7 @@ class Host:
 
     def stat(self, path: str) -> os.stat_result | None:
         """lstat, or None where nothing is. Links are not followed: a link is never the file."""
-        try:
-            return os.lstat(self.path(path))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        return stat_of(self.path(path))
 
     def glob(self, pattern: str) -> list[str]:
         """Sorted absolute paths (as the target sees them) that match a pattern."""
@@ -185,6 +179,34 @@ class Host:
         self._guard(paths)
         self.guarded = True
 
+    @contextlib.contextmanager
+    def folder(self, path: str, make: bool = False) -> Iterator[str]:
+        """The folder of `path`, held open, as a path that stays that folder whatever is renamed meanwhile.
+
+        No link is followed unless nobody but root could have put it where it is: people may replace their ~/.ssh by a
+        link to /etc at any moment. `make` makes absent parts. Raises EnforceError for such a link, OSError as `open`.
+        """
+        opening = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        parts, links, handle = os.path.dirname(path).split("/")[::-1], 0, os.open(self.root, opening)
+        try:
+            while parts:
+                part = parts.pop() or "."
+                try:
+                    if make and stat_of(f"/proc/self/fd/{handle}/{part}") is None:
+                        os.mkdir(part, 0o755, dir_fd=handle)
+                    inner = os.open(part, opening, dir_fd=handle)
+                except NotADirectoryError:
+                    target, links = os.readlink(part, dir_fd=handle), links + 1  # OSError where it is no link
+                    if links > 40 or not only_roots(handle):
+                        raise EnforceError(f"{path} is not touched: {part} is a link that others may change") from None
+                    parts += target.split("/")[::-1]
+                    inner = os.open(self.root if target.startswith("/") else ".", opening, dir_fd=handle)
+                os.close(handle)
+                handle = inner
+            yield f"/proc/{os.getpid()}/fd/{handle}"
+        finally:
+            os.close(handle)
+
     def write(
         self,
         path: str,
@@ -201,73 +223,84 @@ class Host:
         `validate` is a command with `%s` for the new file; when it fails, the old bytes stay and EnforceError
         is raised.
         """
-        old, seen = self.read(path), self.stat(path)
-        if seen is not None and not statmod.S_ISREG(seen.st_mode):
-            raise EnforceError(f"{path} exists and is not a regular file")
-        want_mode = mode if mode is not None else (statmod.S_IMODE(seen.st_mode) if seen else 0o600)
-        want_owner = owner if owner is not None else ((seen.st_uid, seen.st_gid) if seen else None)
-        same_owner = seen is not None and want_owner in (None, (seen.st_uid, seen.st_gid))
-        if seen and old == data and statmod.S_IMODE(seen.st_mode) == want_mode and same_owner:
-            return False
-        real = self.path(path)
-        folder = os.path.dirname(real)
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".casemate-", dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                if want_owner is not None:
-                    os.fchown(out.fileno(), *want_owner)
-                os.fchmod(out.fileno(), want_mode)
-                copy_context(real, temporary)
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            if validate:
-                checked = self.run([part.replace("%s", temporary) for part in validate])
-                if checked.rc != 0:
-                    said = (checked.err or checked.out).strip().replace(temporary, path)
-                    raise EnforceError(f"{path} was not written: {validate[0]} refused it: {said[:400]}")
-            os.replace(temporary, real)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-        sync_folder(folder)
+        with self.folder(path, make=True) as folder:
+            real = os.path.join(folder, os.path.basename(path))
+            old, seen = read_file(real), stat_of(real)
+            if seen is not None and not statmod.S_ISREG(seen.st_mode):
+                raise EnforceError(f"{path} exists and is not a regular file")
+            want_mode = mode if mode is not None else (statmod.S_IMODE(seen.st_mode) if seen else 0o600)
+            want_owner = owner if owner is not None else ((seen.st_uid, seen.st_gid) if seen else None)
+            same_owner = seen is not None and want_owner in (None, (seen.st_uid, seen.st_gid))
+            if seen and old == data and statmod.S_IMODE(seen.st_mode) == want_mode and same_owner:
+                return False
+            handle, temporary = tempfile.mkstemp(prefix=".casemate-", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    if want_owner is not None:
+                        os.fchown(out.fileno(), *want_owner)
+                    os.fchmod(out.fileno(), want_mode)
+                    copy_context(real, temporary)
+                    out.write(data)
+                    out.flush()
+                    os.fsync(out.fileno())
+                if validate:
+                    checked = self.run([part.replace("%s", temporary) for part in validate])
+                    if checked.rc != 0:
+                        said = (checked.err or checked.out).strip().replace(temporary, path)
+                        raise EnforceError(f"{path} was not written: {validate[0]} refused it: {said[:400]}")
+                os.replace(temporary, real)
+            finally:
+                if os.path.exists(temporary):
+                    os.unlink(temporary)
+            sync_folder(folder)
         self.changed(path, "" if sensitive else show(old), "" if sensitive else show(data))
         return True
 
     def remove(self, path: str) -> bool:
         """Remove a file or link; return whether there was one."""
-        seen = self.stat(path)
-        if seen is None:
+        if self.stat(path) is None:
             return False
-        if statmod.S_ISDIR(seen.st_mode):
-            raise EnforceError(f"{path} is a directory; Casemate removes files only")
-        old = None if statmod.S_ISLNK(seen.st_mode) else self.read(path)
-        os.unlink(self.path(path))
-        sync_folder(os.path.dirname(self.path(path)))
+        with self.folder(path) as folder:
+            real = os.path.join(folder, os.path.basename(path))
+            seen = os.lstat(real)
+            if statmod.S_ISDIR(seen.st_mode):
+                raise EnforceError(f"{path} is a directory; Casemate removes files only")
+            old = None if statmod.S_ISLNK(seen.st_mode) else read_file(real)
+            os.unlink(real)
+            sync_folder(folder)
         self.changed(path, show(old), "")
         return True
 
     def has_acl(self, path: str) -> bool:
         """Whether an ACL grants access beyond the mode's bits."""
-        try:
-            return ACL in os.listxattr(self.path(path), follow_symlinks=False)
-        except OSError:
-            return False  # gone, or a file system without ACLs
+        return acl_of(self.path(path), follow=False)
 
     def restrict(self, path: str, mode: int, owner: tuple[int, int] | None = None, no_acl: bool = False) -> None:
-        """Set mode and owner (-1 keeps one) of what is there and is no link, and drop its ACL; record changes."""
-        real, seen = self.path(path), os.lstat(self.path(path))
-        have, ids = statmod.S_IMODE(seen.st_mode), (seen.st_uid, seen.st_gid)
-        if no_acl and self.has_acl(path):
-            os.removexattr(real, ACL)
-            self.changed(path, "acl\n", "no acl\n")
-        if owner is not None and any(want not in (-1, has) for want, has in zip(owner, ids)):
-            os.chown(real, *owner, follow_symlinks=False)
-            self.changed(path, f"owner {ids[0]}:{ids[1]}\n", f"owner {owner[0]}:{owner[1]}\n")
-        if mode != statmod.S_IMODE(os.lstat(real).st_mode):
-            os.chmod(real, mode)
-            self.changed(path, f"mode {have:04o}\n", f"mode {mode:04o}\n")
+        """Set mode and owner (-1 keeps one) of what is there and is no link, and drop its ACL; record changes.
+
+        What is changed is what was looked at: it is held open, and its name does not matter any more. Raises
+        EnforceError for a link, and for a second name of a file where others than root can give one.
+        """
+        with contextlib.ExitStack() as held:
+            folder = held.enter_context(self.folder(path))
+            opening = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(os.path.join(folder, os.path.basename(path)), opening)
+            held.callback(os.close, handle)
+            real, seen = f"/proc/self/fd/{handle}", os.fstat(handle)
+            if statmod.S_ISLNK(seen.st_mode):
+                raise EnforceError(f"{path} is not touched: it is a link")
+            if statmod.S_ISREG(seen.st_mode) and seen.st_nlink > 1 and not only_roots(folder):
+                raise EnforceError(f"{path} is not touched: the file has another name, which may be anybody's")
+            have, ids = statmod.S_IMODE(seen.st_mode), (seen.st_uid, seen.st_gid)
+            if no_acl and acl_of(real):
+                os.removexattr(real, ACL)
+                self.changed(path, "acl\n", "no acl\n")
+            if owner is not None and any(want not in (-1, has) for want, has in zip(owner, ids)):
+                os.chown(real, *owner)
+                self.changed(path, f"owner {ids[0]}:{ids[1]}\n", f"owner {owner[0]}:{owner[1]}\n")
+            if mode != statmod.S_IMODE(os.fstat(handle).st_mode):
+                os.chmod(real, mode)
+                self.changed(path, f"mode {have:04o}\n", f"mode {mode:04o}\n")
 
     def changed(self, path: str, before: str, after: str) -> None:
         """Record a change for the diff, and forget what was observed before it."""
@@ -285,6 +318,37 @@ def moment(stamp: str) -> float | None:
     except ValueError:
         return None
     return parsed.timestamp()
+
+
+def read_file(real: str) -> bytes | None:
+    """The bytes of a regular file, or None where there is none; never waits for the other end of a pipe."""
+    try:
+        with open(real, "rb", opener=lambda p, f: os.open(p, f | os.O_NONBLOCK)) as handle:
+            return handle.read() if statmod.S_ISREG(os.fstat(handle.fileno()).st_mode) else None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def stat_of(real: str) -> os.stat_result | None:
+    """Like lstat, or None where nothing is."""
+    try:
+        return os.lstat(real)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def acl_of(real: str, follow: bool = True) -> bool:
+    """Whether there is an ACL that grants access beyond the mode's bits."""
+    try:
+        return ACL in os.listxattr(real, follow_symlinks=follow)
+    except OSError:
+        return False  # gone, or a file system without ACLs
+
+
+def only_roots(folder: str | int) -> bool:
+    """Whether nobody but root can put a name into a folder. (An ACL that lets others shows in the group's bits.)"""
+    seen = os.stat(folder)
+    return seen.st_uid == 0 and not seen.st_mode & 0o022
 
 
 def copy_context(source: str, target: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,149 @@ def test_what_is_no_plain_file_is_refused(host: Host, tmp_path: Path, hostile: s
     with pytest.raises(EnforceError, match="not a regular file"):
         host.write("/x", b"new")
     assert ((tmp_path / "a").read_bytes(), (tmp_path / "none").exists()) == (b"old", False)
+
+
+OTHERS_MODES = [0o700, 0o777, 0o1777]
+"""Of folders that are another's, and of root's own in which everybody writes, /tmp above all."""
+
+
+@pytest.fixture
+def trap(host: Host, tmp_path: Path) -> Path:
+    """/home/eve, which is hers, and /safe with two files that are none of hers."""
+    home = tmp_path / "home/eve"
+    (home / ".ssh").mkdir(parents=True)
+    (tmp_path / "safe").mkdir()
+    for name in ("safe/authorized_keys", "safe/other"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o644)
+    for path in (home, home / ".ssh"):
+        os.chown(path, 12345, 12345)
+    return home
+
+
+def untouched(tmp: Path) -> bool:
+    files = [tmp / "safe/authorized_keys", tmp / "safe/other"]
+    kept = all((stat.S_IMODE(p.stat().st_mode), p.stat().st_uid, p.read_text()) == (0o644, 0, "x") for p in files)
+    return kept and sorted(os.listdir(tmp / "safe")) == ["authorized_keys", "other"]
+
+
+KEYS = "/home/eve/.ssh/authorized_keys"
+CHANGES: dict[str, Callable[[Host], object]] = {
+    "restrict": lambda host: host.restrict(KEYS, 0o600, (7, 7)),
+    "write": lambda host: host.write(KEYS, b"new"),
+    "remove": lambda host: host.remove(KEYS),
+}
+
+
+@root
+@pytest.mark.parametrize("link", ["folder", "relative", "above"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_planted_link_is_not_followed(host: Host, tmp_path: Path, trap: Path, link: str, change: str) -> None:
+    if link == "above":  # a folder of hers is reached by a link of root's, and hers comes after it
+        trap.rename(tmp_path / "moved")
+        (tmp_path / "home/eve").symlink_to("../moved")
+        trap = tmp_path / "moved"
+    (trap / ".ssh").rmdir()
+    (trap / ".ssh").symlink_to("../../safe" if link == "relative" else tmp_path / "safe")
+    with pytest.raises((EnforceError, FileNotFoundError)):
+        CHANGES[change](host)
+    assert untouched(tmp_path)
+    assert not host.changes
+
+
+@root
+@pytest.mark.parametrize("mode", OTHERS_MODES)
+def test_a_link_in_a_folder_that_all_may_write_is_not_followed(host: Host, tmp_path: Path, mode: int) -> None:
+    (tmp_path / "safe").mkdir()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(mode)
+    if mode == 0o700:
+        os.chown(tmp_path / "shared", 12345, -1)
+    (tmp_path / "shared/x").symlink_to(tmp_path / "safe")
+    with pytest.raises(EnforceError, match="others may change"):
+        host.write("/shared/x/new", b"new")
+    assert os.listdir(tmp_path / "safe") == []
+
+
+@root
+def test_links_that_root_alone_can_put_are_followed(host: Host, tmp_path: Path) -> None:
+    """/var/lib/rancher on another disk, /var/run, a home elsewhere."""
+    (tmp_path / "disk/inner").mkdir(parents=True)
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/lib").symlink_to("../disk/./inner")
+    (tmp_path / "var/loop").symlink_to("loop")
+    host.write("/var/lib/k3s/a", b"x", mode=0o644)
+    host.restrict("/var/lib/k3s/a", 0o600)
+    assert stat.S_IMODE((tmp_path / "disk/inner/k3s/a").stat().st_mode) == 0o600
+    with pytest.raises(EnforceError, match="loop"):
+        host.write("/var/loop/a", b"x")
+
+
+@root
+@pytest.mark.parametrize("what", ["link", "second name"])
+def test_a_planted_file_is_not_changed(host: Host, tmp_path: Path, trap: Path, what: str) -> None:
+    if what == "link":
+        (trap / ".ssh/authorized_keys").symlink_to(tmp_path / "safe/other")
+    else:
+        os.link(tmp_path / "safe/other", trap / ".ssh/authorized_keys")
+    with pytest.raises(EnforceError, match="not touched"):
+        host.restrict(KEYS, 0o600, (7, 7))
+    assert untouched(tmp_path)
+
+
+@root
+@pytest.mark.parametrize("late", ["the file", "its folder"])
+def test_what_is_swapped_after_it_was_looked_at_is_not_changed(
+    host: Host, tmp_path: Path, trap: Path, monkeypatch: Any, late: str
+) -> None:
+    """Eve acts between the look and the change: the change meets what was looked at."""
+    keys = trap / ".ssh/authorized_keys"
+    keys.write_text("hers")
+    real = os.fstat
+
+    def swap(handle: int) -> os.stat_result:
+        seen = real(handle)
+        if stat.S_ISREG(seen.st_mode) and not (trap / "old").exists():
+            if late == "the file":
+                keys.rename(trap / "old")
+                keys.symlink_to(tmp_path / "safe/other")
+            else:
+                (trap / ".ssh").rename(trap / "old")
+                (trap / ".ssh").symlink_to(tmp_path / "safe")
+        return seen
+
+    monkeypatch.setattr(os, "fstat", swap)
+    host.restrict(KEYS, 0o600, (7, 7))
+    monkeypatch.undo()
+    assert untouched(tmp_path)
+    changed = trap / ("old" if late == "the file" else "old/authorized_keys")
+    assert (stat.S_IMODE(changed.stat().st_mode), changed.stat().st_uid) == (0o600, 7)
+
+
+def _swap_forever(home: str, safe: str) -> None:
+    while True:
+        os.rename(f"{home}/.ssh", f"{home}/kept")
+        os.symlink(safe, f"{home}/.ssh")
+        os.unlink(f"{home}/.ssh")
+        os.rename(f"{home}/kept", f"{home}/.ssh")
+
+
+@root
+def test_a_race_is_not_won(host: Host, tmp_path: Path, trap: Path) -> None:
+    (trap / ".ssh/authorized_keys").write_text("hers")
+    eve = multiprocessing.get_context("fork").Process(target=_swap_forever, args=(str(trap), str(tmp_path / "safe")))
+    eve.start()
+    try:
+        for turn in range(400):
+            for change in CHANGES.values():
+                try:
+                    change(host)
+                except (EnforceError, OSError):
+                    continue
+            assert untouched(tmp_path), turn
+    finally:
+        eve.kill()
+        eve.join()
 
 
 def _stuck_write(folder: str, ready: Any) -> None:

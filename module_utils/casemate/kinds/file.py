@@ -161,9 +161,8 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
 
 
 def _settle(setting: Setting, host: Host) -> None:
-    path, state, owner = setting["path"], setting.get("state", "file"), _ids(setting)
-    mode = int(setting["mode"], 8) if "mode" in setting else None
-    found = host.stat(path)
+    path, state, owner, refused = setting["path"], setting.get("state", "file"), _ids(setting), []
+    mode, found = int(setting["mode"], 8) if "mode" in setting else None, host.stat(path)
     if state == "absent":
         for match in host.glob(path):
             host.remove(match)
@@ -174,14 +173,20 @@ def _settle(setting: Setting, host: Host) -> None:
     elif "content" in setting:
         validate, secret = setting.get("validate") or (), bool(setting.get("sensitive"))
         host.write(path, setting["content"].encode(), mode, owner or (0, 0), validate, secret)
-    elif state == "directory" and found is None:
-        os.makedirs(host.path(path), mode=0o700)
+    elif state == "directory" and not host.glob(path):
+        with host.folder(path, make=True) as folder:
+            os.mkdir(os.path.join(folder, os.path.basename(path)), mode=0o700)
         host.changed(path, "", "directory\n")
     for match in host.glob(path):
         seen = host.stat(match)
         if seen is not None and not statmod.S_ISLNK(seen.st_mode):
             most = statmod.S_IMODE(seen.st_mode) & int(setting.get("mode_max", "07777"), 8)
-            host.restrict(match, most if mode is None else mode, owner, bool(setting.get("no_acl")))
+            try:
+                host.restrict(match, most if mode is None else mode, owner, bool(setting.get("no_acl")))
+            except (EnforceError, OSError) as error:  # one who sets a trap keeps nobody else from being settled
+                refused.append(str(error))
+    if refused:
+        raise EnforceError("; ".join(refused))
 
 
 def _ids(setting: Setting) -> tuple[int, int] | None:

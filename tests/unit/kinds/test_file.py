@@ -196,3 +196,26 @@ def test_a_folder_holds_nothing_but_what_is_known(tmp_path: Path, files: list[st
     verdict = file.assess(alone, file.observe([alone, own], host)[0])
     assert (verdict.ok, verdict.reason) == (not reason, reason)
     assert not reason or verdict.observed == "/etc/d/99-x"
+
+
+def test_a_pattern_of_folders_is_no_folder_of_that_name(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    Path(host.path("/etc/cron.daily")).mkdir(parents=True, mode=0o755)
+    setting = {"path": "/etc/cron.[hdwmy]*ly", "state": "directory", "mode_max": "0700"}
+    file.enforce([setting], {0}, host)
+    assert os.listdir(host.path("/etc")) == ["cron.daily"]
+    assert judge(host, setting).ok
+
+
+@root
+def test_a_trap_of_one_keeps_nobody_else_from_being_settled(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/victim/authorized_keys": "x"})
+    keys = {name: make(host, f"/home/{name}/.ssh/authorized_keys", mode=0o666) for name in ("alice", "zoe")}
+    trap, victim = Path(host.path("/home/eve/.ssh")), Path(host.path("/victim/authorized_keys"))
+    trap.parent.mkdir()
+    trap.symlink_to(victim.parent)
+    os.chown(trap.parent, 12345, -1)
+    with pytest.raises(EnforceError, match=r"eve/\.ssh/authorized_keys is not touched"):
+        file.enforce([{"path": "/home/*/.ssh/authorized_keys", "mode_max": "0600"}], {0}, host)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in keys.values()] == [0o600, 0o600]
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
