@@ -21,6 +21,7 @@ class FakeHost(Host):
         role: str = "",
     ) -> None:
         super().__init__(root=str(root), context=context, role=role, guard=self._note_guard)
+        root.mkdir(parents=True, exist_ok=True)
         self.commands = dict(commands or {})
         self.ran: list[list[str]] = []
         self.armed: list[str] = []

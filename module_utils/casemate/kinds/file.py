@@ -81,8 +81,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     seen: list[Observation] = []
     own = {setting["path"] for setting in settings if "mode" in setting or "mode_max" in setting}
     for setting in settings:
-        known = setting.get("known") or ()
-        matched = [path for path in host.glob(setting["path"]) if os.path.basename(path) not in known]
+        matched = [p for p in host.glob(setting["path"]) if os.path.basename(p) not in (setting.get("known") or ())]
         entries = [_look(path, setting, host) for path in matched if path == setting["path"] or path not in own]
         started = host.started(setting["unit"]) if "unit" in setting else None
         seen.append({"entries": [entry for entry in entries if entry], "started": started, "matched": len(matched)})
@@ -109,13 +108,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     judged = [(entry, _faults(setting, expected, entry, seen["started"])) for entry in entries]
     wrong = [pair for pair in judged if pair[1]]
     entry, faults = (wrong or judged)[0]
-    observed = {n: entry[n] for n in expected if n in entry}
-    if "mode" in setting or "mode_max" in setting:
-        observed["mode"] = f"{entry['mode']:04o}"
+    shown = {**entry, "mode": f"{entry['mode']:04o}", "mode_max": f"{entry['mode']:04o}"}
+    observed = {n.replace("_max", ""): shown[n] for n in expected}
     more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
     reason = f"{entry['path']}{more}: {', '.join(faults)}" if wrong else ""
     stale = (setting["unit"],) if any("still runs" in f for _, some in wrong for f in some) else ()
-    return Verdict(not wrong, expected, observed, reason, f"{evidence} ({len(entries)} matched)", stale)
+    alien = [entry["path"] for entry, _ in wrong if entry["state"] != state]  # apply replaces no link and no folder
+    evidence += f" ({len(entries)} matched)"
+    return Verdict(not wrong, expected, observed, reason, evidence, stale, ", ".join(alien), len(alien) < len(wrong))
 
 
 def _faults(setting: Setting, expected: Setting, entry: Setting, started: float | None) -> list[str]:

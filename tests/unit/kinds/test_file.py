@@ -219,3 +219,12 @@ def test_a_trap_of_one_keeps_nobody_else_from_being_settled(tmp_path: Path) -> N
         file.enforce([{"path": "/home/*/.ssh/authorized_keys", "mode_max": "0600"}], {0}, host)
     assert [stat.S_IMODE(path.stat().st_mode) for path in keys.values()] == [0o600, 0o600]
     assert stat.S_IMODE(victim.stat().st_mode) == 0o644
+
+
+def test_what_apply_cannot_replace_is_said_by_check(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    make(host, "/d/a", mode=0o600), Path(host.path("/d/b")).symlink_to("a")
+    link = judge(host, {"path": "/d/*", "mode_max": "0600"})
+    make(host, "/d/a", mode=0o666)
+    both = judge(host, {"path": "/d/*", "mode_max": "0600"})
+    assert [(v.ok, v.foreign, v.partly) for v in (link, both)] == [(False, "/d/b", False), (False, "/d/b", True)]
