@@ -262,7 +262,8 @@ def account(setting: Setting) -> Flips:
         word = setting.get("option") or setting["module"]
         yield "pam", lambda: rewritten(f"/etc/pam.d/{setting['service']}", lambda text: text.replace(word, "flipped"))
     elif check == "nopasswd_sudo":
-        yield "sudoers", lambda: planted("/etc/sudoers.d/eve", "eve ALL=(ALL) NOPASSWD: ALL\n", 0o440)
+        yield "sudoers", lambda: planted("/etc/sudoers.d/eve", "#2001 ALL=(ALL) NOPASSWD: ALL\n", 0o440)
+        yield "defaults", lambda: planted("/etc/sudoers.d/all", "Defaults !authenticate\n", 0o440)
 
 
 @contextlib.contextmanager

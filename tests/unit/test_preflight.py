@@ -210,6 +210,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["10.43.0.1/16", "", "no"],
     ),
     "k3s_access_allow_users": ("the name of an account", [[], ["alice"]], ["alice", [""], ["a b"], ["Alice"], [{}]]),
+    "k3s_access_sudo_without_password": (
+        "the name of an account, or of a group after a %",
+        [["nagios", "%ops"]],
+        ["nagios", [""], ["ALL"], ["%"]],
+    ),
     "k3s_access_guard_seconds": ("a whole number from 60 to 900", [60, 900, "120"], [59, 901, "two", "", 60.5, True]),
     "k3s_access_max_auth_tries": ("a whole number from 1 to 10", [1, 10], [0, 11, "x"]),
     "k3s_access_login_grace_seconds": ("a whole number from 5 to 600", [5, 600], [4, 601, []]),

@@ -1,22 +1,24 @@
 """Accounts: what passwd, shadow, login.defs, PAM and sudoers together allow. No hash ever leaves `observe`.
 
 Accounts are locked by one `ansible.builtin.user` task of the role; the rest is observed. Sources: shadow(5),
-crypt(5) (schemes), login.defs(5), pam.d(5), sudoers(5); CIS Debian 12 chapters 5.3, 5.4, 7.2.
+crypt(5) (schemes), login.defs(5), pam.d(5), sudoers(5), cvtsudoers(1); CIS Debian 12 chapters 5.2, 5.3, 5.4, 7.2.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..base import Host, Observation, Setting, Verdict
+from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
 
 CHECKS = ("locked", "no_empty_password", "only_root_is_uid_0", "system_nologin", "hash_scheme", "login_def")
 SCHEMA = {
     "check": Field("str", True, choices=(*CHECKS, "pam_module", "nopasswd_sudo"), help="what is demanded"),
     "user": Field("str", help="locked: which account"),
-    "allow": Field("list", help="accounts that are excused (sudoers: %group too)"),
+    "allow": Field("list", help="accounts that are excused (nopasswd_sudo: %group too, and root always)"),
     "schemes": Field("list", help="hash_scheme: ids of crypt(5), such as y for yescrypt"),
     "key": Field("str", help="login_def: name in login.defs"),
     "values": Field("list", help="login_def: what it may be"),
@@ -26,6 +28,8 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "task"
+SUDOERS = "/etc/sudoers"
+SIGNS = {"usergroup": "%", "usergid": "%#", "userid": "#", "netgroup": "+", "nonunixgroup": "%:", "nonunixgid": "%:#"}
 NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
 
 
@@ -64,23 +68,34 @@ def pam_modules(service: str, host: Host, depth: int = 0) -> list[str]:
     return found
 
 
-def nopasswd(path: str, host: Host, depth: int = 0) -> list[str]:
-    """Users and %groups for whom sudoers waives the password, includes followed as sudo does."""
-    found: list[str] = []
-    for line in (host.text(path) or "").replace("\\\n", " ").splitlines():
-        include = re.match(r"\s*[@#]include(dir)?\s+(\S+)", line)
-        if include and depth < 8:
-            names = host.glob(include[2].rstrip("/") + "/*") if include[1] else [include[2]]
-            for name in names:
-                if not include[1] or not re.search(r"\.|~$", name.rsplit("/", 1)[-1]):
-                    found += nopasswd(name, host, depth + 1)
-            continue
-        match = re.match(r"\s*([^#\s][^\s=]*)\s.*NOPASSWD\s*:", line.split(" #", 1)[0])
-        if match and not match[1].endswith("_Alias"):
-            found.append(match[1])
-        elif re.match(r"\s*Defaults\S*\s.*!authenticate", line):
-            found.append(line.split()[0])
-    return found
+def nopasswd(policy: Mapping[str, Any], names: Mapping[int, str]) -> list[str]:
+    """Whom sudo asks for no password, as cvtsudoers shows its files; `names` are the accounts by uid.
+
+    A rule counts whatever its commands, target and host are: few programs that may be run as another stay harmless.
+    Defaults that ask nobody are told as such, whoever is meant: cvtsudoers shows `Defaults:root` and `Defaults>root`
+    alike.
+    """
+    found = []
+    for option in (option for default in policy.get("Defaults", ()) for option in default["Options"]):
+        found += ["those of Defaults !authenticate"] if option.get("authenticate") is False else []
+        found += [f"%{option['exempt_group']}"] if option.get("exempt_group") else []
+    for rule in policy.get("User_Specs", ()):
+        if any({"authenticate": False} in command.get("Options", ()) for command in rule["Cmnd_Specs"]):
+            found += grantees(rule["User_List"], policy.get("User_Aliases", {}), names)
+    return sorted({*found} - {"root"})
+
+
+def grantees(
+    members: list[dict[str, Any]], aliases: Mapping[str, Any], names: Mapping[int, str], negated: bool = False
+) -> Iterator[str]:
+    """Who is in a list of users, aliases resolved: what a negated list leaves out is let in."""
+    for member in members:
+        (sort, value), *_ = ((k, v) for k, v in member.items() if k != "negated")
+        out = bool(member.get("negated")) != negated
+        if sort == "useralias":
+            yield from grantees(aliases.get(value, []), {k: v for k, v in aliases.items() if k != value}, names, out)
+        elif not out:
+            yield names.get(value, f"#{value}") if sort == "userid" else f"{SIGNS.get(sort, '')}{value}"
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
@@ -103,7 +118,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         elif setting["check"] == "pam_module":
             one = {"modules": pam_modules(setting["service"], host)}
         elif setting["check"] == "nopasswd_sudo":
-            one = {"names": sorted(set(nopasswd("/etc/sudoers", host)))}
+            asked = host.run(["cvtsudoers", "-c", "/dev/null", "-f", "json", host.path(SUDOERS)])
+            one = {"there": host.read(SUDOERS) is not None, "asked": asked, "accounts": accounts}
         seen.append(one)
     return seen
 
@@ -120,8 +136,15 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reason = "" if ok else f"{setting['service']} does not call {' '.join(wanted)}"
         return Verdict(ok, " ".join(wanted), seen["modules"], reason, f"/etc/pam.d/{setting['service']}")
     if check == "nopasswd_sudo":
-        offenders = [name for name in seen["names"] if name not in allow]
-        return _nobody(offenders, "may use sudo without a password", "/etc/sudoers and what it includes")
+        if seen["there"] and seen["asked"].rc == 127:
+            raise Unavailable("sudo", "cvtsudoers, which comes with sudo, is not installed")
+        if seen["there"] and seen["asked"].rc != 0:
+            reason = f"sudo cannot read its configuration: {seen['asked'].err.strip()[:300]}"
+            return Verdict(False, [], "unknown", reason, f"cvtsudoers {SUDOERS}")
+        names = {account["uid"]: account["name"] for account in reversed(seen["accounts"])}
+        unasked = nopasswd(json.loads(seen["asked"].out or "{}") if seen["there"] else {}, names)
+        offenders = [name for name in unasked if name not in allow]
+        return _nobody(offenders, "may use sudo without a password", f"cvtsudoers {SUDOERS}")
     accounts = [a for a in seen["accounts"] if a["name"] not in allow]
     if check == "locked":
         found = [a for a in accounts if a["name"] == setting["user"]]

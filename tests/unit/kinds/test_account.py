@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate.base import Unavailable
 from module_utils.casemate.kinds import account
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\nbin:x:2:2:bin:/bin:/usr/sbin/nologin\nops:x:1000:1000::/home/ops:/bin/bash\n"
@@ -97,23 +100,79 @@ def test_pam_stack(tmp_path: Path, given: dict[str, str], ok: bool) -> None:
     assert judge(tmp_path, setting, **{f"/etc/pam.d/{n}": t for n, t in given.items()}).ok is ok
 
 
+NOPASSWD = {"authenticate": False}
+EVE, OPS, ALL = {"username": "eve"}, {"username": "ops"}, {"username": "ALL"}
+
+
+def rule(*users: dict[str, Any], options: tuple[dict[str, bool], ...] = (NOPASSWD,)) -> dict[str, Any]:
+    return {"User_List": list(users), "Cmnd_Specs": [{"Commands": []}, {"Options": [{"setenv": True}, *options]}]}
+
+
+def no(member: dict[str, Any]) -> dict[str, Any]:
+    return {**member, "negated": True}
+
+
 @pytest.mark.parametrize(
-    ("given", "names"),
+    ("rules", "aliases", "names"),
     [
-        ({"sudoers": "root ALL=(ALL) ALL\n"}, []),
-        ({"sudoers": "eve ALL=(ALL:ALL) NOPASSWD: ALL\n"}, ["eve"]),
-        ({"sudoers": "eve ALL=(root) \\\n  NOPASSWD: /bin/sh\n"}, ["eve"]),
-        ({"sudoers": "# eve ALL=(ALL) NOPASSWD: ALL\n"}, []),
-        ({"sudoers": "@includedir /etc/sudoers.d\n", "sudoers.d/a": "%adm ALL=NOPASSWD: ALL\n"}, ["%adm"]),
-        ({"sudoers": "#includedir /etc/sudoers.d\n", "sudoers.d/a": "ops ALL=NOPASSWD:ALL\n"}, []),
-        ({"sudoers": "@includedir /etc/sudoers.d\n", "sudoers.d/a.bak": "eve ALL=NOPASSWD:ALL\n"}, []),
-        ({"sudoers": "Defaults !authenticate\n"}, ["Defaults"]),
-        ({"sudoers": "@include /etc/sudoers\n"}, []),
+        ([], {}, []),
+        ([rule(ALL, options=())], {}, []),
+        ([rule(ALL, options=({"authenticate": True},))], {}, []),
+        ([rule(OPS), rule({"username": "root"}), rule({"userid": 0}), rule({"userid": 1000})], {}, []),
+        ([rule(EVE, OPS)], {}, ["eve"]),
+        ([rule(ALL)], {}, ["ALL"]),
+        ([rule({"userid": 2}, {"userid": 77})], {}, ["#77", "bin"]),
+        ([rule({"usergroup": "adm"}, {"usergid": 27}, {"netgroup": "n"})], {}, ["%#27", "%adm", "+n"]),
+        ([rule({"nonunixgroup": "dom"}, {"unheard-of": "x"})], {}, ["%:dom", "x"]),
+        ([rule({"useralias": "A"})], {"A": [{"useralias": "B"}], "B": [EVE, no(OPS)]}, ["eve"]),
+        ([rule(ALL, no(EVE))], {}, ["ALL"]),
+        ([rule(no({"useralias": "A"}))], {"A": [ALL, no(EVE)]}, ["eve"]),
+        ([rule(no({"useralias": "A"}))], {"A": [EVE]}, []),
+        ([rule({"useralias": "A"}, {"useralias": "gone"})], {"A": [{"useralias": "A"}]}, []),
     ],
 )
-def test_sudo_without_a_password(tmp_path: Path, given: dict[str, str], names: list[str]) -> None:
+def test_sudo_without_a_password(tmp_path: Path, rules: list[Any], aliases: dict[str, Any], names: list[str]) -> None:
+    assert sudo(tmp_path, {"User_Specs": rules, "User_Aliases": aliases}).observed == names
+
+
+def sudo(tmp: Path, policy: Any, rc: int = 0, sudoers: bool = True) -> Any:
+    """What is said where cvtsudoers answers so."""
     setting = {"check": "nopasswd_sudo", "allow": ["ops"]}
-    assert judge(tmp_path, setting, **{f"/etc/{n}": t for n, t in given.items()}).observed == names
+    given = {**GOOD, **({"/etc/sudoers": ""} if sudoers else {})}
+    host = FakeHost(tmp, given, {"cvtsudoers": (rc, policy if rc else json.dumps(policy), policy if rc else "")})
+    return account.assess(setting, account.observe([setting], host)[0])
+
+
+@pytest.mark.parametrize(
+    ("defaults", "names"),
+    [
+        ([{"Options": [{"env_reset": True}, {"authenticate": True}]}], []),
+        ([{"Options": [{"authenticate": False}]}], ["those of Defaults !authenticate"]),
+        ([{"Binding": [OPS], "Options": [{"authenticate": False}]}], ["those of Defaults !authenticate"]),
+        ([{"Options": [{"exempt_group": "adm"}]}], ["%adm"]),
+        ([{"Options": [{"exempt_group": False}]}], []),
+    ],
+)
+def test_defaults_that_ask_nobody(tmp_path: Path, defaults: list[Any], names: list[str]) -> None:
+    assert sudo(tmp_path, {"Defaults": defaults}).observed == names
+
+
+def test_sudo_that_cannot_be_asked_is_never_nobody(tmp_path: Path) -> None:
+    broken = sudo(tmp_path, "/etc/sudoers:1:2: syntax error", 1)
+    assert (broken.ok, "syntax error" in broken.reason) == (False, True)
+    with pytest.raises(Unavailable, match="cvtsudoers"):
+        sudo(tmp_path, "", 127)
+    assert sudo(tmp_path / "bare", "", 127, sudoers=False).ok
+
+
+@pytest.mark.skipif(not shutil.which("cvtsudoers"), reason="sudo is not installed here")
+def test_what_sudo_itself_makes_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "sudoers").write_text(f"User_Alias A=eve, %adm\n@includedir {tmp_path}/d\nroot ALL=(ALL) ALL\n")
+    (tmp_path / "d/x").write_text("A ALL=(root) \\\n  NOPASSWD: /bin/sh, PASSWD: ALL\n#77 ALL=NOPASSWD:ALL\n")
+    (tmp_path / "d/y.bak").write_text("zoe ALL=NOPASSWD:ALL\n")
+    said = subprocess.run(["cvtsudoers", "-f", "json", tmp_path / "sudoers"], capture_output=True, check=True).stdout
+    assert account.nopasswd(json.loads(said), {}) == ["#77", "%adm", "eve"]
 
 
 @pytest.mark.parametrize(("values", "ok"), [(["SHA512", "YESCRYPT"], True), (["YESCRYPT"], False)])

@@ -223,7 +223,8 @@ def test_a_trap_of_one_keeps_nobody_else_from_being_settled(tmp_path: Path) -> N
 
 def test_what_apply_cannot_replace_is_said_by_check(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
-    make(host, "/d/a", mode=0o600), Path(host.path("/d/b")).symlink_to("a")
+    make(host, "/d/a", mode=0o600)
+    Path(host.path("/d/b")).symlink_to("a")
     link = judge(host, {"path": "/d/*", "mode_max": "0600"})
     make(host, "/d/a", mode=0o666)
     both = judge(host, {"path": "/d/*", "mode_max": "0600"})
