@@ -10,6 +10,8 @@ description:
   - Streams the file to a temporary one beside its destination, compares size and SHA-256 with what the lock demands,
     and only then renames it into place. Nothing that was fetched is ever executed before that.
   - A file that already has the digest is left alone, without fetching anything.
+  - What it replaces is never run either. Its version, which a downgrade is judged by, is read from its bytes.
+  - The controller's side brings files from a folder there; see C(files) and C(directory) of the action plugin.
 options:
   name:
     description: The file's name in the release, such as C(k3s-arm64).
@@ -66,20 +68,18 @@ before: {description: Digest of the file that was there., type: str, returned: a
 after: {description: Digest of the file that is there, or in check mode would be., type: str, returned: always}
 """
 
-import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.casemate.artifact import ArtifactError, digest_of, fetch, install, newer, url_of
-
-
-def installed_version(module: AnsibleModule, path: str) -> str:
-    """What the installed binary says about itself; empty when it cannot be run."""
-    if not os.access(path, os.X_OK):
-        return ""
-    _, out, _ = module.run_command([path, "--version"])
-    found = re.search(r"\bv\d+\.\d+\.\d+\S*\+k3s\d+", out)
-    return found[0] if found else ""
+from ansible.module_utils.casemate.artifact import (
+    ArtifactError,
+    digest_of,
+    fetch,
+    install,
+    newer,
+    stated_version,
+    url_of,
+)
 
 
 def main() -> None:
@@ -113,11 +113,12 @@ def main() -> None:
     try:
         if not re.fullmatch("[0-9a-f]{64}", want):
             raise ArtifactError(f"the lock holds no digest for {given['name']} of {version}: nothing is installed")
-        present = installed_version(module, dest) if before and given["name"].startswith("k3s") else ""
+        present = stated_version(dest) if before else ""
         if present and not given["allow_downgrade"] and not newer(version, present):
             raise ArtifactError(
                 f"{version} is older than the installed {present}: refused. A downgrade can break etcd's data; "
-                "restore a snapshot instead, or set k3s_node_allow_downgrade"
+                f"restore a snapshot instead, or set k3s_node_allow_downgrade. If {dest} is not the K3s that you "
+                "installed, remove it and apply again"
             )
         if not module.check_mode:
             source = (

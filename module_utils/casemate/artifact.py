@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import re
 import tempfile
@@ -78,6 +79,23 @@ def digest_of(path: str) -> str:
         for piece in iter(lambda: source.read(CHUNK), b""):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def stated_version(path: str) -> str:
+    """The version that the bytes of a K3s name, or "": read and never run, because they may be anybody's.
+
+    Go keeps the linker's `-X …/pkg/version.Version=` in the build information of every program.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with os.fdopen(handle, "rb") as source:
+        if not os.fstat(source.fileno()).st_size:
+            return ""
+        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            found = re.search(rb"pkg/version\.Version=(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?\+k3s\d+)", held)
+            return found[1].decode() if found else ""
 
 
 def newer(version: str, floor: str) -> bool:

@@ -25,10 +25,14 @@ SUPPORTED = {
 SPACE = {
     "data": ("/var/lib/rancher", 1024, 200),
     "binary": ("/usr/local/bin", 100, 100),
-    "state": ("/var/lib/casemate", 100, 100),
+    "home": ("$home", 300, 100),
+    "state": ("/var/lib/casemate", 16, 16),
     "etc": ("/etc", 16, 16),
 }
-"""What is asked of the probe -> (folder, MiB that must be free before K3s is installed, and after)."""
+"""What is asked of the probe -> (folder, MiB that must be free before K3s is installed, and after).
+
+Files that the controller brings go through the login account's home, one at a time.
+"""
 PROBE = r"""
 say() { printf 'casemate:%s=%s\n' "$1" "$2"; }
 near() {
@@ -39,6 +43,7 @@ near() {
 say uid "$(id -u)"
 say login "${SUDO_USER:-$(id -un)}"
 say machine "$(uname -m)"
+home=$(getent passwd "${SUDO_USER:-$(id -un)}" | cut -d: -f6)
 say os "$(. /etc/os-release; printf '%s %s' "$ID" "$VERSION_ID")"
 for p in PYTHONS; do
   v=$("$p" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && say python "$v" && break
@@ -61,7 +66,7 @@ PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 def script(interpreter: str = "") -> str:
     """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word."""
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
-    return asked.replace("SPACE", "\n".join(f'say {key} "$(near {path})"' for key, (path, *_) in SPACE.items()), 1)
+    return asked.replace("SPACE", "\n".join(f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()), 1)
 
 
 def parse(output: str) -> dict[str, str]:
@@ -80,8 +85,8 @@ def login_problems(login: str, automation: str, others: Sequence[str], root: boo
     return []
 
 
-def host_problems(seen: Mapping[str, str], sources: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(problems, warnings) of a host, from what PROBE said and the admin sources."""
+def host_problems(seen: Mapping[str, str], sources: Sequence[str], brought: bool = True) -> tuple[list[str], list[str]]:
+    """(problems, warnings) of a host, from what PROBE said; `brought`: K3s comes from the controller."""
     problems, warnings = [], []
     if seen.get("uid") != "0":
         problems.append(f"the tasks run with uid {seen.get('uid')}, not as root: give the account NOPASSWD sudo")
@@ -100,8 +105,11 @@ def host_problems(seen: Mapping[str, str], sources: Sequence[str]) -> tuple[list
         problems.append(f"Python is {python or 'missing'}; 3.9 or newer is needed: apt-get install python3")
     for key, (path, fresh, installed) in SPACE.items():
         free, least = seen.get(key, ""), installed if seen.get("installed") else fresh
+        if key == "home" and not brought:
+            continue
         if not free.isdigit() or int(free) < least:
-            problems.append(f"{path} has {free or '?'} MiB free; {least} MiB are needed: free or add disk space")
+            folder = "the home of the login account" if path == "$home" else path
+            problems.append(f"{folder} has {free or '?'} MiB free; {least} MiB are needed: free or add disk space")
     if not seen.get("writable"):
         problems.append("/etc cannot be written: remount its filesystem read-write")
     source = seen.get("source", "")

@@ -92,9 +92,8 @@ def scratch(running: list[Host]) -> Iterator[tuple[Host, str]]:
     """A folder on the first node with an installed file `k3s` of an older kind, and the genuine one beside it."""
     host = running[0]
     folder = host.check_output("mktemp -d /var/tmp/casemate-attack.XXXXXX")
-    host.check_output(
-        "printf '#!/bin/sh\necho k3s version v1.30.0+k3s1\n' > %s/k3s && chmod 755 %s/k3s", folder, folder
-    )
+    said = f"touch {folder}/run\n# -X github.com/k3s-io/k3s/pkg/version.Version=v1.30.0+k3s1 -s\n"
+    host.check_output("printf '#!/bin/sh\n%%s' %s > %s/k3s && chmod 755 %s/k3s", said, folder, folder)
     host.check_output("cp %s %s/genuine", WRAPPER, folder)
     yield host, folder
     host.check_output("rm -r %s", folder)
@@ -136,6 +135,7 @@ def test_a_downgrade_is_refused(scratch: tuple[Host, str]) -> None:
     assert not refused.get("changed")
     assert "older than the installed v1.30.0+k3s1: refused" in refused["msg"]
     assert "v1.30.0" in host.check_output("cat %s/k3s", folder)
+    assert not host.file(f"{folder}/run").exists, "an attack: what nobody has verified was run as root"
 
 
 @pytest.mark.control("NODE-BINARY-VERIFIED")

@@ -63,11 +63,15 @@ def test_a_first_server_without_data_starts_no_second_cluster(holders: list[str]
     assert bool(judge(__k3s_node_holders=holders, inventory_hostname=name)) is goes_on
 
 
-def test_a_server_counts_as_up_only_when_it_votes() -> None:
-    (wait,) = [t for t in tasks("roles/k3s_node/tasks/ready.yml") if "votes in etcd" in t["name"]]
-    awaited = jinja2.Environment().from_string(wait["vars"]["__k3s_node_awaited"])
-    assert awaited.render(__k3s_node_type="server") == "['Ready', 'EtcdIsVoter']"
-    assert "until" in wait
+@pytest.mark.parametrize(
+    ("kind", "servers", "awaited"),
+    [("server", 3, ["Ready", "EtcdIsVoter"]), ("server", 1, ["Ready"]), ("agent", 3, ["Ready"])],
+)
+def test_a_server_among_others_counts_as_up_only_when_it_votes(kind: str, servers: int, awaited: list[str]) -> None:
+    (task,) = [t for t in tasks("roles/k3s_node/tasks/unit.yml") if "k3s_ready" in t]
+    conditions = task["k3s_ready"]["conditions"].removeprefix("{{").removesuffix("}}")
+    judge = jinja2.Environment().compile_expression(conditions.strip())
+    assert judge(__k3s_node_type=kind, groups={"k3s_server": ["s"] * servers}) == awaited
 
 
 def test_the_unit_that_flushes_every_table_is_masked() -> None:

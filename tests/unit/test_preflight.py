@@ -25,6 +25,7 @@ HOST = {
     "data": "5000",
     "binary": "5000",
     "state": "5000",
+    "home": "5000",
     "etc": "5000",
     "writable": "yes",
     "source": "198.18.0.254",
@@ -225,6 +226,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["a", [""], ["a b"]],
     ),
     "k3s_cluster_token_namespaces": ("the name of a namespace", [["ci"]], ["ci", [""], ["CI"], ["a/b"]]),
+    "k3s_cluster_psa_levels": (
+        "",
+        [{}, {"longhorn-system": "privileged", "shop": "baseline"}],
+        ["shop", ["shop"], {"*": "baseline"}, {"default": "baseline"}, {"kube-system": "privileged"}, {"a": "none"}],
+    ),
     "k3s_control_plane_disable": (
         "one of coredns, local-storage, metrics-server, runtimes, servicelb, traefik",
         [[], ["traefik"]],
@@ -243,7 +249,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "k3s_control_plane_terminated_pod_gc_threshold": ("a whole number from 1 to 1000", [1, 1000], [0, 1001, "x"]),
     "k3s_control_plane_event_qps": ("a whole number from 10 to 10000", [10, 10000], [9, 10001, "fast"]),
     "k3s_control_plane_event_burst": ("a whole number from 10 to 100000", [10, 100000], [9, 100001, ""]),
-    "k3s_control_plane_psa_exempt_namespaces": ("the name of a namespace", [["kube-system"]], ["x", [""], ["kube_x"]]),
+    "k3s_control_plane_psa_exempt_namespaces": (
+        "the name of a namespace",
+        [["kube-system"], ["default-web"], []],
+        ["x", [""], ["kube_x"], ["*"], ["kube-*"], ["default"], ["kube-public"], ["default\n"], ["a" * 64], [None]],
+    ),
     "k3s_control_plane_apiserver_args": (
         "a flag without leading dashes, as name=value, such as v=2",
         [["v=2", "profiling=false"]],
@@ -541,7 +551,8 @@ def test_an_even_number_of_servers_is_accepted_with_a_warning() -> None:
         ({"data": ""}, "/var/lib/rancher has ? MiB free"),
         ({"etc": "0"}, "/etc has 0 MiB free"),
         ({"binary": "99"}, "/usr/local/bin has 99 MiB free; 100 MiB are needed: free or add disk space"),
-        ({"state": "99", "installed": "yes"}, "/var/lib/casemate has 99 MiB free"),
+        ({"state": "15", "installed": "yes"}, "/var/lib/casemate has 15 MiB free"),
+        ({"home": "299"}, "the home of the login account has 299 MiB free; 300 MiB are needed"),
         ({"writable": ""}, "/etc cannot be written"),
         ({"source": "198.18.1.1"}, "does not contain 198.18.1.1, where this controller comes from"),
     ],

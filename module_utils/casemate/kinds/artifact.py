@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from typing import Any, Dict, List
 
-from ..artifact import digest_of, newer
+from ..artifact import digest_of, newer, stated_version
 from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
 from ..signature import SignatureError, signer
@@ -115,10 +115,16 @@ def tree(folder: str) -> Dict[str, str]:
 
 
 def _version(setting: Setting, host: Host) -> Observation:
-    found = re.search(r"\bv\d+\.\d+\.\d+\S*\+k3s\d+", host.run([host.path(WRAPPER), "--version"]).out)
-    if found is None:
-        raise Unavailable("k3s", f"{WRAPPER} is missing or does not say its version")
-    return {"version": found[0]}
+    """The release that the lock names for these bytes, else what foreign bytes say of themselves; nothing is run."""
+    seen = _file(setting, host)
+    if not seen["digest"]:
+        raise Unavailable("k3s", f"there is no {WRAPPER}")
+    if seen["digest"] == _digest(setting, seen["machine"]):
+        return {"version": str(host.context.get("version", "")), "locked": True}
+    stated = stated_version(host.path(WRAPPER))
+    if not stated:
+        raise Unavailable("k3s", f"{WRAPPER} is not the locked one and names no version")
+    return {"version": stated, "locked": False}
 
 
 def _signature(setting: Setting, host: Host) -> Observation:
@@ -159,8 +165,11 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         return Verdict(not wrong, right, f"changed: {shown}" if wrong else right, reason, f"{DATA}/{seen['tree']}")
     if aspect == "version":
         ok = newer(seen["version"], setting["floor"])
+        if ok and not seen["locked"]:
+            told = f"{path} is not the locked one, so that it calls itself {seen['version']} proves nothing"
+            raise Unavailable("k3s", told)
         reason = "" if ok else "it lacks security fixes that the floor has"
-        return Verdict(ok, f">= {setting['floor']}", seen["version"], reason, f"{path} --version")
+        return Verdict(ok, f">= {setting['floor']}", seen["version"], reason, f"the release of {path}")
     return Verdict(
         bool(seen["signer"]), "an allowed signer", seen["signer"] or "nobody", seen.get("why", ""), setting["lock"]
     )

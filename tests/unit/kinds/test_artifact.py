@@ -139,16 +139,32 @@ def test_a_wrapper_that_is_not_the_locked_one_vouches_for_nothing(unpacked: Unpa
     assert not [argv for argv in unpacked.ran if argv[0] == "unshare"]
 
 
-@pytest.mark.parametrize(("says", "ok"), [("v1.36.4+k3s1", True), ("v1.36.3+k3s1", True), ("v1.36.2+k3s9", False)])
-def test_the_version_has_a_floor(tmp_path: Path, says: str, ok: bool) -> None:
-    host = FakeHost(tmp_path, {WRAPPER: TEXT})
-    host.commands = {host.path(WRAPPER): (0, f"k3s version {says} (0123abcd)\ngo version go1.26\n", "")}
-    assert judge(host, {"aspect": "version", "floor": "v1.36.3+k3s1"}).ok is ok
+FLOOR = {"aspect": "version", "floor": "v1.36.3+k3s1", "digests": DIGESTS}
 
 
-def test_a_binary_that_says_nothing_has_no_version(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="does not say its version"):
-        judge(FakeHost(tmp_path), {"aspect": "version", "floor": "v1.36.3+k3s1"})
+@pytest.mark.parametrize(("wanted", "ok"), [("v1.36.4+k3s1", True), ("v1.36.3+k3s1", True), ("v1.36.2+k3s9", False)])
+def test_the_version_has_a_floor(tmp_path: Path, wanted: str, ok: bool) -> None:
+    host = FakeHost(tmp_path, {WRAPPER: TEXT}, context={"version": wanted})
+    verdict = judge(host, FLOOR)
+    assert (verdict.ok, verdict.observed) == (ok, wanted)
+    assert not host.ran
+
+
+def test_foreign_bytes_are_believed_when_they_call_themselves_too_old_and_are_never_run(tmp_path: Path) -> None:
+    said = "-X github.com/k3s-io/k3s/pkg/version.Version=v1.30.0+k3s1 -s -w"
+    host = FakeHost(tmp_path, {WRAPPER: said}, context={"version": "v1.36.3+k3s1"})
+    verdict = judge(host, FLOOR)
+    assert (verdict.ok, verdict.observed) == (False, "v1.30.0+k3s1")
+    Path(host.path(WRAPPER)).write_text(said.replace("v1.30.0", "v9.9.9"))
+    with pytest.raises(Unavailable, match=r"calls itself v9\.9\.9\+k3s1 proves nothing"):
+        judge(host, FLOOR)
+    assert not host.ran
+
+
+@pytest.mark.parametrize(("files", "says"), [({}, "there is no"), ({WRAPPER: "#!/bin/sh"}, "names no version")])
+def test_a_binary_that_names_no_version_has_none(tmp_path: Path, files: dict[str, str], says: str) -> None:
+    with pytest.raises(Unavailable, match=says):
+        judge(FakeHost(tmp_path, files), FLOOR)
 
 
 @pytest.mark.parametrize(("rc", "ok"), [(0, True), (255, False)])

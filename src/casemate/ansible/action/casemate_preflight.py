@@ -54,7 +54,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.args.get("host") is False:
             return {"changed": False, "warnings": warnings}
         seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""))
-        problems, more = probe.host_problems(seen, values.get("casemate_admin_sources") or [])
+        problems, more = probe.host_problems(
+            seen, values.get("casemate_admin_sources") or [], bool(values.get("casemate_artifact_dir"))
+        )
         account = values.get("casemate_automation_user") or self._automation(task_vars)
         root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
         others = values.get("k3s_access_allow_users") or []

@@ -55,7 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the module's result with the findings of both vantages, in catalogue order.
 
         Added to it are `accepted` (reason codes that the operator accepts) and `todo`: for each control that
-        would change, its id, setting, and what was observed.
+        would change, its id, role, setting, and what was observed.
         """
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
@@ -106,12 +106,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result["findings"] += seen.result().findings
         except ControlError as refused:
             raise AnsibleActionFail(f"The controls are malformed: {refused}") from refused
-        settings = {control["id"]: control["setting"] for controls in there.values() for control in controls}
+        settings = {c["id"]: {"role": role, "setting": c["setting"]} for role, law_of in there.items() for c in law_of}
         order = {c["id"]: place for place, c in enumerate(c for controls in chosen.values() for c in controls)}
         result["findings"].sort(key=lambda made: order[made["control"]])
         result["accepted"] = list(context.get("accepted") or ())
         result["todo"] = [
-            {"control": made["control"], "setting": settings[made["control"]], "observed": made["observed"]}
+            {"control": made["control"], **settings[made["control"]], "observed": made["observed"]}
             for made in result["findings"]
             if made["action"] == "would_change"
         ]

@@ -1,0 +1,93 @@
+#!/usr/bin/python
+"""Wait until K3s on this host is up."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k3s_ready
+short_description: Wait until a node of K3s is up
+description:
+  - Waits on the host itself until systemd has started the unit and, with O(api), until the API server of a server is
+    ready and the node has the wanted conditions. It changes nothing.
+options:
+  unit:
+    description: K3s' unit, such as C(k3s-agent.service).
+    type: str
+    required: true
+  api:
+    description: Whether the installed release has a real API server to ask.
+    type: bool
+    default: true
+  server:
+    description: Whether this node runs an API server.
+    type: bool
+    required: true
+  node:
+    description: The node's name. Default is the host's own in lower case, as K3s takes it.
+    type: str
+  conditions:
+    description: Node conditions to wait for, such as C(EtcdIsVoter). With none, the node is not waited for.
+    type: list
+    elements: str
+    default: [Ready]
+  timeout:
+    description: Seconds to wait for all of it.
+    type: int
+    default: 600
+attributes:
+  check_mode: {support: full}
+  idempotent: {support: full}
+author: Casemate maintainers
+"""
+
+EXAMPLES = r"""
+- name: Ready | Wait until this server is up and votes
+  k3s_ready:
+    unit: k3s.service
+    server: true
+    conditions: [Ready, EtcdIsVoter]
+"""
+
+RETURN = r"""
+seconds: {description: How long it took., type: float, returned: always}
+"""
+
+import functools
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.casemate.base import Host
+from ansible.module_utils.casemate.ready import api_is_ready, last_words, node_is_ready, unit_is_up, wait
+
+
+def main() -> None:
+    """Translate between Ansible and the waiting."""
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "required": True},
+            "api": {"type": "bool", "default": True},
+            "server": {"type": "bool", "required": True},
+            "node": {"type": "str"},
+            "conditions": {"type": "list", "elements": "str", "default": ["Ready"]},
+            "timeout": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    given, host, start = module.params, Host(), time.monotonic()
+    steps = [functools.partial(unit_is_up, host, given["unit"])]
+    if given["api"] and given["server"]:
+        steps.append(functools.partial(api_is_ready, host))
+    if given["api"] and given["conditions"]:
+        node = given["node"] or os.uname().nodename.lower()
+        steps.append(functools.partial(node_is_ready, host, node, given["conditions"]))
+    missing = wait(steps, given["timeout"])
+    seconds = round(time.monotonic() - start, 1)
+    if missing:
+        said = last_words(host, given["unit"])
+        module.fail_json(msg=f"K3s is not up: {missing}. {given['unit']} last said: {said}", seconds=seconds)
+    module.exit_json(changed=False, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()

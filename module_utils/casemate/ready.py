@@ -1,0 +1,98 @@
+"""Waiting, on the host itself, until a node of K3s is up: the unit, the API server, the node, its vote in etcd.
+
+Asked for here and not by tasks that are repeated, because each of those is a connection and an interpreter of its own.
+Sources: org.freedesktop.systemd1(5) for Job and ActiveState, Kubernetes' node conditions, K3s' own EtcdIsVoter.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import ssl
+import time
+from typing import Callable
+
+from .base import Host, Unavailable
+from .kinds.k8s_object import Api
+
+AGENT = "/var/lib/rancher/k3s/agent/"
+PAUSE = 0.25
+LOUD = re.compile(r"level=(error|fatal|warning)|Error:")
+
+
+class NotReady(Exception):  # noqa: N818 - an answer that may change
+    """Not yet; the text says what is waited for."""
+
+
+class Hopeless(Exception):  # noqa: N818 - an answer that will not change
+    """Waiting longer brings nothing: systemd has given the unit up."""
+
+
+class Kubelet(Api):
+    """The API server as the kubelet of this host reaches it: all that an agent has."""
+
+    def __init__(self, host: Host) -> None:
+        """Take address and certificate from the kubelet's own files; raises Unavailable while there are none."""
+        found = re.search(r"server: https://([^\s/]+):(\d+)", host.text(AGENT + "kubelet.kubeconfig") or "")
+        if found is None or host.stat(AGENT + "client-kubelet.key") is None:
+            raise Unavailable("k3s", "the kubelet has no credentials yet")
+        context = ssl.create_default_context(cafile=host.path(AGENT + "server-ca.crt"))
+        context.load_cert_chain(host.path(AGENT + "client-kubelet.crt"), host.path(AGENT + "client-kubelet.key"))
+        address = found[1].strip("[]")
+        self.connection = http.client.HTTPSConnection(address, int(found[2]), timeout=5, context=context)
+
+
+def unit_is_up(host: Host, unit: str) -> None:
+    """Raise NotReady until the unit is active and no job of systemd is pending for it; Hopeless when it is given up."""
+    said = host.run(["systemctl", "show", "--property=ActiveState,Job,Result", "--", unit]).out
+    shown = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    state = shown.get("ActiveState", "unknown")
+    if shown.get("Job", "") not in ("", "0"):  # a restart that is queued has not touched the old process yet
+        raise NotReady(f"systemd to start {unit}, which is {state}")
+    if state in ("failed", "inactive"):
+        raise Hopeless(f"{unit} is {state} ({shown.get('Result', 'no result')})")
+    if state != "active":
+        raise NotReady(f"{unit}, which is {state}, to be active")
+
+
+def api_is_ready(host: Host) -> None:
+    """Raise NotReady until the API server of this host calls itself ready."""
+    status, _ = Api(host).call("GET", "/readyz")
+    if status != 200:
+        raise NotReady(f"the API server here to be ready (it answers {status})")
+
+
+def node_is_ready(host: Host, node: str, conditions: list[str]) -> None:
+    """Raise NotReady until the node has these conditions; asked with the kubelet's own credentials."""
+    status, found = Kubelet(host).call("GET", f"/api/v1/nodes/{node}")
+    if status != 200:
+        raise NotReady(f"node {node} to register (the API server answers {status})")
+    states = {one["type"]: one for one in found["status"].get("conditions") or ()}
+    for name in conditions:
+        if states.get(name, {}).get("status") != "True":
+            said = states.get(name, {}).get("message") or "not reported yet"
+            raise NotReady(f"node {node} to be {name}: {said}")
+
+
+def wait(steps: list[Callable[[], None]], seconds: float, clock: Callable[[], float] = time.monotonic) -> str:
+    """Take the steps in order, each until it raises no more. Return "", or what was waited for when time ran out."""
+    end, why = clock() + seconds, ""
+    for step in steps:
+        while True:
+            try:
+                step()
+                break
+            except Hopeless as over:
+                return str(over)
+            except (NotReady, Unavailable, OSError) as notyet:
+                why = str(notyet)
+            if clock() >= end:
+                return f"waited {seconds:.0f} s for {why}"
+            time.sleep(PAUSE)
+    return ""
+
+
+def last_words(host: Host, unit: str) -> str:
+    """The last line of the unit's journal that complains."""
+    said = host.run(["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=200", f"--unit={unit}"]).out
+    return next((line for line in reversed(said.splitlines()) if LOUD.search(line)), "nothing wrong")

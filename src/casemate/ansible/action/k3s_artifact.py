@@ -1,0 +1,68 @@
+"""Controller side of an installation: ask once which files differ, and bring only those."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+LOOK = 'uname -m; for f in "$@"; do [ -L "$f" ] || sha256sum -- "$f"; done 2>/dev/null; true'
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs `k3s_artifact` for each file that is not as the lock demands.
+
+    Beyond the options of the module: `files`, a list of its options `name`, `sha256`, `dest`, `permissions` and
+    `previous`, each with the `machine` type that it is for; and `directory`, a folder on the controller, laid out like
+    a release, whose files are brought to the host. A file without a digest is left out, except the first.
+    """
+
+    _supports_check_mode = True
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return `changed` and a diff for each file; the first refusal ends it."""
+        super().run(tmp, task_vars)
+        given = dict(self._task.args)
+        files = given.pop("files", None)
+        if files is None:
+            plain: dict[str, Any] = self._execute_module(module_args=given, task_vars=task_vars)
+            return plain
+        folder = given.pop("directory", "")
+        machine, have = self._look(sorted({file["dest"] for file in files}))
+        ours = [file for file in files if file.pop("machine") == machine]
+        if not ours:
+            raise AnsibleActionFail(f"K3s is not released for machines of type {machine or 'unknown'}")
+        result: dict[str, Any] = {"changed": False, "diff": []}
+        for place, file in enumerate(ours):
+            if have.get(file["dest"]) == file["sha256"] or (place and not file["sha256"]):
+                continue
+            if folder and not self._task.check_mode:
+                file["src"] = self._bring(os.path.join(os.path.expanduser(folder), file["name"]))
+            done: dict[str, Any] = self._execute_module(module_args={**given, **file}, task_vars=task_vars)
+            self._remove_tmp_path(self._connection._shell.tmpdir)  # one copy at a time has to find room
+            if done.get("failed") or done.get("unreachable"):
+                return done
+            result["changed"] |= done["changed"]
+            result["diff"] += [done["diff"]] if "diff" in done else []
+        return result
+
+    def _look(self, paths: list[str]) -> tuple[str, dict[str, str]]:
+        """(type of the machine, path -> SHA-256 of what is there); a link counts as nothing."""
+        command = shlex.join(["sh", "-c", LOOK, "sh", *paths])
+        machine, *sums = self._low_level_execute_command(command, sudoable=True)["stdout_lines"] or [""]
+        return machine.strip(), {path: digest for digest, _, path in (line.partition("  ") for line in sums)}
+
+    def _bring(self, source: str) -> str:
+        """Copy a file of the controller into a folder of the login account, and return its path.
+
+        The module hashes the very bytes that it installs, so that account gains nothing by changing them meanwhile.
+        """
+        if not os.path.isfile(source):
+            raise AnsibleActionFail(f"casemate_artifact_dir has no {os.path.basename(source)}: {source} is not a file")
+        self._make_tmp_path()
+        there: str = self._connection._shell.join_path(self._connection._shell.tmpdir, os.path.basename(source))
+        self._transfer_file(source, there)
+        return there
