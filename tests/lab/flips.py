@@ -355,7 +355,8 @@ def service(setting: Setting) -> Flips:
             unmask, mask = f"systemctl -q unmask {unit}; {on}", f"{off}; systemctl -q mask {unit}"
             yield "enabled", lambda: did(unmask if masked else on, mask if masked else off)
         return
-    yield "disabled", lambda: did(f"systemctl -q disable {unit}", f"systemctl -q enable {unit}")
+    off, on = ("mask", "unmask") if state["UnitFileState"] == "static" else ("disable", "enable")
+    yield off, lambda: did(f"systemctl -q {off} {unit}", f"systemctl -q {on} {unit}")
     drop = f"/etc/systemd/system/{unit}.d/zz.conf"
     yield "drop-in", lambda: after(reread, by=planted(drop, "[Unit]\nDescription=by hand\n"))
     yield "drop-in, read", lambda: after(reread, by=reloaded(planted(drop, "[Unit]\nDescription=by hand\n"), reread))
