@@ -26,8 +26,9 @@ def read(path: Path) -> Any:
     return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
 
 
+@functools.cache
 def declared(root: Path = ROOT) -> dict[str, list[Raw]]:
-    """Role -> its controls; values may still be templates."""
+    """Role -> its controls; values may still be templates. Read once: nobody changes what this returns."""
     paths = sorted(root.glob("roles/*/vars/main/controls.yml"))
     return {path.parts[-4]: (read(path) or {}).get(f"__{path.parts[-4]}_controls") or [] for path in paths}
 

@@ -143,10 +143,7 @@ def known_inputs(root: Path = ROOT) -> dict[str, Spec]:
 
 def known_controls(root: Path = ROOT) -> set[str]:
     """The ids of all declared controls."""
-    found: set[str] = set()
-    for path in sorted(root.glob("roles/*/vars/main/controls.yml")):
-        found |= set(re.findall(r"^\s*-\s+\{?id:\s*\"?([A-Z0-9-]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
-    return found
+    return {control["id"] for controls in law.declared(root).values() for control in controls}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

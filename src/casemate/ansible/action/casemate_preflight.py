@@ -18,8 +18,9 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import preflight, probe, rules
+from casemate import law, preflight, probe, rules
 
+law.declared()  # Ansible imports this file before it forks a worker for each host: what is read here is read once
 SUDO = "sudo refuses this account, so nothing was changed: let it use sudo with NOPASSWD on this host"
 
 
