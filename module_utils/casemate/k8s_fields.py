@@ -7,6 +7,8 @@ because a further rule, selector or end of a range admits more.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 EMPTY: tuple[Any, ...] = (None, {}, [])
@@ -66,10 +68,43 @@ def brief(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def beyond(
+    items: Iterable[dict[str, Any]], only: Mapping[str, Any], select: Mapping[str, Any], left_out: Iterable[str]
+) -> list[str]:
+    """value (item) of every selected item whose field holds neither an allowed value nor one that this item may have.
+
+    A subject counts as Kind/name. Items that are left out by name may hold anything.
+    """
+    also, left_out = only.get("also") or {}, set(left_out)
+    found = [
+        (str(value), name)
+        for item in items
+        for name in [named(item)]
+        if name not in left_out and all(value in dig(item, dotted) for dotted, value in select.items())
+        for value in dig(item, only["field"])
+        if value not in only["allowed"] and value not in also.get(name, ())
+    ]
+    return [f"{value} ({name})" if name else value for value, name in sorted(set(found))]
+
+
+def several(told: list[str], most: int = 5) -> str:
+    """What is wrong in several places, as one line that does not grow with a cluster."""
+    return "; ".join([*told[:most], *([f"and {len(told) - most} more"] if len(told) > most else [])])
+
+
+def named(item: dict[str, Any]) -> str:
+    """name, or namespace/name, of an item of a list."""
+    meta = item.get("metadata") or {}
+    return "/".join(filter(None, (meta.get("namespace"), meta.get("name"))))
+
+
 def dig(item: Any, dotted: str) -> list[Any]:
-    """All values at a dotted path; a list on the way fans out, and a subject of a binding is told as text."""
+    """All values at a dotted path; a list on the way fans out, and a subject of a binding is told as text.
+
+    A dot that is part of a key is written as `\\.`, as kubectl does it.
+    """
     values = [item]
-    for key in dotted.split("."):
+    for key in (part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", dotted)):
         flat = [v for value in values for v in (value if isinstance(value, list) else [value])]
         values = [value[key] for value in flat if isinstance(value, dict) and value.get(key) is not None]
     return [subject(v) for value in values for v in (value if isinstance(value, list) else [value])]

@@ -118,7 +118,7 @@ def secret(api: Host, kubectl: Kubectl) -> Iterator[tuple[str, str]]:
         api.check_output("rm %s", path)
 
 
-@pytest.mark.control("ETCD-SECRETS-ENCRYPTED", "ETCD-CIPHER-STRONG", "API-ENCRYPTION-RUNNING")
+@pytest.mark.control("ETCD-SECRETS-ENCRYPTED", "ETCD-CIPHER-STRONG", "ETCD-ENCRYPTION-ACTIVE", "API-ENCRYPTION-RUNNING")
 def test_a_secret_is_unreadable_in_raw_etcd(api: Host, secret: tuple[str, str]) -> None:
     name, path = secret
     key = base64.b64encode(f"/registry/secrets/default/{name}".encode()).decode()

@@ -1,7 +1,8 @@
 """Kubernetes objects: the fields that are demanded, read from and server-side applied to the API.
 
 Source: Kubernetes server-side apply. The admin client certificate that K3s keeps on a server is used over
-loopback, on one connection for the whole batch; it never leaves the host.
+loopback, on one connection for the whole batch; it never leaves the host. Kubelets of all nodes are asked through the
+API server, since an agent has no credentials for it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,23 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from dataclasses import replace
 from typing import Any
 
+from .. import k3s_encryption
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
-from ..k8s_fields import dig, faults, leaves, whole
+from ..k8s_fields import beyond, faults, leaves, several, whole
 from ..schema import Field
 
 SCHEMA = {
-    "path": Field("str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} stands for each namespace"),
+    "path": Field("str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} or {node} stands for each"),
     "body": Field("dict", help="fields that must be there with these values; applied as they stand"),
     "absent": Field("bool", help="the object must not exist (never enforced)"),
-    "except_namespaces": Field("list", help="namespaces that {namespace} leaves out"),
-    "only": Field("dict", help="for a list path: {field: dotted path, allowed: [values, subjects as Kind/name]}"),
+    "except_namespaces": Field("list", help="namespaces that {namespace}, or a list of them, leaves out"),
+    "only": Field("dict", help="for a list path: {field: dotted path, allowed: [values], also: {item: [values]}}"),
     "select": Field("dict", help="for a list path: {dotted path: value} that picks the items to judge"),
+    "encryption": Field("str", choices=(k3s_encryption.ACTIVE, "aescbc", "secretbox"), help="for the path of servers"),
+    "advice": Field("str", help="what to do, told where it fails"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
@@ -32,7 +37,9 @@ TIMEOUT = 10.0
 
 def identity(setting: Setting) -> str:
     """One control per object and set of fields."""
-    fields = ",".join(sorted(leaves(setting.get("body") or {}))) or str(setting.get("select", ""))
+    judged = [str(setting[name]) for name in ("select", "encryption") if name in setting]
+    judged += [setting["only"]["field"]] if "only" in setting else []
+    fields = ",".join(sorted(leaves(setting.get("body") or {}))) if "body" in setting else " ".join(judged)
     return f"{setting['path']}#{fields}"
 
 
@@ -71,7 +78,20 @@ def _namespaces(api: Api) -> list[str]:
     return [item["metadata"]["name"] for item in answer["items"] if item["status"].get("phase") != "Terminating"]
 
 
-def _paths(setting: Setting, namespaces: list[str]) -> list[str]:
+def _nodes(api: Api) -> dict[str, bool]:
+    """Node -> whether it is Ready. One without that condition never had a kubelet, so there is none to ask."""
+    _, answer = api.call("GET", "/api/v1/nodes")
+    ready = {
+        node["metadata"]["name"]: [c["status"] == "True" for c in conditions if c["type"] == "Ready"]
+        for node in answer.get("items", [])
+        for conditions in [node.get("status", {}).get("conditions") or []]
+    }
+    return {name: found[0] for name, found in ready.items() if found}
+
+
+def _paths(setting: Setting, namespaces: list[str], nodes: dict[str, bool]) -> list[str]:
+    if "{node}" in setting["path"]:
+        return [setting["path"].replace("{node}", name) for name, ready in nodes.items() if ready]
     if "{namespace}" not in setting["path"]:
         return [setting["path"]]
     left_out = set(setting.get("except_namespaces") or ())
@@ -79,10 +99,11 @@ def _paths(setting: Setting, namespaces: list[str]) -> list[str]:
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
-    """Each setting's objects: path -> object, or None where there is none; or why the API is down."""
+    """Each setting's objects: path -> object, or None where there is none; what is silent; or why the API is down."""
     try:
         api = Api(host)
         namespaces = _namespaces(api)
+        nodes = _nodes(api) if any("{node}" in setting["path"] for setting in settings) else {}
     except Unavailable as down:
         if down.code != "k3s":
             raise
@@ -90,15 +111,27 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     answers: dict[str, tuple[int, Any]] = {}
     seen: list[Observation] = []
     for setting in settings:
+        of_nodes = "{node}" in setting["path"]
+        silent = [f"node {name} is not Ready" for name, ready in nodes.items() if of_nodes and not ready]
         objects: dict[str, Any] = {}
-        for path in _paths(setting, namespaces):
-            if path not in answers:
-                answers[path] = api.call("GET", path)
+        for path in _paths(setting, namespaces, nodes):
+            try:
+                answers[path] = answers.get(path) or api.call("GET", path)
+            except Unavailable as unanswered:
+                if not of_nodes:
+                    raise
+                answers[path] = 0, unanswered.why
             status, answer = answers[path]
-            if status not in (200, 404):
+            if status in (200, 404):
+                objects[path] = answer if status == 200 else None
+            elif of_nodes:
+                silent.append(f"GET {path}: HTTP {status}" if status else f"GET {path}: {answer}")
+            else:
                 raise Unavailable("api_semantics", f"GET {path}: HTTP {status}")
-            objects[path] = answer if status == 200 else None
-        seen.append({"objects": objects})
+        seen.append({"objects": objects, "silent": silent})
+        if "encryption" in setting:
+            servers = [node for found in objects.values() for node in (found or {}).get("items", [])]
+            seen[-1]["encryption"] = k3s_encryption.look(host.read(k3s_encryption.CONFIG), servers)
     return seen
 
 
@@ -109,27 +142,29 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         if "body" not in setting or setting.get("enforced") is False:
             raise Unavailable("k3s", seen["down"])
         return Verdict(False, setting["body"], "no answer", seen["down"], evidence)  # apply brings it
+    made = _judge(setting, seen, evidence)
+    if made.ok and seen.get("silent"):
+        raise Unavailable("k3s", several(seen["silent"]))
+    return made if made.ok or "advice" not in setting else replace(made, reason=f"{made.reason}; {setting['advice']}")
+
+
+def _judge(setting: Setting, seen: Observation, evidence: str) -> Verdict:
     objects: dict[str, Any] = seen["objects"]
+    if "encryption" in setting:
+        return k3s_encryption.judge(setting["encryption"], seen["encryption"])
     if setting.get("absent"):
         there = sorted(path for path, found in objects.items() if found is not None)
         return Verdict(not there, "absent", there or "absent", "it exists" if there else "", evidence)
     if "only" in setting:
-        field, allowed = setting["only"]["field"], setting["only"]["allowed"]
+        only = setting["only"]
         items = [i for found in objects.values() for i in (found or {}).get("items", [])]
-        picks = (setting.get("select") or {}).items()
-        chosen = [i for i in items if all(value in dig(i, dotted) for dotted, value in picks)]
-        extra = sorted({str(v) for item in chosen for v in dig(item, field) if v not in allowed})
-        return Verdict(
-            not extra,
-            {field: allowed},
-            {field: extra} if extra else "only allowed",
-            "; ".join(extra),
-            evidence,
-        )
+        extra = beyond(items, only, setting.get("select") or {}, setting.get("except_namespaces") or ())
+        good = {only["field"]: only["allowed"], **({"also": only["also"]} if only.get("also") else {})}
+        return Verdict(not extra, good, {only["field"]: extra} if extra else "only allowed", several(extra), evidence)
     wrong = []
     for path, found in sorted(objects.items()):
         wrong += [f"{path}: missing"] if found is None else [f"{path} {f}" for f in faults(setting["body"], found)]
-    return Verdict(not wrong, setting["body"], wrong or setting["body"], "; ".join(wrong[:3]), evidence)
+    return Verdict(not wrong, setting["body"], wrong or setting["body"], several(wrong), evidence)
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
@@ -137,9 +172,9 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     api = Api(host)
     namespaces = _namespaces(api)
     for setting in (settings[i] for i in sorted(failing)):
-        if setting.get("absent") or "only" in setting or setting.get("enforced") is False:
+        if "body" not in setting or setting.get("enforced") is False:
             continue
-        for path in _paths(setting, namespaces):
+        for path in _paths(setting, namespaces, {}):
             status, found = api.call("GET", path)
             if status == 200 and not faults(setting["body"], found):
                 continue

@@ -93,7 +93,7 @@ def test_every_namespace_is_judged_and_only_what_differs_is_applied(tmp_path: Pa
 
 def test_an_excepted_namespace_is_left_alone(tmp_path: Path) -> None:
     setting = {"path": ACCOUNT, "body": WANT, "except_namespaces": ["default", "web"]}
-    assert kind.observe([setting], FakeHost(tmp_path))[0] == {"objects": {}}
+    assert kind.observe([setting], FakeHost(tmp_path))[0] == {"objects": {}, "silent": []}
 
 
 BINDINGS = {
@@ -116,6 +116,115 @@ def test_a_list_holds_only_what_is_allowed(tmp_path: Path, api: type[FakeApi], e
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert verdict.ok is ok
     assert ("mallory" in str(verdict.observed)) is not ok
+
+
+LABEL = "pod-security.kubernetes.io/enforce"
+LEVELS = {"web": None, "default": "privileged", "shop": "privileged", "exempt": "privileged", "safe": "restricted"}
+
+
+@pytest.mark.parametrize(
+    ("also", "label", "reason"),
+    [
+        ({}, None, "privileged (shop); declare it"),
+        ({}, "baseline", "baseline (web); privileged (shop); declare it"),
+        ({"shop": ["baseline", "privileged"]}, "restricted", ""),
+        ({"shop": ["baseline"]}, "restricted", "privileged (shop); declare it"),
+        ({"web": ["privileged"]}, "restricted", "privileged (shop); declare it"),
+    ],
+)
+def test_an_item_is_named_unless_it_is_left_out_or_has_a_value_of_its_own(
+    tmp_path: Path, api: type[FakeApi], also: dict[str, Any], label: str | None, reason: str
+) -> None:
+    levels = {**LEVELS, "web": label}
+    api.answers["/api/v1/n"] = {
+        "items": [{"metadata": {"name": n, "labels": {LABEL: level}}} for n, level in levels.items()]
+        + [{"metadata": {"name": "bare"}}]
+    }
+    only = {"field": r"metadata.labels.pod-security\.kubernetes\.io/enforce", "allowed": ["restricted"], "also": also}
+    left_out = ["default", "exempt"]
+    setting = {"path": "/api/v1/n", "only": only, "except_namespaces": left_out, "advice": "declare it"}
+    verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
+    assert verdict.ok is (reason == "")
+    assert verdict.reason == reason
+
+
+def test_a_finding_about_a_large_cluster_stays_one_line(tmp_path: Path, api: type[FakeApi]) -> None:
+    items = [{"metadata": {"namespace": f"n{n}", "name": "x"}, "roleRef": {"name": "admin"}} for n in range(9)]
+    api.answers["/apis/b"] = {"items": items}
+    setting = {"path": "/apis/b", "only": {"field": "roleRef.name", "allowed": []}}
+    verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
+    assert verdict.reason.startswith("admin (n0/x); admin (n1/x); ")
+    assert verdict.reason.endswith("; and 4 more")
+    assert len(verdict.observed["roleRef.name"]) == 9
+
+
+CONFIGZ = "/api/v1/nodes/{node}/proxy/configz"
+GUARDED = {"kubeletconfig": {"authorization": {"mode": "Webhook"}}}
+
+
+def ready(name: str, status: str | None) -> dict[str, Any]:
+    others = [{"type": "DiskPressure", "status": "False"}]
+    conditions = [*others, {"type": "Ready", "status": status}] if status else None
+    return {"metadata": {"name": name}, "status": {"conditions": conditions}}
+
+
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ({"s1": "Webhook", "a1": "Webhook"}, ""),
+        ({"s1": "Webhook", "a1": "AlwaysAllow"}, 'a1/proxy/configz kubeletconfig.authorization.mode: is "AlwaysAllow"'),
+        ({"s1": "Webhook", "a1": "off"}, "node a1 is not Ready"),
+        ({"s1": "Webhook", "a1": "silent"}, "a1/proxy/configz: k3s: no answer"),
+        ({"s1": "Webhook", "a1": "502"}, "a1/proxy/configz: HTTP 502"),
+        ({"s1": "AlwaysAllow", "a1": "off"}, 's1/proxy/configz kubeletconfig.authorization.mode: is "AlwaysAllow"'),
+        ({"s1": "Webhook", "a1": "no kubelet"}, ""),
+        ({"s1": "Webhook", "a1": "404"}, "a1/proxy/configz: missing"),
+    ],
+)
+def test_every_kubelet_is_asked_and_one_that_cannot_be_never_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modes: dict[str, str], said: str
+) -> None:
+    states = {"off": "Unknown", "no kubelet": None}
+
+    class Api(FakeApi):
+        def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+            if path == "/api/v1/nodes":
+                return 200, {"items": [ready(name, states.get(mode, "True")) for name, mode in modes.items()]}
+            if "/proxy/" not in path:
+                return super().call(method, path, body)
+            mode = modes[path.split("/")[4]]
+            assert mode not in states, "asked in vain"
+            if mode == "silent":
+                raise Unavailable("k3s", "no answer")
+            return (int(mode), {}) if mode.isdigit() else (200, {"kubeletconfig": {"authorization": {"mode": mode}}})
+
+    monkeypatch.setattr(kind, "Api", Api)
+    Api.answers["/api/v1/x"] = {"a": 1}
+    setting: dict[str, Any] = {"path": CONFIGZ, "body": GUARDED, "enforced": False}
+    seen, other = kind.observe([setting, {"path": "/api/v1/x", "body": {"a": 1}}], FakeHost(tmp_path))
+    assert kind.assess({"path": "/api/v1/x", "body": {"a": 1}}, other).ok  # whatever a node does
+    unknown = modes["a1"] in ("off", "silent", "502") and modes["s1"] == "Webhook"
+    if unknown:
+        with pytest.raises(Unavailable, match=said.split(":")[0]):
+            kind.assess(setting, seen)
+    else:
+        verdict = kind.assess(setting, seen)
+        assert verdict.ok is (said == "")
+        assert said in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("setting", "identity"),
+    [
+        ({"path": "/x", "body": {"a": {"b": 1}, "c": 2}}, "/x#.a.b,.c"),
+        ({"path": "/x", "only": {"field": "a.b"}}, "/x#a.b"),
+        ({"path": "/x", "only": {"field": "a"}, "select": {"c": 1}}, "/x#{'c': 1} a"),
+        ({"path": "/x", "encryption": "active"}, "/x#active"),
+        ({"path": "/x", "absent": True}, "/x#"),
+    ],
+)
+def test_what_two_controls_may_not_share(setting: dict[str, Any], identity: str) -> None:
+    assert kind.identity(setting) == identity
 
 
 HOLDERS = ["Group/system:masters", "ServiceAccount/kube-system/helm-traefik", "User/alice"]
