@@ -214,7 +214,7 @@ def test_no_token_stands_in_arguments_environments_units_configurations_or_logs(
 
 @pytest.mark.control(
     "KUBELET-STRANGER-REFUSED", "KUBELET-METRICS-REFUSED", "KUBELET-ANONYMOUS-NOT-FLAGGED",
-    "KUBELET-AUTHORIZATION-NOT-FLAGGED",
+    "KUBELET-AUTHORIZATION-NOT-FLAGGED", "CLUSTER-KUBELETS-GUARDED",
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/pods", "/metrics", "/configz", "/run/a/b/c", "/exec/a/b/c?command=id", "/logs/"])
 def test_the_kubelet_knows_no_strangers(genuine: list[Host], path: str) -> None:

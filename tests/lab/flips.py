@@ -6,6 +6,7 @@ and given.json beside it, and reads the one JSON object that it prints. Standard
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import glob
 import http.server
@@ -36,6 +37,9 @@ Undone = contextlib.AbstractContextManager[Any]
 Flips = Iterator[tuple[str, Callable[[], Undone]]]
 
 ALSO_NAMED = {
+    ("CLUSTER-NAMESPACES-CURRENT", "labelled"): ["CLUSTER-TOKENS-UNMOUNTED"],  # a namespace that apply has not met yet
+    ("CLUSTER-NAMESPACES-RESTRICTED", "labelled"): ["CLUSTER-TOKENS-UNMOUNTED"],
+    ("ETCD-CIPHER-ACTIVE", "other cipher"): ["ETCD-ENCRYPTION-ACTIVE"],  # nor did K3s write it
     ("NET-FORWARDING-KEPT", "live"): ["NET-REDIRECTS-REFUSED"],  # without forwarding the kernel accepts redirects again
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): ["NODE-CONFIG-RUNNING"],  # K3s has not read the new file
     ("NODE-VERSION-PATCHED", "older binary"): ["NODE-BINARY-VERIFIED", "NODE-PROCESS-VERIFIED"],  # it is another file
@@ -43,6 +47,7 @@ ALSO_NAMED = {
 """What a flip breaks besides its own control, really; those of them that are judged here."""
 NOT_BY_HAND = {
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
+    "CLUSTER-KUBELETS-GUARDED": "takes a kubelet that was started otherwise, which controls of its node name too",
     "KUBELET-CONFIG-FOLDER-RUNNING": "K3s gives this argument last, whatever its configuration says",
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
@@ -467,16 +472,37 @@ def replaced(path: str, change: Callable[[Setting], None] | None) -> Iterator[No
 
 
 @contextlib.contextmanager
-def created(collection: str, body: Setting) -> Iterator[None]:
-    body["metadata"] = {"name": "flipped"}
-    with after(f"k3s kubectl delete --raw {collection}/flipped"):
+def created(collection: str, body: Setting, gone: str = "") -> Iterator[None]:
+    body["metadata"] = {**body.get("metadata", {}), "name": "flipped"}
+    with after(gone or f"k3s kubectl delete --raw {collection}/flipped"):
         sh(f"k3s kubectl create --raw {collection} -f -", json.dumps(body))
         yield
 
 
+def encryption(demand: str) -> Flips:
+    """K3s' own file, for less than the minute after which the API server would load it."""
+
+    def change(text: str) -> str:
+        made = json.loads(text)
+        providers = made["resources"][0]["providers"]
+        other = {"keys": [{"name": "flipped", "secret": base64.b64encode(b"flipped " * 4).decode()}]}
+        providers.insert(0, providers.pop() if demand == "active" else {"secretbox": other})
+        return json.dumps(made)
+
+    name = "identity first" if demand == "active" else "other cipher"
+    yield name, lambda: rewritten("/var/lib/rancher/k3s/server/cred/encryption-config.json", change)
+
+
 def k8s_object(setting: Setting) -> Flips:
     path = setting["path"].replace("{namespace}", "default")
-    if "only" in setting and path.endswith("/nodes"):
+    if "encryption" in setting:
+        yield from encryption(setting["encryption"])
+    elif "only" in setting and path.endswith("/namespaces"):
+        label = setting["only"]["field"].split(".", 2)[2].replace("\\.", ".")
+        value = "v1.25" if label.endswith("-version") else "privileged"
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"labels": {label: value}}}
+        yield "labelled", lambda: created(path, dict(body), "k3s kubectl delete namespace flipped")
+    elif "only" in setting and path.endswith("/nodes"):
         node = {"status": {"nodeInfo": {"kubeletVersion": "v1.1.1+k3s1"}}}
         yield "old node", lambda: created(path, {"apiVersion": "v1", "kind": "Node", **node})
     elif "only" in setting:
