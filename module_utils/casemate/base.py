@@ -159,7 +159,10 @@ class Host:
             return
         shown = self.run(["systemctl", "show", "--timestamp=us+utc", "--", *names]).out.split("\n\n")
         for name, block in zip(names, [*shown, *[""] * len(names)]):
-            self._cache[f"systemctl:{name}"] = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            made: dict[str, str] = {}
+            for key, _, value in (line.partition("=") for line in block.splitlines()):
+                made[key] = f"{made[key]}\n{value}" if key in made else value  # EnvironmentFiles has a line for each
+            self._cache[f"systemctl:{name}"] = made
 
     def started(self, unit: str) -> float | None:
         """When the unit last came up or reloaded, in seconds since the epoch; None if it is down.
@@ -325,7 +328,7 @@ def read_file(real: str) -> bytes | None:
     try:
         with open(real, "rb", opener=lambda p, f: os.open(p, f | os.O_NONBLOCK)) as handle:
             return handle.read() if statmod.S_ISREG(os.fstat(handle.fileno()).st_mode) else None
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ProcessLookupError):
         return None
 
 

@@ -7,9 +7,11 @@ with its file; some keywords add up. sshd(8): an option on the command line beat
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
+import shlex
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Tuple
 
 from .base import Host
 
@@ -20,7 +22,10 @@ STDIN = ("-f", "/dev/stdin")
 LISTS = ("allowusers", "allowgroups", "denyusers", "denygroups", "acceptenv", "hostkey")  # they add up, in any order
 STRANGER = {"user": "casemate-stranger", "host": "stranger.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2"}
 CRITERIA = {"user": "user", "host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
-RUNNING, NEXT = "running", "next start"
+RUNNING, NEXT = "running daemon", "next start"
+Options = Tuple[Tuple[str, str], ...]  # option, such as -o, and its value
+OPTION = re.compile(r"-[46DGQRTVdeiqrt]*([cfghop])\s*(.+)")  # getopt lets several stand in one word
+TITLE = re.compile(r"(?:sshd: )?(\S*sshd)(?: (.*?))?\s*(?:\[listener\].*)?$")
 DIRECTIVE = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*?)\s*$")
 
 
@@ -107,23 +112,101 @@ def connections(host: Host, lines: list[Line]) -> list[tuple[str, str, dict[str,
     return [(label, block, spec) for label, (block, spec) in specs.items()]
 
 
-def options(host: Host) -> dict[str, tuple[str, ...]]:
-    """Options that override the files: of the running daemon (its title shows them) and of the next start."""
-    shown = host.systemctl(UNIT, "MainPID", "ExecStart")
-    title = (host.text(f"/proc/{shown['MainPID'] or '0'}/cmdline") or "").replace("\0", " ")
-    running = re.match(r"(?:sshd: )?\S*sshd(?: (.*?))?\s*(?:\[listener\].*)?$", title)
-    after = re.search(r"argv\[\]=\S+ (.*?) ;", shown["ExecStart"])
-    default = re.search(r"^\s*SSHD_OPTS=(.*?)\s*$", host.text("/etc/default/ssh") or "", re.MULTILINE)
-    later = re.sub(
-        r"\$\{?SSHD_OPTS\}?", lambda _: default[1].strip("\"'") if default else "", after[1] if after else ""
-    )
-    return {RUNNING: overriding(running[1] or "" if running else ""), NEXT: overriding(later)}
+def starts(host: Host) -> dict[str, tuple[str, str]]:
+    """Program and arguments, as one line, of the running daemon (its title shows them) and of the next start."""
+    shown, found = host.systemctl(UNIT, "MainPID", "ExecStart"), {}
+    title = (host.text(f"/proc/{shown['MainPID'] or '0'}/cmdline") or "").replace("\0", " ").strip()
+    if title:
+        parts = TITLE.match(title)
+        found[RUNNING] = (parts[1], parts[2] or "") if parts else (title.split()[0], "")
+    given = environment(host) if "$" in shown["ExecStart"] else {}
+    for program, line in re.findall(r"path=(.*?) ; argv\[\]=\S*(.*?) ;", shown["ExecStart"]):
+        found[NEXT] = program, re.sub(r"\$\{?(\w+)\}?", lambda name: given.get(name[1], ""), line).strip()
+    return found
 
 
-def overriding(line: str) -> tuple[str, ...]:
+def environment(host: Host) -> dict[str, str]:
+    """What systemd gives the unit: its own environment, then that of the unit, then that of its files."""
+    shown, given = host.systemctl(UNIT, "Environment", "EnvironmentFiles"), {}
+    texts = [host.run(["systemctl", "show-environment"]).out, "\n".join(words(shown["Environment"]))]
+    for pattern in re.findall(r"(?m)^(.*) \(ignore_errors=\w+\)$", shown["EnvironmentFiles"]):
+        texts += [host.text(path) or "" for path in host.glob(pattern)]
+    for line in "\n".join(texts).replace("\\\n", "").splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith(("#", ";")):
+            given[name] = " ".join(words(value[1:] if value.startswith("$'") else value))
+    return given
+
+
+def words(line: str) -> list[str]:
+    """A line as words without their quotes; as it stands where the quotes do not match."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return line.split()
+
+
+def options(host: Host) -> dict[str, Options]:
+    """Options that override the files, of the running daemon and of the next start; a wrapper's are not sshd's."""
+    found = {when: line for when, (program, line) in starts(host).items() if program.endswith("sshd")}
+    return {when: overriding(found.get(when, "")) for when in (RUNNING, NEXT)}
+
+
+def overriding(line: str) -> Options:
     """The options of a command line that change settings, without those that change how it runs."""
-    kept = [part.strip() for part in re.split(r"(?:^|\s)(?=-)", line.strip()) if re.match(r"-[ofpchg46]", part.strip())]
-    return tuple(word for part in kept for word in ([part[:2], part[2:].strip()] if part[2:] else [part]))
+    parts = (OPTION.match(part.strip()) for part in re.split(r"(?:^|\s)(?=-)", line))
+    found = [(f"-{part[1]}", part[2].strip()) for part in parts if part]
+    return tuple(one for one in found if one != ("-f", MAIN))
+
+
+def keyword(option: str, value: str) -> str:
+    """The keyword that an option sets; the option itself where it sets none."""
+    set_by = re.match(r"\w+", value) if option == "-o" else None
+    return set_by[0].lower() if set_by else {"-g": "logingracetime", "-h": "hostkey"}.get(option, option)
+
+
+def untold(given: dict[str, Options], told: set[str]) -> list[str]:
+    """Who is given which option on the command line, less what failing keywords tell."""
+    whom: dict[str, list[str]] = {}
+    for when, extra in given.items():
+        for option in extra:
+            whom.setdefault(" ".join(option), []).extend([when] if keyword(*option) not in told else [])
+    return [f"{option} on the command line of the {' and the '.join(n)}" for option, n in whom.items() if n]
+
+
+def past_files(host: Host, lines: list[Line]) -> list[str]:
+    """What takes logins past the files that we read: another program, mounts of the daemon's own, another listener.
+
+    Who logs in has the daemon's mounts, and so have we: they are compared with those of the machine's first process. A
+    container's sshd is in a process namespace of its own, and is its image's matter.
+    """
+    found = [f"the {when} is {program}" for when, (program, _) in starts(host).items() if program != SSHD]
+    main = host.systemctl(UNIT, "MainPID")["MainPID"]
+    if namespace(host, main, "mnt") not in ("", namespace(host, "1", "mnt")):
+        roots = [f"/proc/{pid}/root" for pid in (main, "1")]
+        paths = {p[len(root) :] for root in roots for p in host.glob(f"{root}{FOLDER}/*.conf")}
+        other = [
+            p for p in sorted({*paths, *(line.path for line in lines)}) if len({host.read(r + p) for r in roots}) > 1
+        ]
+        found += [f"the {RUNNING} has mounts of its own, and another {path}" for path in other]
+    for path in host.glob("/proc/[0-9]*"):
+        pid, seen = path.rsplit("/", 1)[-1], host.stat(path)
+        title = host.text(f"{path}/cmdline") if seen and seen.st_uid == 0 and pid != main else None
+        if (
+            title
+            and re.match(r"sshd: .*\[listener\]", title)
+            and namespace(host, pid, "pid") == namespace(host, "1", "pid")
+        ):
+            found.append(f"process {pid} listens beside {UNIT} ({title.split('[')[0].strip()})")
+    return found
+
+
+def namespace(host: Host, pid: str, sort: str) -> str:
+    """Which namespace a process is in; empty where it ended."""
+    try:
+        return os.readlink(host.path(f"/proc/{pid}/ns/{sort}"))
+    except OSError:
+        return ""
 
 
 def normal(key: str, values: list[str]) -> str:
@@ -132,10 +215,11 @@ def normal(key: str, values: list[str]) -> str:
     return " ".join(sorted(words) if key in LISTS else words)
 
 
-def effective(host: Host, extra: tuple[str, ...], spec: dict[str, str], config: str | None = None) -> dict[str, str]:
+def effective(host: Host, extra: Options, spec: dict[str, str], config: str | None = None) -> dict[str, str]:
     """What `sshd -T` says of the files, or of `config`. Raises OSError where that is broken or there is no sshd."""
     connection = ["-C", ",".join(f"{k}={v}" for k, v in spec.items())] if spec else []
-    done = host.run([SSHD, "-T", *extra, *(STDIN if config is not None else ()), *connection], stdin=config)
+    given = [word for option in extra for word in option]
+    done = host.run([SSHD, "-T", *given, *(STDIN if config is not None else ()), *connection], stdin=config)
     if done.rc != 0:
         raise OSError(f"sshd cannot read its configuration: {(done.err or done.out).strip()[:300]}")
     values: dict[str, list[str]] = {}
@@ -145,10 +229,10 @@ def effective(host: Host, extra: tuple[str, ...], spec: dict[str, str], config: 
     return {key: normal(key, value) for key, value in values.items()}
 
 
-def decider(key: str, block: str, when: str, extra: tuple[str, ...], lines: list[Line]) -> str:
+def decider(key: str, block: str, when: str, extra: Options, lines: list[Line]) -> str:
     """What beats our drop-in for such connections: `path:line` of each directive, or a command line."""
-    if "-f" in extra or any(re.match(rf"{key}\b", word, re.IGNORECASE) for word in extra):
-        return f"the command line of the {'running daemon' if when == RUNNING else 'next start'} ({' '.join(extra)})"
+    if any(keyword(*option) in (key, "-f") for option in extra):
+        return f"the command line of the {when} ({' '.join(word for option in extra for word in option)})"
     foreign = [line for line in lines if line.key == key and line.path != OWNED]
     before = [n for n in foreign if not n.match and n.path.startswith(FOLDER) and n.path < OWNED][:1]
     inside = [line for line in foreign if line.match == block]

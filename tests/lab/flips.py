@@ -299,6 +299,18 @@ def sshd(setting: Setting) -> Flips:
     if key == "daemon":
         yield "edited", lambda: after(REREAD_SSH, by=rewritten(SSHD, append("# by hand\n")))
         return
+    if key == "listener":
+        given, other, pid = "/etc/default/ssh", "/run/other_config", "/run/second.pid"
+
+        def config() -> Undone:
+            return both(planted(other), rewritten(given, append(f"SSHD_OPTS='-f {other}'\n")))
+
+        yield "option", lambda: rewritten(given, append('SSHD_OPTS="-o AuthorizedKeysFile=/run/keys"\n'))
+        yield "another file, read", lambda: after(REREAD_SSH, by=reloaded(config()))
+        start = f"/usr/sbin/sshd -p 2222 -o PidFile={pid}; until [ -s {pid} ]; do sleep 0.1; done; sleep 0.2"
+        gone = f"pid=$(cat {pid}); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.1; done"
+        yield "second daemon", lambda: did(start, gone)
+        return
     line = f"{key} {SSHD_VALUES.get(key) or SSHD_VALUES[setting['value']]}\n"
     name = "zz" if key == "maxstartups" else "00-aaa"  # of this one the last value wins, of the others the first
     foreign, ours = f"{SSHD}.d/{name}.conf", re.compile(rf"(?m)^{key} .*\n")

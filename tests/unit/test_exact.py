@@ -217,7 +217,7 @@ class Machine(FakeHost):
     def _answer(self, line: str) -> Result:
         if line == "systemctl show ssh.service":
             when = datetime.datetime.fromtimestamp(self.loaded, datetime.UTC).strftime("%a %Y-%m-%d %H:%M:%S.%f UTC")
-            start = f"{{ path=x ; argv[]=/usr/sbin/sshd -D {self.options} ; ignore_errors=no }}"
+            start = f"{{ path=/usr/sbin/sshd ; argv[]=/usr/sbin/sshd -D {self.options} ; ignore_errors=no }}"
             return Result(
                 0,
                 f"ActiveState=active\nActiveEnterTimestamp={when}\nStateChangeTimestamp={when}\nMainPID=77\nExecStart={start}\n",
@@ -269,11 +269,12 @@ SSH: Controls = [
     control("SSH-ROOT-REFUSED", {"kind": "sshd", "key": "permitrootlogin", "value": "no"}),
     control("SSH-TRIES-FEW", {"kind": "sshd", "key": "maxauthtries", "value": 4}),
     control("SSH-DAEMON-CURRENT", {"kind": "sshd", "key": "daemon", "value": "current"}),
+    control("SSH-LISTENER-PLAIN", {"kind": "sshd", "key": "listener", "value": "plain"}),
 ]
 SSHD_D = "/etc/ssh/sshd_config.d/"
 SSH_OURS = {sshd_files.OWNED: sshd.written([c["setting"] for c in SSH])}
 MATCH = "Match User root\n PermitRootLogin yes\n"
-SSH_NAMES = {"R": "SSH-ROOT-REFUSED", "T": "SSH-TRIES-FEW", "D": "SSH-DAEMON-CURRENT"}
+SSH_NAMES = {"R": "SSH-ROOT-REFUSED", "T": "SSH-TRIES-FEW", "D": "SSH-DAEMON-CURRENT", "L": "SSH-LISTENER-PLAIN"}
 
 
 @pytest.mark.parametrize(
@@ -292,6 +293,9 @@ SSH_NAMES = {"R": "SSH-ROOT-REFUSED", "T": "SSH-TRIES-FEW", "D": "SSH-DAEMON-CUR
         ({SSHD_D + "50-x.conf": "Match User bob\nMaxAuthTries 9\n"}, "", "R", {"T": "50-x.conf:2"}),
         (SSH_OURS, "-o PermitRootLogin=yes", "", {"R": "command line of the next start (-o PermitRootLogin=yes)"}),
         ({}, "-o PermitRootLogin=yes", "T", {"R": "command line"}),
+        (SSH_OURS, "-o PermitRootLogin=no", "", {"L": "-o PermitRootLogin=no on the command line of the next start"}),
+        (SSH_OURS, "-f /x -o Port=1", "", {"L": "-f /x on the command line of the next start; -o Port=1 on the"}),
+        ({}, "-f /x", "RT", {"L": "-f /x"}),
         ({sshd_files.OWNED: "permitrootlogin yes\nmaxauthtries 4\n"}, "", "R", {}),
     ],
 )  # fmt: skip
@@ -303,6 +307,33 @@ def test_ssh(tmp_path: Path, files: dict[str, str], options: str, changed: str, 
         for outcome in (plan, done):
             assert where in reason(outcome, SSH_NAMES[one])
             assert "remove it there" in reason(outcome, SSH_NAMES[one])
+
+
+@pytest.mark.parametrize(
+    ("files", "action"),
+    [
+        ({SSHD_D + "50-x.conf": "Bogus yes\n"}, "blocked"),
+        ({**SSH_OURS, SSHD_D + "50-x.conf": "Bogus yes\n"}, "blocked"),
+        ({sshd_files.OWNED: "Bogus yes\n"}, "would_change"),
+    ],
+)
+def test_what_sshd_cannot_read_is_told_once(tmp_path: Path, files: dict[str, str], action: str) -> None:
+    plan, done = settled(tmp_path, lambda where: Machine(where, {**SSH_FILES, **files}), SSH)
+    told = {f["control"]: (f["status"], f["action"]) for f in plan.findings}
+    assert told == {
+        "SSH-ROOT-REFUSED": ("not_evaluated", "none"), "SSH-TRIES-FEW": ("not_evaluated", "none"),
+        "SSH-DAEMON-CURRENT": ("fail", action), "SSH-LISTENER-PLAIN": ("pass", "none"),
+    }  # fmt: skip
+    assert "Bad configuration option: bogus" in reason(plan, "SSH-DAEMON-CURRENT")
+    assert {f["status"] for f in done.findings} == (
+        {"pass"} if action == "would_change" else {"not_evaluated", "fail", "pass"}
+    )
+
+
+def test_where_nothing_tells_it_what_sshd_cannot_read_is_an_error_of_all(tmp_path: Path) -> None:
+    waiver = {"SSH-DAEMON-CURRENT": {"reason": "r", "owner": "o", "expires": "2099-01-01"}}
+    host = Machine(tmp_path, {**SSH_FILES, SSHD_D + "50-x.conf": "Bogus yes\n"})
+    assert {f["status"] for f in engine.run({"role": SSH}, host, True, waiver).findings} == {"error"}
 
 
 def test_lists_of_ssh_add_up_wherever_they_stand(tmp_path: Path) -> None:
@@ -343,7 +374,7 @@ def test_what_sshd_would_refuse_is_blocked_before_it_is_tried(tmp_path: Path) ->
         return host
 
     plan, done = settled(tmp_path, make, [*SSH, bad])
-    assert ids(plan, "blocked") == {c["id"] for c in [*SSH, bad]}
+    assert ids(plan, "blocked") == {c["id"] for c in [*SSH, bad]} - {"SSH-LISTENER-PLAIN"}
     assert "nonsense" in reason(plan, "SSH-ROOT-REFUSED") and "nonsense" in reason(done, "SSH-ROOT-REFUSED")
 
 

@@ -7,7 +7,7 @@ one drop-in that is read first, since in sshd_config(5) the first value wins. Fi
 
 from __future__ import annotations
 
-from ..base import EnforceError, Host, Observation, Setting, Verdict
+from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
 from ..sshd_files import (
     FOLDER,
@@ -26,18 +26,24 @@ from ..sshd_files import (
     newer,
     normal,
     options,
+    past_files,
     planned,
+    untold,
 )
 
 SCHEMA = {
     "key": Field(
-        "str", True, pattern=r"(?!(match|include)$)[a-z0-9]+", help="as sshd -T shows it; or daemon (value: current)"
+        "str",
+        True,
+        pattern=r"(?!(match|include)$)[a-z0-9]+",
+        help="as sshd -T shows it; or daemon (value: current), or listener (value: plain)",
     ),
     "value": Field("scalar", True, pattern=r"[^\r\n]+", help="value as sshd -T shows it"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
 RELOAD = ("systemctl", "reload", UNIT)
+NO_KEYWORDS = ("daemon", "listener")
 
 
 def identity(setting: Setting) -> str:
@@ -52,7 +58,7 @@ def wanted(setting: Setting) -> str:
 
 def written(settings: list[Setting]) -> str:
     """The owned drop-in that holds these settings."""
-    ours = [s for s in settings if s.get("enforced") is not False and s["key"] != "daemon"]
+    ours = [s for s in settings if s.get("enforced") is not False and s["key"] not in NO_KEYWORDS]
     return "# Managed by Casemate (roles/k3s_access). Read first, so that it decides.\n" + "".join(
         f"{s['key']} {s['value']}\n" for s in sorted(ours, key=identity)
     )
@@ -62,22 +68,30 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Values by connection and command line, now and once our drop-in is written, and what the daemon has not read.
 
     `after` costs as many calls again, so it is asked for only where something fails; `refused` is sshd's complaint
-    about the configuration that would be written.
+    about the configuration that would be written. A fault that reaches every keyword is told by one control where that
+    is judged: `daemon` tells what sshd cannot read, `listener` another file on its command line.
     """
-    lines, given = directives(host), options(host)
+    lines, whole, judged = directives(host), options(host), {s["key"] for s in settings if not s.get("waived")}
+    given = {when: tuple(o for o in whole[when] if "listener" not in judged or o[0] != "-f") for when in whole}
     cases = [
         (label, block, spec, when, extra)
         for label, block, spec in connections(host, lines)
         for when, extra in given.items()
         if when == RUNNING or extra != given[RUNNING]
     ]
-    now = [effective(host, extra, spec) for _, _, spec, _, extra in cases]
-    later, refused = now, ""
-    if any(got.get(s["key"], "not set") != wanted(s) for got in now for s in settings if s["key"] != "daemon"):
+    broken = refused = ""
+    try:
+        now = [effective(host, extra, spec) for _, _, spec, _, extra in cases]
+    except OSError as error:
+        if "daemon" not in judged:
+            raise
+        now, broken = [{} for _ in cases], str(error)
+    later, keywords = now, [s for s in settings if s["key"] not in NO_KEYWORDS]
+    if broken or any(got.get(s["key"], "not set") != wanted(s) for got in now for s in keywords):
         config = planned(host, written([s for s in settings if not s.get("waived")]))
         try:
             later = [
-                got if "-f" in extra else effective(host, extra, spec, config)
+                got if "-f" in dict(extra) else effective(host, extra, spec, config)
                 for got, (_, _, spec, _, extra) in zip(now, cases)
             ]
         except OSError as error:
@@ -95,39 +109,57 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             for (label, block, _, when, extra), got, then in zip(cases, now, later)
         ]
         files = dict.fromkeys(line.path for line in lines if line.key == key and line.path != OWNED)
-        found.append({"values": values, "others": list(files), "refused": refused})
+        found.append({"values": values, "others": list(files), "refused": refused, "broken": broken})
     unread = sorted(unexplained(newer(host, lines), settings, found, lines))
     for setting, one in zip(settings, found):
         if setting["key"] == "daemon":
             state = "older files" if unread else "current"
             one.update(values=[{"label": "", "value": state, "after": "current"}], others=unread)
+        elif setting["key"] == "listener":
+            told = {s["key"] for s, other in zip(settings, found) if wrong(s, other) and not s.get("waived")}
+            one.update(values=[], others=past_files(host, lines) + ([] if broken else untold(whole, told)))
     return found
+
+
+def wrong(setting: Setting, seen: Observation) -> list[dict[str, str]]:
+    """The kinds of connection that do not meet the value."""
+    return [case for case in seen["values"] if case["value"] != wanted(setting)]
 
 
 def unexplained(unread: set[str], settings: list[Setting], found: list[Observation], lines: list[Line]) -> set[str]:
     """What the daemon has not read, less what a failing keyword tells: a file that sets it, or ours without it."""
     told: set[str] = set()
     for setting, one in zip(settings, found):
-        wrong = any(case["value"] != wanted(setting) for case in one["values"])
-        if setting["key"] != "daemon" and wrong and not setting.get("waived"):
+        if setting["key"] != "daemon" and wrong(setting, one) and not setting.get("waived"):
             files = {line.path for line in lines if line.key == setting["key"]}
             told |= unread & (files | ({OWNED, FOLDER} if OWNED not in files else set()))
     return unread - told - ({FOLDER} if any(path.startswith(FOLDER) for path in told) else set())
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Every kind of connection must meet the value. `daemon` is whether the running one has read its files."""
+    """Every kind of connection must meet the value.
+
+    `daemon` is whether sshd can read its files, and the running one has; `listener` whether only they decide.
+    """
     want, cases, refused = wanted(setting), seen["values"], seen["refused"]
     evidence = f"sshd -T ({len(cases)} kinds of connection)"
-    wrong = [case for case in cases if case["value"] != want]
-    if not wrong:
+    if setting["key"] == "listener":
+        past = "; ".join(seen["others"])
+        reason = f"{past}; only {MAIN} and what it includes may decide: remove it there" if past else ""
+        return Verdict(not past, want, past or want, reason, f"/proc, systemctl show {UNIT}", foreign=past)
+    if seen["broken"] and setting["key"] == "daemon":
+        return Verdict(False, want, "unreadable", seen["broken"], evidence, foreign=refused)
+    if seen["broken"]:
+        raise Unavailable("sshd", "sshd cannot read its configuration, which the control of the daemon tells")
+    bad = wrong(setting, seen)
+    if not bad:
         return Verdict(True, want, want, evidence=evidence)
     if setting["key"] == "daemon":
         reason = f"{UNIT} has not read {', '.join(seen['others'])} since it changed"
         reason = "; ".join(filter(None, (reason, refused)))
-        return Verdict(False, want, wrong[0]["value"], reason, f"systemctl show {UNIT}", (UNIT,), foreign=refused)
-    barred = [case for case in wrong if case["after"] != want]
-    case = (barred or wrong)[0]
+        return Verdict(False, want, bad[0]["value"], reason, f"systemctl show {UNIT}", (UNIT,), foreign=refused)
+    barred = [case for case in bad if case["after"] != want]
+    case = (barred or bad)[0]
     foreign = refused or (case["decider"] if barred else "")
     reason = f"{case['label'] or 'logins'}: {case['value']}"
     if refused:

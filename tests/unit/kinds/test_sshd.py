@@ -20,6 +20,7 @@ SHOWN = "permitrootlogin no\nmaxauthtries 4\nallowusers ops\nallowusers alice\nh
 OPEN = SHOWN.replace("permitrootlogin no", "permitrootlogin yes")
 ROOT = {"kind": "sshd", "key": "permitrootlogin", "value": "no"}
 DAEMON = {"kind": "sshd", "key": "daemon", "value": "current"}
+LISTENER = {"kind": "sshd", "key": "listener", "value": "plain"}
 
 
 def host_of(
@@ -31,6 +32,8 @@ def host_of(
     when: str = "Mon 2096-11-23 20:00:00.000000 UTC",
 ) -> FakeHost:
     shown = f"ActiveState=active\nActiveEnterTimestamp={when}\nStateChangeTimestamp={when}\nMainPID=77\n"
+    shown += "Environment=A=1\nEnvironmentFiles=/etc/default/ssh (ignore_errors=yes)\n"
+    shown += "EnvironmentFiles=/etc/default/other (ignore_errors=no)\n"
     shown += f"ExecStart={{ path=/usr/sbin/sshd ; argv[]=/usr/sbin/sshd -D {start} ; ignore_errors=no }}\n"
     return FakeHost(
         tmp,
@@ -116,7 +119,12 @@ def test_a_file_that_is_read_before_ours_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("title", "start", "default", "label"),
     [
-        ("sshd: /usr/sbin/sshd -D -o PermitRootLogin=yes [listener] 0 of 10-60 startups", "$SSHD_OPTS", "", "running"),
+        (
+            "sshd: /usr/sbin/sshd -D -o PermitRootLogin=yes [listener] 0 of 10-60 startups",
+            "$SSHD_OPTS",
+            "",
+            "running daemon",
+        ),
         ("sshd: /usr/sbin/sshd -D [listener] 0 of 1", "-o PermitRootLogin=yes", "", "next start"),
         ("sshd: /usr/sbin/sshd -D [listener] 0 of 1", "$SSHD_OPTS", 'SSHD_OPTS="-oPermitRootLogin=yes"', "next start"),
     ],
@@ -135,6 +143,115 @@ def test_another_file_of_the_daemon_counts(tmp_path: Path) -> None:
         title="sshd: /usr/sbin/sshd -D -f /tmp/x [listener] 0 of 1",
     )  # fmt: skip
     assert not judge(host, ROOT)[0].ok
+
+
+def test_another_file_of_the_daemon_is_told_once(tmp_path: Path) -> None:
+    host = host_of(
+        tmp_path, None, {"/usr/sbin/sshd -T -f /tmp/x": (0, OPEN, "")},
+        title="sshd: /usr/sbin/sshd -Df /tmp/x [listener] 0 of 1",
+    )  # fmt: skip
+    root, listener = judge(host, ROOT, LISTENER)
+    assert root.ok
+    assert (listener.ok, listener.foreign) == (False, "-f /tmp/x on the command line of the running daemon")
+    assert not judge(host, ROOT, {**LISTENER, "waived": True})[0].ok
+
+
+@pytest.mark.parametrize(
+    ("line", "given"),
+    [
+        ("-D", ()),
+        ("-4De -E /var/log/o -u 0", ()),
+        ("-Do PermitRootLogin=yes", (("-o", "PermitRootLogin=yes"),)),
+        ("-D -oPort=1 -p2 -f /x", (("-o", "Port=1"), ("-p", "2"), ("-f", "/x"))),
+        ("-o AllowUsers a b -D", (("-o", "AllowUsers a b"),)),
+        ("-f /etc/ssh/sshd_config", ()),
+        ("-o", ()),
+        ("- -- x --o", ()),
+    ],
+)
+def test_options_that_override(line: str, given: Any) -> None:
+    assert sshd_files.overriding(line) == given
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "manager"),
+    [
+        ({"/etc/default/ssh": "#SSHD_OPTS=-x\nSSHD_OPTS='-o UsePAM=no'\n"}, "", ""),
+        ({"/etc/default/ssh": "SSHD_OPTS=\n", "/etc/default/other": "SSHD_OPTS=-o \\\nUsePAM=no\n"}, "", ""),
+        ({}, '"SSHD_OPTS=-o UsePAM=no"', ""),
+        ({}, "", "A=1\nSSHD_OPTS=$'-o UsePAM=no'\n"),
+        ({}, "", "SSHD_OPTS=-oUsePAM=no\n"),
+    ],
+)
+def test_whatever_gives_the_next_start_its_options(
+    tmp_path: Path, files: dict[str, str], own: str, manager: str
+) -> None:
+    host = host_of(tmp_path, files)
+    rc, shown, _ = host.commands["systemctl show ssh.service"]
+    host.commands["systemctl show ssh.service"] = rc, shown.replace("Environment=A=1", f"Environment={own}"), ""
+    host.commands["systemctl show-environment"] = 0, manager, ""
+    (listener,) = judge(host, LISTENER)
+    assert listener.foreign == "-o UsePAM=no on the command line of the next start"
+
+
+@pytest.mark.parametrize("quote", ["'", '"', "$'", "\\"])
+def test_quotes_that_do_not_match_break_nothing(tmp_path: Path, quote: str) -> None:
+    assert judge(host_of(tmp_path, {"/etc/default/ssh": f"SSHD_OPTS={quote}-oUsePAM=no"}), LISTENER)[0].evidence
+
+
+def test_an_option_that_a_failing_keyword_tells_is_not_told_again(tmp_path: Path) -> None:
+    both = {"/usr/sbin/sshd -T -o PermitRootLogin=yes": (0, OPEN, "")}
+    host = host_of(tmp_path, None, both, start="-o PermitRootLogin=yes")
+    assert [verdict.ok for verdict in judge(host, ROOT, LISTENER)] == [False, True]
+    assert [verdict.ok for verdict in judge(host, {**ROOT, "waived": True}, LISTENER)] == [False, False]
+
+
+def processes(tmp: Path, mounts: str = "m1", **titles: str) -> dict[str, str]:
+    """The first process, the unit's daemon (77) and others; those whose name begins with c are in a container."""
+    (tmp / "proc/1/root").mkdir(parents=True)
+    (tmp / "proc/1/root/etc").symlink_to(tmp / "etc")
+    for pid in ("1", "77", *(name[1:] for name in titles)):
+        (tmp / f"proc/{pid}/ns").mkdir(parents=True)
+        (tmp / f"proc/{pid}/ns/mnt").symlink_to(mounts if pid == "77" else "m1")
+        (tmp / f"proc/{pid}/ns/pid").symlink_to("p2" if f"c{pid}" in titles else "p1")
+    return {f"/proc/{name[1:]}/cmdline": title for name, title in titles.items()}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's daemons count")
+def test_a_second_daemon_of_roots_is_named(tmp_path: Path) -> None:
+    evil = "sshd: /usr/sbin/sshd -p 2222 [listener] 0 of 1\0"
+    told = processes(tmp_path, p12=evil, c13=evil, p14=evil, p15="sshd: alice [priv]\0", p16="[listener]")
+    host = host_of(tmp_path, told)
+    os.chown(tmp_path / "proc/14", 1001, -1)
+    (listener,) = judge(host, LISTENER)
+    assert listener.foreign == "process 12 listens beside ssh.service (sshd: /usr/sbin/sshd -p 2222)"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "planted", "other"),
+    [
+        ("m1", "PermitRootLogin yes\n", ""),
+        ("m2", MAIN, ""),
+        ("m2", "PermitRootLogin yes\n", "the running daemon has mounts of its own, and another /etc/ssh/sshd_config"),
+    ],
+)
+def test_a_daemon_with_other_files_in_mounts_of_its_own_is_named(
+    tmp_path: Path, mounts: str, planted: str, other: str
+) -> None:
+    host = host_of(tmp_path, {**processes(tmp_path, mounts), "/proc/77/root/etc/ssh/sshd_config": planted})
+    assert judge(host, LISTENER)[0].foreign == other
+
+
+@pytest.mark.parametrize(
+    ("title", "start", "named"),
+    [
+        ("sshd: /tmp/sshd -D [listener] 0 of 1", "$SSHD_OPTS", "the running daemon is /tmp/sshd"),
+        ("/opt/other --serve", "$SSHD_OPTS", "the running daemon is /opt/other"),
+        ("", "$SSHD_OPTS", ""),
+    ],
+)
+def test_another_program_is_named(tmp_path: Path, title: str, start: str, named: str) -> None:
+    assert judge(host_of(tmp_path, title=title, start=start), LISTENER)[0].foreign == named
 
 
 LATE, EARLY = "Mon 2096-11-23 20:00:00.000000 UTC", "Mon 2016-11-21 20:00:00.000000 UTC"
