@@ -60,7 +60,8 @@ def judge(demand: str, seen: Mapping[str, Any]) -> Verdict:
         if not ciphers:
             raise Unavailable("k3s", "K3s encrypts no Secrets, so there is no cipher to judge")
         if ciphers[0] != demand:
-            reason, advice = f"Secrets are encrypted with {', '.join(ciphers)}, not {demand}", ROTATE
+            advice = ALIKE if seen["differ"] else ROTATE  # a second rotation in the midst of one would be refused
+            reason = f"Secrets are encrypted with {', '.join(ciphers)}, not {demand}"
     elif providers is None:
         reason = "K3s has no encryption configuration"
     elif providers[:1] in ([], ["identity"]):

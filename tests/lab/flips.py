@@ -498,7 +498,8 @@ def encryption(demand: str) -> Flips:
         made = json.loads(text)
         providers = made["resources"][0]["providers"]
         other = {"keys": [{"name": "flipped", "secret": base64.b64encode(b"flipped " * 4).decode()}]}
-        providers.insert(0, providers.pop() if demand == "active" else {"secretbox": other})
+        cipher = "aescbc" if demand == "secretbox" else "secretbox"
+        providers.insert(0, providers.pop() if demand == "active" else {cipher: other})
         return json.dumps(made)
 
     name = "identity first" if demand == "active" else "other cipher"

@@ -90,6 +90,14 @@ def test_servers_with_other_keys_and_a_file_changed_by_hand_are_named() -> None:
     assert "not the one of s1: reencrypt_active-" in said(node("s1", other, "reencrypt_active"))
 
 
+def test_in_the_midst_of_a_rotation_the_advice_is_to_end_it() -> None:
+    raw, rotated = config(AESCBC, IDENTITY), config(SECRETBOX, IDENTITY)
+    seen = k3s_encryption.look(raw, [node("s1", rotated, "reencrypt_finished"), node("s2", raw)])
+    for demand in ("active", "secretbox"):
+        assert "after a rotation restart K3s on each server" in k3s_encryption.judge(demand, seen).reason
+        assert "rotate-keys" not in k3s_encryption.judge(demand, seen).reason
+
+
 @pytest.mark.parametrize(("providers", "ok"), [([AESCBC, IDENTITY], True), ([IDENTITY, AESCBC], False)])
 def test_the_file_of_this_server_and_the_nodes_of_all_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, providers: list[Any], ok: bool
