@@ -30,6 +30,12 @@ options:
     type: list
     elements: str
     default: [Ready]
+  others:
+    description:
+      - Wait for the other servers instead, until etcd keeps its majority without this one. Ask this before a server
+        that runs is restarted.
+    type: bool
+    default: false
   timeout:
     description: Seconds to wait for all of it.
     type: int
@@ -57,8 +63,8 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.casemate import ready
 from ansible.module_utils.casemate.base import Host
-from ansible.module_utils.casemate.ready import api_is_ready, last_words, node_is_ready, unit_is_up, wait
 
 
 def main() -> None:
@@ -70,21 +76,28 @@ def main() -> None:
             "server": {"type": "bool", "required": True},
             "node": {"type": "str"},
             "conditions": {"type": "list", "elements": "str", "default": ["Ready"]},
+            "others": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
     given, host, start = module.params, Host(), time.monotonic()
-    steps = [functools.partial(unit_is_up, host, given["unit"])]
-    if given["api"] and given["server"]:
-        steps.append(functools.partial(api_is_ready, host))
-    if given["api"] and given["conditions"]:
-        node = given["node"] or os.uname().nodename.lower()
-        steps.append(functools.partial(node_is_ready, host, node, given["conditions"]))
-    missing = wait(steps, given["timeout"])
+    node = given["node"] or os.uname().nodename.lower()
+    steps = [functools.partial(ready.unit_is_up, host, given["unit"])]
+    if given["others"]:
+        steps = [functools.partial(ready.others_hold_quorum, host, node)]
+    elif given["api"]:
+        if given["server"]:
+            steps.append(functools.partial(ready.api_is_ready, host))
+        if given["conditions"]:
+            steps.append(functools.partial(ready.node_is_ready, host, node, given["conditions"]))
+    missing = ready.wait(steps, given["timeout"])
     seconds = round(time.monotonic() - start, 1)
+    if missing and given["others"]:
+        hint = "Bring K3s up there (`casemate apply --limit` starts it), and apply again"
+        module.fail_json(msg=f"{given['unit']} was not restarted: {missing}. {hint}.", seconds=seconds)
     if missing:
-        said = last_words(host, given["unit"])
+        said = ready.last_words(host, given["unit"])
         module.fail_json(msg=f"K3s is not up: {missing}. {given['unit']} last said: {said}", seconds=seconds)
     module.exit_json(changed=False, seconds=seconds)
 

@@ -10,10 +10,10 @@ import http.client
 import re
 import ssl
 import time
-from typing import Callable
+from typing import Any, Callable
 
 from .base import Host, Unavailable
-from .kinds.k8s_object import Api
+from .kinds.k8s_object import TLS, Api
 
 AGENT = "/var/lib/rancher/k3s/agent/"
 PAUSE = 0.25
@@ -40,6 +40,16 @@ class Kubelet(Api):
         context.load_cert_chain(host.path(AGENT + "client-kubelet.crt"), host.path(AGENT + "client-kubelet.key"))
         address = found[1].strip("[]")
         self.connection = http.client.HTTPSConnection(address, int(found[2]), timeout=5, context=context)
+
+
+class Peer(Api):
+    """The API server of another server, with this one's own certificate: they share their authorities."""
+
+    def __init__(self, host: Host, address: str) -> None:
+        """Connect lazily."""
+        context = ssl.create_default_context(cafile=host.path(TLS + "server-ca.crt"))
+        context.load_cert_chain(host.path(TLS + "client-admin.crt"), host.path(TLS + "client-admin.key"))
+        self.connection = http.client.HTTPSConnection(address, 6443, timeout=5, context=context)
 
 
 def unit_is_up(host: Host, unit: str) -> None:
@@ -72,6 +82,31 @@ def node_is_ready(host: Host, node: str, conditions: list[str]) -> None:
         if states.get(name, {}).get("status") != "True":
             said = states.get(name, {}).get("message") or "not reported yet"
             raise NotReady(f"node {node} to be {name}: {said}")
+
+
+def others_hold_quorum(host: Host, node: str) -> None:
+    """Raise NotReady unless etcd keeps its majority while this node is down, as far as there can be one.
+
+    Two members always lose theirs when one goes: then the other has to be well. A member counts as well when its own
+    API server is ready, which it is not without etcd.
+    """
+    status, found = Api(host).call("GET", "/api/v1/nodes?labelSelector=node-role.kubernetes.io/etcd=true")
+    if status != 200:
+        raise NotReady(f"the API server here to say who the members of etcd are (it answers {status})")
+    others = {one["metadata"]["name"]: one for one in found["items"] if one["metadata"]["name"] != node}
+    ill = sorted(name for name, one in others.items() if not _is_well(host, one))
+    needed = min(len(others), (len(others) + 1) // 2 + 1)
+    if len(others) - len(ill) < needed:
+        raise NotReady(f"{', '.join(ill)} to be ready: without it etcd would lose its majority while this one restarts")
+
+
+def _is_well(host: Host, node: dict[str, Any]) -> bool:
+    address = next((a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"), "")
+    try:
+        status, _ = Peer(host, address).call("GET", "/readyz")
+    except (Unavailable, OSError):
+        return False
+    return status == 200
 
 
 def wait(steps: list[Callable[[], None]], seconds: float, clock: Callable[[], float] = time.monotonic) -> str:

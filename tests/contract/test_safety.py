@@ -74,6 +74,22 @@ def test_a_server_among_others_counts_as_up_only_when_it_votes(kind: str, server
     assert judge(__k3s_node_type=kind, groups={"k3s_server": ["s"] * servers}) == awaited
 
 
+def test_a_running_server_restarts_only_after_the_others_were_asked() -> None:
+    steps = tasks("roles/k3s_node/tasks/unit.yml")
+    (gate,) = [place for place, task in enumerate(steps) if task.get("k3s_ready", {}).get("others")]
+    (start,) = [place for place, task in enumerate(steps) if "ansible.builtin.systemd_service" in task]
+    assert gate < start
+    judge = jinja2.Environment().compile_expression(" and ".join(f"({one})" for one in steps[gate]["when"]))
+    usual: dict[str, Any] = {
+        "ansible_check_mode": False, "__k3s_node_unit": "k3s.service", "__k3s_node_settled": {"stale": ["k3s.service"]},
+        "__k3s_node_runs": True, "__k3s_node_type": "server", "groups": {"k3s_server": ["a", "b", "c"]},
+        "__casemate_context": {"capabilities": ["api_semantics"]},
+    }  # fmt: skip
+    assert judge(**usual)
+    for change in ({"__k3s_node_runs": False}, {"__k3s_node_type": "agent"}, {"groups": {"k3s_server": ["a"]}}):
+        assert not judge(**{**usual, **change}), change
+
+
 def test_the_unit_that_flushes_every_table_is_masked() -> None:
     (masking,) = [
         unit

@@ -115,3 +115,43 @@ def test_the_last_complaint_of_the_journal_is_told(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, commands={"journalctl": (0, said, "")})
     assert ready.last_words(host, UNIT) == "level=fatal msg=2"
     assert ready.last_words(FakeHost(tmp_path), UNIT) == "nothing wrong"
+
+
+def members(*names: str) -> dict[str, Any]:
+    address = {name: [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": name}] for name in names}
+    return {"items": [{"metadata": {"name": n}, "status": {"addresses": address[n]}} for n in names]}
+
+
+@pytest.mark.parametrize(
+    ("names", "ill", "goes_on"),
+    [
+        ("a", "", True),
+        ("ab", "", True), ("ab", "b", False),
+        ("abc", "", True), ("abc", "c", False), ("abc", "bc", False),
+        ("abcd", "", True), ("abcd", "d", False),
+        ("abcde", "e", True), ("abcde", "de", False),
+    ],
+)  # fmt: skip
+def test_a_server_restarts_only_while_the_others_hold_quorum(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: str, ill: str, goes_on: bool
+) -> None:
+    answering(monkeypatch, 200, members(*names))
+    asked: list[str] = []
+
+    class Other:
+        def __init__(self, host: FakeHost, address: str) -> None:
+            self.address = address
+            asked.append(address)
+
+        def call(self, method: str, path: str) -> tuple[int, Any]:
+            if self.address in ill and self.address == ill[0]:
+                raise Unavailable("k3s", "refused")
+            return (500 if self.address in ill else 200), {}
+
+    monkeypatch.setattr(ready, "Peer", Other)
+    if goes_on:
+        ready.others_hold_quorum(FakeHost(tmp_path), "a")
+    else:
+        with pytest.raises(ready.NotReady, match=f"{', '.join(ill)} to be ready: without it etcd would lose"):
+            ready.others_hold_quorum(FakeHost(tmp_path), "a")
+    assert asked == list(names[1:])
