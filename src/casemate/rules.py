@@ -23,6 +23,7 @@ IDENTITY = {
     "service-cidr": "casemate_service_cidr",
 }
 """Keys that other roles have to know as well, and the inputs that set them."""
+CREDENTIALS = r"://[^/\s@]*:[^/\s@]+@"
 DECIDED = {
     "data-dir": "everything that is protected lies in /var/lib/rancher/k3s; mount another disk there instead",
     "cluster-reset": "reset a cluster once, by hand, as K3s' documentation says",
@@ -53,6 +54,10 @@ def rule_problems(values: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _flat(value: Any) -> list[Any]:
+    return [one for part in value for one in _flat(part)] if isinstance(value, (list, tuple)) else [value]
+
+
 def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[str]:
     """What is wrong with the keys of `k3s_node_config` for a server or agent of a K3s version; no value is shown."""
     config, waived = values.get("k3s_node_config") or {}, values.get("casemate_waivers") or {}
@@ -69,6 +74,11 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
                 setters[setting["key"]] = {"id": control["id"], "file": setting["file"], "knob": knob}
     for key in config:
         by = setters.get(key)
+        if any(re.search(CREDENTIALS, str(value)) for value in _flat(config[key])):
+            found.append(
+                f"k3s_node_config.{key} holds an address with a password, which reports would show. Remove it: "
+                "use a proxy that asks for none or, for S3, name a Secret that holds all of it (etcd-s3-config-secret)"
+            )
         if key in SECRETS:
             found.append(
                 f"k3s_node_config.{key} is a secret, and may not stand in an inventory or a configuration. Remove it: "

@@ -65,6 +65,8 @@ class Run:
     errors: list[str] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     stage: str = ""
+    clue: str = ""
+    _line: str = ""
     warnings: list[str] = field(default_factory=list)
     cancelled: bool = False
     settled: bool = False
@@ -72,9 +74,9 @@ class Run:
     def record(self, event: Event) -> None:
         """Take in one ansible-runner event."""
         kind, data = event.get("event", ""), event.get("event_data") or {}
-        if kind == "playbook_on_play_start":
-            self.stage = str(data.get("name") or "")
-        elif kind == "verbose":
+        if kind == "runner_on_start":  # a play may have nothing to do
+            self.stage = str(data.get("play") or self.stage)
+        if kind == "verbose":
             self._said(str(event.get("stdout") or ""))
         elif kind == "playbook_on_stats":
             self._stats(data)
@@ -126,8 +128,13 @@ class Run:
 
     def _said(self, text: str) -> None:
         line = ANSI.sub("", text).strip()
+        origin = re.match(r"Origin: (\S+:\d+:\d+)$", line)
+        if origin and not self.clue:
+            self.clue = f"{origin[1]}: {self._line}"
+        self._line = line or self._line
         if re.match(r"\[?ERROR", line):
-            self.errors.append(re.sub(r"^\[?ERROR[]!:]*\s*", "", line))
+            error = re.sub(r"^\[?ERROR[]!:]*\s*", "", line)
+            self.errors.append(f"{error}\n-> {self.clue}" if self.clue and "parse inventory" in error else error)
 
 
 def explain(result: dict[str, Any]) -> str:

@@ -129,12 +129,23 @@ def test_ansible_s_own_errors_are_kept() -> None:
     assert made.errors == ["the playbook is broken"]
 
 
+def test_a_broken_inventory_is_told_with_its_place() -> None:
+    said = ["YAML parsing failed: a colon", "Origin: /tmp/i.yml:5:11", "", "Origin: /tmp/other.yml:1:1"]
+    said.append("[ERROR]: Completely failed to parse inventory source /tmp/i.yml")
+    made = runner.Run()
+    for line in said:
+        made.record({"event": "verbose", "stdout": f"\x1b[1;35m{line}\x1b[0m"})
+    (error,) = made.errors
+    assert error.endswith("\n-> /tmp/i.yml:5:11: YAML parsing failed: a colon")
+
+
 def test_without_a_terminal_each_stage_is_one_line() -> None:
     console = Console(file=io.StringIO(), force_terminal=False)
     made = runner.Run()
     with runner.progress(console, quiet=False) as watch:
         for stage in ("Plan", "Plan", "Servers", "Servers"):
-            made.record({"event": "playbook_on_play_start", "event_data": {"name": stage}})
+            made.record({"event": "playbook_on_play_start", "event_data": {"name": "Empty"}})
+            made.record({"event": "runner_on_start", "event_data": {"play": stage, "host": "server1"}})
             watch(made)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == "Plan …\nServers …\n"

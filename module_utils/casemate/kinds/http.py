@@ -6,6 +6,7 @@ The caller trusts any certificate on purpose: it plays a stranger and sends noth
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import http.client
 import socket
 import ssl
@@ -25,6 +26,7 @@ SCHEMA = {
 ENFORCED_BY = None
 TIMEOUT = 4.0
 ALERT_WAIT = 1.0
+NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL)
 
 
 def identity(setting: Setting) -> str:
@@ -52,8 +54,10 @@ def _call(setting: Setting) -> Observation:
         if secure
         else http.client.HTTPConnection(*where, timeout=TIMEOUT)
     )
+    reached = False
     try:
         connection.connect()
+        reached = True
         if setting.get("tls"):
             connection.sock.settimeout(ALERT_WAIT)
             try:
@@ -64,10 +68,14 @@ def _call(setting: Setting) -> Observation:
         return {"status": connection.getresponse().status}
     except ssl.SSLError as refusal:
         return {"tls": "refused", "why": str(refusal.reason or refusal)}
-    except (ConnectionRefusedError, socket.timeout) as silence:
-        return {"unreachable": type(silence).__name__}
+    except ConnectionRefusedError:
+        return {"unreachable": "refused"}
     except (http.client.HTTPException, OSError) as broken:
-        return {"broken": str(broken)}
+        if isinstance(broken, socket.timeout) and reached:
+            return {"unreachable": "connected, but no answer"}
+        if isinstance(broken, (socket.timeout, socket.gaierror)) or getattr(broken, "errno", 0) in NO_WAY:
+            return {"unreachable": str(broken), "no_way": True}
+        return {"broken": str(broken) or type(broken).__name__}
     finally:
         connection.close()
 
@@ -86,9 +94,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if "unreachable" in seen:
         if setting.get("may_be_unreachable"):
             return Verdict(True, expected, "unreachable", evidence=evidence)
+        if seen.get("no_way"):
+            raise Unavailable("vantage", f"{url} cannot be reached from here ({seen['unreachable']})")
         raise Unavailable("k3s", f"{url} does not answer ({seen['unreachable']})")
     if setting.get("tls"):
         ok = seen.get("tls") == "refused" and "certificate" in str(seen.get("why", "")).lower()
     else:
         ok = seen.get("status") in expected["status"]
-    return Verdict(ok, expected, seen, "" if ok else "a caller without credentials gets through", evidence)
+    why = f"the connection broke: {seen['broken']}" if "broken" in seen else "a caller without credentials gets through"
+    return Verdict(ok, expected, seen, "" if ok else why, evidence)

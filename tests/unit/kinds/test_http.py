@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import errno
+import http.client
 import http.server
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -100,3 +103,36 @@ def test_silence_is_not_evaluated_unless_declared(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="k3s"):
         kind.assess(setting, seen)
     assert kind.assess({**setting, "may_be_unreachable": True}, seen).ok
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "k3s"),
+        (TimeoutError("timed out"), "vantage"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "vantage"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "vantage"),
+        (socket.gaierror(-2, "Name or service not known"), "vantage"),
+    ],
+)
+def test_what_cannot_be_reached_from_here_is_told_from_what_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: OSError, code: str
+) -> None:
+    def connect(_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(http.client.HTTPSConnection, "connect", connect)
+    setting = {"address": "192.0.2.1", "port": 6443, "status": [401]}
+    with pytest.raises(Unavailable) as why:
+        kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
+    assert why.value.code == code
+
+
+def test_a_connection_that_breaks_is_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(_: object) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
+
+    monkeypatch.setattr(http.client.HTTPSConnection, "connect", connect)
+    setting = {"address": "192.0.2.1", "port": 6443, "status": [401]}
+    verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
+    assert (verdict.ok, "broke" in verdict.reason) == (False, True)
