@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import glob
 import http.server
 import json
@@ -269,6 +270,10 @@ def account(setting: Setting) -> Flips:
     elif check == "nopasswd_sudo":
         yield "sudoers", lambda: planted("/etc/sudoers.d/eve", "#2001 ALL=(ALL) NOPASSWD: ALL\n", 0o440)
         yield "defaults", lambda: planted("/etc/sudoers.d/all", "Defaults !authenticate\n", 0o440)
+    elif check == "sudo_defaults":
+        for name in setting["options"]:
+            other = f"{name}=-1" if name == "timestamp_timeout" else f"!{name}"
+            yield name, functools.partial(planted, "/etc/sudoers.d/eve", f"Defaults:eve {other}\n", 0o440)
 
 
 @contextlib.contextmanager

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
+from ..sudoers import nopasswd, overridden
 
 CHECKS = ("locked", "no_empty_password", "only_root_is_uid_0", "system_nologin", "hash_scheme", "login_def")
 SCHEMA = {
-    "check": Field("str", True, choices=(*CHECKS, "pam_module", "nopasswd_sudo"), help="what is demanded"),
+    "check": Field(
+        "str", True, choices=(*CHECKS, "pam_module", "nopasswd_sudo", "sudo_defaults"), help="what is demanded"
+    ),
     "user": Field("str", help="locked: which account"),
     "allow": Field("list", help="accounts that are excused (nopasswd_sudo: %group too, and root always)"),
     "schemes": Field("list", help="hash_scheme: ids of crypt(5), such as y for yescrypt"),
     "key": Field("str", help="login_def: name in login.defs"),
     "values": Field("list", help="login_def: what it may be"),
+    "options": Field("dict", help="sudo_defaults: what they must be; a number is a most"),
+    "file": Field("str", help="sudo_defaults: file that sets them; it and its folder tell themselves what is wrong"),
     "service": Field("str", help="pam_module: file in /etc/pam.d"),
     "module": Field("str", help="pam_module: module that its stack must call"),
     "option": Field("str", help="pam_module: word that the module must get"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "task"
-SUDOERS = "/etc/sudoers"
-SIGNS = {"usergroup": "%", "usergid": "%#", "userid": "#", "netgroup": "+", "nonunixgroup": "%:", "nonunixgid": "%:#"}
+SUDOERS, FOLDER = "/etc/sudoers", "/etc/sudoers.d"
 NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
 
 
@@ -68,36 +71,6 @@ def pam_modules(service: str, host: Host, depth: int = 0) -> list[str]:
     return found
 
 
-def nopasswd(policy: Mapping[str, Any], names: Mapping[int, str]) -> list[str]:
-    """Whom sudo asks for no password, as cvtsudoers shows its files; `names` are the accounts by uid.
-
-    A rule counts whatever its commands, target and host are: few programs that may be run as another stay harmless.
-    Defaults that ask nobody are told as such, whoever is meant: cvtsudoers shows `Defaults:root` and `Defaults>root`
-    alike.
-    """
-    found = []
-    for option in (option for default in policy.get("Defaults", ()) for option in default["Options"]):
-        found += ["those of Defaults !authenticate"] if option.get("authenticate") is False else []
-        found += [f"%{option['exempt_group']}"] if option.get("exempt_group") else []
-    for rule in policy.get("User_Specs", ()):
-        if any({"authenticate": False} in command.get("Options", ()) for command in rule["Cmnd_Specs"]):
-            found += grantees(rule["User_List"], policy.get("User_Aliases", {}), names)
-    return sorted({*found} - {"root"})
-
-
-def grantees(
-    members: list[dict[str, Any]], aliases: Mapping[str, Any], names: Mapping[int, str], negated: bool = False
-) -> Iterator[str]:
-    """Who is in a list of users, aliases resolved: what a negated list leaves out is let in."""
-    for member in members:
-        (sort, value), *_ = ((k, v) for k, v in member.items() if k != "negated")
-        out = bool(member.get("negated")) != negated
-        if sort == "useralias":
-            yield from grantees(aliases.get(value, []), {k: v for k, v in aliases.items() if k != value}, names, out)
-        elif not out:
-            yield names.get(value, f"#{value}") if sort == "userid" else f"{SIGNS.get(sort, '')}{value}"
-
-
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Accounts with the kind of their password, and the settings that each check reads."""
     passwd = [line.split(":") for line in (host.text("/etc/passwd") or "").splitlines()]
@@ -117,9 +90,10 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             one = {"value": defs.get(setting["key"])}
         elif setting["check"] == "pam_module":
             one = {"modules": pam_modules(setting["service"], host)}
-        elif setting["check"] == "nopasswd_sudo":
+        elif setting["check"] in ("nopasswd_sudo", "sudo_defaults"):
             asked = host.run(["cvtsudoers", "-c", "/dev/null", "-f", "json", host.path(SUDOERS)])
             one = {"there": host.read(SUDOERS) is not None, "asked": asked, "accounts": accounts}
+            one["told"] = bool({str(setting.get("file")), FOLDER} & host.differing)
         seen.append(one)
     return seen
 
@@ -135,16 +109,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         ok = any(line.split()[0] == wanted[0] and set(wanted) <= set(line.split()) for line in seen["modules"])
         reason = "" if ok else f"{setting['service']} does not call {' '.join(wanted)}"
         return Verdict(ok, " ".join(wanted), seen["modules"], reason, f"/etc/pam.d/{setting['service']}")
-    if check == "nopasswd_sudo":
-        if seen["there"] and seen["asked"].rc == 127:
-            raise Unavailable("sudo", "cvtsudoers, which comes with sudo, is not installed")
-        if seen["there"] and seen["asked"].rc != 0:
-            reason = f"sudo cannot read its configuration: {seen['asked'].err.strip()[:300]}"
-            return Verdict(False, [], "unknown", reason, f"cvtsudoers {SUDOERS}")
-        names = {account["uid"]: account["name"] for account in reversed(seen["accounts"])}
-        unasked = nopasswd(json.loads(seen["asked"].out or "{}") if seen["there"] else {}, names)
-        offenders = [name for name in unasked if name not in allow]
-        return _nobody(offenders, "may use sudo without a password", f"cvtsudoers {SUDOERS}")
+    if check in ("nopasswd_sudo", "sudo_defaults"):
+        return _sudo(setting, seen, allow)
     accounts = [a for a in seen["accounts"] if a["name"] not in allow]
     if check == "locked":
         found = [a for a in accounts if a["name"] == setting["user"]]
@@ -161,6 +127,26 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         fine = {"empty", "locked", *(setting.get("schemes") or ())}
         wrong, why = [a for a in accounts if a["hash"] not in fine], "has a password with a weak hash"
     return _nobody(sorted(a["name"] for a in wrong), why, "/etc/passwd, /etc/shadow")
+
+
+def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
+    evidence, broken = f"cvtsudoers {SUDOERS}", f"sudo cannot read its configuration: {seen['asked'].err.strip()[:300]}"
+    if not seen["there"] or (seen["told"] and setting["check"] == "sudo_defaults"):
+        return Verdict(True, [], [], "", evidence if seen["there"] else f"there is no {SUDOERS}")
+    if seen["asked"].rc == 127:
+        raise Unavailable("sudo", "cvtsudoers, which comes with sudo, is not installed")
+    if seen["asked"].rc != 0 and setting["check"] == "nopasswd_sudo":
+        return Verdict(False, [], "unknown", broken, evidence)
+    if seen["asked"].rc != 0:
+        raise Unavailable("sudo", f"{broken}, which the control of passwords tells")
+    policy, names = (
+        json.loads(seen["asked"].out or "{}"),
+        {one["uid"]: one["name"] for one in reversed(seen["accounts"])},
+    )
+    if setting["check"] == "sudo_defaults":
+        return _nobody(overridden(policy, setting["options"]), "in what sudo reads after or beside our file", evidence)
+    offenders = [name for name in nopasswd(policy, names) if name not in allow]
+    return _nobody(offenders, "may use sudo without a password", evidence)
 
 
 def _nobody(offenders: list[str], why: str, evidence: str) -> Verdict:

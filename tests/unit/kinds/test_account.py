@@ -13,6 +13,7 @@ from unit.fake_host import FakeHost
 
 from module_utils.casemate.base import Unavailable
 from module_utils.casemate.kinds import account
+from module_utils.casemate.sudoers import nopasswd
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\nbin:x:2:2:bin:/bin:/usr/sbin/nologin\nops:x:1000:1000::/home/ops:/bin/bash\n"
 SHADOW = "root:*:1::::::\nbin:!*:1::::::\nops:$y$j9T$SALTSALT$HASHHASH:1::::::\n"
@@ -157,6 +158,44 @@ def test_defaults_that_ask_nobody(tmp_path: Path, defaults: list[Any], names: li
     assert sudo(tmp_path, {"Defaults": defaults}).observed == names
 
 
+DEFAULTS = {"use_pty": True, "logfile": "/l", "timestamp_timeout": 5}
+GOOD_DEFAULTS = [{"Options": [{"use_pty": True}, {"logfile": "/l"}, {"timestamp_timeout": "5"}, {"env_reset": True}]}]
+
+
+@pytest.mark.parametrize(
+    ("more", "wrong"),
+    [
+        ([], []),
+        ([{"Options": [{"use_pty": False}]}], ["use_pty is False"]),
+        ([{"Options": [{"use_pty": False}]}, {"Options": [{"use_pty": True}]}], []),
+        ([{"Binding": [EVE], "Options": [{"use_pty": False}]}, {"Options": [{"use_pty": True}]}], ["use_pty is False"]),
+        ([{"Options": [{"logfile": False}]}], ["logfile is False"]),
+        ([{"Options": [{"logfile": "/dev/null"}]}], ["logfile is /dev/null"]),
+        ([{"Options": [{"timestamp_timeout": False}]}], []),
+        ([{"Options": [{"timestamp_timeout": "0.5"}]}], []),
+        ([{"Options": [{"timestamp_timeout": "15"}]}], ["timestamp_timeout is 15"]),
+        ([{"Options": [{"timestamp_timeout": "-1"}]}], ["timestamp_timeout is -1"]),
+        ([{"Options": [{"timestamp_timeout": True}]}], ["timestamp_timeout is True"]),
+    ],
+)
+def test_defaults_that_take_ours_back(tmp_path: Path, more: list[Any], wrong: list[str]) -> None:
+    setting = {"check": "sudo_defaults", "options": DEFAULTS, "file": "/etc/sudoers.d/ours"}
+    said = {"cvtsudoers": (0, json.dumps({"Defaults": GOOD_DEFAULTS + more}), "")}
+    host = FakeHost(tmp_path, {**GOOD, "/etc/sudoers": ""}, said)
+    assert account.assess(setting, account.observe([setting], host)[0]).observed == wrong
+    host.differing = {"/etc/sudoers.d/ours"}
+    assert account.assess(setting, account.observe([setting], host)[0]).ok
+
+
+def test_defaults_that_nobody_sets_are_named_and_a_broken_file_is_told_once(tmp_path: Path) -> None:
+    setting = {"check": "sudo_defaults", "options": DEFAULTS}
+    host = FakeHost(tmp_path, {**GOOD, "/etc/sudoers": ""}, {"cvtsudoers": (0, "{}", "")})
+    assert len(account.assess(setting, account.observe([setting], host)[0]).observed) == 3
+    host.commands = {"cvtsudoers": (1, "", "syntax error")}
+    with pytest.raises(Unavailable, match="sudo"):
+        account.assess(setting, account.observe([setting], host)[0])
+
+
 def test_sudo_that_cannot_be_asked_is_never_nobody(tmp_path: Path) -> None:
     broken = sudo(tmp_path, "/etc/sudoers:1:2: syntax error", 1)
     assert (broken.ok, "syntax error" in broken.reason) == (False, True)
@@ -172,7 +211,7 @@ def test_what_sudo_itself_makes_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "d/x").write_text("A ALL=(root) \\\n  NOPASSWD: /bin/sh, PASSWD: ALL\n#77 ALL=NOPASSWD:ALL\n")
     (tmp_path / "d/y.bak").write_text("zoe ALL=NOPASSWD:ALL\n")
     said = subprocess.run(["cvtsudoers", "-f", "json", tmp_path / "sudoers"], capture_output=True, check=True).stdout
-    assert account.nopasswd(json.loads(said), {}) == ["#77", "%adm", "eve"]
+    assert nopasswd(json.loads(said), {}) == ["#77", "%adm", "eve"]
 
 
 @pytest.mark.parametrize(("values", "ok"), [(["SHA512", "YESCRYPT"], True), (["YESCRYPT"], False)])

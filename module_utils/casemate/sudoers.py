@@ -1,0 +1,63 @@
+"""What sudo's files say, as its own parser (cvtsudoers(1), JSON) shows them: who needs no password, and Defaults.
+
+Source: sudoers(5): aliases, negation, tags, and the order in which Defaults count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SIGNS = {"usergroup": "%", "usergid": "%#", "userid": "#", "netgroup": "+", "nonunixgroup": "%:", "nonunixgid": "%:#"}
+
+
+def nopasswd(policy: Mapping[str, Any], names: Mapping[int, str]) -> list[str]:
+    """Whom sudo asks for no password, as cvtsudoers shows its files; `names` are the accounts by uid.
+
+    A rule counts whatever its commands, target and host are: few programs that may be run as another stay harmless.
+    Defaults that ask nobody are told as such, whoever is meant: cvtsudoers shows `Defaults:root` and `Defaults>root`
+    alike.
+    """
+    found = []
+    for option in (option for default in policy.get("Defaults", ()) for option in default["Options"]):
+        found += ["those of Defaults !authenticate"] if option.get("authenticate") is False else []
+        found += [f"%{option['exempt_group']}"] if option.get("exempt_group") else []
+    for rule in policy.get("User_Specs", ()):
+        if any({"authenticate": False} in command.get("Options", ()) for command in rule["Cmnd_Specs"]):
+            found += grantees(rule["User_List"], policy.get("User_Aliases", {}), names)
+    return sorted({*found} - {"root"})
+
+
+def overridden(policy: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """Defaults that are not as they must be: the last of those for all, and each that is for some only (sudoers(5))."""
+    general: dict[str, Any] = {}
+    special: list[tuple[str, Any]] = []
+    for default in policy.get("Defaults", ()):
+        for name, value in (pair for option in default["Options"] for pair in option.items() if pair[0] in options):
+            if default.get("Binding"):
+                special.append((name, value))
+            else:
+                general[name] = value
+    found = [(name, general.get(name, "not set")) for name in options] + special
+    return sorted({f"{name} is {value}" for name, value in found if not as_good(value, options[name])})
+
+
+def as_good(value: Any, wanted: Any) -> bool:
+    """Whether an option is as it must be: the same, or a number that is not above it (a negative one has no end)."""
+    if isinstance(wanted, (str, bool)):
+        return bool(value == wanted)
+    return value is False or bool(re.fullmatch(r"\d+(\.\d*)?", str(value)) and float(value) <= wanted)
+
+
+def grantees(
+    members: list[dict[str, Any]], aliases: Mapping[str, Any], names: Mapping[int, str], negated: bool = False
+) -> Iterator[str]:
+    """Who is in a list of users, aliases resolved: what a negated list leaves out is let in."""
+    for member in members:
+        (sort, value), *_ = ((k, v) for k, v in member.items() if k != "negated")
+        out = bool(member.get("negated")) != negated
+        if sort == "useralias":
+            yield from grantees(aliases.get(value, []), {k: v for k, v in aliases.items() if k != value}, names, out)
+        elif not out:
+            yield names.get(value, f"#{value}") if sort == "userid" else f"{SIGNS.get(sort, '')}{value}"
