@@ -74,7 +74,7 @@ class Run:
     def record(self, event: Event) -> None:
         """Take in one ansible-runner event."""
         kind, data = event.get("event", ""), event.get("event_data") or {}
-        if kind == "runner_on_start":  # a play may have nothing to do
+        if kind.startswith("runner_on_") and kind not in ("runner_on_start", "runner_on_skipped"):  # it does something
             self.stage = str(data.get("play") or self.stage)
         if kind == "verbose":
             self._said(str(event.get("stdout") or ""))

@@ -145,7 +145,8 @@ def test_without_a_terminal_each_stage_is_one_line() -> None:
     with runner.progress(console, quiet=False) as watch:
         for stage in ("Plan", "Plan", "Servers", "Servers"):
             made.record({"event": "playbook_on_play_start", "event_data": {"name": "Empty"}})
-            made.record({"event": "runner_on_start", "event_data": {"play": stage, "host": "server1"}})
+            made.record({"event": "runner_on_skipped", "event_data": {"play": "Empty", "host": "server1"}})
+            made.record({"event": "runner_on_ok", "event_data": {"play": stage, "host": "server1"}})
             watch(made)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == "Plan …\nServers …\n"
