@@ -46,9 +46,12 @@ ALSO_NAMED = {
     ("NODE-VERSION-PATCHED", "older binary"): ["NODE-BINARY-VERIFIED", "NODE-PROCESS-VERIFIED"],  # it is another file
 }
 """What a flip breaks besides its own control, really; those of them that are judged here."""
+UNKNOWN_THEN = {
+    ("NODE-BINARY-VERIFIED", "a byte more"): ["NODE-VERSION-PATCHED"],  # what foreign bytes say proves nothing
+}
+"""What cannot be judged any more after a flip."""
 NOT_BY_HAND = {
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
-    "CLUSTER-KUBELETS-GUARDED": "takes a kubelet that was started otherwise, which controls of its node name too",
     "KUBELET-CONFIG-FOLDER-RUNNING": "K3s gives this argument last, whatever its configuration says",
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
@@ -64,7 +67,9 @@ SSHD_VALUES = {
     "allowusers": "alice", "loglevel": "QUIET", "maxauthtries": "9", "logingracetime": "600",
     "maxstartups": "100:30:200", "maxsessions": "99", "clientaliveinterval": "0", "clientalivecountmax": "9",
     "banner": "none", "ciphers": "aes256-ctr", "macs": "hmac-sha2-256", "kexalgorithms": "curve25519-sha256",
-    "hostkey": "/etc/ssh/ssh_host_ecdsa_key", "yes": "no", "no": "yes",
+    "hostkey": "/etc/ssh/ssh_host_ecdsa_key", "yes": "no", "no": "yes", "authorizedkeysfile": "/var/tmp/%u",
+    "authorizedkeyscommand": "/bin/false\nauthorizedkeyscommanduser nobody",
+    "trustedusercakeys": "/etc/ssh/ssh_host_ed25519_key.pub",
 }  # fmt: skip
 RUNNING = {
     "kubelet-anonymous-auth": "false", "kubelet-authorization-mode": "Webhook",
@@ -310,7 +315,7 @@ def sshd(setting: Setting) -> Flips:
         def config() -> Undone:
             return both(planted(other), rewritten(given, append(f"SSHD_OPTS='-f {other}'\n")))
 
-        yield "option", lambda: rewritten(given, append('SSHD_OPTS="-o AuthorizedKeysFile=/run/keys"\n'))
+        yield "option", lambda: rewritten(given, append('SSHD_OPTS="-o VersionAddendum=x"\n'))
         yield "another file, read", lambda: after(REREAD_SSH, by=reloaded(config()))
         start = f"/usr/sbin/sshd -p 2222 -o PidFile={pid}; until [ -s {pid} ]; do sleep 0.1; done; sleep 0.2"
         gone = f"pid=$(cat {pid}); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.1; done"
@@ -432,7 +437,7 @@ def artifact(setting: Setting) -> Flips:
         yield "a byte more", lambda: longer(path)
     elif setting["aspect"] == "version":
         older = "/run/older-k3s"
-        script = "#!/bin/sh\necho 'k3s version v1.1.1+k3s1 (0)'\n"
+        script = "#!/bin/sh\n# -X github.com/k3s-io/k3s/pkg/version.Version=v1.1.1+k3s1 -s\n"
         mounting = did(f"mount --bind {older} {path}", f"umount {path}")
         yield "older binary", lambda: both(planted(older, script, 0o755), mounting)
 
@@ -691,7 +696,8 @@ def main() -> None:
                 cid,
                 name,
                 by,
-                {n: "fail" for n in (cid, *ALSO_NAMED.get((cid, name), ())) if machine.start.get(n) == "pass"},
+                {n: "fail" for n in (cid, *ALSO_NAMED.get((cid, name), ())) if machine.start.get(n) == "pass"}
+                | dict.fromkeys(UNKNOWN_THEN.get((cid, name), ()), "not_evaluated"),
             )
             for name, by in flips_of(control, machine)
         ]

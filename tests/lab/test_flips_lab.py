@@ -23,6 +23,9 @@ from casemate import ROOT
 pytestmark = pytest.mark.lab
 RUN = """sudo sh -c 'cat >/root/flips.zip; python3 /root/flips.zip; code=$?; rm -f /root/flips.zip; exit $code'"""
 
+ELSEWHERE = {"CLUSTER-KUBELETS-GUARDED"}
+"""Judges the kubelets of all machines, and on the others flips go on as well."""
+
 
 def sent(controls: list[dict[str, Any]], context: dict[str, Any]) -> bytes:
     """The program, what it needs of Casemate, and what it is to flip, as one zip that Python runs."""
@@ -40,7 +43,7 @@ def flipped(inventory: str, name: str, address: str, known: dict[str, Any]) -> d
     """What flips.py says of one machine."""
     explain = [str(Path(sys.executable).with_name("casemate")), "explain", "--all", "--format=json", "-i", inventory]
     resolved = subprocess.run([*explain, "--limit", name], capture_output=True, text=True, check=True).stdout
-    controls = [control for control in json.loads(resolved) if control.get("vantage", "self") == "self"]
+    controls = [c for c in json.loads(resolved) if c.get("vantage", "self") == "self" and c["id"] not in ELSEWHERE]
     version = known["casemate_k3s_version"]
     lock = json.loads(Path(known["casemate_artifact_lock"]).read_text())
     context = {"version": version, "address": address, "capabilities": lock["releases"][version]["provides"]}

@@ -216,6 +216,16 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [["nagios", "%ops"]],
         ["nagios", [""], ["ALL"], ["%"]],
     ),
+    "k3s_access_authorized_keys_files": (
+        "a path below the home of the account, or below /etc or /var/lib",
+        [[".ssh/authorized_keys"], ["/etc/ssh/keys/%u", "/var/lib/keys/%u"]],
+        [[], ".ssh/authorized_keys", ["/var/tmp/%u"], ["../x"], [".ssh/a b"], ["/etc/../tmp/%u"], ["none"] * 5],
+    ),
+    "k3s_access_trusted_user_ca_keys": (
+        "none, or the path of a file below /etc",
+        ["none", "/etc/ssh/user_ca.pub"],
+        ["", "yes", "/tmp/ca.pub", "/etc/../tmp/ca", "ca.pub", []],
+    ),
     "k3s_access_guard_seconds": ("a whole number from 60 to 900", [60, 900, "120"], [59, 901, "two", "", 60.5, True]),
     "k3s_access_max_auth_tries": ("a whole number from 1 to 10", [1, 10], [0, 11, "x"]),
     "k3s_access_login_grace_seconds": ("a whole number from 5 to 600", [5, 600], [4, 601, []]),

@@ -22,6 +22,8 @@ SCHEMA = {
 ENFORCED_BY = "task"
 FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
 AT_BOOT = ("enabled", "enabled-runtime", "linked", "linked-runtime")
+WANTED_BY = ("WantedBy", "RequiredBy", "UpheldBy", "BoundBy", "TriggeredBy")
+"""What starts a unit that cannot be enabled; with none of them the next boot leaves it down."""
 UP = ("active", "reloading", "activating")
 
 
@@ -61,6 +63,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
                 "shown": {name: shown.get(name, "") for name in wanted},
                 "on": [n for n, s in [*triggers, (setting["unit"], shown)] if _on(s)],
                 "started": moment(shown.get("ActiveEnterTimestamp", "")),
+                "wanted": shown.get("UnitFileState") == "static" and any(shown.get(name) for name in WANTED_BY),
                 "changed": max((s.st_mtime for s in stats if s), default=0.0),
             }
         )
@@ -102,7 +105,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         return Verdict(missing == "pass", expected, "no such unit", "" if missing == "pass" else "no such unit")
     observed = {name: shown[name] for name in expected}
     reasons = [f"{n} is {observed[n] or 'not set'}, not {v}" for n, v in expected.items() if observed[n] != v]
-    if shown["UnitFileState"] in ("static", "generated", "alias", "indirect", "enabled-runtime"):
+    if shown["UnitFileState"] in ("generated", "alias", "indirect", "enabled-runtime") or seen["wanted"]:
         reasons = [r for r in reasons if not r.startswith("UnitFileState")]  # something else starts it at boot
     stale = shown["ActiveState"] in UP and seen["started"] is not None and seen["changed"] > seen["started"]
     if shown["NeedDaemonReload"] == "yes":

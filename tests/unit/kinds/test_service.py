@@ -34,7 +34,8 @@ def judge(host: FakeHost, **setting: Any) -> Any:
     ("shown", "setting", "reason"),
     [
         (UP, {"state": "running"}, ""),
-        ({**UP, "UnitFileState": "static"}, {"state": "running"}, ""),
+        ({**UP, "UnitFileState": "static", "WantedBy": "sysinit.target"}, {"state": "running"}, ""),
+        ({**UP, "UnitFileState": "static"}, {"state": "running"}, "UnitFileState is static"),
         (DOWN, {"state": "running"}, "ActiveState is inactive"),
         ({**UP, "UnitFileState": "masked"}, {"state": "running"}, "UnitFileState is masked"),
         ({**UP, "ActiveState": "failed"}, {"state": "running"}, "ActiveState is failed"),
