@@ -83,15 +83,11 @@ def main() -> None:
     )
     given, host, start = module.params, Host(), time.monotonic()
     node = given["node"] or os.uname().nodename.lower()
-    steps = [functools.partial(ready.unit_is_up, host, given["unit"])]
+    conditions = given["conditions"] if given["api"] else []
+    step = functools.partial(ready.is_up, host, given["unit"], given["server"] and given["api"], node, conditions)
     if given["others"]:
-        steps = [functools.partial(ready.others_hold_quorum, host, node)]
-    elif given["api"]:
-        if given["server"]:
-            steps.append(functools.partial(ready.api_is_ready, host))
-        if given["conditions"]:
-            steps.append(functools.partial(ready.node_is_ready, host, node, given["conditions"]))
-    missing = ready.wait(steps, given["timeout"])
+        step = functools.partial(ready.others_hold_quorum, host, node)
+    missing = ready.wait(step, given["timeout"])
     seconds = round(time.monotonic() - start, 1)
     if missing and given["others"]:
         hint = "Bring K3s up there (`casemate apply --limit` starts it), and apply again"

@@ -6,15 +6,18 @@ in place and nothing else behind. Every refusal is an ArtifactError whose text s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import mmap
 import os
 import re
+import stat
 import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from http.client import HTTPException
 from typing import IO, Any, Optional, Tuple
 
@@ -68,17 +71,31 @@ def fetch(url: str, timeout: float = 60) -> IO[bytes]:
         raise ArtifactError(f"{url} cannot be fetched: {getattr(error, 'reason', error)}") from error
 
 
-def digest_of(path: str) -> str:
-    """SHA-256 of a regular file in hex, or "" where there is none; read in pieces. Links are not followed."""
+@contextlib.contextmanager
+def regular(path: str) -> Iterator[Optional[IO[bytes]]]:
+    """A regular file, open, or None: links are not followed, and a pipe that somebody planted makes nobody wait."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return ""
-    digest = hashlib.sha256()
+        yield None
+        return
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        yield None
+        return
     with os.fdopen(handle, "rb") as source:
+        yield source
+
+
+def digest_of(path: str) -> str:
+    """SHA-256 of a regular file in hex, or "" where there is none; read in pieces."""
+    with regular(path) as source:
+        if source is None:
+            return ""
+        digest = hashlib.sha256()
         for piece in iter(lambda: source.read(CHUNK), b""):
             digest.update(piece)
-    return digest.hexdigest()
+        return digest.hexdigest()
 
 
 def stated_version(path: str) -> str:
@@ -86,12 +103,8 @@ def stated_version(path: str) -> str:
 
     Go keeps the linker's `-X …/pkg/version.Version=` in the build information of every program.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    with os.fdopen(handle, "rb") as source:
-        if not os.fstat(source.fileno()).st_size:
+    with regular(path) as source:
+        if source is None or not os.fstat(source.fileno()).st_size:
             return ""
         with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as held:
             found = re.search(rb"pkg/version\.Version=(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?\+k3s\d+)", held)

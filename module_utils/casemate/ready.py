@@ -6,18 +6,21 @@ Sources: org.freedesktop.systemd1(5) for Job and ActiveState, Kubernetes' node c
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import re
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Any, Callable
 
-from .base import Host, Unavailable
+from .base import Host, Unavailable, moment
 from .kinds.k8s_object import TLS, Api
 
 AGENT = "/var/lib/rancher/k3s/agent/"
 PAUSE = 0.25
-LOUD = re.compile(r"level=(error|fatal|warning)|Error:")
+LOUD = ("level=fatal", "Shutdown request", "level=error", "Error:", "level=warning")
+"""Complaints in K3s' journal, the most telling first."""
 
 
 class NotReady(Exception):  # noqa: N818 - an answer that may change
@@ -52,9 +55,13 @@ class Peer(Api):
         self.connection = http.client.HTTPSConnection(address, 6443, timeout=5, context=context)
 
 
-def unit_is_up(host: Host, unit: str) -> None:
-    """Raise NotReady until the unit is active and no job of systemd is pending for it; Hopeless when it is given up."""
-    said = host.run(["systemctl", "show", "--property=ActiveState,Job,Result", "--", unit]).out
+def unit_is_up(host: Host, unit: str) -> tuple[str, float]:
+    """The main process of the unit, and when it started in seconds since the epoch.
+
+    Raises NotReady until the unit is active and no job of systemd is pending for it, Hopeless when it is given up.
+    """
+    asked = "--property=ActiveState,Job,Result,MainPID,ExecMainStartTimestamp"
+    said = host.run(["systemctl", "show", asked, "--timestamp=us+utc", "--", unit]).out
     shown = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     state = shown.get("ActiveState", "unknown")
     if shown.get("Job", "") not in ("", "0"):  # a restart that is queued has not touched the old process yet
@@ -63,6 +70,7 @@ def unit_is_up(host: Host, unit: str) -> None:
         raise Hopeless(f"{unit} is {state} ({shown.get('Result', 'no result')})")
     if state != "active":
         raise NotReady(f"{unit}, which is {state}, to be active")
+    return shown.get("MainPID", ""), moment(shown.get("ExecMainStartTimestamp", "")) or 0.0
 
 
 def api_is_ready(host: Host) -> None:
@@ -72,8 +80,12 @@ def api_is_ready(host: Host) -> None:
         raise NotReady(f"the API server here to be ready (it answers {status})")
 
 
-def node_is_ready(host: Host, node: str, conditions: list[str]) -> None:
-    """Raise NotReady until the node has these conditions; asked with the kubelet's own credentials."""
+def node_is_ready(host: Host, node: str, conditions: Sequence[str], started: float) -> None:
+    """Raise NotReady until the node has these conditions; asked with the kubelet's own credentials.
+
+    What the kubelet said before K3s `started` (seconds since the epoch) is that of the process before: after a restart
+    the API server still tells it.
+    """
     status, found = Kubelet(host).call("GET", f"/api/v1/nodes/{node}")
     if status != 200:
         raise NotReady(f"node {node} to register (the API server answers {status})")
@@ -82,6 +94,27 @@ def node_is_ready(host: Host, node: str, conditions: list[str]) -> None:
         if states.get(name, {}).get("status") != "True":
             said = states.get(name, {}).get("message") or "not reported yet"
             raise NotReady(f"node {node} to be {name}: {said}")
+        heard = states[name].get("lastHeartbeatTime")  # in whole seconds, by the clock of this host
+        if name == "Ready" and heard and _seconds(heard) + 1 < started:
+            raise NotReady(f"node {node} to be Ready: its kubelet has not reported since K3s started")
+
+
+def _seconds(stamp: str) -> float:
+    return datetime.datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+def is_up(host: Host, unit: str, server: bool, node: str, conditions: Sequence[str]) -> None:
+    """Raise NotReady until one and the same process of K3s is up, serves the API and has the node's conditions.
+
+    A K3s that ends and is started again is up for a moment each time, so it is asked last what it was asked first.
+    """
+    began = unit_is_up(host, unit)
+    if server:
+        api_is_ready(host)
+    if conditions:
+        node_is_ready(host, node, conditions, began[1])
+    if unit_is_up(host, unit) != began:
+        raise NotReady(f"{unit} to stay up: it was started again meanwhile")
 
 
 def others_hold_quorum(host: Host, node: str) -> None:
@@ -90,7 +123,10 @@ def others_hold_quorum(host: Host, node: str) -> None:
     Two members always lose theirs when one goes: then the other has to be well. A member counts as well when its own
     API server is ready, which it is not without etcd.
     """
-    status, found = Api(host).call("GET", "/api/v1/nodes?labelSelector=node-role.kubernetes.io/etcd=true")
+    try:
+        status, found = Api(host).call("GET", "/api/v1/nodes?labelSelector=node-role.kubernetes.io/etcd=true")
+    except Unavailable as silent:
+        raise NotReady(f"the other servers: etcd may have no majority already, for here {silent.why}") from silent
     if status != 200:
         raise NotReady(f"the API server here to say who the members of etcd are (it answers {status})")
     others = {one["metadata"]["name"]: one for one in found["items"] if one["metadata"]["name"] != node}
@@ -109,25 +145,23 @@ def _is_well(host: Host, node: dict[str, Any]) -> bool:
     return status == 200
 
 
-def wait(steps: list[Callable[[], None]], seconds: float, clock: Callable[[], float] = time.monotonic) -> str:
-    """Take the steps in order, each until it raises no more. Return "", or what was waited for when time ran out."""
-    end, why = clock() + seconds, ""
-    for step in steps:
-        while True:
-            try:
-                step()
-                break
-            except Hopeless as over:
-                return str(over)
-            except (NotReady, Unavailable, OSError) as notyet:
-                why = str(notyet)
+def wait(step: Callable[[], object], seconds: float, clock: Callable[[], float] = time.monotonic) -> str:
+    """Repeat `step` until it raises no more. Return "", or what was waited for when time ran out."""
+    end = clock() + seconds
+    while True:
+        try:
+            step()
+            return ""
+        except Hopeless as over:
+            return str(over)
+        except (NotReady, Unavailable, OSError) as notyet:
             if clock() >= end:
-                return f"waited {seconds:.0f} s for {why}"
-            time.sleep(PAUSE)
-    return ""
+                return f"waited {seconds:.0f} s for {notyet}"
+        time.sleep(PAUSE)
 
 
 def last_words(host: Host, unit: str) -> str:
-    """The last line of the unit's journal that complains."""
-    said = host.run(["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=200", f"--unit={unit}"]).out
-    return next((line for line in reversed(said.splitlines()) if LOUD.search(line)), "nothing wrong")
+    """The last of the most telling complaints in the unit's journal."""
+    said = host.run(["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=500", f"--unit={unit}"]).out
+    lines = said.splitlines()[::-1]
+    return next((line for loud in LOUD for line in lines if loud in line), "nothing wrong")

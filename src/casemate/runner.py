@@ -27,6 +27,7 @@ from casemate.findings import STOPPED, Finding, host_entry, settle
 
 Event = dict[str, Any]
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+UNSETTLED = "Ansible ended before the run was complete; what was begun is finished or rolled back there: run it again"
 ADVICE = (
     (r"sudo.*password|password.*sudo|become.*password|waiting for become|not in the sudoers",
      "give the automation account NOPASSWD sudo on this host"),
@@ -88,8 +89,10 @@ class Run:
         made = []
         for host in self.hosts.values():
             status, message = host.status, host.message
-            if status == "ok" and not host.passes:
-                status, message = "error", "interrupted" if self.cancelled else STOPPED
+            if status == "ok" and not self.settled:  # what it found so far says nothing of how it ends
+                status, message = "error", "interrupted" if self.cancelled else UNSETTLED
+            elif status == "ok" and not host.passes:
+                status, message = "error", STOPPED
             made.append(host_entry(host.name, status, host.findings, message))
         return made
 

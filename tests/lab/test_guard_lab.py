@@ -74,6 +74,16 @@ def until(condition: Callable[[], bool], seconds: int, what: str) -> None:
         time.sleep(0.5)
 
 
+def below(pid: int) -> list[int]:
+    """All processes that descend from one."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    found = [pid]
+    for one in found:  # grows while it is read
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
+
+
 class Machine:
     """A machine of the lab, seen from its console and by logins that always start anew."""
 
@@ -129,8 +139,9 @@ class Machine:
         try:
             yield running, path.with_suffix(".log")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
+            for pid in [running.pid, *below(running.pid)]:  # Ansible's workers have sessions of their own
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             running.wait()
 
     def run(self, tasks: list[dict[str, Any]], *options: str, hosts: str = "") -> tuple[int, str]:

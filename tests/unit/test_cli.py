@@ -28,7 +28,7 @@ def finding(status: str, control: str = "SSH-ROOT-REFUSED", **rest: Any) -> find
 
 
 def outcome(*found: findings.Finding, errors: tuple[str, ...] = (), **rest: Any) -> runner.Run:
-    made = runner.Run(errors=list(errors))
+    made = runner.Run(errors=list(errors), settled=True)
     if found or rest:
         made.hosts["n1"] = runner.Host("n1", passes={f["control"]: [f] for f in found}, **rest)
     return made

@@ -22,7 +22,8 @@ def machine(path: Path, shown: str) -> FakeHost:
 
 def test_an_active_unit_without_a_job_is_up(tmp_path: Path) -> None:
     for job in ("Job=\n", "Job=0\n", ""):
-        ready.unit_is_up(machine(tmp_path, f"ActiveState=active\n{job}Result=success\n"), UNIT)
+        shown = f"ActiveState=active\n{job}MainPID=7\nExecMainStartTimestamp=Tue 2026-11-24 13:00:00.500000 UTC\n"
+        assert ready.unit_is_up(machine(tmp_path, shown), UNIT) == ("7", 1795525200.5)
 
 
 @pytest.mark.parametrize(
@@ -57,17 +58,17 @@ def node(**states: str) -> dict[str, Any]:
 def test_a_node_is_up_with_all_conditions_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     host, both = FakeHost(tmp_path), ["Ready", "EtcdIsVoter"]
     answering(monkeypatch, 200, node(Ready="True", EtcdIsVoter="True"))
-    ready.node_is_ready(host, "n", both)
+    ready.node_is_ready(host, "n", both, 0.0)
     answering(monkeypatch, 200, node(Ready="True"))
-    ready.node_is_ready(host, "n", ["Ready"])
+    ready.node_is_ready(host, "n", ["Ready"], 0.0)
     with pytest.raises(ready.NotReady, match="node n to be EtcdIsVoter: not reported yet"):
-        ready.node_is_ready(host, "n", both)
+        ready.node_is_ready(host, "n", both, 0.0)
     answering(monkeypatch, 200, node(Ready="False", EtcdIsVoter="True"))
     with pytest.raises(ready.NotReady, match="node n to be Ready: container runtime network not ready"):
-        ready.node_is_ready(host, "n", both)
+        ready.node_is_ready(host, "n", both, 0.0)
     answering(monkeypatch, 200, {"status": {}})
     with pytest.raises(ready.NotReady, match="not reported yet"):
-        ready.node_is_ready(host, "n", both)
+        ready.node_is_ready(host, "n", both, 0.0)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
@@ -78,7 +79,7 @@ def test_an_api_that_does_not_answer_200_is_not_ready(
     with pytest.raises(ready.NotReady, match=str(status)):
         ready.api_is_ready(FakeHost(tmp_path))
     with pytest.raises(ready.NotReady, match=f"to register .the API server answers {status}"):
-        ready.node_is_ready(FakeHost(tmp_path), "n", ["Ready"])
+        ready.node_is_ready(FakeHost(tmp_path), "n", ["Ready"], 0.0)
 
 
 def test_a_kubelet_without_credentials_is_awaited(tmp_path: Path) -> None:
@@ -86,35 +87,63 @@ def test_a_kubelet_without_credentials_is_awaited(tmp_path: Path) -> None:
         ready.Kubelet(FakeHost(tmp_path))
 
 
-def failing(times: int, error: Exception) -> Callable[[], None]:
-    left = [times]
+def test_what_the_kubelet_said_before_the_start_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = node(Ready="True", EtcdIsVoter="True")
+    for condition in said["status"]["conditions"]:
+        condition["lastHeartbeatTime"] = "2026-11-24T13:00:00Z"
+    answering(monkeypatch, 200, said)
+    both = ["Ready", "EtcdIsVoter"]
+    ready.node_is_ready(FakeHost(tmp_path), "n", both, 1795525200.9)  # the heartbeat is told in whole seconds
+    with pytest.raises(ready.NotReady, match="has not reported since K3s started"):
+        ready.node_is_ready(FakeHost(tmp_path), "n", both, 1795525201.1)
+
+
+def test_a_k3s_that_is_started_again_and_again_is_not_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pids = iter(("7", "8", "8", "8"))
+    monkeypatch.setattr(ready, "unit_is_up", lambda host, unit: (next(pids), 0.0))
+    answering(monkeypatch, 200, node(Ready="True"))
+    with pytest.raises(ready.NotReady, match="to stay up"):
+        ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"])
+    ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"])
+
+
+def failing(*errors: Exception) -> Callable[[], None]:
+    left = list(errors)
 
     def step() -> None:
-        if left[0]:
-            left[0] -= 1
-            raise error
+        if left:
+            raise left.pop(0) if len(left) > 1 or len(errors) > 1 else left[0]
 
     return step
 
 
-def test_steps_are_taken_in_order_until_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_repeated_until_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     passed = [0.0]
     monkeypatch.setattr("time.sleep", lambda seconds: passed.__setitem__(0, passed[0] + seconds))
-    late = [failing(3, ready.NotReady("a")), failing(3, Unavailable("k3s", "b")), failing(1, ConnectionResetError())]
+    late = failing(ready.NotReady("a"), Unavailable("k3s", "b"), ConnectionResetError())
     assert ready.wait(late, 60, lambda: passed[0]) == ""
-    assert ready.wait([failing(-1, ready.NotReady("the node"))], 2, lambda: passed[0]) == "waited 2 s for the node"
+    assert ready.wait(failing(ready.NotReady("the node")), 2, lambda: passed[0]) == "waited 2 s for the node"
     before = passed[0]
-    assert ready.wait([failing(-1, ready.Hopeless("it failed")), failing(9, OSError())], 60, lambda: passed[0]) == (
-        "it failed"
-    )
+    assert ready.wait(failing(ready.Hopeless("it failed")), 60, lambda: passed[0]) == "it failed"
     assert passed[0] == before
 
 
-def test_the_last_complaint_of_the_journal_is_told(tmp_path: Path) -> None:
-    said = "level=info msg=1\nlevel=fatal msg=2\nlevel=info msg=3\n"
-    host = FakeHost(tmp_path, commands={"journalctl": (0, said, "")})
-    assert ready.last_words(host, UNIT) == "level=fatal msg=2"
-    assert ready.last_words(FakeHost(tmp_path), UNIT) == "nothing wrong"
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["level=fatal msg=2", "level=info msg=3", "level=error msg=4"], "level=fatal msg=2"),
+        (["level=error msg=1", "level=warning msg=2"], "level=error msg=1"),
+        (
+            ["Shutdown request received: kubelet exited", "level=error msg=2"],
+            "Shutdown request received: kubelet exited",
+        ),
+        (["level=warning msg=1", "level=info msg=2"], "level=warning msg=1"),
+        (["level=info msg=1"], "nothing wrong"),
+    ],
+)
+def test_the_most_telling_complaint_of_the_journal_is_told(tmp_path: Path, lines: list[str], told: str) -> None:
+    host = FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")})
+    assert ready.last_words(host, UNIT) == told
 
 
 def members(*names: str) -> dict[str, Any]:

@@ -83,13 +83,20 @@ def test_the_same_message_of_several_hosts_is_told_once() -> None:
 
 def test_an_ignored_or_rescued_failure_is_none() -> None:
     ignored = run(
-        event("runner_on_failed", ignore_errors=True, res={}), event("runner_on_ok", res=result(finding("pass")))
+        event("runner_on_failed", ignore_errors=True, res={}), event("runner_on_ok", res=result(finding("pass"))), STATS
     )
     assert ignored.entries()[0]["status"] == "ok"
     rescued = run(
         event("runner_on_ok", res=result(finding("pass"))), event("runner_on_failed", res={"msg": "x"}), STATS
     )
     assert rescued.entries()[0]["status"] == "ok"
+
+
+def test_a_run_that_ended_early_says_nothing_good_of_any_host() -> None:
+    made = run(event("runner_on_ok", res=result(finding("pass"))))  # and then Ansible was killed
+    (host,) = made.entries()
+    assert (host["status"], host["message"]) == ("error", runner.UNSETTLED)
+    assert findings.exit_code(made.entries(), {}) == 1
 
 
 def test_a_host_that_was_not_judged_is_not_ok() -> None:

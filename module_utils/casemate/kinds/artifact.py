@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from typing import Any, Dict, List
 
-from ..artifact import digest_of, newer, stated_version
+from ..artifact import digest_of, newer, regular, stated_version
 from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
 from ..signature import SignatureError, signer
@@ -24,6 +24,8 @@ SCHEMA = {
     "aspect": Field("str", True, ("file", "running", "unpacked", "version", "signature")),
     "path": Field("str", pattern=r"/\S+", help="the installed file; default: /usr/local/bin/k3s"),
     "digests": Field("dict", help="machine type (x86_64, aarch64) -> sha256 that the lock names"),
+    "version": Field("str", help="the release of the lock; what is there and newer is not replaced by it"),
+    "downgrade": Field("bool", help="it is replaced all the same"),
     "optional": Field("bool", help="without a digest for this machine the file is not demanded"),
     "floor": Field("str", help="the lowest acceptable version"),
     "lock": Field("str", help="path of the lock on the controller"),
@@ -33,6 +35,10 @@ SCHEMA = {
 ENFORCED_BY = "task"
 WRAPPER = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s/data"
+NO_DOWNGRADE = (
+    "and an older one would not replace it: restore a snapshot, or set k3s_node_allow_downgrade; "
+    "if it is not the K3s that you installed, remove it"
+)
 UNPACK = 'mount --bind "$1" "$2" && exec "$3" ctr --version'
 
 
@@ -53,8 +59,15 @@ def observe(settings: List[Setting], host: Host) -> List[Any]:
 
 
 def _file(setting: Setting, host: Host) -> Observation:
-    path = host.path(setting.get("path", WRAPPER))
-    return {"digest": host.cached(f"digest:{path}", lambda: digest_of(path)), "machine": os.uname().machine}
+    path, machine = host.path(setting.get("path", WRAPPER)), os.uname().machine
+    digest = host.cached(f"digest:{path}", lambda: digest_of(path))
+    other = bool(digest) and "version" in setting and digest != _digest(setting, machine)
+    return {
+        "digest": digest,
+        "machine": machine,
+        "directory": os.path.isdir(path) and not os.path.islink(path),
+        "stated": stated_version(path) if other else "",
+    }
 
 
 def _running(setting: Setting, host: Host) -> Observation:
@@ -63,7 +76,10 @@ def _running(setting: Setting, host: Host) -> Observation:
     if not unit:
         raise Unavailable("k3s", "K3s does not run here")
     exe = f"/proc/{host.systemctl(unit + '.service', 'MainPID')['MainPID']}/exe"
-    link = os.readlink(host.path(exe))
+    try:
+        link = os.readlink(host.path(exe))
+    except FileNotFoundError:
+        raise Unavailable("k3s", f"the process of {unit} has just ended") from None
     if host.root != "/" and link.startswith(host.root):
         link = link[len(host.root.rstrip("/")) :]
     here = host.stat(link)
@@ -75,8 +91,11 @@ def _running(setting: Setting, host: Host) -> Observation:
 
 def _holds(wrapper: str, name: str) -> bool:
     """Whether the wrapper embeds the archive of this name (which is its SHA-256)."""
-    with open(wrapper, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as held:
-        return held.find(name.encode() + b".tar") >= 0
+    with regular(wrapper) as source:
+        if source is None or not os.fstat(source.fileno()).st_size:
+            return False
+        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            return held.find(name.encode() + b".tar") >= 0
 
 
 def _unpacked(setting: Setting, host: Host) -> Observation:
@@ -150,7 +169,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             reason = f"the lock has no digest for {seen['machine']}"
             return Verdict(bool(setting.get("optional")), "a locked digest", have or "absent", reason)
         reason = "" if have == want else "it is missing" if not have else "its bytes are not those of the lock"
-        return Verdict(have == want, want, have or "absent", reason, f"sha256 of {path}")
+        foreign = ""
+        if seen["directory"]:
+            reason, foreign = "a directory is in its place: remove it", path
+        elif seen["stated"] and not setting.get("downgrade") and not newer(setting["version"], seen["stated"]):
+            reason, foreign = f"it calls itself {seen['stated']}, {NO_DOWNGRADE}", path
+        return Verdict(have == want, want, have or "absent", reason, f"sha256 of {path}", foreign=foreign)
     if aspect == "running":
         ok = seen["same"] and seen["held"]
         reason = "" if ok else "the process runs something else than the installed wrapper unpacks"

@@ -97,9 +97,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         if seen.get("no_way"):
             raise Unavailable("vantage", f"{url} cannot be reached from here ({seen['unreachable']})")
         raise Unavailable("k3s", f"{url} does not answer ({seen['unreachable']})")
+    status = seen.get("status", 0)
+    if status >= 500 and "status" in expected and status not in expected["status"]:
+        raise Unavailable("k3s", f"{url} answers {status}: it is starting, or broken")
     if setting.get("tls"):
         ok = seen.get("tls") == "refused" and "certificate" in str(seen.get("why", "")).lower()
     else:
-        ok = seen.get("status") in expected["status"]
-    why = f"the connection broke: {seen['broken']}" if "broken" in seen else "a caller without credentials gets through"
+        ok = status in expected["status"]
+    why = f"it answers {status}" if status >= 400 else "a caller without credentials gets through"
+    if "broken" in seen or (seen.get("tls") == "refused" and not setting.get("tls")):
+        why = f"the connection broke: {seen.get('broken') or seen.get('why')}"
     return Verdict(ok, expected, seen, "" if ok else why, evidence)

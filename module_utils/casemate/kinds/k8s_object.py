@@ -65,6 +65,8 @@ class Api:
         except (OSError, http.client.HTTPException) as silent:
             self.connection.close()
             raise Unavailable("k3s", f"the API server does not answer: {silent}") from silent
+        if answer.status == 429 or answer.status >= 500:  # it starts, or its etcd has no majority
+            raise Unavailable("k3s", f"the API server answers {answer.status}")
         try:
             return answer.status, json.loads(raw)
         except ValueError:
@@ -101,13 +103,16 @@ def _paths(setting: Setting, namespaces: list[str], nodes: dict[str, bool]) -> l
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Each setting's objects: path -> object, or None where there is none; what is silent; or why the API is down."""
     try:
-        api = Api(host)
-        namespaces = _namespaces(api)
-        nodes = _nodes(api) if any("{node}" in setting["path"] for setting in settings) else {}
+        return _look(settings, host, Api(host))
     except Unavailable as down:
         if down.code != "k3s":
             raise
         return [{"down": down.why} for _ in settings]
+
+
+def _look(settings: list[Setting], host: Host, api: Api) -> list[Observation]:
+    namespaces = _namespaces(api)
+    nodes = _nodes(api) if any("{node}" in setting["path"] for setting in settings) else {}
     answers: dict[str, tuple[int, Any]] = {}
     seen: list[Observation] = []
     for setting in settings:

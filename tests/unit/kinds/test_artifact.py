@@ -179,3 +179,41 @@ def test_the_lock_needs_an_allowed_signer(tmp_path: Path, rc: int, ok: bool) -> 
     nobody = judge(host, {"aspect": "signature", "lock": str(lock), "allowed_signers": ""})
     assert not nobody.ok
     assert "casemate_allowed_signers" in nobody.reason
+
+
+HERE = {"aspect": "file", "digests": DIGESTS, "version": "v1.36.3+k3s1"}
+
+
+@pytest.mark.parametrize("what", ["empty", "directory", "pipe", "link", "absent"])
+def test_whatever_is_in_the_place_of_k3s_fails_one_control_and_hangs_nobody(tmp_path: Path, what: str) -> None:
+    host = FakeHost(tmp_path, {"/elsewhere": TEXT})
+    path = Path(host.path(WRAPPER))
+    path.parent.mkdir(parents=True)
+    if what == "empty":
+        path.touch()
+    elif what == "directory":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "link":
+        path.symlink_to(host.path("/elsewhere"))
+    verdict = judge(host, HERE)
+    assert not verdict.ok
+    assert bool(verdict.foreign) is (what == "directory")  # the others are replaced
+    with pytest.raises(Unavailable):
+        judge(host, FLOOR)
+    assert artifact._holds(str(path), "0" * 64) is False
+
+
+@pytest.mark.parametrize(
+    ("stated", "downgrade", "foreign"),
+    [("v1.37.0+k3s1", False, True), ("v1.37.0+k3s1", True, False), ("v1.36.2+k3s1", False, False), ("", False, False)],
+)
+def test_check_foretells_that_apply_refuses_a_downgrade(
+    tmp_path: Path, stated: str, downgrade: bool, foreign: bool
+) -> None:
+    host = FakeHost(tmp_path, {WRAPPER: f"-X github.com/k3s-io/k3s/pkg/version.Version={stated} -s"})
+    verdict = judge(host, {**HERE, "downgrade": downgrade})
+    assert not verdict.ok
+    assert bool(verdict.foreign) is foreign
+    assert ("k3s_node_allow_downgrade" in verdict.reason) is foreign

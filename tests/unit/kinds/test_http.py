@@ -136,3 +136,23 @@ def test_a_connection_that_breaks_is_no_proof(tmp_path: Path, monkeypatch: pytes
     setting = {"address": "192.0.2.1", "port": 6443, "status": [401]}
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert (verdict.ok, "broke" in verdict.reason) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        ({"status": 404}, "it answers 404"),
+        ({"status": 200}, "a caller without credentials gets through"),
+        ({"status": 302}, "a caller without credentials gets through"),
+        ({"tls": "refused", "why": "WRONG_VERSION_NUMBER"}, "the connection broke: WRONG_VERSION_NUMBER"),
+    ],
+)
+def test_what_is_wrong_is_told_as_it_is(seen: dict[str, object], says: str) -> None:
+    verdict = kind.assess({"address": "a", "port": 6443, "status": [401]}, seen)
+    assert (verdict.ok, verdict.reason) == (False, says)
+
+
+def test_a_server_that_starts_is_not_open() -> None:
+    with pytest.raises(Unavailable, match="answers 503: it is starting"):
+        kind.assess({"address": "a", "port": 6443, "status": [401]}, {"status": 503})
+    assert not kind.assess({"address": "a", "port": 2379, "tls": "refused"}, {"status": 503}).ok

@@ -9,7 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-LOOK = 'uname -m; for f in "$@"; do [ -L "$f" ] || sha256sum -- "$f"; done 2>/dev/null; true'
+LOOK = 'uname -m; for f in "$@"; do [ -L "$f" ] || [ ! -f "$f" ] || sha256sum -- "$f"; done 2>/dev/null; true'
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
