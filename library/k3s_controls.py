@@ -12,6 +12,7 @@ description:
   - Controls that are malformed, of an unknown kind, or that share a setting are refused by name before
     anything is observed or touched.
   - It never restarts K3s; it returns which units run with older settings.
+  - In check mode C(--diff) shows what would change; what a setting marks as sensitive shows as a digest only.
 options:
   controls:
     description: Role name to list of controls.
@@ -53,7 +54,7 @@ guard: {description: Whether the on-host guard was armed., type: bool, returned:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.base import Host
 from ansible.module_utils.casemate.control import ControlError
-from ansible.module_utils.casemate.engine import run
+from ansible.module_utils.casemate.engine import foreseen, run
 from ansible.module_utils.casemate.guard import Guard
 
 
@@ -74,6 +75,12 @@ def main() -> None:
         outcome = run(given["controls"], host, module.check_mode, given["waivers"], given["scan"])
     except ControlError as refused:
         module.fail_json(msg=f"The controls are malformed; nothing was touched. {refused}")
+    diff = [
+        {"before_header": c["path"], "after_header": c["path"], "before": c["before"], "after": c["after"]}
+        for c in host.changes
+    ]
+    if module.check_mode and module._diff:  # every run plans in check mode, but only --diff shows it
+        diff = foreseen(given["controls"], outcome.findings, host)
     module.exit_json(
         changed=outcome.changed or (module.check_mode and bool(outcome.due)),
         findings=outcome.findings,
@@ -81,10 +88,7 @@ def main() -> None:
         stale=outcome.stale,
         left_out=outcome.left_out,
         guard=host.guarded,
-        diff=[
-            {"before_header": c["path"], "after_header": c["path"], "before": c["before"], "after": c["after"]}
-            for c in host.changes
-        ],
+        diff=diff,
     )
 
 

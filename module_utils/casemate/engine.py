@@ -14,15 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .base import EnforceError, Host, Unavailable, Verdict
+from .base import EnforceError, Host, Unavailable, Verdict, show
 from .control import Control, ControlError, out_of_bound, parse_all
-from .kinds import KINDS
+from .kinds import KINDS, nft
 
 Finding = dict[str, Any]
 Seen = tuple[Control, Any]
 FILE = KINDS["file"]
 UNITS = ("init.scope", "k3s.service", "k3s-agent.service", "ssh.service")
 """What several kinds ask systemd about: each call takes as long as all of them in one."""
+SHOWN = 100_000
+"""Characters of a text in a diff; Ansible leaves out what is larger, too."""
 _DIGEST_KEY = os.urandom(16)
 
 
@@ -89,6 +91,46 @@ def run(
     outcome.due = [role for role in catalogue if role in outcome.due]
     outcome.changed = bool(host.changes)
     return outcome
+
+
+def foreseen(
+    catalogue: Mapping[str, Sequence[Mapping[str, Any]]], findings: Sequence[Finding], host: Host
+) -> list[dict[str, str]]:
+    """What apply would change, as Ansible's diffs: the text where a control declares a file, else `key: value` lines.
+
+    All but that text is taken from the findings, so what is sensitive stays veiled; its file is not even read.
+    """
+    settings = {raw["id"]: raw["setting"] for raws in catalogue.values() for raw in raws}
+    shown: list[dict[str, str]] = []
+    for made in (made for made in findings if made["action"] == "would_change"):
+        setting, values, pairs = settings[made["control"]], [made["observed"], made["expected"]], []
+        text = setting.get("content", setting.get("ruleset"))
+        if text is not None and not setting.get("sensitive"):
+            pairs = [[_short(show(host.read(setting.get("path", nft.FILE)))), _short(text)]]
+            values = [{k: v for k, v in v.items() if k != "content"} if isinstance(v, dict) else v for v in values]
+        lines = [_short(_lines(value)) for value in values]
+        if lines[0] == lines[1] and not any(before != after for before, after in pairs):
+            lines[0] += f"wrong: {made['reason']}\n"
+        header = f"{KINDS[setting['kind']].identity(setting)} ({made['control']})"
+        shown += [
+            {"before_header": header, "after_header": header, "before": before, "after": after}
+            for before, after in [*pairs, lines]
+            if before != after
+        ]
+    return shown
+
+
+def _lines(value: Any) -> str:
+    keys = sorted(value) if isinstance(value, dict) else ()
+    parts = [value[key] for key in keys] if keys else value if isinstance(value, list) else [value]
+    words = [part if isinstance(part, str) else json.dumps(part, sort_keys=True, default=str) for part in parts]
+    return "".join(f"{line}\n" for line in (map(": ".join, zip(keys, words)) if keys else words))
+
+
+def _short(text: str) -> str:
+    if "\0" in text:
+        return "(not text)\n"
+    return text if len(text) <= SHOWN else f"({len(text)} characters, not shown)\n"
 
 
 def capabilities(host: Host) -> dict[str, str]:

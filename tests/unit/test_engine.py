@@ -13,7 +13,7 @@ from unit.fake_host import FakeHost
 
 from module_utils.casemate.base import Unavailable, Verdict
 from module_utils.casemate.control import ControlError
-from module_utils.casemate.engine import run
+from module_utils.casemate.engine import foreseen, run
 from module_utils.casemate.kinds import KINDS, file, sysctl
 
 TODAY = datetime.date(2027, 1, 31)
@@ -78,6 +78,73 @@ def test_check_says_what_apply_does_and_touches_nothing(tmp_path: Path) -> None:
     again = settle(FakeHost(tmp_path), *controls)
     assert (again.changed, again.due, tree(tmp_path)) == (False, [], after)
     assert {(f["status"], f["action"]) for f in again.findings} == {("pass", "none")}
+
+
+@root
+def test_what_check_foretells_is_shown_as_a_diff(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/etc/b": "evil\n", "/proc/sys/kernel/panic": "0\n", "/var/lib/dpkg/status": ""})
+    controls = [
+        owned(),
+        owned("FILE-B-SET", "/etc/b", owner="root"),
+        control("SYSCTL-P-SET", {"kind": "sysctl", "key": "kernel.panic", "value": 10}),
+        control("FILE-C-ABSENT", {"kind": "file", "path": "/etc/c", "state": "absent"}),
+        control("PACKAGE-A-PRESENT", {"kind": "package", "name": "a", "state": "present"}),
+    ]
+    law, plan = {"k3s_host": controls}, settle(host, *controls, check=True)
+    shown = {(d["before_header"], d["before"], d["after"]) for d in foreseen(law, plan.findings, host)}
+    mode = f"mode: {os.stat(tmp_path / 'etc/b').st_mode & 0o7777:04o}\nowner: root\nstate: file\n"
+    assert {d[0] for d in shown} == {
+        "/etc/a (FILE-A-SET)", "/etc/b (FILE-B-SET)", "kernel.panic (SYSCTL-P-SET)", "a (PACKAGE-A-PRESENT)",
+    }  # fmt: skip
+    assert ("/etc/a (FILE-A-SET)", "", "good\n") in shown
+    assert ("/etc/a (FILE-A-SET)", "state: absent\n", "mode: 0600\nstate: file\n") in shown
+    assert ("/etc/b (FILE-B-SET)", "evil\n", "good\n") in shown
+    assert ("/etc/b (FILE-B-SET)", mode, mode.replace(mode[:10], "mode: 0600")) in shown
+    assert ("kernel.panic (SYSCTL-P-SET)", "live: 0\nnext boot: null\n", "10\n") in shown
+    applied = settle(host, *controls)
+    assert foreseen(law, applied.findings, host) == []
+
+
+@root
+@pytest.mark.parametrize("old", ["canary-1\n", None])
+def test_a_diff_shows_nothing_secret(tmp_path: Path, old: str | None) -> None:
+    host = FakeHost(tmp_path, {"/etc/a": old} if old else {})
+    secret = owned(content="canary-2\n", sensitive=True)
+    plan = settle(host, secret, check=True)
+    shown = foreseen({"k3s_host": [secret]}, plan.findings, host)
+    assert "canary" not in json.dumps(shown)
+    assert shown[0]["before"].startswith("hmac:") and shown[0]["before"] != shown[0]["after"]
+
+
+@root
+@pytest.mark.parametrize(("old", "says"), [("x" * 200_000, "200000 characters"), ("a\0b", "not text")])
+def test_a_diff_is_not_larger_than_people_read(tmp_path: Path, old: str, says: str) -> None:
+    host = FakeHost(tmp_path, {"/etc/a": old})
+    plan = settle(host, owned(), check=True)
+    shown = foreseen({"k3s_host": [owned()]}, plan.findings, host)
+    assert len(json.dumps(shown)) < 1000
+    assert any(says in d["before"] and d["after"] == "good\n" for d in shown)
+
+
+def test_a_control_whose_values_agree_shows_why_it_is_wrong(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, {"a": 1}, {"a": 1}, "k3s still runs with the older"))
+    host = FakeHost(tmp_path, {"/etc/a": "good\n"})
+    plan = settle(host, owned(), check=True)
+    (shown,) = foreseen({"k3s_host": [owned()]}, plan.findings, host)
+    assert (shown["before"], shown["after"]) == ("a: 1\nwrong: k3s still runs with the older\n", "a: 1\n")
+
+
+def test_the_firewall_shows_its_rules(tmp_path: Path) -> None:
+    rules = control("FW-RULES-LOADED", {"kind": "nft", "ruleset": "table inet casemate {}\n"})
+    host = FakeHost(tmp_path, {"/etc/casemate/firewall.nft": "old\n"}, {"nft": (1, "", "")})
+    host.commands["unshare"] = (0, '{"nftables": []}', "")
+    plan = settle(host, rules, check=True)
+    assert plan.findings[0]["action"] == "would_change"
+    shown = foreseen({"k3s_host": [rules]}, plan.findings, host)
+    assert [(d["before"], d["after"]) for d in shown] == [
+        ("old\n", "table inet casemate {}\n"),
+        ("no such table\n", "the table inet casemate\n"),
+    ]
 
 
 @pytest.mark.parametrize(
