@@ -1,4 +1,4 @@
-"""What a host says of itself before the first change, and whether the lock holds what it needs.
+"""What a host says of itself before the first change, and whether lock and release folder hold what it needs.
 
 Pure but for reading the lock and the release on the controller.
 """
@@ -25,14 +25,14 @@ SUPPORTED = {
 SPACE = {
     "data": ("/var/lib/rancher", 1024, 200),
     "binary": ("/usr/local/bin", 100, 100),
-    "home": ("$home", 300, 100),
+    "home": ("$home", 0, 0),
     "state": ("/var/lib/casemate", 16, 16),
     "etc": ("/etc", 16, 16),
 }
-"""What is asked of the probe -> (folder, MiB that must be free before K3s is installed, and after).
-
-Files that the controller brings go through the login account's home, one at a time.
-"""
+"""What is asked of the probe -> (folder, MiB that must be free before K3s is installed, and after). Home: `room`."""
+INSTALLED = {"k3s": "/usr/local/bin/k3s", "images": "/var/lib/rancher/k3s/agent/images/casemate-airgap-images.tar.zst"}
+"""What is asked of the probe -> file whose size in bytes it tells."""
+MARGIN = 64
 PROBE = r"""
 say() { printf 'casemate:%s=%s\n' "$1" "$2"; }
 near() {
@@ -66,7 +66,9 @@ PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 def script(interpreter: str = "") -> str:
     """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word."""
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
-    return asked.replace("SPACE", "\n".join(f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()), 1)
+    lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
+    lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
+    return asked.replace("SPACE", "\n".join(lines), 1)
 
 
 def parse(output: str) -> dict[str, str]:
@@ -85,8 +87,8 @@ def login_problems(login: str, automation: str, others: Sequence[str], root: boo
     return []
 
 
-def host_problems(seen: Mapping[str, str], sources: Sequence[str], brought: bool = True) -> tuple[list[str], list[str]]:
-    """(problems, warnings) of a host, from what PROBE said; `brought`: K3s comes from the controller."""
+def host_problems(seen: Mapping[str, str], sources: Sequence[str], home: int) -> tuple[list[str], list[str]]:
+    """(problems, warnings) of a host, from what PROBE said; `home`: MiB that its login account's home has to hold."""
     problems, warnings = [], []
     if seen.get("uid") != "0":
         problems.append(f"the tasks run with uid {seen.get('uid')}, not as root: give the account NOPASSWD sudo")
@@ -104,10 +106,9 @@ def host_problems(seen: Mapping[str, str], sources: Sequence[str], brought: bool
     if not python or tuple(map(int, python.split("."))) < (3, 9):
         problems.append(f"Python is {python or 'missing'}; 3.9 or newer is needed: apt-get install python3")
     for key, (path, fresh, installed) in SPACE.items():
-        free, least = seen.get(key, ""), installed if seen.get("installed") else fresh
-        if key == "home" and not brought:
-            continue
-        if not free.isdigit() or int(free) < least:
+        least = home if key == "home" else installed if seen.get("installed") else fresh
+        free = seen.get(key, "")
+        if least and (not free.isdigit() or int(free) < least):
             folder = "the home of the login account" if path == "$home" else path
             problems.append(f"{folder} has {free or '?'} MiB free; {least} MiB are needed: free or add disk space")
     if not seen.get("writable"):
@@ -127,27 +128,63 @@ def inside(address: str, net: str) -> bool:
     return bool(there and home and there.version == home.version and there.network_address in home)
 
 
-def lock_problems(values: Mapping[str, Any], machine: str = "") -> list[str]:
-    """What is wrong with the lock, its signature, and, for a machine type, with the local release folder."""
-    path = _lock(values)
-    signers, folder = values.get("casemate_allowed_signers"), values.get("casemate_artifact_dir")
+def lock_problems(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the lock and its signature."""
+    signers = values.get("casemate_allowed_signers")
     try:
-        release = load(path).release(values.get("casemate_k3s_version"))
+        version(values)
         if signers:
-            verify(path, Path(str(signers)).expanduser())
-        if not (machine and folder):
-            return []
-        name, digest = release.binary(machine)
-        file = Path(str(folder)).expanduser() / name
-        if not file.is_file():
-            return [f"casemate_artifact_dir {folder} has no {name}: copy it from the release {release.version}"]
-        with file.open("rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
+            verify(_lock(values), Path(str(signers)).expanduser())
     except LockError as refusal:
         return [f"{refusal}. Review and sign the lock, or correct casemate_artifact_lock or casemate_k3s_version"]
-    if found == digest:
-        return []
-    return [f"{file} has sha256 {found}; the lock demands {digest}: fetch it again, it is not the reviewed file"]
+    return []
+
+
+def folder_problems(values: Mapping[str, Any], machine: str) -> list[str]:
+    """What is wrong with the files that the controller would bring to a machine type.
+
+    Each host asks again (0.3 s for K3s' own files): Ansible forks a worker for each, and folders may differ by host.
+    """
+    problems = []
+    try:
+        for file, digest in _brought(values, machine).values():
+            with file.open("rb") as handle:
+                found = hashlib.file_digest(handle, "sha256").hexdigest()
+            if found != digest:
+                told = f"{file} has sha256 {found}; the lock demands {digest}: fetch it again, "
+                problems.append(f"{told}it is not the reviewed file")
+    except FileNotFoundError:
+        told = f"casemate_artifact_dir {file.parent} has no {file.name}: copy it from the release {version(values)}"
+        problems.append(told)
+    except OSError as unread:
+        problems.append(f"{file} cannot be read ({unread.strerror}): let this account read it, or fetch it again")
+    except LockError as refusal:
+        problems.append(f"{refusal}. Correct casemate_artifact_lock or casemate_k3s_version")
+    return problems
+
+
+def room(values: Mapping[str, Any], seen: Mapping[str, str]) -> int:
+    """MiB that must be free in the login account's home, through which files go one at a time; 0 when none is brought.
+
+    What is there already is told by its size, which costs no reading: another release has another one.
+    """
+    try:
+        files = {what: file.stat().st_size for what, (file, _) in _brought(values, seen.get("machine", "")).items()}
+    except (LockError, OSError):
+        return 0  # refused for that
+    largest = max((size for what, size in files.items() if str(size) != seen.get(what)), default=0)
+    return -(-largest // 2**20) + MARGIN if largest else 0
+
+
+def _brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, str]]:
+    """Of INSTALLED what comes from the controller -> (file, sha256); images only where they lie in the folder."""
+    if not values.get("casemate_artifact_dir"):
+        return {}
+    release = load(_lock(values)).release(values.get("casemate_k3s_version"))
+    named = {"k3s": release.binary(machine), "images": release.images(machine)}
+    folder = Path(str(values["casemate_artifact_dir"])).expanduser()
+    files = {what: (folder / file[0], file[1]) for what, file in named.items() if file}
+    return {what: file for what, file in files.items() if what == "k3s" or file[0].is_file()}
 
 
 def version(values: Mapping[str, Any]) -> str:

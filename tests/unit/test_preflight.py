@@ -565,16 +565,20 @@ def test_an_even_number_of_servers_is_accepted_with_a_warning() -> None:
         ({"etc": "0"}, "/etc has 0 MiB free"),
         ({"binary": "99"}, "/usr/local/bin has 99 MiB free; 100 MiB are needed: free or add disk space"),
         ({"state": "15", "installed": "yes"}, "/var/lib/casemate has 15 MiB free"),
-        ({"home": "299"}, "the home of the login account has 299 MiB free; 300 MiB are needed"),
+        ({"home": "299"}, "the home of the login account has 299 MiB free; 300 MiB are needed: free or add disk space"),
         ({"writable": ""}, "/etc cannot be written"),
         ({"source": "198.18.1.1"}, "does not contain 198.18.1.1, where this controller comes from"),
     ],
 )
 def test_hosts(change: dict[str, str], says: str) -> None:
-    problems, warnings = probe.host_problems({**HOST, **change}, RIGHT["casemate_admin_sources"])
+    problems, warnings = probe.host_problems({**HOST, **change}, RIGHT["casemate_admin_sources"], 300)
     assert warnings == []
     assert len(problems) == bool(says)
     assert not says or says in problems[0]
+
+
+def test_a_home_needs_no_room_where_nothing_is_brought_through_it() -> None:
+    assert probe.host_problems({**HOST, "home": "0"}, RIGHT["casemate_admin_sources"], 0) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -600,7 +604,7 @@ def test_the_account_that_ansible_comes_as_stays_admitted(
 
 @pytest.mark.parametrize("version", ["22.04", "24.04"])
 def test_ubuntu_is_accepted_with_a_warning(version: str) -> None:
-    problems, warnings = probe.host_problems({**HOST, "os": f"ubuntu {version}"}, ["198.18.0.0/24"])
+    problems, warnings = probe.host_problems({**HOST, "os": f"ubuntu {version}"}, ["198.18.0.0/24"], 0)
     assert problems == []
     assert "untested" in warnings[0]
 
@@ -616,6 +620,7 @@ def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_pa
     assert seen["uid"] == str(os.getuid())
     assert seen["python"] == "{}.{}".format(*sys.version_info)
     assert all(int(seen[key]) >= 0 for key in probe.SPACE)
+    assert set(probe.INSTALLED) <= set(seen)
     assert seen["machine"] == os.uname().machine
 
 
@@ -626,27 +631,79 @@ def test_the_probe_asks_the_interpreter_that_ansible_will_use(asked: str, tried:
     assert tried in probe.script(asked)
 
 
-def locked(folder: Path, data: bytes = b"k3s") -> dict[str, Any]:
-    """A lock of one release, and the release folder that it fits."""
+IMAGES = "k3s-airgap-images-amd64.tar.zst"
+
+
+def locked(folder: Path, **there: bytes) -> dict[str, Any]:
+    """A lock of one release, and a release folder; `there` are files in it that are not as the lock demands."""
+    files = {name: name.encode() for name in ("k3s", "k3s-arm64", IMAGES)}
     (folder / "release").mkdir()
-    (folder / "release/k3s").write_bytes(b"k3s")
-    files = {"k3s": hashlib.sha256(data).hexdigest()}
-    release = {"provides": [], "files": files}
-    lock = {"schema": 1, "default": "v1.36.4+k3s1", "releases": {"v1.36.4+k3s1": release}}
+    for name, data in {**files, **there}.items():
+        (folder / "release" / name).write_bytes(data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    lock = {"schema": 1, "default": "v1.36.4+k3s1", "releases": {"v1.36.4+k3s1": {"provides": [], "files": digests}}}
     (folder / "lock.json").write_text(json.dumps(lock))
     return {"casemate_artifact_lock": str(folder / "lock.json"), "casemate_artifact_dir": str(folder / "release")}
 
 
 def test_a_folder_that_fits_the_lock_passes(tmp_path: Path) -> None:
-    assert probe.lock_problems(locked(tmp_path), "x86_64") == []
-    assert probe.lock_problems({}) == []
+    values = locked(tmp_path)
+    assert probe.lock_problems(values) == probe.folder_problems(values, "x86_64") == []
+    assert probe.lock_problems({}) == probe.folder_problems({}, "x86_64") == []
 
 
-def test_files_that_do_not_fit_the_lock_are_refused(tmp_path: Path) -> None:
-    values = locked(tmp_path, b"k3S")
-    assert "the lock demands" in probe.lock_problems(values, "x86_64")[0]
+@pytest.mark.parametrize("name", ["k3s", IMAGES])
+def test_one_flipped_byte_of_any_file_that_is_brought_is_refused(tmp_path: Path, name: str) -> None:
+    values = locked(tmp_path, **{name: b"flipped"})
+    (problem,) = probe.folder_problems(values, "x86_64")
+    assert str(tmp_path / "release" / name) in problem
+    assert hashlib.sha256(b"flipped").hexdigest() in problem
+    assert f"the lock demands {hashlib.sha256(name.encode()).hexdigest()}: fetch it again" in problem
+    assert probe.folder_problems(values, "aarch64") == []  # of another type, so none of it is brought there
+
+
+def test_all_files_that_do_not_fit_are_named_at_once(tmp_path: Path) -> None:
+    assert len(probe.folder_problems(locked(tmp_path, **{"k3s": b"x", IMAGES: b"x"}), "x86_64")) == 2
+
+
+def test_a_folder_needs_the_binary_and_may_have_images(tmp_path: Path) -> None:
+    values = locked(tmp_path)
+    (tmp_path / "release" / IMAGES).unlink()
+    assert probe.folder_problems(values, "x86_64") == []
     (tmp_path / "release/k3s").unlink()
-    assert "has no k3s" in probe.lock_problems(values, "x86_64")[0]
+    (problem,) = probe.folder_problems(values, "x86_64")
+    assert "has no k3s: copy it from the release v1.36.4+k3s1" in problem
+
+
+def test_a_file_is_hashed_once_for_a_host(tmp_path: Path, monkeypatch: Any) -> None:
+    hashed, real = [], hashlib.file_digest
+
+    def digest(file: Any, name: str) -> Any:
+        hashed.append(Path(file.name).name)
+        return real(file, name)
+
+    values = locked(tmp_path)
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    problems = probe.lock_problems(values) + probe.folder_problems(values, "x86_64")
+    assert (problems, hashed) == ([], ["k3s", IMAGES])
+
+
+@pytest.mark.parametrize(
+    ("seen", "room"),
+    [
+        ({}, 67),  # fresh: the larger of both, and a margin
+        ({"k3s": "1048576"}, 67),
+        ({"k3s": "1048576", "images": "3145728"}, 0),
+        ({"k3s": "1048575", "images": "3145728"}, 65),
+        ({"machine": "riscv64"}, 0),  # refused for that
+    ],
+)
+def test_the_home_has_room_for_the_largest_file_that_is_brought_through_it(
+    tmp_path: Path, seen: dict[str, str], room: int
+) -> None:
+    values = locked(tmp_path, **{"k3s": b"x" * 2**20, IMAGES: b"x" * 3 * 2**20})
+    assert probe.room(values, {"machine": "x86_64", **seen}) == room
+    assert probe.room({}, {"machine": "x86_64", **seen}) == 0
 
 
 @pytest.mark.parametrize(

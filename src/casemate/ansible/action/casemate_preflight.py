@@ -55,14 +55,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.args.get("host") is False:
             return {"changed": False, "warnings": warnings}
         seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""))
-        problems, more = probe.host_problems(
-            seen, values.get("casemate_admin_sources") or [], bool(values.get("casemate_artifact_dir"))
-        )
+        sources = values.get("casemate_admin_sources") or []
+        problems, more = probe.host_problems(seen, sources, probe.room(values, seen))
         account = values.get("casemate_automation_user") or self._automation(task_vars)
         root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
         others = values.get("k3s_access_allow_users") or []
         problems += probe.login_problems(seen.get("login", ""), str(account), others, root)
-        problems += probe.lock_problems(values, seen["machine"]) if not problems else []
+        problems = problems or probe.folder_problems(values, seen["machine"])
         if problems:
             return self._refusal(problems)
         facts = {"os": seen["os"], "arch": seen["machine"]}
