@@ -48,7 +48,7 @@ findings: {description: One finding for each control., type: list, elements: dic
 due: {description: Roles with something to change., type: list, elements: str, returned: always}
 stale: {description: Units that run with older settings., type: list, elements: str, returned: always}
 left_out: {description: Controls that a quick pass does not judge (C(cost=scan))., type: list, returned: always}
-guard: {description: Whether the on-host guard was armed., type: bool, returned: always}
+guard: {description: Whether a change waits for its confirmation., type: bool, returned: always}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -70,7 +70,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    host = Host(context=given["context"], guard=Guard(given["context"].get("guard_seconds", 120)).arm)
+    guard = Guard(given["context"].get("guard_seconds", 120))
+    host = Host(context=given["context"], guard=guard.arm)
     try:
         outcome = run(given["controls"], host, module.check_mode, given["waivers"], given["scan"])
     except ControlError as refused:
@@ -87,7 +88,7 @@ def main() -> None:
         due=outcome.due,
         stale=outcome.stale,
         left_out=outcome.left_out,
-        guard=host.guarded,
+        guard=host.guarded or guard.status()["pending"],  # also that of a run that was killed before it confirmed
         diff=diff,
     )
 

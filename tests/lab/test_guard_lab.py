@@ -41,6 +41,7 @@ table inet casemate {
 	}
 }
 """
+GUARD_SECONDS = json.dumps({"k3s_access_guard_seconds": SECONDS})
 BOOTING = threading.Lock()
 """A lab keeps one state file, so only one machine of it may be started at a time."""
 
@@ -149,15 +150,21 @@ class Machine:
         with self.play(tasks, *options, hosts=hosts) as (running, log):
             return running.wait(timeout=300), log.read_text()
 
+    @contextlib.contextmanager
+    def half_done(self, engine: dict[str, Any], written: str, *options: str) -> Iterator[None]:
+        """One engine pass that nobody confirms: its controller dies at the end of the block."""
+        tasks: list[dict[str, Any]] = [{"name": "Mistake", "k3s_controls": engine}]
+        tasks.append({"ansible.builtin.pause": {"seconds": 600}})
+        ended = f"{written} && ! grep -sqx python3 /proc/[0-9]*/comm"
+        with self.play(tasks, *options) as (_, log):
+            until(lambda: self.console(ended).returncode == 0, 120, f"the engine ends on {self.name}, see {log}")
+            assert self.pending()
+            yield
+
     def lose_controller(self, mistake: Mistake, seconds: int = SECONDS) -> None:
         """Apply one control by a controller that dies as soon as the engine has ended on the machine."""
         engine = {"controls": {"k3s_access": [mistake.control]}, "context": {"guard_seconds": seconds}}
-        tasks: list[dict[str, Any]] = [{"name": "Mistake", "k3s_controls": engine}]
-        tasks.append({"ansible.builtin.pause": {"seconds": 600}})
-        ended = f"{mistake.written} && ! grep -sqx python3 /proc/[0-9]*/comm"
-        with self.play(tasks) as (_, log):
-            until(lambda: self.console(ended).returncode == 0, 120, f"the engine ends on {self.name}, see {log}")
-            assert self.pending()
+        with self.half_done(engine, mistake.written):
             assert mistake.refusal in self.login()
         assert mistake.refusal in self.login(), "a dead controller undoes nothing"
 
@@ -212,6 +219,18 @@ def repeated(machine: Machine) -> None:
     undone(machine, before)
 
 
+def resumed(machine: Machine) -> None:
+    """A run is killed before it confirms; the next one finds nothing to change, and confirms what is there."""
+    good = machine.state()
+    machine.root(f"sed -i 's/^maxauthtries .*/maxauthtries 9/' {DROPIN}")
+    with machine.half_done({"roles": ["k3s_access"]}, f"grep -q 'maxauthtries 4' {DROPIN}", "-e", GUARD_SECONDS):
+        pass
+    code, said = machine.run(roles("k3s_access"), "-e", GUARD_SECONDS)
+    assert (code, machine.pending()) == (0, False), said
+    time.sleep(SECONDS + 15)
+    assert machine.state() == good
+
+
 def confirmed(machine: Machine) -> None:
     """A second run changes, reloads and restarts nothing; a reboot keeps what was confirmed."""
     stamps = "systemctl show -p MainPID -p StateChangeTimestampMonotonic ssh casemate-firewall casemate-guard-revert"
@@ -263,6 +282,7 @@ STORIES: dict[str, Callable[[Machine], None]] = {
         machine, "k3s_firewall", {"casemate_admin_sources": ["192.0.2.0/24"]}, WALL
     ),
     "repeated": repeated,
+    "resumed": resumed,
     "confirmed": confirmed,
     "cut": cut,
 }
