@@ -176,7 +176,7 @@ def play(
     def handle(event: Event) -> bool:
         run.record(event)
         if verbosity and event.get("stdout"):
-            print(event["stdout"])
+            print(event["stdout"], flush=True)
         watch(run)
         return False  # nothing of the event is kept on disk
 
