@@ -12,7 +12,7 @@ from typing import Any
 
 from casemate import law
 from casemate.preflight import network
-from module_utils.casemate.k3s_files import lint
+from module_utils.casemate.k3s_files import flag_of, lint
 from module_utils.casemate.k3s_flags import SECRETS
 
 NETWORKS = {"cluster": "10.42.0.0/16", "service": "10.43.0.0/16"}
@@ -24,6 +24,9 @@ IDENTITY = {
 }
 """Keys that other roles have to know as well, and the inputs that set them."""
 CREDENTIALS = r"://[^/\s@]*:[^/\s@]+@"
+PORT = "the API server is asked for, and let through the firewall, at port 6443; forward another port to it elsewhere"
+WHOLE = "every server runs all of the control plane, and is waited for and judged as such"
+RUNTIME = "K3s' own containerd is what is protected; give it settings by k3s_node_containerd_dropins"
 DECIDED = {
     "data-dir": "everything that is protected lies in /var/lib/rancher/k3s; mount another disk there instead",
     "cluster-reset": "reset a cluster once, by hand, as K3s' documentation says",
@@ -32,8 +35,29 @@ DECIDED = {
     "server": "every other node joins the first host of k3s_server; reorder that group instead",
     "token-file": "the first server makes the token, and Casemate hands it on in /etc/rancher/k3s/token",
     "agent-token-file": "Casemate makes the token in /etc/rancher/k3s/agent-token",
+    "with-node-id": "the node is waited for by its name, which this would extend at random; set node-name instead",
+    "https-listen-port": PORT,
+    "apiserver-port": PORT,
+    "supervisor-port": PORT,
+    "apiserver-bind-address": "K3s itself asks its API server at 127.0.0.1; narrow who reaches it by the firewall",
+    "disable-agent": "every server is a node, too; keep workloads off it by node-taint",
+    "disable-apiserver": WHOLE,
+    "disable-controller-manager": WHOLE,
+    "disable-etcd": WHOLE,
+    "disable-scheduler": WHOLE,
+    "datastore-endpoint": "etcd on the servers holds the data; put more servers into k3s_server instead",
+    "docker": RUNTIME,
+    "container-runtime-endpoint": RUNTIME,
+    "rootless": "K3s is a service of root, whose files and units are what is protected",
+    "log": "K3s says in the journal how its components run, and there it is read; forward the journal instead",
+    "write-kubeconfig": "copy /etc/rancher/k3s/k3s.yaml, whose access is judged there, instead",
 }
-"""Keys that no input sets, since what a node is and where its data lies follows from the inventory alone."""
+"""Keys that no input sets: what a node is and where its data lies follows from the inventory alone, and where Casemate
+looks for a part of K3s is fixed.
+
+Left to people is what works once it is prepared (flannel-backend none, disable-kube-proxy, disable-cloud-controller:
+another one comes as a manifest) and what K3s keeps reachable for itself (bind-address: it listens on loopback, too).
+"""
 
 
 def rule_problems(values: Mapping[str, Any]) -> list[str]:
@@ -62,6 +86,11 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
     """What is wrong with the keys of `k3s_node_config` for a server or agent of a K3s version; no value is shown."""
     config, waived = values.get("k3s_node_config") or {}, values.get("casemate_waivers") or {}
     found = [f"k3s_node_config: {fault.rstrip('?')}. Correct or remove it" for fault in lint(config, node, version)]
+    if any(flag_of(item)[0] == "hostname-override" for item in values.get("k3s_node_kubelet_args") or []):
+        found.append(
+            "k3s_node_kubelet_args has hostname-override, but the kubelet's credentials are made for the name that K3s "
+            "knows. Remove it; set node-name in k3s_node_config instead"
+        )
     setters: dict[str, dict[str, Any]] = {}
     refused: dict[str, str] = {}
     for control in (control for role in (law.declared() if config else {}).values() for control in role):
@@ -79,7 +108,9 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
                 f"k3s_node_config.{key} holds an address with a password, which reports would show. Remove it: "
                 "use a proxy that asks for none or, for S3, name a Secret that holds all of it (etcd-s3-config-secret)"
             )
-        if key in SECRETS:
+        if key in DECIDED:
+            found.append(f"k3s_node_config.{key} is what Casemate decides itself. Remove it; {DECIDED[key]}")
+        elif key in SECRETS:
             found.append(
                 f"k3s_node_config.{key} is a secret, and may not stand in an inventory or a configuration. Remove it: "
                 "tokens are made on the hosts; else name a file (vpn-auth-file) or, for S3, a Secret "
@@ -90,8 +121,6 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
             found.append(f"k3s_node_config.{key} is what Casemate sets itself. Remove it; {instead}")
         elif refused.get(key, "") not in ("", *waived):
             found.append(f"k3s_node_config.{key} may not be set. Remove it; see `casemate explain {refused[key]}`")
-        elif key in DECIDED:
-            found.append(f"k3s_node_config.{key} is what Casemate decides itself. Remove it; {DECIDED[key]}")
         elif key in IDENTITY:
             found.append(f"k3s_node_config.{key} is what Casemate sets itself. Remove it; set {IDENTITY[key]} instead")
     return found

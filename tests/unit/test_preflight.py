@@ -464,6 +464,29 @@ def test_rules_between_values(values: dict[str, Any], says: str) -> None:
         ({"server": "https://canary:6443"}, "agent", "Remove it; every other node joins the first host of k3s_server"),
         ({"token-file": "/x"}, "agent", "Remove it; the first server makes the token"),
         ({"agent-token-file": "/x"}, "server", "Remove it; Casemate makes the token in /etc/rancher/k3s/agent-token"),
+        ({"with-node-id": True}, "agent", "with-node-id is what Casemate decides itself. Remove it; the node"),
+        ({"https-listen-port": 7443}, "server", "is asked for, and let through the firewall, at port 6443; forward"),
+        ({"apiserver-port": 7443}, "server", "port 6443"),
+        ({"supervisor-port": 9345}, "server", "port 6443"),
+        ({"apiserver-bind-address": "192.0.2.1"}, "server", "K3s itself asks its API server at 127.0.0.1"),
+        ({"bind-address": "192.0.2.1"}, "server", ""),  # K3s listens on loopback, too
+        ({"bind-address": "192.0.2.1"}, "agent", ""),
+        ({"disable-agent": True}, "server", "every server is a node, too; keep workloads off it by node-taint"),
+        ({"disable-apiserver": True}, "server", "every server runs all of the control plane"),
+        ({"disable-controller-manager": True}, "server", "every server runs all of the control plane"),
+        ({"disable-scheduler": True}, "server", "every server runs all of the control plane"),
+        ({"disable-etcd": True}, "server", "every server runs all of the control plane"),
+        ({"datastore-endpoint": "canary"}, "server", "etcd on the servers holds the data"),
+        ({"docker": True}, "agent", "K3s' own containerd is what is protected"),
+        ({"container-runtime-endpoint": "unix:///x"}, "server", "K3s' own containerd is what is protected"),
+        ({"rootless": True}, "server", "K3s is a service of root"),
+        ({"log": "/var/log/k3s.log"}, "server", "journal"),
+        ({"write-kubeconfig": "/root/.kube/config"}, "server", "copy /etc/rancher/k3s/k3s.yaml"),
+        # What changes nothing that Casemate relies on, or works once somebody has prepared it, is theirs to decide.
+        ({"node-name": "a", "node-taint": ["a=b:NoSchedule"], "lb-server-port": 7444}, "agent", ""),
+        ({"advertise-address": "192.0.2.9", "advertise-port": 443}, "server", ""),
+        ({"disable-cloud-controller": True, "disable-kube-proxy": True, "flannel-backend": "none"}, "server", ""),
+        ({"selinux": True, "snapshotter": "native", "image-service-endpoint": "unix:///x"}, "agent", ""),
         ({"disable-network-policy": True}, "server", "see `casemate explain CLUSTER-POLICIES-ENFORCED`"),
         ({"enable-pprof": True}, "agent", "see `casemate explain NODE-PPROF-OFF`"),
         ({"supervisor-metrics": True}, "server", "see `casemate explain API-SUPERVISOR-METRICS-OFF`"),
@@ -489,10 +512,20 @@ def test_keys_of_k3s_are_known_before_any_host_is_touched(config: dict[str, Any]
             0,
         ),
         ({"casemate_waivers": {"NODE-RESOLVER-DECLARED": {}}, "k3s_node_config": {"resolv-conf": "/x"}}, 1),
+        ({"k3s_node_kubelet_args": ["root-dir=/srv/kubelet", "v=2"], "k3s_node_config": {"node-name": "a"}}, 0),
+        ({"k3s_node_kubelet_args": ["hostname-override=a"]}, 1),
     ],
 )
 def test_keys_of_k3s_agree_with_the_other_inputs(values: dict[str, Any], problems: int) -> None:
     assert len(rules.option_problems(values, "server", "v1.36.4+k3s1")) == problems
+
+
+def test_a_node_is_named_where_its_credentials_are_made() -> None:
+    values = {"k3s_node_kubelet_args": ["v=2", "hostname-override=canary"]}
+    (problem,) = rules.option_problems(values, "agent", "v1.36.4+k3s1")
+    assert problem.startswith("k3s_node_kubelet_args has hostname-override, but ")
+    assert "Remove it; set node-name in k3s_node_config instead" in problem
+    assert "canary" not in problem
 
 
 def test_a_k3s_whose_keys_nobody_knows_is_refused() -> None:
