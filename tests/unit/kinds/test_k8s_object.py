@@ -344,3 +344,21 @@ def test_a_cluster_that_is_down_is_due_where_apply_brings_the_object(
     else:
         with pytest.raises(Unavailable, match="k3s"):
             kind.assess(setting, seen)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_starts_is_down_and_not_without_semantics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.undo()
+
+    class Connection:
+        def request(self, *_: Any) -> None: ...
+
+        def getresponse(self) -> Any:
+            return SimpleNamespace(status=status, read=lambda: b"{}")
+
+    monkeypatch.setattr(kind.Api, "__init__", lambda self, _: setattr(self, "connection", Connection()))
+    setting = {"path": "/api/v1/x", "body": {"a": 1}}
+    verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
+    assert (verdict.ok, verdict.reason) == (False, f"the API server answers {status}")
