@@ -75,16 +75,23 @@ def fetch(url: str, timeout: float = 60) -> IO[bytes]:
 def regular(path: str) -> Iterator[Optional[IO[bytes]]]:
     """A regular file, open, or None: links are not followed, and a pipe that somebody planted makes nobody wait."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        source = open(path, "rb", opener=lambda p, f: os.open(p, f | os.O_NOFOLLOW | os.O_NONBLOCK))  # noqa: SIM115
     except OSError:
         yield None
         return
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        yield None
-        return
-    with os.fdopen(handle, "rb") as source:
-        yield source
+    with source:
+        yield source if stat.S_ISREG(os.fstat(source.fileno()).st_mode) else None
+
+
+@contextlib.contextmanager
+def mapped(path: str) -> Iterator[bytes | mmap.mmap]:
+    """The bytes of a regular file to search in, without reading them all; none where there is no such file."""
+    with regular(path) as source:
+        if source is None or not os.fstat(source.fileno()).st_size:
+            yield b""
+            return
+        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            yield held
 
 
 def digest_of(path: str) -> str:
@@ -103,12 +110,9 @@ def stated_version(path: str) -> str:
 
     Go keeps the linker's `-X …/pkg/version.Version=` in the build information of every program.
     """
-    with regular(path) as source:
-        if source is None or not os.fstat(source.fileno()).st_size:
-            return ""
-        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as held:
-            found = re.search(rb"pkg/version\.Version=(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?\+k3s\d+)", held)
-            return found[1].decode() if found else ""
+    with mapped(path) as held:
+        found = re.search(rb"pkg/version\.Version=(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?\+k3s\d+)", held)
+        return found[1].decode() if found else ""
 
 
 def newer(version: str, floor: str) -> bool:

@@ -7,18 +7,16 @@ Sources: org.freedesktop.systemd1(5) for Job and ActiveState, Kubernetes' node c
 from __future__ import annotations
 
 import datetime
-import http.client
 import re
-import ssl
 import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
 from .base import Host, Unavailable, moment
-from .kinds.k8s_object import TLS, Api
+from .kinds.k8s_object import Api
 
 AGENT = "/var/lib/rancher/k3s/agent/"
-PAUSE = 0.25
+PAUSE, TIMEOUT = 0.25, 5.0
 LOUD = ("level=fatal", "Shutdown request", "level=error", "Error:", "level=warning")
 """Complaints in K3s' journal, the most telling first."""
 
@@ -34,25 +32,15 @@ class Hopeless(Exception):  # noqa: N818 - an answer that will not change
 class Kubelet(Api):
     """The API server as the kubelet of this host reaches it: all that an agent has."""
 
+    CA, CLIENT = AGENT + "server-ca.crt", AGENT + "client-kubelet"
+    LACKING = "the kubelet has no credentials yet"
+
     def __init__(self, host: Host) -> None:
-        """Take address and certificate from the kubelet's own files; raises Unavailable while there are none."""
+        """Take the address from the kubelet's own configuration; raises Unavailable while there is none."""
         found = re.search(r"server: https://([^\s/]+):(\d+)", host.text(AGENT + "kubelet.kubeconfig") or "")
-        if found is None or host.stat(AGENT + "client-kubelet.key") is None:
-            raise Unavailable("k3s", "the kubelet has no credentials yet")
-        context = ssl.create_default_context(cafile=host.path(AGENT + "server-ca.crt"))
-        context.load_cert_chain(host.path(AGENT + "client-kubelet.crt"), host.path(AGENT + "client-kubelet.key"))
-        address = found[1].strip("[]")
-        self.connection = http.client.HTTPSConnection(address, int(found[2]), timeout=5, context=context)
-
-
-class Peer(Api):
-    """The API server of another server, with this one's own certificate: they share their authorities."""
-
-    def __init__(self, host: Host, address: str) -> None:
-        """Connect lazily."""
-        context = ssl.create_default_context(cafile=host.path(TLS + "server-ca.crt"))
-        context.load_cert_chain(host.path(TLS + "client-admin.crt"), host.path(TLS + "client-admin.key"))
-        self.connection = http.client.HTTPSConnection(address, 6443, timeout=5, context=context)
+        if found is None:
+            raise Unavailable("k3s", self.LACKING)
+        super().__init__(host, found[1].strip("[]"), int(found[2]), TIMEOUT)
 
 
 def unit_is_up(host: Host, unit: str) -> tuple[str, float]:
@@ -61,6 +49,7 @@ def unit_is_up(host: Host, unit: str) -> tuple[str, float]:
     Raises NotReady until the unit is active and no job of systemd is pending for it, Hopeless when it is given up.
     """
     asked = "--property=ActiveState,Job,Result,MainPID,ExecMainStartTimestamp"
+    # Past what `Host` remembers: every look has to be a new one.
     said = host.run(["systemctl", "show", asked, "--timestamp=us+utc", "--", unit]).out
     shown = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     state = shown.get("ActiveState", "unknown")
@@ -139,7 +128,7 @@ def others_hold_quorum(host: Host, node: str) -> None:
 def _is_well(host: Host, node: dict[str, Any]) -> bool:
     address = next((a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"), "")
     try:
-        status, _ = Peer(host, address).call("GET", "/readyz")
+        status, _ = Api(host, address, timeout=TIMEOUT).call("GET", "/readyz")  # servers share their authorities
     except (Unavailable, OSError):
         return False
     return status == 200

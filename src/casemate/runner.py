@@ -75,8 +75,6 @@ class Run:
     def record(self, event: Event) -> None:
         """Take in one ansible-runner event."""
         kind, data = event.get("event", ""), event.get("event_data") or {}
-        if kind.startswith("runner_on_") and kind not in ("runner_on_start", "runner_on_skipped"):  # it does something
-            self.stage = str(data.get("play") or self.stage)
         if kind == "verbose":
             self._said(str(event.get("stdout") or ""))
         elif kind == "playbook_on_stats":
@@ -109,6 +107,8 @@ class Run:
         result = data.get("res") or {}
         self.warnings += [said for said in map(str, result.get("warnings") or ()) if said not in self.warnings]
         host.task = str(data.get("task") or host.task)
+        if kind not in ("runner_on_start", "runner_on_skipped"):  # it does something
+            self.stage = str(data.get("play") or self.stage)
         if kind == "runner_on_unreachable":
             host.status, host.message = "unreachable", explain(result)
         elif kind == "runner_on_failed" and not data.get("ignore_errors"):

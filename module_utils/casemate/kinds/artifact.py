@@ -7,14 +7,13 @@ verified wrapper unpacks into a private mount.
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import shutil
 import tempfile
 from typing import Any, Dict, List
 
-from ..artifact import digest_of, newer, regular, stated_version
+from ..artifact import digest_of, mapped, newer, stated_version
 from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
 from ..signature import SignatureError, signer
@@ -91,11 +90,8 @@ def _running(setting: Setting, host: Host) -> Observation:
 
 def _holds(wrapper: str, name: str) -> bool:
     """Whether the wrapper embeds the archive of this name (which is its SHA-256)."""
-    with regular(wrapper) as source:
-        if source is None or not os.fstat(source.fileno()).st_size:
-            return False
-        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as held:
-            return held.find(name.encode() + b".tar") >= 0
+    with mapped(wrapper) as held:
+        return held.find(name.encode() + b".tar") >= 0
 
 
 def _unpacked(setting: Setting, host: Host) -> Observation:

@@ -44,15 +44,17 @@ def identity(setting: Setting) -> str:
 
 
 class Api:
-    """A connection to the API server of this host as its administrator."""
+    """A connection to an API server of the cluster, this host's own by default, as its administrator."""
 
-    def __init__(self, host: Host) -> None:
-        """Connect lazily; raises Unavailable where no server has run."""
-        if host.stat(TLS + "client-admin.key") is None:
-            raise Unavailable("k3s", "there is no API server on this host yet")
-        context = ssl.create_default_context(cafile=host.path(TLS + "server-ca.crt"))
-        context.load_cert_chain(host.path(TLS + "client-admin.crt"), host.path(TLS + "client-admin.key"))
-        self.connection = http.client.HTTPSConnection("127.0.0.1", 6443, timeout=TIMEOUT, context=context)
+    CA, CLIENT, LACKING = TLS + "server-ca.crt", TLS + "client-admin", "there is no API server on this host yet"
+
+    def __init__(self, host: Host, address: str = "127.0.0.1", port: int = 6443, timeout: float = TIMEOUT) -> None:
+        """Connect lazily; raises Unavailable where the certificate is not there, since no server has run."""
+        if host.stat(self.CLIENT + ".key") is None:
+            raise Unavailable("k3s", self.LACKING)
+        context = ssl.create_default_context(cafile=host.path(self.CA))
+        context.load_cert_chain(host.path(self.CLIENT + ".crt"), host.path(self.CLIENT + ".key"))
+        self.connection = http.client.HTTPSConnection(address, port, timeout=timeout, context=context)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """(status, parsed answer). Raises Unavailable when the API server does not answer."""

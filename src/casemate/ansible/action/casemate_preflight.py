@@ -18,9 +18,9 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import law, preflight, probe, rules
+from casemate import preflight, probe, rules
 
-law.declared()  # Ansible imports this file before it forks a worker for each host: what is read here is read once
+KNOWN = preflight.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 SUDO = "sudo refuses this account, so nothing was changed: let it use sudo with NOPASSWD on this host"
 
 
@@ -37,10 +37,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Check input, inventory and lock; then probe the host with one command and judge what it says."""
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
-        known = preflight.known_inputs()
-        values, failed = self._inputs(task_vars, known)
-        problems = preflight.input_problems(values, known, failed)
-        right = {n: v for n, v in values.items() if n in known and not preflight.value_problems(n, v, known[n])}
+        values, failed = self._inputs(task_vars)
+        problems = preflight.input_problems(values, KNOWN, failed)
+        right = {n: v for n, v in values.items() if n in KNOWN and not preflight.value_problems(n, v, KNOWN[n])}
         problems += rules.rule_problems(right)
         warnings: list[str] = []
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
@@ -67,13 +66,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         facts = {"os": seen["os"], "arch": seen["machine"]}
         return {"changed": False, "casemate_host": facts, "warnings": warnings + more}
 
-    def _inputs(
-        self, task_vars: dict[str, Any], known: dict[str, preflight.Spec]
-    ) -> tuple[dict[str, Any], dict[str, str]]:
+    def _inputs(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """The variables with our prefixes, resolved; those whose expression fails as they are, and why it does."""
         values: dict[str, Any] = {n: v for n, v in task_vars.items() if n.startswith(preflight.PREFIXES)}
         failed: dict[str, str] = {}
-        for name in values.keys() & known.keys():
+        for name in values.keys() & KNOWN.keys():
             try:
                 values[name] = self._templar.template(values[name])
             except AnsibleError as broken:

@@ -16,8 +16,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs `k3s_artifact` for each file that is not as the lock demands.
 
     Beyond the options of the module: `files`, a list of its options `name`, `sha256`, `dest`, `permissions` and
-    `previous`, each with the `machine` type that it is for; and `directory`, a folder on the controller, laid out like
-    a release, whose files are brought to the host. A file without a digest is left out, except the first.
+    `previous`, each with the `machine` type that it is for, and whether it is `optional`: left out without a digest;
+    and `directory`, a folder on the controller, laid out like a release, whose files are brought to the host.
     """
 
     _supports_check_mode = True
@@ -36,8 +36,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not ours:
             raise AnsibleActionFail(f"K3s is not released for machines of type {machine or 'unknown'}")
         result: dict[str, Any] = {"changed": False, "diff": []}
-        for place, file in enumerate(ours):
-            if have.get(file["dest"]) == file["sha256"] or (place and not file["sha256"]):
+        for file in ours:
+            if file.pop("optional", False) and not file["sha256"]:
+                continue
+            if have.get(file["dest"]) == file["sha256"]:
                 continue
             if folder and not self._task.check_mode:
                 file["src"] = self._bring(os.path.join(os.path.expanduser(folder), file["name"]))
