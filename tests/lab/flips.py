@@ -37,19 +37,18 @@ Statuses = dict[str, str]
 Undone = contextlib.AbstractContextManager[Any]
 Flips = Iterator[tuple[str, Callable[[], Undone]]]
 
-ALSO_NAMED = {
-    ("CLUSTER-NAMESPACES-CURRENT", "labelled"): ["CLUSTER-TOKENS-UNMOUNTED"],  # a namespace that apply has not met yet
-    ("CLUSTER-NAMESPACES-RESTRICTED", "labelled"): ["CLUSTER-TOKENS-UNMOUNTED"],
-    ("ETCD-CIPHER-ACTIVE", "other cipher"): ["ETCD-ENCRYPTION-ACTIVE"],  # nor did K3s write it
-    ("NET-FORWARDING-KEPT", "live"): ["NET-REDIRECTS-REFUSED"],  # without forwarding the kernel accepts redirects again
-    ("NODE-MAIN-CONFIG-PRIVATE", "planted"): ["NODE-CONFIG-RUNNING"],  # K3s has not read the new file
-    ("NODE-VERSION-PATCHED", "older binary"): ["NODE-BINARY-VERIFIED", "NODE-PROCESS-VERIFIED"],  # it is another file
-}
+ALSO = {
+    ("CLUSTER-NAMESPACES-CURRENT", "labelled"): {"CLUSTER-TOKENS-UNMOUNTED": "fail"},  # apply has not met it yet
+    ("CLUSTER-NAMESPACES-RESTRICTED", "labelled"): {"CLUSTER-TOKENS-UNMOUNTED": "fail"},
+    ("ETCD-CIPHER-ACTIVE", "other cipher"): {"ETCD-ENCRYPTION-ACTIVE": "fail"},  # nor did K3s write it
+    ("NET-FORWARDING-KEPT", "live"): {"NET-REDIRECTS-REFUSED": "fail"},  # without it the kernel accepts redirects again
+    ("NODE-BINARY-VERIFIED", "a byte more"): {"NODE-VERSION-PATCHED": "not_evaluated"},  # foreign bytes prove nothing
+    ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
+    ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
+        "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
+    },
+}  # fmt: skip
 """What a flip breaks besides its own control, really; those of them that are judged here."""
-UNKNOWN_THEN = {
-    ("NODE-BINARY-VERIFIED", "a byte more"): ["NODE-VERSION-PATCHED"],  # what foreign bytes say proves nothing
-}
-"""What cannot be judged any more after a flip."""
 NOT_BY_HAND = {
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
     "KUBELET-CONFIG-FOLDER-RUNNING": "K3s gives this argument last, whatever its configuration says",
@@ -691,16 +690,10 @@ def main() -> None:
             continue
         if setting["kind"] == "journal_args" and cid not in NOT_BY_HAND:
             restarts.append(control)
-        made = [
-            Flip(
-                cid,
-                name,
-                by,
-                {n: "fail" for n in (cid, *ALSO_NAMED.get((cid, name), ())) if machine.start.get(n) == "pass"}
-                | dict.fromkeys(UNKNOWN_THEN.get((cid, name), ()), "not_evaluated"),
-            )
-            for name, by in flips_of(control, machine)
-        ]
+        made = []
+        for name, by in flips_of(control, machine):
+            breaks = {cid: "fail", **ALSO.get((cid, name), {})}
+            made.append(Flip(cid, name, by, {n: s for n, s in breaks.items() if machine.start.get(n) == "pass"}))
         total = len(made) or control in restarts
         if bool(total) == (cid in NOT_BY_HAND):
             machine.wrong.append(
