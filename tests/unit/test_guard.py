@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from module_utils.casemate.backup import Backup
 from module_utils.casemate.base import EnforceError
 from module_utils.casemate.guard import HOME, TIMER, Guard
 
@@ -211,3 +212,17 @@ def test_a_revert_that_fails_leaves_no_copy_and_is_tried_again(place: Path) -> N
     (place / "elsewhere").rename(place / f"{HOME[1:]}/reverting/0/data")
     assert guard.revert()
     assert restored(place)
+
+
+@pytest.mark.parametrize("settle", ["restore", "drop"])
+def test_a_backup_stands_without_a_guard_and_is_settled_once(place: Path, settle: str) -> None:
+    backup = Backup("/var/lib/casemate/other", str(place))
+    backup.keep(["/etc/kept"])
+    backup.keep(["/etc/kept", "/etc/new"])
+    assert backup.paths() == [str(place / "etc/kept"), str(place / "etc/new")]
+    spoil(place)
+    assert getattr(backup, settle)()
+    assert restored(place) is (settle == "restore")
+    assert not backup.restore()
+    assert not backup.drop()
+    assert not (place / HOME[1:]).exists(), "neither timer nor boot unit nor the guard's own copies"
