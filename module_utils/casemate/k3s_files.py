@@ -12,7 +12,7 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from .base import Host
-from .k3s_flags import FLAGS
+from .k3s_flags import FLAGS, SHORT
 from .miniyaml import Value, YamlError, parse
 
 BASE, FOLDER = "/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/config.yaml.d"
@@ -87,6 +87,7 @@ def merged(found: Iterable[Source]) -> Merged:
     for path, when, entries, *_ in found:
         for key, value in entries:
             name = key[:-1] if key.endswith("+") else key
+            name = SHORT.get(name, name)
             part = Part(path, when, value)
             made[name] = [*made[name], part] if key.endswith("+") and name in made else [part]
     return made
@@ -121,7 +122,9 @@ def lint(keys: Mapping[str, Any], node: str, version: str) -> List[str]:
     known = FLAGS[minor][node]
     wrong = []
     for key in keys:
-        if key not in known:
+        if key in SHORT:
+            wrong.append(f"{key} is short for {SHORT[key]}; write {SHORT[key]}")
+        elif key not in known:
             near = difflib.get_close_matches(key, known, 1)
             wrong.append(f"{key} is no key of K3s {node}s" + (f"; did you mean {near[0]}?" if near else ""))
     return wrong
@@ -130,10 +133,12 @@ def lint(keys: Mapping[str, Any], node: str, version: str) -> List[str]:
 def faults(found: List[Source], node: str, version: str) -> List[str]:
     """What is wrong with the files: one that K3s cannot read, and keys that it does not know."""
     wrong = [one.fault for one in found if one.fault] + lint({}, node, version)
+    places: Dict[str, List[str]] = {}
+    for one in found:
+        for key, _ in one.entries:
+            places.setdefault(key[:-1] if key.endswith("+") else key, []).append(one.path)
     return wrong or [
-        f"{fault} ({', '.join(part.path for part in parts)})"
-        for key, parts in merged(found).items()
-        for fault in lint({key: ""}, node, version)
+        f"{fault} ({', '.join(paths)})" for key, paths in places.items() for fault in lint({key: ""}, node, version)
     ]
 
 

@@ -1,7 +1,7 @@
 """The configuration keys that K3s knows, by minor version and node type: facts from its command line.
 
-Hidden ones are included, since `--help` does not show what a configuration file may hold; one-letter aliases are
-not. A server skips an unknown key with a warning; an agent does not start with one.
+Hidden ones are included, since `--help` does not show what a configuration file may hold. A server skips an unknown
+key with a warning; an agent does not start with one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SERVER = """
     kube-controller-arg kube-controller-manager-arg kube-scheduler-arg secrets-encryption
     secrets-encryption-provider service-cidr service-node-port-range servicelb-namespace supervisor-metrics
     supervisor-port system-default-registry tls-san tls-san-security write-kubeconfig write-kubeconfig-group
-    write-kubeconfig-mode
+    write-kubeconfig-mode write-kubeconfig-name
 """
 
 FLAGS = {
@@ -41,6 +41,10 @@ FLAGS = {
     }
 }
 """Minor version -> node type -> every key."""
+SHORT = {
+    "c": "config", "d": "data-dir", "i": "node-ip", "l": "log", "o": "write-kubeconfig", "s": "server", "t": "token",
+}  # fmt: skip
+"""One-letter key -> the key that K3s takes it for."""
 
 _SECRETS = """
     token agent-token vpn-auth etcd-s3-access-key etcd-s3-secret-key etcd-s3-session-token datastore-endpoint

@@ -19,6 +19,10 @@ AGENT = "/var/lib/rancher/k3s/agent/"
 PAUSE, TIMEOUT = 0.25, 5.0
 LOUD = ("level=fatal", "Shutdown request", "level=error", "Error:", "level=warning")
 """Complaints in K3s' journal, the most telling first."""
+LAST, LONGEST = 3, 500
+"""Of the last words: how many lines that say something different, and characters of each."""
+STAMP = re.compile(r'^time="[^"]*" |^[IWEF]\d{4} [\d:.]+ +\d+ ')
+"""What begins a line of K3s and of Kubernetes' components, and is another one each time."""
 
 
 class NotReady(Exception):  # noqa: N818 - an answer that may change
@@ -150,7 +154,14 @@ def wait(step: Callable[[], object], seconds: float, clock: Callable[[], float] 
 
 
 def last_words(host: Host, unit: str) -> str:
-    """The last of the most telling complaints in the unit's journal."""
+    """The most telling complaint of the unit's journal, and the last lines whatever their level.
+
+    K3s says at level=info why a join does not come about ("Waiting to retrieve agent configuration; server is not
+    ready: Node password rejected, duplicate hostname"), and says it again every few seconds.
+    """
     said = host.run(["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=500", f"--unit={unit}"]).out
-    lines = said.splitlines()[::-1]
-    return next((line for loud in LOUD for line in lines if loud in line), "nothing wrong")
+    lines = [line.strip() for line in said.splitlines()[::-1] if line.strip()]
+    complaint = [line for loud in LOUD for line in lines if loud in line][:1]
+    messages = {STAMP.sub("", line): line for line in lines[::-1]}  # of lines that differ in their time alone, the last
+    newest = sorted(messages.values(), key=lines.index)[:LAST]
+    return " | ".join(line[:LONGEST] for line in dict.fromkeys([*complaint, *newest[::-1]])) or "nothing"

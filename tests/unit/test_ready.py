@@ -128,22 +128,39 @@ def test_a_step_is_repeated_until_time_runs_out(monkeypatch: pytest.MonkeyPatch)
     assert passed[0] == before
 
 
+WAITING = 'level=info msg="Waiting to retrieve agent configuration; server is not ready: Node password rejected'
+
+
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        (["level=fatal msg=2", "level=info msg=3", "level=error msg=4"], "level=fatal msg=2"),
-        (["level=error msg=1", "level=warning msg=2"], "level=error msg=1"),
+        (["level=fatal msg=2", "level=info msg=3", "level=error msg=4"], ["level=fatal msg=2"]),
+        (["level=error msg=1", "level=warning msg=2"], ["level=error msg=1"]),
         (
             ["Shutdown request received: kubelet exited", "level=error msg=2"],
-            "Shutdown request received: kubelet exited",
+            ["Shutdown request received: kubelet exited"],
         ),
-        (["level=warning msg=1", "level=info msg=2"], "level=warning msg=1"),
-        (["level=info msg=1"], "nothing wrong"),
+        (["level=warning msg=1", "level=info msg=2"], ["level=warning msg=1", "level=info msg=2"]),
+        (["level=info msg=1"], ["level=info msg=1"]),
+        ([f'time="2026-11-27T10:00:0{at}Z" {WAITING}' for at in range(9)], [f'time="2026-11-27T10:00:08Z" {WAITING}']),
+        (["level=error msg=0", *[f"level=info msg={at}" for at in range(99)], WAITING], ["msg=0", "msg=98", WAITING]),
+        (["I1127 10:00:00.1   7 kubelet.go:1] up", "", "Killed"], ["I1127 10:00:00.1   7 kubelet.go:1] up", "Killed"]),
+        ([], ["nothing"]),
     ],
 )
-def test_the_most_telling_complaint_of_the_journal_is_told(tmp_path: Path, lines: list[str], told: str) -> None:
+def test_the_last_words_are_told_whatever_their_level(tmp_path: Path, lines: list[str], told: list[str]) -> None:
     host = FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")})
-    assert ready.last_words(host, UNIT) == told
+    said = ready.last_words(host, UNIT)
+    places = [said.index(one) for one in told]
+    assert places == sorted(places)
+    assert said.startswith(told[0]) or told[0] in lines[0]
+
+
+def test_last_words_that_repeat_are_told_once_and_are_never_endless(tmp_path: Path) -> None:
+    lines = [f'time="2026-11-27T10:00:{at:02}Z" {WAITING}' for at in range(60)] + ["level=info msg=" + "x" * 9999]
+    said = ready.last_words(FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")}), UNIT)
+    assert said.count("Waiting") == 1
+    assert len(said) < 4 * ready.LONGEST
 
 
 def members(*names: str) -> dict[str, Any]:

@@ -221,7 +221,8 @@ def test_a_key_that_k3s_does_not_know_is_never_written(tmp_path: Path, node: str
 
 
 def test_an_unknown_version_is_refused_rather_than_guessed(tmp_path: Path) -> None:
-    assert lint({"token-file": ""}, "server", "v1.36.9+k3s1") == []
+    assert lint({"token-file": "", "write-kubeconfig-name": ""}, "server", "v1.36.9+k3s1") == []
+    assert lint({"t": ""}, "agent", "v1.36.9+k3s1") == ["t is short for token; write token"]
     assert "not known to this release" in lint({}, "server", "v1.99.0+k3s1")[0]
 
 
@@ -231,7 +232,7 @@ def test_lint_finds_what_k3s_would_skip_or_die_of(tmp_path: Path, node: str) -> 
     verdict = judge(host, {"lint": True, "node": node})[0]
     assert not verdict.ok
     assert "secrets-encryptoin is no key" in verdict.reason
-    assert "t is no key" in verdict.reason
+    assert f"t is short for token; write token ({THEIRS})" in verdict.reason
 
 
 def test_lint_finds_settings_beside_the_files(tmp_path: Path) -> None:
@@ -295,6 +296,15 @@ def test_a_key_that_must_not_be_set_is_told_with_its_file(tmp_path: Path) -> Non
     verdict = judge(host, {"absent_key": "disable-network-policy"})[0]
     assert verdict.reason == f"disable-network-policy is set in {THEIRS}; remove it there"
     assert judge(FakeHost(tmp_path / "clean"), {"absent_key": "disable-network-policy"})[0].reason == ""
+
+
+def test_a_short_key_is_the_long_one_as_k3s_takes_it(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {THEIRS: "t: canary\ni: 192.0.2.9\n"})
+    token, address = judge(
+        host, {"absent_key": "token"}, {"file": OURS.rpartition("/")[2], "key": "node-ip", "value": "192.0.2.1"}
+    )
+    assert (token.ok, token.evidence) == (False, THEIRS)
+    assert (address.ok, address.foreign) == (False, THEIRS)
 
 
 def test_a_secret_is_neither_written_nor_shown(tmp_path: Path) -> None:
