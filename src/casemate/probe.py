@@ -6,9 +6,10 @@ Pure but for reading the lock and the release on the controller.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ say os "$(. /etc/os-release; printf '%s %s' "$ID" "$VERSION_ID")"
 for p in PYTHONS; do
   v=$("$p" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && say python "$v" && break
 done
+"$p" -c RUNNING 2>/dev/null
 SPACE
 [ -w /etc ] && say writable yes
 [ -e /usr/local/bin/k3s ] && say installed yes
@@ -60,20 +62,32 @@ done
 true
 """
 """Run by root's sh on the host; reads only. sudo drops SSH_CONNECTION, so its parents are asked for it."""
+RUNNING = ROOT / "module_utils/casemate/k3s_running.py"
+"""Run by the host's Python in the same call."""
 PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 
 
-def script(interpreter: str = "") -> str:
-    """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word."""
+def script(interpreter: str = "", paths: Iterable[str] = ()) -> str:
+    """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word.
+
+    `paths` are files of the host whose absence it tells.
+    """
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
     lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
     lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
-    return asked.replace("SPACE", "\n".join(lines), 1)
+    running = " ".join(map(shlex.quote, [RUNNING.read_text(), *paths]))
+    return asked.replace("SPACE", "\n".join(lines), 1).replace("RUNNING", running, 1)
 
 
 def parse(output: str) -> dict[str, str]:
     """The key=value lines of PROBE; whatever else a host prints (banners) is ignored."""
     return dict(re.findall(r"^casemate:(\w+)=(.*?)\s*$", output, re.MULTILINE))
+
+
+def running(seen: Mapping[str, str]) -> dict[str, Any]:
+    """What k3s_running told; empty where the host has no Python to tell it."""
+    told = json.loads(seen.get("host") or "{}")
+    return told if isinstance(told, dict) else {}
 
 
 def login_problems(login: str, automation: str, others: Sequence[str], root: bool) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from casemate import law
+from casemate import k3s_rules, law
 from casemate.preflight import network
 from module_utils.casemate.k3s_files import flag_of, lint
 from module_utils.casemate.k3s_flags import SECRETS
@@ -86,6 +86,9 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
     """What is wrong with the keys of `k3s_node_config` for a server or agent of a K3s version; no value is shown."""
     config, waived = values.get("k3s_node_config") or {}, values.get("casemate_waivers") or {}
     found = [f"k3s_node_config: {fault.rstrip('?')}. Correct or remove it" for fault in lint(config, node, version)]
+    plain = {k: v for k, v in config.items() if not any(re.search(CREDENTIALS, str(value)) for value in _flat(v))}
+    found += k3s_rules.config_problems(plain)
+    found += k3s_rules.kubelet_problems(values.get("k3s_node_kubelet_args") or [], version)
     if any(flag_of(item)[0] == "hostname-override" for item in values.get("k3s_node_kubelet_args") or []):
         found.append(
             "k3s_node_kubelet_args has hostname-override, but the kubelet's credentials are made for the name that K3s "

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import preflight, probe, rules
+from casemate import k3s_birth, k3s_rules, preflight, probe, rules
 
 KNOWN = preflight.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 SUDO = "sudo refuses this account, so nothing was changed: let it use sudo with NOPASSWD on this host"
@@ -44,7 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         warnings: list[str] = []
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
             wrong, warnings = rules.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
-            problems += wrong
+            problems += wrong + k3s_birth.agreement_problems(*self._shared(task_vars))
         problems = problems or probe.lock_problems(values)
         version = str(right.get("casemate_k3s_version", "")) if problems else probe.version(values)
         node = "server" if "k3s_server" in task_vars.get("group_names", ()) else "agent"
@@ -53,13 +54,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return self._refusal(problems)
         if self._task.args.get("host") is False:
             return {"changed": False, "warnings": warnings}
-        seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""))
+        seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""), k3s_rules.named_files(right))
         sources = values.get("casemate_admin_sources") or []
         problems, more = probe.host_problems(seen, sources, probe.room(values, seen))
         account = values.get("casemate_automation_user") or self._automation(task_vars)
         root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
         others = values.get("k3s_access_allow_users") or []
         problems += probe.login_problems(seen.get("login", ""), str(account), others, root)
+        running, address = probe.running(seen), self._address(task_vars)
+        servers = (task_vars.get("groups") or {}).get("k3s_server") or []
+        problems += k3s_rules.host_problems(right, running, address)
+        problems += k3s_birth.birth_problems(right, running, node, address)
+        if servers[:1] == [task_vars["inventory_hostname"]]:
+            problems += k3s_birth.encryption_problems(right, running, servers)
+            more += k3s_birth.birth_warnings(right, running)
         problems = problems or probe.folder_problems(values, seen["machine"])
         if problems:
             return self._refusal(problems)
@@ -91,9 +99,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 nodes[name] = (theirs.get("k3s_node_ip", there), f"{there}:{theirs.get('ansible_port', 22)}")
         return nodes
 
-    def _probe(self, python: str) -> dict[str, str]:
+    def _address(self, task_vars: dict[str, Any]) -> str:
+        """The node's address in the cluster, as the roles take it."""
+        there = task_vars.get("ansible_host", task_vars["inventory_hostname"])
+        return str(self._templar.template(task_vars.get("k3s_node_ip", there)))
+
+    def _shared(self, task_vars: dict[str, Any]) -> list[dict[str, dict[str, Any]]]:
+        """For servers and for agents: host -> the variables that all of them have to agree on, where they resolve."""
+        groups, shared = task_vars.get("groups") or {}, []
+        for group in ("k3s_server", "k3s_agent"):
+            nodes: dict[str, dict[str, Any]] = {}
+            for name in groups.get(group, ()):
+                with contextlib.suppress(AnsibleError):
+                    theirs = task_vars["hostvars"][name]
+                    nodes[name] = {one: theirs[one] for one in k3s_birth.VARIABLES if one in theirs}
+            shared.append(nodes)
+        return shared
+
+    def _probe(self, python: str, paths: Iterable[str]) -> dict[str, str]:
         """What the host says; raises when it cannot be reached or sudo refuses."""
-        script = probe.script(python)
+        script = probe.script(python, paths)
         try:
             done = self._low_level_execute_command(f"sh -c {shlex.quote(script)}", sudoable=True)
         except AnsibleConnectionFailure:

@@ -1,0 +1,118 @@
+"""What a host is and what its K3s runs with, for the judgement before the first change. Prints one JSON object.
+
+Run by the probe as it stands, by the host's own Python and before any module is there: so it imports nothing of ours.
+What the cluster runs with comes from K3s' own /v1-k3s/config, asked with the kubelet's credentials as every agent does;
+files on disk do not tell, since a K3s that ended over a wrong value has written that one into some of them. A K3s that
+systemd keeps starting again is not asked either: it answers with the wrong value until it ends.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+from typing import Any, Dict, List, Sequence
+
+AGENT = "/var/lib/rancher/k3s/agent/"
+OWN = "/etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml"
+KEYS = (
+    "ClusterIPRanges",
+    "ServiceIPRanges",
+    "ClusterDNSs",
+    "ClusterDomain",
+    "FlannelBackend",
+    "EncryptSecrets",
+    "PrivateIP",
+)
+SETTLED = 60.0
+"""Seconds after which a K3s that systemd started again counts as one that stays."""
+
+
+def addresses() -> List[str]:
+    """The addresses of this host, as the kernel lists them."""
+    found = []
+    last = ""
+    for line in _text("/proc/net/fib_trie").splitlines():
+        word = re.search(r"(\d+\.\d+\.\d+\.\d+)$", line)
+        last = word.group(1) if word else last
+        if "/32 host LOCAL" in line:
+            found.append(last)
+    for line in _text("/proc/net/if_inet6").splitlines():
+        digits = line.split()[0]
+        found.append(":".join(digits[i : i + 4] for i in range(0, 32, 4)))
+    return sorted(set(found))
+
+
+def node_name() -> str:
+    """The name by which this host's kubelet is known to the cluster, from its certificate."""
+    try:
+        seen = ssl._ssl._test_decode_cert(AGENT + "client-kubelet.crt")  # type: ignore[attr-defined]
+    except (OSError, ssl.SSLError, AttributeError):
+        return ""
+    names = [value for part in seen.get("subject", ()) for key, value in part if key == "commonName"]
+    return names[0][len("system:node:") :] if names and names[0].startswith("system:node:") else ""
+
+
+def settled_unit() -> str:
+    """The unit of K3s that runs and stays, or nothing."""
+    for unit in ("k3s.service", "k3s-agent.service"):
+        asked = ["systemctl", "show", "-p", "ActiveState,NRestarts,ActiveEnterTimestampMonotonic", "--", unit]
+        try:
+            out = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False).stdout
+        except (OSError, subprocess.SubprocessError):
+            return ""
+        shown = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        if shown.get("ActiveState") != "active":
+            continue
+        since = float(_text("/proc/uptime").split()[0]) - int(shown.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+        if shown.get("NRestarts", "0") in ("", "0") or since >= SETTLED:
+            return unit
+    return ""
+
+
+def cluster(unit: str) -> Dict[str, Any]:
+    """What the cluster runs with, by the names of K3s' own structure; empty where nobody says so."""
+    port = 6443 if unit == "k3s.service" else 6444  # an agent's own way to the servers
+    try:
+        context = ssl.create_default_context(cafile=AGENT + "server-ca.crt")
+        context.load_cert_chain(AGENT + "client-kubelet.crt", AGENT + "client-kubelet.key")
+        asked = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+        asked.request("GET", "/v1-k3s/config")
+        answer = asked.getresponse()
+        told = json.loads(answer.read()) if answer.status == 200 else {}
+    except (OSError, ValueError, http.client.HTTPException):
+        return {}
+    return {key: told[key] for key in KEYS if key in told} if isinstance(told, dict) else {}
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def main(paths: Sequence[str]) -> None:
+    """Say what this host is; `paths` are files whose absence is to be told."""
+    unit = settled_unit()
+    told = {
+        "hostname": os.uname().nodename,
+        "interfaces": sorted(os.listdir("/sys/class/net")),
+        "addresses": addresses(),
+        "absent": [path for path in paths if not os.path.exists(path)],
+        "node": node_name(),
+        "own": re.findall(r"(?m)^([a-z0-9-]+):", _text(OWN)),
+        "etcd": os.path.isdir("/var/lib/rancher/k3s/server/db/etcd"),
+        "encryption": os.path.exists("/var/lib/rancher/k3s/server/cred/encryption-config.json"),
+        "cluster": cluster(unit) if unit else {},
+    }
+    print("casemate:host=" + json.dumps(told, sort_keys=True))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
