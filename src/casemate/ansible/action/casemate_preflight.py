@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shlex
 import sys
@@ -19,7 +18,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import k3s_birth, k3s_rules, preflight, probe, rules
+from casemate import account, k3s_birth, k3s_rules, preflight, probe, rules
 
 KNOWN = preflight.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 SUDO = "sudo refuses this account, so nothing was changed: let it use sudo with NOPASSWD on this host"
@@ -57,10 +56,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""), k3s_rules.named_files(right))
         sources = values.get("casemate_admin_sources") or []
         problems, more = probe.host_problems(seen, sources, probe.room(values, seen))
-        account = values.get("casemate_automation_user") or self._automation(task_vars)
+        automation = account.automation(self, task_vars)
         root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
         others = values.get("k3s_access_allow_users") or []
-        problems += probe.login_problems(seen.get("login", ""), str(account), others, root)
+        problems += probe.login_problems(seen.get("login", ""), automation, others, root)
         running, address = probe.running(seen), self._address(task_vars)
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
         problems += k3s_rules.host_problems(right, running, address)
@@ -84,10 +83,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             except AnsibleError as broken:
                 failed[name] = str(broken)
         return values, failed
-
-    def _automation(self, task_vars: dict[str, Any]) -> str:
-        """The account that k3s_access keeps admitted when the inventory names none."""
-        return str(self._templar.template(task_vars.get("ansible_user") or os.environ.get("USER", "")))
 
     def _nodes(self, task_vars: dict[str, Any]) -> dict[str, tuple[str, str]]:
         """Node -> (its address in the cluster, where Ansible connects to), as far as they can be resolved."""

@@ -23,7 +23,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import law
+from casemate import account, law
 from module_utils.casemate.base import Host
 from module_utils.casemate.control import VANTAGES, ControlError
 from module_utils.casemate.engine import run
@@ -54,8 +54,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result with the findings of both vantages, in catalogue order.
 
-        Added to it are `accepted` (reason codes that the operator accepts) and `todo`: for each control that
-        would change, its id, role, setting, and what was observed.
+        Added to it are `account` (whom Casemate logs in as), `accepted` (reason codes that the operator accepts) and
+        `todo`: for each control that would change, its id, role, setting, and what was observed.
         """
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
@@ -64,6 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for name in SETTINGS.values() if "controls" in self._task.args else SHARED:
             if name in known:
                 known[name] = templar.template(known[name])
+        known[account.NAME] = account.automation(self, known)
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
         given.update(self._task.args)
         level = given.pop("level", None) or "baseline"
@@ -91,7 +92,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         elsewhere = [vantage for vantage in VANTAGES if vantage != "controller"]
         if given.pop("explain", False):
             return {"changed": False, "controls": resolved(*VANTAGES)}
-        waivers, context = given.get("waivers"), given.get("context") or {}
+        people = templar.template(known["k3s_access_allow_users"])
+        context = {**(given.get("context") or {}), "account": known[account.NAME], "people": list(people)}
+        given["context"], waivers = context, given.get("waivers")
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
             # A port that is shut is known by silence: the waiting passes while the host works.
             seen = pool.submit(run, resolved("controller"), Host(context=context), True, waivers)
@@ -109,6 +112,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         settings = {c["id"]: {"role": role, "setting": c["setting"]} for role, law_of in there.items() for c in law_of}
         order = {c["id"]: place for place, c in enumerate(c for controls in chosen.values() for c in controls)}
         result["findings"].sort(key=lambda made: order[made["control"]])
+        result["account"] = known[account.NAME]
         result["accepted"] = list(context.get("accepted") or ())
         result["todo"] = [
             {"control": made["control"], **settings[made["control"]], "observed": made["observed"]}

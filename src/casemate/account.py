@@ -1,0 +1,52 @@
+"""Whom Casemate logs in as: what the inventory names, or else whom Ansible's connection really comes as.
+
+ssh itself is asked (`ssh -G`), with the options that Ansible gives it and in Ansible's order: whoever is named by
+ansible_user, ansible_ssh_user, -u, ANSIBLE_REMOTE_USER, remote_user in ansible.cfg or a play, `-l` or `-o User=` among
+the options for ssh, `User` in its configuration, or by nothing at all, which is the local account.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+NAME = "__casemate_account"
+"""The internal variable by which templates know it."""
+
+
+def automation(action: Any, variables: Mapping[str, Any]) -> str:
+    """The account that is never locked out, for an action plugin and the variables of its task."""
+    named = action._templar.template(variables.get("casemate_automation_user"))
+    return str(named) if named else connecting(action._connection, action._play_context.remote_user)
+
+
+def connecting(connection: Any, fallback: str | None) -> str:
+    """The account that a connection of Ansible logs in as."""
+    user = _option(connection, "remote_user") or fallback
+    if getattr(connection, "transport", "") == "ssh":
+        options = [_option(connection, name) for name in ("ssh_args", "ssh_common_args", "ssh_extra_args")]
+        first, *rest = [shlex.split(str(given or "")) for given in options]
+        port = _option(connection, "port")
+        argv = [str(_option(connection, "ssh_executable") or "ssh"), *first]
+        argv += ["-o", f"Port={port}"] if port else []
+        argv += ["-o", f'User="{user}"'] if user else []
+        argv += [*(word for words in rest for word in words), "-G", str(_option(connection, "host"))]
+        try:
+            said = subprocess.run(argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            said = None  # the connection that follows says why
+        found = re.search(r"(?m)^user (.+)$", said.stdout if said and said.returncode == 0 else "")
+        if found:
+            return found[1]
+    return str(user or getpass.getuser())
+
+
+def _option(connection: Any, name: str) -> Any:
+    try:
+        return connection.get_option(name)
+    except (KeyError, AttributeError):  # a connection of another kind has other options
+        return None
