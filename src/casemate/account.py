@@ -36,12 +36,13 @@ def connecting(connection: Any, fallback: str | None) -> str:
         argv += ["-o", f'User="{user}"'] if user else []
         argv += [*(word for words in rest for word in words), "-G", str(_option(connection, "host"))]
         try:
-            said = subprocess.run(argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            said = None  # the connection that follows says why
-        found = re.search(r"(?m)^user (.+)$", said.stdout if said and said.returncode == 0 else "")
-        if found:
-            return found[1]
+            done = subprocess.run(
+                argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=True
+            )
+            found = re.search(r"(?m)^user (.+)$", done.stdout)
+            user = found[1] if found else user
+        except (OSError, subprocess.SubprocessError):
+            pass  # the connection that follows says why
     return str(user or getpass.getuser())
 
 

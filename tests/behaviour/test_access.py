@@ -77,8 +77,8 @@ def ssh(host: Host, user: str, *options: str, command: str = "true", **env: str)
 
 
 def automation(host: Host) -> str:
-    known = variables(host)
-    return str(known.get("casemate_automation_user") or known.get("ansible_user") or os.environ.get("USER", "root"))
+    """Whom Casemate logs in as: what the inventory names, or else whom this very connection comes as."""
+    return str(variables(host).get("casemate_automation_user") or host.check_output('echo "$SUDO_USER"'))
 
 
 def trial(host: Host, *options: str) -> bool:

@@ -42,13 +42,15 @@ ELSEWHERE: dict[str, tuple[list[str], dict[str, str]]] = {
 
 def asked(folder: Path, hosts: dict[str, dict[str, str]], *options: str, **environment: str) -> dict[str, set[str]]:
     """Host -> the accounts for which the controls of access are resolved."""
-    (folder / "config").write_text("Host nickname\n  User ops\nMatch exec true originalhost configured-port\n  User ops\n")
+    (folder / "config").write_text(
+        "Host nickname\n User ops\nMatch exec true originalhost configured-port\n User ops\n"
+    )
     (folder / "elsewhere").write_text("User elsewhere\n")
     settings = (ROOT / "ansible.cfg").read_text().replace("[defaults]", "[defaults]\nremote_user = elsewhere")
     for name in ("roles", "library", "module_utils", "src/casemate/ansible/action", "src/casemate/ansible/lookup"):
         settings = settings.replace(f" = {name}\n", f" = {ROOT / name}\n")
     (folder / "ansible.cfg").write_text(settings)
-    given = json.dumps({"all": {"hosts": hosts, "children": {"k3s_server": {"hosts": dict.fromkeys(hosts, {})}}}})
+    given = json.dumps({"all": {"hosts": hosts, "children": {"k3s_server": {"hosts": {n: {} for n in hosts}}}}})
     (folder / "hosts.json").write_text(given.replace("{folder}", str(folder)))
     play = {
         "hosts": "all", "gather_facts": False, "vars_files": [str(ROOT / "playbooks/group_vars/all.yml")],
