@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from .k3s_files import Part, flag_of, items, text_of
 from .miniyaml import Value
+
+
+def wanted(setting: Mapping[str, Any]) -> Dict[str, Any]:
+    """Key -> value that one setting demands."""
+    return dict(setting.get("options") or ({setting["key"]: setting.get("value")} if "key" in setting else {}))
 
 
 def left_over(mine: Mapping[str, Value], made: Mapping[str, Any]) -> List[str]:

@@ -21,8 +21,9 @@ IDENTITY = {
     "node-ip": "k3s_node_ip",
     "cluster-cidr": "casemate_cluster_cidr",
     "service-cidr": "casemate_service_cidr",
+    "resolv-conf": "k3s_node_resolv_conf",
 }
-"""Keys that other roles have to know as well, and the inputs that set them."""
+"""Keys whose inputs more than one control follows, and these inputs."""
 CREDENTIALS = r"://[^/\s@]*:[^/\s@]+@"
 PORT = "the API server is asked for, and let through the firewall, at port 6443; forward another port to it elsewhere"
 WHOLE = "every server runs all of the control plane, and is waited for and judged as such"
@@ -120,7 +121,8 @@ def option_problems(values: Mapping[str, Any], node: str, version: str) -> list[
                 "(etcd-s3-config-secret)"
             )
         elif by and not (by["id"] in waived and by["file"] != "casemate-k3s_node.yaml"):
-            instead = f"set {by['knob'][1]} instead" if by["knob"] else f"see `casemate explain {by['id']}`"
+            sets = by["knob"][1] if by["knob"] else IDENTITY.get(key)
+            instead = f"set {sets} instead" if sets else f"see `casemate explain {by['id']}`"
             found.append(f"k3s_node_config.{key} is what Casemate sets itself. Remove it; {instead}")
         elif refused.get(key, "") not in ("", *waived):
             found.append(f"k3s_node_config.{key} may not be set. Remove it; see `casemate explain {refused[key]}`")

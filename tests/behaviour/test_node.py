@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -266,6 +267,16 @@ def test_every_kubelet_itself_says_that_it_runs_hardened(kubectl: Kubectl) -> No
         assert has["tlsMinVersion"] == "VersionTLS12"
         assert all("ECDHE" in cipher for cipher in has["tlsCipherSuites"])
         assert has["resolvConf"].startswith("/")
+
+
+@pytest.mark.control("NODE-RESOLVER-REACHABLE")
+def test_no_pod_is_handed_a_resolver_on_its_own_loopback(host: Host) -> None:
+    """What a pod gets is a copy of this file: asked of the kubelet's settings, not of what Casemate wrote."""
+    settings = host.check_output("cat /var/lib/rancher/k3s/agent/etc/kubelet.conf.d/*.conf")
+    path = re.findall(r"(?m)^resolvConf: *(\S+)", settings)[-1].strip("\"'")
+    addresses = re.findall(r"(?m)^\s*nameserver\s+(\S+)", host.check_output(f"cat {path}"))
+    assert addresses
+    assert not [one for one in addresses if one.startswith("127.") or one in ("::1", "0.0.0.0", "::")]
 
 
 @pytest.mark.control("NODE-AGENT-TOKEN-SEPARATE", "NODE-IDENTITY-DECLARED")

@@ -346,6 +346,12 @@ def test_the_journal_shows_the_flags_that_run(server: Machine) -> None:
     assert "pod-max-pids=1" not in kubelet  # a drop-in's list replaces
 
 
+def test_the_kubelet_is_told_where_resolvers_stand(pair: tuple[Machine, Machine]) -> None:
+    for machine in pair:
+        said = machine.run(f"cat {DATA}/agent/etc/kubelet.conf.d/00-k3s-defaults.conf")
+        assert re.findall(r"(?m)^resolvConf: (.*)$", said) == ["/etc/resolv.conf"]
+
+
 def test_an_unknown_key_is_skipped_with_a_warning(server: Machine) -> None:
     assert 'level=warning msg="Unknown flag --nonsense found in config.yaml, skipping' in server.journal("k3s")
 

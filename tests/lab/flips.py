@@ -390,6 +390,14 @@ def service(setting: Setting) -> Flips:
         yield "stopped", lambda: did(f"systemctl stop {unit}", f"systemctl start {unit}")
 
 
+def resolver(setting: Setting) -> Flips:
+    """The lab's machines have no other file of resolvers, so K3s is told of the same one all the time."""
+    path = setting["files"][0]
+    for name, text in {"loopback": "nameserver 127.0.0.53\n", "among others": "nameserver ::1\n"}.items():
+        yield name, lambda text=text: rewritten(path, append(text))
+    yield "none", lambda: rewritten(path, lambda text: text.replace("nameserver", "#nameserver"))
+
+
 def nft(setting: Setting) -> Flips:
     def rule(text: str) -> Callable[[], Undone]:
         return lambda: did(f"nft {text}", RELOAD_NFT)
@@ -663,7 +671,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
     makers: dict[str, Callable[[Setting], Flips]] = {
         "sysctl": sysctl, "package": package, "account": account, "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
-        "k8s_object": k8s_object,
+        "k8s_object": k8s_object, "resolver": resolver,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

@@ -298,9 +298,9 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "k3s_node_kubelet_args": ("a flag without leading dashes", [["v=2"]], ["v=2", ["--v=2"], [""], [None]]),
     "k3s_node_pod_max_pids": ("a whole number from 64 to 16384", [64, 16384], [63, 16385, "many"]),
     "k3s_node_resolv_conf": (
-        "the absolute path of a file on the node",
-        ["/etc/resolv.conf"],
-        ["resolv.conf", "", "/a b"],
+        "auto, or the absolute path of a file on the node",
+        ["/etc/resolv.conf", "auto"],
+        ["resolv.conf", "", "/a b", "automatic"],
     ),
     "k3s_node_streaming_idle_timeout": (
         "a duration such as 5m or 1h30m, and not 0",

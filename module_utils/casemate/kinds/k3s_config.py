@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Set
 
-from .. import k3s_files, k3s_values
+from .. import k3s_files, k3s_values, resolvers
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
 from ..k3s_files import BASE, FOLDER, Source, flag_of, lint, text_of, value_of
 from ..k3s_flags import SECRETS
+from ..k3s_values import wanted
 from ..miniyaml import parse, render
 from ..schema import Field
 from .journal_args import COMPONENTS, running_args, running_unit
@@ -20,6 +21,7 @@ SCHEMA = {
     "node": Field("str", choices=("server", "agent"), help="whose flag list counts; default: server"),
     "key": Field("str", pattern=r"[a-z0-9][a-z0-9-]+"),
     "value": Field("any", help="scalar or list; for an *-arg key one flag=value item, or a list of them"),
+    "resolvers": Field("list", help="instead of value: files, of which the first that pods can use is the value"),
     "options": Field("dict", help="several keys at once"),
     "absent_key": Field("str", help="a key that must not be set anywhere"),
     "lint": Field("bool", help="every key must be known, and nothing may be set beside the files"),
@@ -81,17 +83,12 @@ def kept(files: Dict[str, Dict[str, Any]], host: Host) -> Dict[str, Dict[str, An
     return files
 
 
-def wanted(setting: Setting) -> Dict[str, Any]:
-    """Key -> value that one setting demands."""
-    return dict(setting.get("options") or ({setting["key"]: setting.get("value")} if "key" in setting else {}))
-
-
 def observe(settings: List[Setting], host: Host) -> List[Observation]:
     """The merged value of each demanded key, now and once our drop-ins are written; what runs, and since when.
 
     A file that K3s has not read since it changed counts against the value in it that is wrong, if one is.
     """
-    version = str(host.context.get("version", ""))
+    version, settings = str(host.context.get("version", "")), resolvers.chosen(settings, host.text)
     files = declared(settings, version)
     plan = kept(declared([s for s in settings if not s.get("waived")], version), host)
     found = k3s_files.sources(host)
@@ -105,7 +102,14 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
     for setting in settings:
         name, node = setting.get("file", ""), setting.get("node", "server")
         own = mine.get(f"{FOLDER}/{name}", Source("", 0.0, []))
-        one: Observation = {"unit": unit, "started": started, "left": "", "keys": {}, "running": {}}
+        one: Observation = {
+            "value": setting.get("value"),
+            "unit": unit,
+            "started": started,
+            "left": "",
+            "keys": {},
+            "running": {},
+        }
         one["broken"] = [source.fault for source in future if source.fault]
         if name and name not in told:
             told.add(name)
@@ -159,6 +163,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             reason=f"{setting['absent_key']} is set in {where}; remove it there" if where else "",
             foreign=", ".join([*at["others"], *at["barred"]]),
         )  # fmt: skip
+    if "resolvers" in setting:
+        setting = {**setting, "value": seen["value"]}
     wrongs: List[str] = []
     foreign: List[str] = []
     stale = False
@@ -192,7 +198,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     """Write each owned drop-in that holds something failing; K3s itself is not restarted."""
     due = {settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False}
-    files = kept(declared(settings, str(host.context.get("version", ""))), host)
+    files = kept(declared(resolvers.chosen(settings, host.text), str(host.context.get("version", ""))), host)
     for name in sorted(due):
         text = HEADER + render(files[name])
         if dict(parse(text)) != {k: text_of(v) for k, v in files[name].items()}:

@@ -270,6 +270,8 @@ class Node:
     def run_agent(self) -> NoReturn:
         """Be a node: files, listeners, journal lines and K3s' title; tell systemd, and wait for the end."""
         self.lay("agent")
+        resolvers = self.option("resolv-conf") or "/etc/resolv.conf"
+        put("agent/etc/kubelet.conf.d/00-k3s-defaults.conf", f"resolvConf: {resolvers}\n")
         self.announce("kube-proxy")
         self.announce("kubelet")
         self.listen("kubelet")
