@@ -394,7 +394,7 @@ def resolver(setting: Setting) -> Flips:
     """The lab's machines have no other file of resolvers, so K3s is told of the same one all the time."""
     path = setting["files"][0]
     for name, text in {"loopback": "nameserver 127.0.0.53\n", "among others": "nameserver ::1\n"}.items():
-        yield name, lambda text=text: rewritten(path, append(text))
+        yield name, functools.partial(rewritten, path, append(text))
     yield "none", lambda: rewritten(path, lambda text: text.replace("nameserver", "#nameserver"))
 
 
