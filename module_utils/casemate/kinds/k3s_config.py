@@ -102,14 +102,8 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
     for setting in settings:
         name, node = setting.get("file", ""), setting.get("node", "server")
         own = mine.get(f"{FOLDER}/{name}", Source("", 0.0, []))
-        one: Observation = {
-            "value": setting.get("value"),
-            "unit": unit,
-            "started": started,
-            "left": "",
-            "keys": {},
-            "running": {},
-        }
+        one: Observation = {"unit": unit, "started": started, "left": "", "keys": {}, "running": {}}
+        one["value"] = setting.get("value")
         one["broken"] = [source.fault for source in future if source.fault]
         if name and name not in told:
             told.add(name)
