@@ -12,10 +12,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
+from .api import Api, Kubelet
 from .base import Host, Unavailable, moment
-from .kinds.k8s_object import Api
 
-AGENT = "/var/lib/rancher/k3s/agent/"
 PAUSE, TIMEOUT = 0.25, 5.0
 LOUD = ("level=fatal", "Shutdown request", "level=error", "Error:", "level=warning")
 """Complaints in K3s' journal, the most telling first."""
@@ -31,20 +30,6 @@ class NotReady(Exception):  # noqa: N818 - an answer that may change
 
 class Hopeless(Exception):  # noqa: N818 - an answer that will not change
     """Waiting longer brings nothing: systemd has given the unit up."""
-
-
-class Kubelet(Api):
-    """The API server as the kubelet of this host reaches it: all that an agent has."""
-
-    CA, CLIENT = AGENT + "server-ca.crt", AGENT + "client-kubelet"
-    LACKING = "the kubelet has no credentials yet"
-
-    def __init__(self, host: Host) -> None:
-        """Take the address from the kubelet's own configuration; raises Unavailable while there is none."""
-        found = re.search(r"server: https://([^\s/]+):(\d+)", host.text(AGENT + "kubelet.kubeconfig") or "")
-        if found is None:
-            raise Unavailable("k3s", self.LACKING)
-        super().__init__(host, found[1].strip("[]"), int(found[2]), TIMEOUT)
 
 
 def unit_is_up(host: Host, unit: str) -> tuple[str, float]:

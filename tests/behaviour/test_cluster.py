@@ -40,6 +40,46 @@ def pod(name: str, security: dict[str, Any] | None = None, command: str = "sleep
     }
 
 
+TOKEN_CALL = """
+import base64, http.client, ssl, sys
+context = ssl.create_default_context(cafile="/var/lib/rancher/k3s/agent/server-ca.crt")
+with open(sys.argv[2]) as file:
+    user, _, password = file.read().strip().partition("::")[2].partition(":")
+caller = http.client.HTTPSConnection(sys.argv[1], 6443, timeout=10, context=context)
+for name, secret, path in ((user, password, "/v1-k3s/server-bootstrap"),
+                           ("server", password, "/v1-k3s/server-bootstrap"),
+                           (user, "guessed", "/v1-k3s/config"),
+                           (user, password, "/v1-k3s/server-ca.crt")):
+    code = base64.b64encode(f"{name}:{secret}".encode()).decode()
+    caller.request("GET", path, headers={"Authorization": f"Basic {code}"})
+    answer = caller.getresponse()
+    answer.read()
+    print(answer.status)
+"""
+
+
+@pytest.mark.control("CLUSTER-NODES-DECLARED", "CLUSTER-HOSTS-JOINED", "NODE-CLUSTER-JOINED")
+def test_no_machine_but_those_of_the_inventory_is_in_the_cluster(kubectl: Kubectl, nodes: list[Host]) -> None:
+    """Machines are told apart by what they cannot choose in passing: their own id, not a name or an address."""
+    found = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
+    ready = {
+        node["status"]["nodeInfo"]["machineID"]
+        for node in found
+        for one in node["status"]["conditions"]
+        if one["type"] == "Ready" and one["status"] == "True"
+    }
+    own = {host.check_output("cat /etc/machine-id").strip() for host in nodes}
+    assert own <= ready
+    assert {node["status"]["nodeInfo"]["machineID"] for node in found} == own
+
+
+@pytest.mark.control("NODE-TOKENS-CURRENT", "NODE-AGENT-TOKEN-SEPARATE")
+def test_the_token_of_an_agent_is_good_for_an_agent_only(api: Host, agent: Host) -> None:
+    """A thief of it asks for what a server gets, and a guesser for anything."""
+    said = python_on(agent, TOKEN_CALL, where(api)[0], "/etc/rancher/k3s/token").split()
+    assert said == ["403", "401", "401", "200"]
+
+
 HOSTILE: dict[str, dict[str, Any]] = {
     "privileged": pod("x", {"privileged": True}),
     "root": pod("x", {**SAFE, "runAsNonRoot": False, "runAsUser": 0}),

@@ -132,6 +132,38 @@ def test_a_secret_is_unreadable_in_raw_etcd(api: Host, secret: tuple[str, str]) 
     assert base64.b64encode(canary) not in raw
 
 
+@pytest.mark.control("ETCD-SECRETS-REWRITTEN")
+def test_no_secret_at_all_is_readable_in_raw_etcd(api: Host, secret: tuple[str, str]) -> None:
+    """Also those from before encryption: whoever has the database has them all."""
+    certificate, private = f"{TLS}/etcd/client.crt", f"{TLS}/etcd/client.key"
+    first, end = (base64.b64encode(key).decode() for key in (b"/registry/secrets/", b"/registry/secrets0"))
+    body = {"key": first, "range_end": end, "keys_only": True}
+    status, said = call(api, ETCD_HTTP, "/v3/kv/range", certificate, private, json.dumps(body))
+    assert status == 200, said
+    keys = [one["key"] for one in json.loads(said)["kvs"]]
+    assert any(base64.b64decode(key).decode().endswith(secret[0]) for key in keys)
+    clear = []
+    for key in keys:
+        _, said = call(api, ETCD_HTTP, "/v3/kv/range", certificate, private, json.dumps({"key": key}))
+        if not base64.b64decode(json.loads(said)["kvs"][0]["value"][:16]).startswith(b"k8s:enc:"):
+            clear.append(base64.b64decode(key).decode())
+    assert clear == []
+
+
+@pytest.mark.control("ETCD-COPIES-ENCRYPTED", "ETCD-SNAPSHOTS-ENCRYPTED")
+def test_a_thief_of_a_copy_of_the_database_reads_no_secret(api: Host) -> None:
+    """What lies beside the database is what a backup of the disk takes along."""
+    program = (
+        "import glob, re\n"
+        "for path in glob.glob('/var/lib/rancher/k3s/server/db/**', recursive=True):\n"
+        "    if '/db/etcd/' in path: continue\n"
+        "    try: data = open(path, 'rb').read()\n"
+        "    except OSError: continue\n"
+        "    if re.search(rb'/registry/secrets/[^\\n]{1,300}k8s\\x00\\n', data): print(path)\n"
+    )
+    assert python_on(api, program) == ""
+
+
 @pytest.mark.control("API-AUDIT-POLICY-PRESENT", "API-AUDIT-POLICY-SET", "API-AUDIT-LOG-SET")
 def test_an_action_is_audited_and_a_secret_value_never_is(api: Host, kubectl: Kubectl, secret: tuple[str, str]) -> None:
     name, path = secret

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from module_utils.casemate import engine
 from module_utils.casemate.base import Host
+from module_utils.casemate.etcd import Etcd
 from module_utils.casemate.kinds import journal_args
 from module_utils.casemate.kinds.sysctl import below_proc
 
@@ -38,11 +39,16 @@ Undone = contextlib.AbstractContextManager[Any]
 Flips = Iterator[tuple[str, Callable[[], Undone]]]
 
 ALSO = {
+    ("CLUSTER-KUBELETS-CURRENT", "old node"): {"CLUSTER-NODES-DECLARED": "fail"},  # nobody declared it either
     ("CLUSTER-NAMESPACES-CURRENT", "labelled"): {"CLUSTER-TOKENS-UNMOUNTED": "fail"},  # apply has not met it yet
     ("CLUSTER-NAMESPACES-RESTRICTED", "labelled"): {"CLUSTER-TOKENS-UNMOUNTED": "fail"},
-    ("ETCD-CIPHER-ACTIVE", "other cipher"): {"ETCD-ENCRYPTION-ACTIVE": "fail"},  # nor did K3s write it
+    ("ETCD-CIPHER-ACTIVE", "other cipher"): {  # nor did K3s write it, and nothing is stored with its key
+        "ETCD-ENCRYPTION-ACTIVE": "fail", "ETCD-SECRETS-REWRITTEN": "fail",
+    },
+    ("ETCD-ENCRYPTION-ACTIVE", "identity first"): {"ETCD-SECRETS-REWRITTEN": "not_evaluated"},  # there is no active key
     ("NET-FORWARDING-KEPT", "live"): {"NET-REDIRECTS-REFUSED": "fail"},  # without it the kernel accepts redirects again
     ("NODE-BINARY-VERIFIED", "a byte more"): {"NODE-VERSION-PATCHED": "not_evaluated"},  # foreign bytes prove nothing
+    ("NODE-CLUSTER-JOINED", "other authority"): {"NODE-TOKENS-CURRENT": "not_evaluated"},  # of which cluster?
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
@@ -50,6 +56,7 @@ ALSO = {
 }  # fmt: skip
 """What a flip breaks besides its own control, really; those of them that are judged here."""
 NOT_BY_HAND = {
+    "API-ADMIN-ACCEPTED": "everything that asks the API server would go unanswered with it",
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
     "KUBELET-CONFIG-FOLDER-RUNNING": "K3s gives this argument last, whatever its configuration says",
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
@@ -554,6 +561,59 @@ def k8s_object(setting: Setting) -> Flips:
         yield f"without {label}", unlabelled(path, label)
 
 
+def cluster_nodes(setting: Setting) -> Flips:
+    if setting["aspect"] == "declared":
+        addresses = [{"type": "InternalIP", "address": "192.0.2.66"}]
+        node = {"apiVersion": "v1", "kind": "Node", "status": {"addresses": addresses}}
+        yield "stranger", lambda: created("/api/v1/nodes", dict(node))
+        return
+    label = "node-role.kubernetes.io/control-plane"
+    agents = sh(f"k3s kubectl get nodes --selector='!{label}' --output=name").split()
+    relabel = f"k3s kubectl label {' '.join(agents)} {label}"
+    yield "agent as server", lambda: did(f"{relabel}=true", f"{relabel}-")
+
+
+def membership(setting: Setting) -> Flips:
+    agent = "/var/lib/rancher/k3s/agent"
+    if setting["aspect"] == "kubelet":
+        with open(f"{agent}/client-ca.crt") as other:
+            text = other.read()
+        yield "other authority", lambda: rewritten(f"{agent}/server-ca.crt", lambda old: text)
+    for path in setting.get("files", ()):
+        older = functools.partial(unnoticed, path, lambda old: old.strip() + "x\n")
+        yield f"older {os.path.basename(path)}", older
+
+
+@contextlib.contextmanager
+def unnoticed(path: str, change: Callable[[str], str]) -> Iterator[None]:
+    """Change a file whose time stays that of the bytes before."""
+    seen = os.stat(path)
+    with rewritten(path, change):
+        os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        yield
+
+
+def stored_secrets(setting: Setting) -> Flips:
+    key = "/registry/secrets/default/flipped"
+    if setting["where"] == "files":
+        clear = f"{key}\x10\x01\x18\x01\x20\x01\x2a\x08k8s\0\n"
+        yield "left behind", lambda: planted("/var/lib/rancher/k3s/server/db/state.db.migrated", clear, 0o600)
+        return
+    coded = base64.b64encode(key.encode()).decode()
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "flipped", "namespace": "default"}}
+    value = base64.b64encode(json.dumps(body).encode()).decode()
+
+    @contextlib.contextmanager
+    def put() -> Iterator[None]:
+        Etcd(Host()).call("/v3/kv/put", {"key": coded, "value": value})
+        try:
+            yield
+        finally:
+            Etcd(Host()).call("/v3/kv/deleterange", {"key": coded})
+
+    yield "in the clear", put
+
+
 def unlabelled(path: str, label: str) -> Callable[[], Undone]:
     return lambda: replaced(path, lambda old: old["metadata"]["labels"].pop(label))
 
@@ -671,7 +731,8 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
     makers: dict[str, Callable[[Setting], Flips]] = {
         "sysctl": sysctl, "package": package, "account": account, "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
-        "k8s_object": k8s_object, "resolver": resolver,
+        "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
+        "stored_secrets": stored_secrets, "resolver": resolver,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

@@ -154,3 +154,5 @@ def test_a_double_is_named_at_the_top() -> None:
     lacking = finding("not_evaluated", reason="api_semantics: a double")
     assert "double" in report("check", host(lacking))["run"]["notes"][0]
     assert report("check", host(finding()))["run"]["notes"] == []
+    refused = finding("not_evaluated", reason="refused: GET /api/v1/namespaces: HTTP 403")
+    assert report("check", host(refused))["run"]["notes"] == []

@@ -11,6 +11,7 @@ import pytest
 from unit.fake_host import FakeHost
 
 from module_utils.casemate import k3s_encryption
+from module_utils.casemate.api import Api
 from module_utils.casemate.base import Unavailable
 from module_utils.casemate.kinds import k8s_object as kind
 
@@ -105,7 +106,7 @@ def test_the_file_of_this_server_and_the_nodes_of_all_are_read(
     raw = config(*providers)
     answers = {"/api/v1/namespaces": {"items": []}, "/api/v1/nodes?x": {"items": [node("s1", raw)]}}
 
-    class Api:
+    class Answering(Api):
         def __init__(self, host: object) -> None:
             """Take any host."""
 
@@ -113,7 +114,7 @@ def test_the_file_of_this_server_and_the_nodes_of_all_are_read(
             assert method == "GET"
             return 200, answers[path]
 
-    monkeypatch.setattr(kind, "Api", Api)
+    monkeypatch.setattr(kind, "Api", Answering)
     setting = {"path": "/api/v1/nodes?x", "encryption": "active"}
     host = FakeHost(tmp_path, files={k3s_encryption.CONFIG: raw.decode()})
     assert kind.assess(setting, kind.observe([setting], host)[0]).ok is ok

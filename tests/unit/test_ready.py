@@ -10,8 +10,8 @@ import pytest
 from unit.fake_host import FakeHost
 
 from module_utils.casemate import ready
+from module_utils.casemate.api import Api, Kubelet
 from module_utils.casemate.base import Unavailable
-from module_utils.casemate.kinds.k8s_object import Api
 
 UNIT = "k3s.service"
 
@@ -45,7 +45,7 @@ def test_what_is_not_up_yet_is_told_from_what_never_will_be(
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, status: int, body: Any) -> None:
-    for client in (ready.Kubelet, Api):
+    for client in (Kubelet, Api):
         monkeypatch.setattr(client, "__init__", lambda self, host: None)
         monkeypatch.setattr(client, "call", lambda self, method, path, body_=None: (status, body))
 
@@ -84,7 +84,7 @@ def test_an_api_that_does_not_answer_200_is_not_ready(
 
 def test_a_kubelet_without_credentials_is_awaited(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no credentials yet"):
-        ready.Kubelet(FakeHost(tmp_path))
+        Kubelet(FakeHost(tmp_path))
 
 
 def test_what_the_kubelet_said_before_the_start_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from ..schema import Field
 from . import (
     account,
     artifact,
+    cluster_nodes,
     file,
     http,
     journal_args,
     k3s_config,
     k8s_object,
     kernel_module,
+    membership,
     mount_option,
     nft,
     package,
@@ -23,6 +25,7 @@ from . import (
     resolver,
     service,
     sshd,
+    stored_secrets,
     sysctl,
 )
 
@@ -58,5 +61,8 @@ KINDS: dict[str, Kind] = {
         "k8s_object": k8s_object,
         "port": port,
         "http": http,
+        "membership": membership,
+        "cluster_nodes": cluster_nodes,
+        "stored_secrets": stored_secrets,
     }.items()
 }

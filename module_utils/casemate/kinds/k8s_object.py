@@ -7,13 +7,12 @@ API server, since an agent has no credentials for it.
 
 from __future__ import annotations
 
-import http.client
 import json
-import ssl
 from dataclasses import replace
 from typing import Any
 
 from .. import k3s_encryption
+from ..api import REFUSALS, Api, unanswered
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
 from ..k8s_fields import beyond, faults, leaves, several, whole
 from ..schema import Field
@@ -30,9 +29,7 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
-TLS = "/var/lib/rancher/k3s/server/tls/"
 MANAGER = "casemate"
-TIMEOUT = 10.0
 
 
 def identity(setting: Setting) -> str:
@@ -43,51 +40,16 @@ def identity(setting: Setting) -> str:
     return f"{setting['path']}#{fields}"
 
 
-class Api:
-    """A connection to an API server of the cluster, this host's own by default, as its administrator."""
-
-    CA, CLIENT, LACKING = TLS + "server-ca.crt", TLS + "client-admin", "there is no API server on this host yet"
-
-    def __init__(self, host: Host, address: str = "127.0.0.1", port: int = 6443, timeout: float = TIMEOUT) -> None:
-        """Connect lazily; raises Unavailable where the certificate is not there, since no server has run."""
-        if host.stat(self.CLIENT + ".key") is None:
-            raise Unavailable("k3s", self.LACKING)
-        context = ssl.create_default_context(cafile=host.path(self.CA))
-        context.load_cert_chain(host.path(self.CLIENT + ".crt"), host.path(self.CLIENT + ".key"))
-        self.connection = http.client.HTTPSConnection(address, port, timeout=timeout, context=context)
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        """(status, parsed answer). Raises Unavailable when the API server does not answer."""
-        content = "application/json" if method == "PUT" else "application/apply-patch+yaml"
-        headers = {"Accept": "application/json", "Content-Type": content}
-        try:
-            self.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-            answer = self.connection.getresponse()
-            raw = answer.read()
-        except (OSError, http.client.HTTPException) as silent:
-            self.connection.close()
-            raise Unavailable("k3s", f"the API server does not answer: {silent}") from silent
-        if answer.status == 429 or answer.status >= 500:  # it starts, or its etcd has no majority
-            raise Unavailable("k3s", f"the API server answers {answer.status}")
-        try:
-            return answer.status, json.loads(raw)
-        except ValueError:
-            return answer.status, {}
-
-
 def _namespaces(api: Api) -> list[str]:
-    status, answer = api.call("GET", "/api/v1/namespaces")
-    if status != 200:
-        raise Unavailable("api_semantics", f"namespaces cannot be listed: HTTP {status}")
-    return [item["metadata"]["name"] for item in answer["items"] if item["status"].get("phase") != "Terminating"]
+    items = api.get("/api/v1/namespaces")["items"]
+    return [item["metadata"]["name"] for item in items if item["status"].get("phase") != "Terminating"]
 
 
 def _nodes(api: Api) -> dict[str, bool]:
     """Node -> whether it is Ready. One without that condition never had a kubelet, so there is none to ask."""
-    _, answer = api.call("GET", "/api/v1/nodes")
     ready = {
         node["metadata"]["name"]: [c["status"] == "True" for c in conditions if c["type"] == "Ready"]
-        for node in answer.get("items", [])
+        for node in api.get("/api/v1/nodes")["items"]
         for conditions in [node.get("status", {}).get("conditions") or []]
     }
     return {name: found[0] for name, found in ready.items() if found}
@@ -103,7 +65,7 @@ def _paths(setting: Setting, namespaces: list[str], nodes: dict[str, bool]) -> l
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
-    """Each setting's objects: path -> object, or None where there is none; what is silent; or why the API is down."""
+    """Each setting's objects: path -> object, or None where there is none; what is silent; or why nothing is known."""
     try:
         return _look(settings, host, Api(host))
     except Unavailable as down:
@@ -120,22 +82,26 @@ def _look(settings: list[Setting], host: Host, api: Api) -> list[Observation]:
     for setting in settings:
         of_nodes = "{node}" in setting["path"]
         silent = [f"node {name} is not Ready" for name, ready in nodes.items() if of_nodes and not ready]
+        silent += ["no node has a kubelet"] if of_nodes and not nodes else []
         objects: dict[str, Any] = {}
+        refused: list[str] = []
         for path in _paths(setting, namespaces, nodes):
             try:
                 answers[path] = answers.get(path) or api.call("GET", path)
-            except Unavailable as unanswered:
+            except Unavailable as unheard:
                 if not of_nodes:
                     raise
-                answers[path] = 0, unanswered.why
+                answers[path] = 0, unheard.why
             status, answer = answers[path]
             if status in (200, 404):
                 objects[path] = answer if status == 200 else None
+            elif status in REFUSALS:
+                refused.append(unanswered(path, status, answer).why)
             elif of_nodes:
                 silent.append(f"GET {path}: HTTP {status}" if status else f"GET {path}: {answer}")
             else:
-                raise Unavailable("api_semantics", f"GET {path}: HTTP {status}")
-        seen.append({"objects": objects, "silent": silent})
+                raise unanswered(path, status, answer)
+        seen.append({"objects": objects, "silent": silent, **({"refused": refused} if refused else {})})
         if "encryption" in setting:
             servers = [node for found in objects.values() for node in (found or {}).get("items", [])]
             seen[-1]["encryption"] = k3s_encryption.look(host.read(k3s_encryption.CONFIG), servers)
@@ -150,8 +116,9 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             raise Unavailable("k3s", seen["down"])
         return Verdict(False, setting["body"], "no answer", seen["down"], evidence)  # apply brings it
     made = _judge(setting, seen, evidence)
-    if made.ok and seen.get("silent"):
-        raise Unavailable("k3s", several(seen["silent"]))
+    for code, told in (("refused", seen.get("refused")), ("k3s", seen.get("silent"))):
+        if told and (made.ok or not seen["objects"]):  # what could be seen and is wrong counts all the same
+            raise Unavailable(code, several(told))
     return made if made.ok or "advice" not in setting else replace(made, reason=f"{made.reason}; {setting['advice']}")
 
 

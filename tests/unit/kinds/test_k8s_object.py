@@ -10,6 +10,7 @@ import pytest
 from unit.fake_host import FakeHost
 
 from module_utils.casemate import k8s_fields
+from module_utils.casemate.api import Api
 from module_utils.casemate.base import EnforceError, Unavailable
 from module_utils.casemate.kinds import k8s_object as kind
 
@@ -18,7 +19,7 @@ ACCOUNT = "/api/v1/namespaces/{namespace}/serviceaccounts/default"
 WANT = {"metadata": {"name": "default"}, "automountServiceAccountToken": False}
 
 
-class FakeApi:
+class FakeApi(Api):
     """Answers by (method, path), and remembers what was patched."""
 
     answers: ClassVar[dict[str, Any]] = {}
@@ -178,6 +179,8 @@ def ready(name: str, status: str | None) -> dict[str, Any]:
         ({"s1": "Webhook", "a1": "502"}, "a1/proxy/configz: HTTP 502"),
         ({"s1": "AlwaysAllow", "a1": "off"}, 's1/proxy/configz kubeletconfig.authorization.mode: is "AlwaysAllow"'),
         ({"s1": "Webhook", "a1": "no kubelet"}, ""),
+        ({"s1": "no kubelet", "a1": "no kubelet"}, "no node has a kubelet"),
+        ({"s1": "Webhook", "a1": "403"}, "a1/proxy/configz: HTTP 403"),
         ({"s1": "Webhook", "a1": "404"}, "a1/proxy/configz: missing"),
     ],
 )
@@ -186,7 +189,7 @@ def test_every_kubelet_is_asked_and_one_that_cannot_be_never_passes(
 ) -> None:
     states = {"off": "Unknown", "no kubelet": None}
 
-    class Api(FakeApi):
+    class Answering(FakeApi):
         def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
             if path == "/api/v1/nodes":
                 return 200, {"items": [ready(name, states.get(mode, "True")) for name, mode in modes.items()]}
@@ -198,12 +201,13 @@ def test_every_kubelet_is_asked_and_one_that_cannot_be_never_passes(
                 raise Unavailable("k3s", "no answer")
             return (int(mode), {}) if mode.isdigit() else (200, {"kubeletconfig": {"authorization": {"mode": mode}}})
 
-    monkeypatch.setattr(kind, "Api", Api)
-    Api.answers["/api/v1/x"] = {"a": 1}
+    monkeypatch.setattr(kind, "Api", Answering)
+    Answering.answers["/api/v1/x"] = {"a": 1}
     setting: dict[str, Any] = {"path": CONFIGZ, "body": GUARDED, "enforced": False}
     seen, other = kind.observe([setting, {"path": "/api/v1/x", "body": {"a": 1}}], FakeHost(tmp_path))
     assert kind.assess({"path": "/api/v1/x", "body": {"a": 1}}, other).ok  # whatever a node does
-    unknown = modes["a1"] in ("off", "silent", "502") and modes["s1"] == "Webhook"
+    unknown = modes["a1"] in ("off", "silent", "502", "403") and modes["s1"] == "Webhook"
+    unknown = unknown or modes["s1"] == "no kubelet"
     if unknown:
         with pytest.raises(Unavailable, match=said.split(":")[0]):
             kind.assess(setting, seen)
@@ -320,7 +324,7 @@ def test_a_replacement_is_sent_as_json(monkeypatch: pytest.MonkeyPatch, method: 
         def getresponse(self) -> Any:
             return SimpleNamespace(status=200, read=lambda: b"{}")
 
-    api = object.__new__(kind.Api)
+    api = object.__new__(Api)
     api.connection = Connection()  # type: ignore[assignment]
     api.call(method, "/x", {})
     assert asked[0][3]["Content-Type"] == content
@@ -358,7 +362,43 @@ def test_a_server_that_starts_is_down_and_not_without_semantics(
         def getresponse(self) -> Any:
             return SimpleNamespace(status=status, read=lambda: b"{}")
 
-    monkeypatch.setattr(kind.Api, "__init__", lambda self, _: setattr(self, "connection", Connection()))
+    monkeypatch.setattr(Api, "__init__", lambda self, _: setattr(self, "connection", Connection()))
     setting = {"path": "/api/v1/x", "body": {"a": 1}}
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert (verdict.ok, verdict.reason) == (False, f"the API server answers {status}")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("of", ["/api/v1/namespaces", "/api/v1/nodes", "/api/v1/x"])
+def test_an_api_server_that_refuses_its_administrator_is_no_double(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str, status: int
+) -> None:
+    class Answering(FakeApi):
+        def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+            if path == of:
+                return status, {"message": "User mallory cannot get this"}
+            return super().call(method, path, body) if path != "/api/v1/nodes" else (200, {"items": []})
+
+    monkeypatch.setattr(kind, "Api", Answering)
+    settings: list[dict[str, Any]] = [
+        {"path": "/api/v1/x", "body": {"a": 1}},
+        {"path": CONFIGZ, "body": GUARDED, "enforced": False},
+    ]
+    with pytest.raises(Unavailable, match=f"HTTP {status}: User mallory cannot get this") as refused:
+        for setting, seen in zip(settings, kind.observe(settings, FakeHost(tmp_path)), strict=True):
+            kind.assess(setting, seen)
+    assert refused.value.code == "refused"
+
+
+def test_what_one_refusal_hides_does_not_hide_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answering(FakeApi):
+        def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+            return (403, {}) if path == "/api/v1/x" else super().call(method, path, body)
+
+    monkeypatch.setattr(kind, "Api", Answering)
+    Answering.answers["/api/v1/y"] = {"a": 1}
+    settings: list[dict[str, Any]] = [{"path": f"/api/v1/{name}", "body": {"a": 1}} for name in "xy"]
+    seen = kind.observe(settings, FakeHost(tmp_path))
+    assert kind.assess(settings[1], seen[1]).ok
+    with pytest.raises(Unavailable, match="refused"):
+        kind.assess(settings[0], seen[0])

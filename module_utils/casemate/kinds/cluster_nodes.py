@@ -1,0 +1,132 @@
+"""Whether the cluster is the inventory: its nodes and members of etcd on one side, the declared hosts on the other.
+
+Both are known by their addresses, since a host may be called otherwise than its node. Judged on the first server, for
+all hosts, also for those that a run leaves out or does not reach.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..api import Api
+from ..base import Host, Observation, Setting, Verdict
+from ..etcd import Etcd
+from ..k8s_fields import several
+from ..schema import Field
+
+SCHEMA = {
+    "aspect": Field("str", True, choices=("declared", "joined"), help="every node is a host, or every host a node"),
+    "servers": Field("list", True, help="for each: its name, k3s_node_ip and ansible_host; what is empty is not set"),
+    "agents": Field("list", True, help="as servers"),
+}
+ENFORCED_BY = None
+DELETE = "delete the one that is gone by `k3s kubectl delete node NAME` on a server, which removes it from etcd too"
+REMOVE = f"list its host there, or {DELETE}"
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+
+
+def identity(setting: Setting) -> str:
+    """One control for each direction."""
+    return str(setting["aspect"])
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """The nodes as the API tells them, and the members of etcd: name -> addresses and what else counts."""
+    nodes = {item["metadata"]["name"]: _node(item) for item in Api(host).get("/api/v1/nodes")["items"]}
+    members = {
+        one.get("name") or one["ID"]: {
+            "addresses": _addresses(urlsplit(url).hostname or "" for url in one.get("peerURLs") or ()),
+            "votes": not one.get("isLearner"),
+        }
+        for one in Etcd(host).members()
+    }
+    return [{"nodes": nodes, "members": members} for _ in settings]
+
+
+def _node(item: dict[str, Any]) -> dict[str, Any]:
+    status, meta = item.get("status") or {}, item["metadata"]
+    ready: dict[str, Any] = next((one for one in status.get("conditions") or () if one["type"] == "Ready"), {})
+    return {
+        "addresses": _addresses(a["address"] for a in status.get("addresses") or () if a["type"] == "InternalIP"),
+        "server": (meta.get("labels") or {}).get(CONTROL_PLANE) == "true",
+        "ready": ready.get("status") == "True",
+        "said": ready.get("message") or "its kubelet has not reported yet",
+        "leaving": "deletionTimestamp" in meta,
+    }
+
+
+def _addresses(texts: Iterable[str]) -> list[str]:
+    """What of these are addresses, in one spelling."""
+    found = []
+    for text in texts:
+        try:
+            found.append(str(ipaddress.ip_address(text.strip())))
+        except ValueError:
+            continue  # a name
+    return found
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Every node and member has the address of one host, or every host is one node that is Ready, and votes."""
+    hosts = {
+        name: {"server": server, "addresses": _addresses((node_ip or ansible_host or name).split(","))}
+        for server, rows in ((True, setting["servers"]), (False, setting["agents"]))
+        for name, node_ip, ansible_host in rows
+    }
+    judge = _undeclared if setting["aspect"] == "declared" else _missing
+    wrong = judge(hosts, seen["nodes"], seen["members"])
+    expected = {name: host["addresses"] for name, host in hosts.items()}
+    observed = {name: node["addresses"] for name, node in seen["nodes"].items()}
+    return Verdict(not wrong, expected, observed, several(wrong), "GET /api/v1/nodes and etcd's member list")
+
+
+Known = dict[str, dict[str, Any]]
+
+
+def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:
+    """Nodes and members of no host, and all but one of several of the same host."""
+    wrong: list[str] = []
+    for what, found in (("node", nodes), ("etcd's member", members)):
+        owners: dict[str, str] = {}
+        for name, one in sorted(found.items()):
+            host = _host_of(one, {h: v for h, v in hosts.items() if v["server"] or what == "node"})
+            where = ", ".join(one["addresses"]) or "no address"
+            if host is None:
+                wrong.append(f"{what} {name} ({where}) is no host of the inventory: {REMOVE}")
+            elif owners.setdefault(host, name) != name:
+                wrong.append(f"{what}s {owners[host]} and {name} are both {host} ({where}); {DELETE}")
+    return wrong
+
+
+def _missing(hosts: Known, nodes: Known, members: Known) -> list[str]:
+    """Hosts that are no node, or not what they are declared as, or not well."""
+    wrong: list[str] = []
+    for name, host in hosts.items():
+        owned = {n: node for n, node in nodes.items() if _host_of(node, {name: host})}
+        where = ", ".join(host["addresses"])
+        if not owned:
+            wrong.append(f"{name} ({where}) is no node of this cluster: apply to it")
+        elif not any(node["ready"] for node in owned.values()):
+            wrong += [f"{name}: node {n} is not Ready: {node['said']}" for n, node in owned.items()]
+        wrong += [f"{name}: node {n} is being deleted" for n, node in owned.items() if node["leaving"]]
+        wrong += [
+            f"{name}: node {n} is {_role(node)}, but declared as {_role(host)}"
+            for n, node in owned.items()
+            if node["server"] != host["server"]
+        ]
+        votes = [one["votes"] for one in members.values() if _host_of(one, {name: host})]
+        if host["server"] and owned and not any(votes):
+            wrong.append(f"{name} has no vote in etcd: it is {'only learning' if votes else 'no member'}")
+    return wrong
+
+
+def _role(one: dict[str, Any]) -> str:
+    return "a server" if one["server"] else "an agent"
+
+
+def _host_of(one: dict[str, Any], hosts: Known) -> str | None:
+    """The host that has one of these addresses."""
+    return next((name for name, host in hosts.items() if set(host["addresses"]) & set(one["addresses"])), None)

@@ -1,0 +1,144 @@
+"""Secrets as they are stored: in etcd key by key, and in copies of the database that lie beside it.
+
+Source: Kubernetes, "Encrypting confidential data at rest": an encrypted value begins with
+`k8s:enc:<provider>:v1:<key>:`, one in the clear with `k8s` and a zero byte. Both follow their key in etcd's files
+(mvccpb.KeyValue) as in SQLite's.
+K3s leaves copies behind: `state.db.migrated` (pkg/etcd/etcd.go, migrateFromSQLite), `etcd-old-*` after a restore and
+`etcd-backup-*` after a member joined again. Of a value only its beginning is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..etcd import Etcd
+from ..k3s_encryption import CONFIG, ROTATE
+from ..k8s_fields import several
+from ..schema import Field
+
+SCHEMA = {
+    "where": Field("str", True, choices=("etcd", "files"), help="the running database, or copies of one"),
+    "globs": Field("list", help="files that may be such copies"),
+    "advice": Field("str", help="what to do with a file; {path} stands for it"),
+}
+ENFORCED_BY = None
+PREFIX = b"/registry/secrets/"
+NAME = re.compile(rb"/registry/secrets/[-a-z0-9./]+")
+MARK = re.compile(rb"k8s(:enc:|\x00)")
+NEAR, CHUNK = 64, 1 << 24
+"""Bytes after a key within which its value begins; how much of a packed copy is unpacked at a time."""
+CLEAR = "in the clear"
+
+
+def identity(setting: Setting) -> str:
+    """The database is one setting, each set of files another."""
+    return f"{setting['where']}:{' '.join(setting.get('globs') or ())}"
+
+
+def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """For etcd how many Secrets are stored with which key, and whose are not with the active one; for files which."""
+    seen: list[Observation] = []
+    for setting in settings:
+        try:
+            seen.append(_in_etcd(host) if setting["where"] == "etcd" else _in_files(setting["globs"], host))
+        except Unavailable as lacking:
+            seen.append({"code": lacking.code, "why": lacking.why})
+    return seen
+
+
+def _in_etcd(host: Host) -> Observation:
+    active = _active_key(host.read(CONFIG))
+    counts: dict[str, int] = {}
+    others: list[str] = []
+    for key, value in Etcd(host).below(PREFIX):
+        found = re.match(rb"k8s:enc:([^:]+):v\d+:([^:]+):", value)
+        stored = f"{found[1].decode()} {found[2].decode()}" if found else CLEAR
+        counts[stored] = counts.get(stored, 0) + 1
+        if stored != active:
+            others.append(key[len(PREFIX) :].decode("utf-8", "replace"))
+    return {"active": active, "counts": counts, "others": others}
+
+
+def _active_key(raw: bytes | None) -> str:
+    """Provider and name of the key that new Secrets are written with. Raises Unavailable where there is none."""
+    try:
+        entries = json.loads(raw or b"")["resources"]
+        first = next(entry["providers"][0] for entry in entries if "secrets" in entry["resources"])
+        return next(
+            f"{provider} {made['keys'][0]['name']}" for provider, made in first.items() if provider != "identity"
+        )
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, StopIteration):
+        raise Unavailable("k3s", "K3s encrypts no Secrets, so nothing can be stored with its key") from None
+
+
+def _in_files(globs: list[str], host: Host) -> Observation:
+    """Copies with a Secret in the clear: path -> its name. An unreadable file is told as such, never passed over."""
+    found: dict[str, str] = {}
+    for path in sorted({path for pattern in globs for path in host.glob(pattern)}):
+        real = host.path(path)
+        if not os.path.isfile(real) or os.path.islink(real):
+            continue
+        try:
+            clear = next(_clear(real), "")
+        except (OSError, zipfile.BadZipFile) as unread:
+            clear = f"(cannot be read: {unread})"
+        if clear:
+            found[path] = clear
+    return {"clear": found}
+
+
+def _clear(real: str) -> Iterator[str]:
+    with open(real, "rb") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as packed:
+                for inner in packed.infolist():
+                    with packed.open(inner) as stream:
+                        yield from _clear_in_stream(stream)
+        elif os.fstat(file.fileno()).st_size:
+            with contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as data:
+                yield from _clear_in(data)
+
+
+def _clear_in_stream(stream: IO[bytes]) -> Iterator[str]:
+    kept = b""
+    while chunk := stream.read(CHUNK):
+        yield from _clear_in(kept + chunk)
+        kept = chunk[-1024:]  # a key is no longer than that, and its value begins close to it
+
+
+def _clear_in(data: Any) -> Iterator[str]:
+    """Names of the Secrets whose value follows in the clear."""
+    place = data.find(PREFIX)
+    while place >= 0:
+        name = NAME.match(data, place)
+        end = name.end() if name else place + len(PREFIX)
+        mark = MARK.search(data[place : end + NEAR])  # no name can hold a mark
+        if name and mark and mark[1] == b"\0":
+            yield name[0][len(PREFIX) :].decode("ascii")
+        place = data.find(PREFIX, end)
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """All Secrets are stored with the active key; no copy holds one in the clear."""
+    if "code" in seen:
+        raise Unavailable(seen["code"], seen["why"])
+    if setting["where"] == "files":
+        told = [f"{path} holds Secrets in the clear, such as {name}: {setting['advice'].format(path=path)}"
+                for path, name in seen["clear"].items()]  # fmt: skip
+        observed = sorted(seen["clear"]) or "none"
+        return Verdict(not told, "none", observed, several(told), f"read {', '.join(setting['globs'])}")
+    others, counts = seen["others"], seen["counts"]
+    expected = {seen["active"]: sum(counts.values())}
+    if not others:
+        return Verdict(True, expected, counts, evidence=PREFIX.decode())
+    ways = [f"{count} {how}" for how, count in counts.items() if how != seen["active"]]
+    reason = f"Secrets are stored otherwise than with {seen['active']}: {', '.join(ways)} ({several(others)}); {ROTATE}"
+    return Verdict(False, expected, counts, reason, PREFIX.decode())
