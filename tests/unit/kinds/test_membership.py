@@ -178,7 +178,7 @@ def test_the_first_server_fetches_its_token_nowhere(tmp_path: Path, cluster: Clu
     verdict = judge(tokens(cluster, fetched=False), member(tmp_path, cluster))
     assert not verdict.ok
     assert verdict.foreign
-    assert "restart it" in verdict.reason
+    assert "systemctl restart k3s" in verdict.reason
 
 
 @pytest.mark.parametrize(
