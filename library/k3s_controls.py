@@ -46,6 +46,7 @@ EXAMPLES = r"""
 RETURN = r"""
 findings: {description: One finding for each control., type: list, elements: dict, returned: always}
 due: {description: Roles with something to change., type: list, elements: str, returned: always}
+todo: {description: In check mode what apply would act on by control., type: dict, returned: always}
 stale: {description: Units that run with older settings., type: list, elements: str, returned: always}
 left_out: {description: Controls that a quick pass does not judge (C(cost=scan))., type: list, returned: always}
 guard: {description: Whether a change waits for its confirmation., type: bool, returned: always}
@@ -86,6 +87,7 @@ def main() -> None:
         changed=outcome.changed or (module.check_mode and bool(outcome.due)),
         findings=outcome.findings,
         due=outcome.due,
+        todo=outcome.todo,
         stale=outcome.stale,
         left_out=outcome.left_out,
         guard=host.guarded or guard.status()["pending"],  # also that of a run that was killed before it confirmed

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
+from .text import split_lines
+
 Setting = dict[str, Any]
 Observation = dict[str, Any]
 T = TypeVar("T")
@@ -52,6 +54,8 @@ class Verdict:
     command line. The action is then `blocked`, in check as in apply: neither promises what it cannot keep. `partly`
     says that apply still does its part of such a control (it sets the live value although the next boot's is
     somebody else's), so the control makes its role due, once; after that nothing is due or written for it.
+
+    `todo` is what the role's task acts on, where that is less than what is observed.
     """
 
     ok: bool
@@ -62,6 +66,7 @@ class Verdict:
     stale: tuple[str, ...] = ()
     foreign: str = ""
     partly: bool = False
+    todo: Any = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ class Host:
         shown = self.run(["systemctl", "show", "--timestamp=us+utc", "--", *names]).out.split("\n\n")
         for name, block in zip(names, [*shown, *[""] * len(names)]):
             made: dict[str, str] = {}
-            for key, _, value in (line.partition("=") for line in block.splitlines()):
+            for key, _, value in (line.partition("=") for line in split_lines(block)):
                 made[key] = f"{made[key]}\n{value}" if key in made else value  # EnvironmentFiles has a line for each
             self._cache[f"systemctl:{name}"] = made
 

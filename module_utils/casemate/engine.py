@@ -32,11 +32,13 @@ _DIGEST_KEY = os.urandom(16)
 class Outcome:
     """What one pass found and did. `due` names roles for which apply would change something, `stale` units to restart.
 
+    `todo` holds, for each control that a check finds due, what apply acts on: what is observed, or a part of it.
     `left_out` names the controls that a quick pass does not judge; they have no finding, so nothing claims them.
     """
 
     findings: list[Finding] = field(default_factory=list)
     due: list[str] = field(default_factory=list)
+    todo: dict[str, Any] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     changed: bool = False
@@ -178,6 +180,9 @@ def _judge_kind(
     broken = {i: out_of_bound(c) for i, c in enumerate(controls)}
     if check:
         outcome.due += [controls[i].role for i in todo]
+        for i in todo:
+            acts_on = before[i].observed if before[i].todo is None else before[i].todo
+            outcome.todo[controls[i].id] = _veil(controls[i], acts_on)
     if check or not todo:
         made = [_plain(c, v, check) for c, v in zip(controls, before)]
         outcome.stale += _stale(before, failing, outcome)

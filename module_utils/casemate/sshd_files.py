@@ -13,7 +13,9 @@ import shlex
 from pathlib import PurePosixPath
 from typing import NamedTuple, Tuple
 
+from .accounts import number, passwd
 from .base import Host
+from .text import SPACE, split_lines, split_words
 
 MAIN, FOLDER = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d"
 OWNED, INCLUDE = FOLDER + "/00-casemate.conf", f"Include {FOLDER}/*.conf\n"
@@ -26,7 +28,7 @@ RUNNING, NEXT = "running daemon", "next start"
 Options = Tuple[Tuple[str, str], ...]  # option, such as -o, and its value
 OPTION = re.compile(r"-[46DGQRTVdeiqrt]*([cfghop])\s*(.+)")  # getopt lets several stand in one word
 TITLE = re.compile(r"(?:sshd: )?(\S*sshd)(?: (.*?))?\s*(?:\[listener\].*)?$")
-DIRECTIVE = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*?)\s*$")
+DIRECTIVE = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*?)\s*$", re.ASCII)
 
 
 class Line(NamedTuple):
@@ -41,13 +43,13 @@ class Line(NamedTuple):
 
 def included(value: str) -> list[str]:
     """The patterns of an Include, absolute."""
-    return [one if one.startswith("/") else "/etc/ssh/" + one for one in value.replace('"', "").split()]
+    return [one if one.startswith("/") else "/etc/ssh/" + one for one in split_words(value.replace('"', ""))]
 
 
 def directives(host: Host, path: str = MAIN, match: str = "", depth: int = 0) -> list[Line]:
     """Every directive in the order in which sshd reads it. A Match block ends with the file that opened it."""
     found = [Line(path, match, "", "")]
-    for number, text in enumerate((host.text(path) or "").splitlines(), 1):
+    for place, text in enumerate(split_lines(host.text(path) or ""), 1):
         parts = DIRECTIVE.match(text)
         if not parts:
             continue
@@ -58,21 +60,22 @@ def directives(host: Host, path: str = MAIN, match: str = "", depth: int = 0) ->
             for pattern in included(value):
                 for name in host.glob(pattern):
                     found += directives(host, name, match, depth + 1)
-        found.append(Line(path, match, key, value, number))
+        found.append(Line(path, match, key, value, place))
     return found
 
 
 def main_file(host: Host) -> str:
     """The main file with the Include that reads the drop-ins before anything else, added where it lacks."""
     main = host.text(MAIN) or ""
-    first = next((line for line in main.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
-    return main if first.split() == INCLUDE.split() else INCLUDE + main
+    lines = (line for line in split_lines(main) if line.strip(SPACE) and not line.lstrip(SPACE).startswith("#"))
+    first = next(lines, "")
+    return main if split_words(first) == split_words(INCLUDE) else INCLUDE + main
 
 
 def planned(host: Host, ours: str) -> str:
     """The whole configuration for `sshd -f /dev/stdin` as if `ours` stood in the owned drop-in, at its place."""
     made: list[str] = []
-    for line in main_file(host).splitlines():
+    for line in split_lines(main_file(host)):
         parts = DIRECTIVE.match(line)
         if not parts or parts[1].lower() != "include":
             made.append(line)
@@ -85,13 +88,12 @@ def planned(host: Host, ours: str) -> str:
 
 def member(host: Host, group: str) -> str | None:
     """Somebody in a group, or None where it is empty or not there."""
-    for line in (host.text("/etc/group") or "").splitlines():
+    for line in split_lines(host.text("/etc/group") or ""):
         name, _, gid, members = [*line.split(":"), "", "", "", ""][:4]
         if fnmatch.fnmatchcase(name, group):
-            for user in (host.text("/etc/passwd") or "").splitlines():
-                fields = user.split(":")
-                if len(fields) > 3 and (fields[0] in members.split(",") or fields[3] == gid):
-                    return fields[0]
+            for account in passwd(host.text("/etc/passwd") or ""):
+                if account.name in members.split(",") or account.gid == number(gid):
+                    return account.name
     return None
 
 
@@ -131,7 +133,7 @@ def environment(host: Host) -> dict[str, str]:
     texts = [host.run(["systemctl", "show-environment"]).out, "\n".join(words(shown["Environment"]))]
     for pattern in re.findall(r"(?m)^(.*) \(ignore_errors=\w+\)$", shown["EnvironmentFiles"]):
         texts += [host.text(path) or "" for path in host.glob(pattern)]
-    for line in "\n".join(texts).replace("\\\n", "").splitlines():
+    for line in "\n".join(texts).replace("\\\n", "").split("\n"):
         name, equals, value = line.strip().partition("=")
         if equals and not name.startswith(("#", ";")):
             given[name] = " ".join(words(value[1:] if value.startswith("$'") else value))
@@ -211,7 +213,7 @@ def namespace(host: Host, pid: str, sort: str) -> str:
 
 def normal(key: str, values: list[str]) -> str:
     """One string for one setting, whether sshd shows it on one line or on several."""
-    words = " ".join(values).split()
+    words = split_words(" ".join(values))
     return " ".join(sorted(words) if key in LISTS else words)
 
 
@@ -223,7 +225,7 @@ def effective(host: Host, extra: Options, spec: dict[str, str], config: str | No
     if done.rc != 0:
         raise OSError(f"sshd cannot read its configuration: {(done.err or done.out).strip()[:300]}")
     values: dict[str, list[str]] = {}
-    for line in done.out.splitlines():
+    for line in split_lines(done.out):
         key, _, value = line.partition(" ")
         values.setdefault(key, []).append(value)
     return {key: normal(key, value) for key, value in values.items()}

@@ -74,8 +74,8 @@ FORMATS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda v: _like(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")(v) or network(v) is not None,
     ),
     "account": (
-        "the name of an account (lower-case letters, digits, _ and -; 32 at most)",
-        _like(r"[a-z_][a-z0-9_-]{0,31}"),
+        "the name of an account (letters, digits, _, . and -, not - or . first, not digits alone, not ALL; 32 at most)",
+        _like(r"(?!([0-9]+|ALL)\Z)[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}"),
     ),
     "namespace": (
         "the name of a namespace (lower-case letters, digits and dashes; 63 at most)",

@@ -160,6 +160,12 @@ def test_the_shipped_inputs_accept_a_minimal_inventory_and_need_admin_sources() 
 
 
 HERE = str(Path(__file__).parent)
+NAMES = ["ops", "_x-1", "john.doe", "John", "a.b-c_d", "0day", "svc_k3s.", "a" * 32]
+NO_NAMES: list[Any] = [
+    "root;id", "", "a" * 33, 5, "5", "-x", "+x", "~x", ".x", "a b", "a:b", "a,b", "a/b", "a@b", "a*", "a?", "!a", "a\n",
+    "jürgen", "a\\b", "a'b", 'a"b', "$(id)", "ALL", "machine$",
+]  # fmt: skip
+"""What a pattern of AllowUsers, a shell or sudo would take for more than a name, or a program for an option."""
 ID, WAIVER = "SSH-ROOT-REFUSED", {"reason": "legacy clients", "owner": "ops", "expires": "2099-01-31"}
 INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "casemate_admin_sources": (
@@ -199,7 +205,7 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [__file__],
         ["signers", "/nowhere", "", HERE],
     ),
-    "casemate_automation_user": ("the name of an account", ["ops", "_x-1"], ["root;id", "", "Ops", "a" * 33, 5]),
+    "casemate_automation_user": ("the name of an account", NAMES, NO_NAMES),
     "casemate_cluster_cidr": (
         "a network without host bits, such as 10.42.0.0/16",
         ["10.42.0.0/16", "10.42.0.0/16,fd00::/56"],
@@ -210,11 +216,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["10.43.0.0/16"],
         ["10.43.0.1/16", "", "no"],
     ),
-    "k3s_access_allow_users": ("the name of an account", [[], ["alice"]], ["alice", [""], ["a b"], ["Alice"], [{}]]),
+    "k3s_access_allow_users": ("the name of an account", [[], NAMES], ["alice", *([n] for n in NO_NAMES), [{}]]),
     "k3s_access_sudo_without_password": (
         "the name of an account, or of a group after a %",
-        [["nagios", "%ops"]],
-        ["nagios", [""], ["ALL"], ["%"]],
+        [["nagios", "%ops"], NAMES, ["%" + n for n in NAMES]],
+        ["nagios", [""], ["%ALL"], ["%"], ["%%ops"], ["%#100"], *([n] for n in NO_NAMES)],
     ),
     "k3s_access_authorized_keys_files": (
         "a path below the home of the account, or below /etc or /var/lib",
@@ -283,7 +289,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "k3s_host_journal_max_use_mib": ("a whole number from 256 to 65536", [256, 65536], [255, 65537, "1G"]),
     "k3s_host_password_min_length": ("a whole number from 8 to 64", [8, 64], [7, 65, ""]),
     "k3s_host_umask": ('one of "027" (with the quotes), "077" (with the quotes)', ["077"], [23, "022", ""]),
-    "k3s_host_system_shell_accounts": ("the name of an account", [["backup"]], ["backup", [""], ["a b"]]),
+    "k3s_host_system_shell_accounts": (
+        "the name of an account",
+        [["backup"], NAMES],
+        ["backup", *([n] for n in NO_NAMES)],
+    ),
     "k3s_host_package_index_max_age_seconds": ("a whole number from 0 to 604800", [0, 604800], [-1, 604801, "1d"]),
     "k3s_node_ip": (
         "an IPv4 or IPv6 address",

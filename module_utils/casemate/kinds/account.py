@@ -10,9 +10,11 @@ import json
 import re
 from typing import Any
 
+from ..accounts import PLAIN, passwd, shadow
 from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
 from ..sudoers import nopasswd, overridden
+from ..text import SPACE, split_lines, split_words
 
 CHECKS = ("locked", "no_empty_password", "only_root_is_uid_0", "system_nologin", "hash_scheme", "login_def")
 SCHEMA = {
@@ -53,16 +55,23 @@ def password(field: str) -> str:
 
 
 def login_defs(text: str) -> dict[str, str]:
-    """Key -> value; the last line wins."""
-    pairs = (line.split(None, 1) for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    """Key -> value; the last line wins (shadow's getdef.c)."""
+    pairs = (re.split("[ \t]+", line.strip(SPACE), maxsplit=1) for line in split_lines(text) if line[:1] != "#")
+    return {pair[0]: pair[1].lstrip(' "\t').split('"')[0] for pair in pairs if len(pair) == 2}
+
+
+def least_uid(value: str) -> int:
+    """UID_MIN as getdef_num reads it: also in octal and hexadecimal; 1000 where it is no number."""
+    match = re.fullmatch(r"(0x[0-9a-fA-F]+)|0([0-7]+)|(\d+)", value, re.ASCII)
+    base = 16 if match and match[1] else 8 if match and match[2] else 10
+    return int(match[match.lastindex or 0], base) if match else 1000
 
 
 def pam_modules(service: str, host: Host, depth: int = 0) -> list[str]:
     """Modules that a PAM service calls, with their options; includes followed (at most 8 deep: a loop must end)."""
     found: list[str] = []
-    for line in (host.text(f"/etc/pam.d/{service}") or "").splitlines():
-        words = re.sub(r"\[[^]]*\]", "control", line.split("#", 1)[0]).split()
+    for line in split_lines(host.text(f"/etc/pam.d/{service}") or ""):
+        words = split_words(re.sub(r"\[[^]]*\]", "control", line.split("#", 1)[0]))
         included = words[1:2] if words[:1] == ["@include"] else words[2:3] if words[1:2] == ["include"] else []
         if included and depth < 8:
             found += pam_modules(included[0], host, depth + 1)
@@ -73,19 +82,20 @@ def pam_modules(service: str, host: Host, depth: int = 0) -> list[str]:
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Accounts with the kind of their password, and the settings that each check reads."""
-    passwd = [line.split(":") for line in (host.text("/etc/passwd") or "").splitlines()]
-    shadow = [line.split(":") for line in (host.text("/etc/shadow") or "").splitlines()]
-    if not any(len(fields) >= 7 for fields in passwd):
+    found = passwd(host.text("/etc/passwd") or "")
+    if not found:
         raise OSError("/etc/passwd cannot be read as accounts")
-    kinds = {fields[0]: password(fields[1]) for fields in shadow if len(fields) >= 2}
+    fields = shadow(host.text("/etc/shadow") or "")
     defs = login_defs(host.text("/etc/login.defs") or "")
     accounts: list[dict[str, Any]] = []
-    for name, field, uid, _, _, _, shell in (fields for fields in passwd if len(fields) == 7):
-        kind = kinds.get(name, "locked") if field == "x" else password(field)
-        accounts.append({"name": name, "uid": int(uid), "shell": shell, "hash": kind})
+    for entry in found:
+        field = fields.get(entry.name, "!") if entry.password == "x" else entry.password  # noqa: S105 - it says: shadow
+        facts = {"name": entry.name, "uid": entry.uid, "shell": entry.shell, "first": entry.first}
+        accounts.append({**facts, "hash": password(field)})
+    ours = {"account": host.context.get("account", ""), "people": list(host.context.get("people") or ())}
     seen: list[Observation] = []
     for setting in settings:
-        one: Observation = {"accounts": accounts, "uid_min": int(defs.get("UID_MIN", "1000"))}
+        one: Observation = {"accounts": accounts, "uid_min": least_uid(defs.get("UID_MIN", "")), **ours}
         if setting["check"] == "login_def":
             one = {"value": defs.get(setting["key"])}
         elif setting["check"] == "pam_module":
@@ -106,7 +116,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         return Verdict(have in want, want, have, "" if have in want else "it differs", "/etc/login.defs")
     if check == "pam_module":
         wanted = [setting[name] for name in ("module", "option") if name in setting]
-        ok = any(line.split()[0] == wanted[0] and set(wanted) <= set(line.split()) for line in seen["modules"])
+        ok = any(line.split(" ")[0] == wanted[0] and set(wanted) <= set(line.split(" ")) for line in seen["modules"])
         reason = "" if ok else f"{setting['service']} does not call {' '.join(wanted)}"
         return Verdict(ok, " ".join(wanted), seen["modules"], reason, f"/etc/pam.d/{setting['service']}")
     if check in ("nopasswd_sudo", "sudo_defaults"):
@@ -126,7 +136,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     else:
         fine = {"empty", "locked", *(setting.get("schemes") or ())}
         wrong, why = [a for a in accounts if a["hash"] not in fine], "has a password with a weak hash"
-    return _nobody(sorted(a["name"] for a in wrong), why, "/etc/passwd, /etc/shadow")
+    return _judged(setting, seen, sorted(wrong, key=lambda a: str(a["name"])), why)
 
 
 def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
@@ -147,6 +157,42 @@ def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
         return _nobody(overridden(policy, setting["options"]), "in what sudo reads after or beside our file", evidence)
     offenders = [name for name in nopasswd(policy, names) if name not in allow]
     return _nobody(offenders, "may use sudo without a password", evidence)
+
+
+def _judged(setting: Setting, seen: Observation, wrong: list[dict[str, Any]], why: str) -> Verdict:
+    """Offenders, and of whom apply keeps its hands off."""
+    left = {a["name"]: spared for a in wrong if (spared := _spared(setting["check"], a, seen))}
+    names = [str(a["name"]) for a in wrong]
+    told = _nobody(list(dict.fromkeys(names)), why, "/etc/passwd, /etc/shadow")
+    if told.ok or not left:
+        return told
+    remedies = "; ".join(left.values())
+    due = [name for name in dict.fromkeys(names) if name not in left]
+    return Verdict(
+        False, told.expected, told.observed, f"{told.reason}; {remedies}", told.evidence,
+        foreign=remedies, partly=bool(due), todo=due,
+    )  # fmt: skip
+
+
+def _spared(check: str, account: dict[str, Any], seen: Observation) -> str:
+    """Why apply never acts on this account, with what to do; empty where it does."""
+    name, shell = account["name"], check == "system_nologin"
+    if not account["first"]:
+        return f"{name} has a second line in /etc/passwd: remove it there (vipw)"
+    if not PLAIN.fullmatch(name):
+        return f"{name!r} is a name that no program is given: correct it in /etc/passwd (vipw)"
+    if name == seen["account"] and shell:
+        return (
+            f"Casemate logs in as {name} and leaves its shell alone: name another account in casemate_automation_user, "
+            f"or list it in k3s_host_system_shell_accounts; by hand: usermod -s /usr/sbin/nologin {name}"
+        )
+    if name == seen["account"]:
+        return f"Casemate logs in as {name} and leaves its password alone; by hand: passwd {name}, or usermod -L {name}"
+    if shell and name in seen["people"]:
+        return (
+            f"{name} is in k3s_access_allow_users, so it keeps its shell: list it in k3s_host_system_shell_accounts too"
+        )
+    return ""
 
 
 def _nobody(offenders: list[str], why: str, evidence: str) -> Verdict:

@@ -11,6 +11,7 @@ from typing import Dict, List, Optional, Tuple
 
 from ..base import Host, Observation, Setting, Unavailable, Verdict, moment
 from ..schema import Field
+from ..text import split_lines
 
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 SCHEMA = {
@@ -55,7 +56,7 @@ def split(line: str) -> Dict[str, List[str]]:
 def parse(journal: str) -> Args:
     """Component -> flag -> values, from the last line about each component."""
     found: Args = {}
-    for line in journal.splitlines():
+    for line in split_lines(journal):
         match = re.search(r'(?:^|msg=")Running ({}) (--.*?)"?\s*$'.format("|".join(COMPONENTS)), line)
         if match:
             found[match[1]] = split(match[2].replace('\\"', '"'))

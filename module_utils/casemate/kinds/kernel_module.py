@@ -10,6 +10,7 @@ import os
 
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
+from ..text import SPACE, split_lines, systemd_lines
 
 SCHEMA = {
     "name": Field("str", True, pattern=r"[a-z0-9][a-z0-9_-]*", help="module, such as cramfs"),
@@ -33,7 +34,7 @@ def boot_list(host: Host) -> set[str]:
     for folder in reversed(LOAD_FOLDERS):
         for path in host.glob(folder + "/modules-load.d/*.conf"):
             files[os.path.basename(path)] = path
-    lines = (line.strip() for path in files.values() for line in (host.text(path) or "").splitlines())
+    lines = (line.strip(SPACE) for path in files.values() for line in systemd_lines(host.text(path) or ""))
     return {line.replace("-", "_") for line in lines if line and line[0] not in "#;"}
 
 
@@ -42,7 +43,7 @@ def own_step(name: str, lines: str) -> list[str]:
 
     Dependencies come before it and soft ones after it, so it is found by its name.
     """
-    steps = [line.split(None, 1) for line in lines.splitlines() if len(line.split(None, 1)) == 2]
+    steps = [line.split(None, 1) for line in split_lines(lines) if len(line.split(None, 1)) == 2]
     for verb, rest in steps:
         file = rest.split()[0].rsplit("/", 1)[-1].split(".ko", 1)[0].replace("-", "_")
         if verb in ("insmod", "builtin") and file == name:
@@ -57,7 +58,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """
     if not host.glob(f"/lib/modules/{os.uname().release}"):
         raise Unavailable("modules", "the running kernel's modules are not on this machine")
-    loaded = {line.split(" ", 1)[0] for line in (host.text("/proc/modules") or "").splitlines()}
+    loaded = {line.split(" ", 1)[0] for line in split_lines(host.text("/proc/modules") or "")}
     boot = boot_list(host)
     seen: list[Observation] = []
     for setting in settings:
@@ -99,7 +100,7 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
         host.write(BLOCKED, (HEADER + lines).encode(), mode=0o644, owner=(0, 0))
     if loaded:
         host.write(LOADED, (HEADER + "".join(f"{n}\n" for n in loaded)).encode(), mode=0o644, owner=(0, 0))
-    present = {line.split(" ", 1)[0] for line in (host.text("/proc/modules") or "").splitlines()}
+    present = {line.split(" ", 1)[0] for line in split_lines(host.text("/proc/modules") or "")}
     refused = []
     for setting in (settings[index] for index in sorted(failing)):
         wanted = setting["state"] == "loaded"

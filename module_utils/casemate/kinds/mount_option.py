@@ -12,6 +12,7 @@ from typing import Any
 
 from ..base import Host, Observation, Setting, Verdict
 from ..schema import Field
+from ..text import SPACE, split_lines, split_words
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/\S*", help="a folder"),
@@ -36,7 +37,7 @@ def unescape(text: str) -> str:
 def mounts(text: str) -> dict[str, list[str]]:
     """Mount point -> options that apply; of mounts on top of each other the last is the visible one."""
     found: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in split_lines(text):
         fields = line.split(" ")
         if len(fields) >= 10 and "-" in fields:
             found[unescape(fields[4])] = sorted({*fields[5].split(","), *fields[-1].split(",")})
@@ -45,8 +46,8 @@ def mounts(text: str) -> dict[str, list[str]]:
 
 def fstab(text: str) -> dict[str, list[str]]:
     """Mount point -> options of /etc/fstab."""
-    lines = (line.split() for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return {unescape(fields[1]): fields[3].split(",") for fields in lines if len(fields) >= 4}
+    entries = (split_words(line) for line in split_lines(text) if not line.lstrip(SPACE).startswith("#"))
+    return {unescape(fields[1]): fields[3].split(",") for fields in entries if len(fields) >= 4}
 
 
 def unit_options(path: str, host: Host) -> list[str] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
+from ..text import split_lines
 
 SCHEMA = {
     "port": Field("int", True, help="1 to 65535"),
@@ -39,7 +40,7 @@ def identity(setting: Setting) -> str:
 def listeners(table: str, tcp: bool) -> list[tuple[str, int]]:
     """Parse /proc/net/{tcp,udp}{,6} (proc(5)): (address, port) of each listening or bound socket."""
     found = []
-    for line in table.splitlines()[1:]:
+    for line in split_lines(table)[1:]:
         parts = line.split()
         if len(parts) < 4 or (tcp and parts[3] != LISTEN):
             continue

@@ -14,6 +14,7 @@ import re
 
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
 from ..schema import Field
+from ..text import split_words, systemd_lines
 
 SCHEMA = {
     "key": Field("str", True, pattern=r"[a-z0-9_]+(\.[A-Za-z0-9_*-]+)+", help="name such as kernel.panic"),
@@ -42,7 +43,7 @@ def below_proc(key: str) -> str:
 
 def normal(value: object) -> str:
     """White space between the numbers of a parameter carries no meaning."""
-    return " ".join(str(value).split())
+    return " ".join(split_words(str(value)))
 
 
 def boot_lines(host: Host, ours: str | None = None) -> Boot:
@@ -56,8 +57,8 @@ def boot_lines(host: Host, ours: str | None = None) -> Boot:
     lines: Boot = {}
     for path in (files[name] for name in sorted(files)):
         text = ours if ours is not None and path == OWNED else host.text(path) or ""
-        for number, line in enumerate(text.splitlines(), 1):
-            match = re.fullmatch(r"\s*(-?)\s*([^#;=\s-][^=]*?)\s*(?:=\s*(.*?))?\s*", line)
+        for number, line in enumerate(systemd_lines(text), 1):
+            match = re.fullmatch(r"\s*(-?)\s*([^#;=\s-][^=]*?)\s*(?:=\s*(.*?))?\s*", line, re.ASCII)
             if match and (match[1] or match[3] is not None):
                 lines.pop(below_proc(match[2]), None)
                 lines[below_proc(match[2])] = (normal(match[3] or ""), f"{path}:{number}")

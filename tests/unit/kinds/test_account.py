@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate import accounts
 from module_utils.casemate.base import Unavailable
 from module_utils.casemate.kinds import account
 from module_utils.casemate.sudoers import nopasswd
@@ -37,6 +40,8 @@ def line(name: str, uid: int, shell: str = "/bin/bash", field: str = "x") -> str
     return f"{name}:{field}:{uid}:{uid}::/:{shell}\n"
 
 
+ODD = "\u2028\u2029\x85\x0c\x0b\x1c\x1d\x1e\r"
+"""What Python takes for the end of a line, and libc for a part of it."""
 LOCKED = {"check": "locked", "user": "root"}
 EMPTY, ZERO, SHELL = ({"check": c} for c in ("no_empty_password", "only_root_is_uid_0", "system_nologin"))
 HASHES = {"check": "hash_scheme", "schemes": ["y"]}
@@ -72,6 +77,118 @@ UNLOCKED = {"/etc/shadow": SHADOW.replace("root:*", "root:$6$SALT$HASH")}
 def test_who_offends(tmp_path: Path, setting: dict[str, Any], given: dict[str, str], offenders: list[str]) -> None:
     verdict = judge(tmp_path, setting, **given)
     assert (verdict.observed, verdict.ok) == (offenders, not offenders)
+
+
+@pytest.mark.parametrize(
+    ("setting", "given", "offenders"),
+    [
+        (ZERO, files("+::::::\n-eve::::::\n+toor::0:0:::\n+toor::0:0\n"), []),
+        (ZERO, files("toor:x:0:0\n"), ["toor"]),
+        (ZERO, files(line("toor", 0).replace(":0:0:", ": 0:+0:")), ["toor"]),
+        (ZERO, files(line("toor", 0).replace(":0:0:", ":-0:00:")), ["toor"]),
+        (ZERO, files("  \t" + line("toor", 0)), ["toor"]),
+        (ZERO, files(line("toor", 0).replace("/bin/bash", "/bin/sh:x:y")), ["toor"]),
+        (ZERO, files("".join(f"c{n}:x:1001:1001:a{c}b::\n{line(f'toor{n}', 0)}" for n, c in enumerate(ODD))),
+         [f"toor{n}" for n in range(len(ODD))]),
+        (ZERO, files(f"x:x:1001:1001:{ODD}toor:x:0:0::/:/bin/sh\n"), []),
+        (ZERO, files("# toor:x:0:0::/:/bin/sh\n\n   \n:\n\0toor:x:0:0::/:\ntoor:x:zero:0::/:\ntoor:x:0x0:0::/:\n"), []),
+        (ZERO, files(line("big", 2**32) + line("bigger", 2**64) + line("less", -1)), []),
+        (ZERO, files("toor:x:0:0::/:" + "a" * 9000 + "\n"), ["toor"]),
+        (SHELL, files(line("twice", 2000) + line("twice", 200)), ["twice"]),
+        (EMPTY, files(line("eve", 1001), "eve:!:1::::::\neve::1::::::\n"), []),
+        (EMPTY, files(line("eve", 1001), "eve::1::::::\neve:!:1::::::\n"), ["eve"]),
+        (EMPTY, files(line("eve", 1001), "eve::never::::::\neve:!:1::::::\n"), []),
+        (EMPTY, files(line("eve", 1001), "mal:!:1::::\x0ceve:!:1::::::\neve::1::::::\n"), ["eve"]),
+        (EMPTY, files(line("eve", 1001), "+eve::1::::::\n"), []),
+    ],
+)  # fmt: skip
+def test_lines_are_those_that_libc_reads(
+    tmp_path: Path, setting: dict[str, Any], given: dict[str, str], offenders: list[str]
+) -> None:
+    assert judge(tmp_path, setting, **given).observed == offenders
+
+
+LISTED = {"/etc/passwd": PASSWD + line("ops2", 998) + line("daemon", 1) + line("alice", 500) + line("a;b", 3)}
+OPEN = {"/etc/passwd": PASSWD, "/etc/shadow": "root::1::::::\nops::1::::::\n"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "account_is", "people", "given", "todo", "remedies"),
+    [
+        (SHELL, "ops2", [], LISTED, ["alice", "daemon"], ["k3s_host_system_shell_accounts", "'a;b'"]),
+        (SHELL, "ops2", ["alice"], LISTED, ["daemon"], ["usermod -s /usr/sbin/nologin ops2", "k3s_access_allow_users"]),
+        (SHELL, "ops", [], files(line("only", 998)), None, []),
+        (SHELL, "only", [], files(line("only", 998)), [], ["Casemate logs in as only"]),
+        (SHELL, "nobody", [], files(line("nobody", 65534)), [], ["Casemate logs in as nobody"]),
+        (SHELL, "low", [], {**files(line("low", 4000)), "/etc/login.defs": "UID_MIN 5000\n"}, ["ops"], ["in as low"]),
+        (SHELL, "ops", [], files(line("twice", 2000) + line("twice", 200)), [], ["second line"]),
+        (EMPTY, "ops", [], OPEN, ["root"], ["passwd ops"]),
+        (EMPTY, "root", ["ops"], OPEN, ["ops"], ["passwd root"]),
+        (LOCKED, "root", [], UNLOCKED, [], ["Casemate logs in as root"]),
+        (LOCKED, "ops", [], UNLOCKED, None, []),
+    ],
+)  # fmt: skip
+def test_the_account_of_casemate_is_told_and_left_alone(
+    tmp_path: Path, setting: dict[str, Any], account_is: str, people: list[str], given: dict[str, str],
+    todo: list[str] | None, remedies: list[str],
+) -> None:  # fmt: skip
+    host = FakeHost(tmp_path, {**GOOD, **given}, context={"account": account_is, "people": people})
+    verdict = account.assess(setting, account.observe([setting], host)[0])
+    assert not verdict.ok
+    assert (verdict.todo, verdict.partly) == (todo, bool(todo))
+    assert bool(verdict.foreign) is (todo is not None)
+    for remedy in remedies:
+        assert remedy in verdict.foreign
+        assert remedy in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "least"),
+    [("1000", 1000), ("500 ", 500), ('"500"', 500), ("0x1f4", 500), ("0764", 500), ("many", 1000), ("", 1000)],
+)
+def test_uid_min_as_login_defs_means_it(tmp_path: Path, value: str, least: int) -> None:
+    host = FakeHost(tmp_path, {**GOOD, "/etc/login.defs": f"#UID_MIN 1\n\t UID_MIN\t{value}\n"})
+    assert account.observe([SHELL], host)[0]["uid_min"] == least
+
+
+def test_accounts_are_those_of_the_machines_own_libc(tmp_path: Path) -> None:
+    """The same bytes are read by glibc, entry by entry; of NIS entries it leaves the judgement to its callers."""
+    names = iter(range(10**6))
+    rests = [
+        ":x:0:0:g:/h:/s",
+        ":x:0:0",
+        ":x:0",
+        ":x: 0:+0::",
+        ":x:-0:-1::",
+        f":x:{2**32}:0::",
+        f":x:0:{2**64}::",
+        f":x:-{2**64 - 1}:{2**32 - 1}::",
+        ":x:-1:0::",
+        ":x:-0:-0::",
+        ":x:0x0:0::",
+        "",
+        ":x::0::",
+        ":x:1 :0::",
+        ":x:0:0:::a:b:c",
+        ":x:0:0:\x0c:\x0b:\x85",
+        ":::",
+        ":x:00:01:",
+    ]
+    starts = ["n", " \t n", "#n", "+n", "-n", "\x0bn"]
+    text = "".join(f"{start}{next(names)}{rest}\n" for start in starts for rest in rests) + "\n \nlast:x:0:0:::"
+    (tmp_path / "passwd").write_text(text, encoding="latin-1")
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = libc.fgetpwent.restype = ctypes.c_void_p
+    stream, expected = ctypes.c_void_p(libc.fopen(str(tmp_path / "passwd").encode(), b"r")), []
+    layout = struct.Struct("@PPIIPPP")
+    while entry := libc.fgetpwent(stream):
+        name, _, uid, gid, _, home, shell = layout.unpack(ctypes.string_at(entry, layout.size))
+        strings = [ctypes.string_at(one).decode("latin-1") if one else "" for one in (name, home, shell)]
+        if strings[0][:1] not in ("+", "-"):
+            expected.append((strings[0], uid, gid, *strings[1:]))
+    libc.fclose(stream)
+    assert len(expected) > 20
+    assert [(a.name, a.uid, a.gid, a.home, a.shell) for a in accounts.passwd(text)] == expected
 
 
 @pytest.mark.parametrize(

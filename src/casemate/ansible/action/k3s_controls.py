@@ -55,7 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the module's result with the findings of both vantages, in catalogue order.
 
         Added to it are `account` (whom Casemate logs in as), `accepted` (reason codes that the operator accepts) and
-        `todo`: for each control that would change, its id, role, setting, and what was observed.
+        `todo`: for each control that apply would act on, its id, role, setting, and on what of the observed it would.
         """
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
@@ -115,9 +115,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["account"] = known[account.NAME]
         result["accepted"] = list(context.get("accepted") or ())
         result["todo"] = [
-            {"control": made["control"], **settings[made["control"]], "observed": made["observed"]}
+            {"control": made["control"], **settings[made["control"]], "observed": result["todo"][made["control"]]}
             for made in result["findings"]
-            if made["action"] == "would_change"
+            if made["control"] in result["todo"]
         ]
         result.get("invocation", {}).get("module_args", {}).pop("controls", None)  # as large as all the rest
         return result
