@@ -50,6 +50,7 @@ for p in PYTHONS; do
   v=$("$p" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && say python "$v" && break
 done
 "$p" -c RUNNING 2>/dev/null
+"$p" -c OTHERS 2>/dev/null
 SPACE
 [ -w /etc ] && say writable yes
 [ -e /usr/local/bin/k3s ] && say installed yes
@@ -63,20 +64,23 @@ true
 """
 """Run by root's sh on the host; reads only. sudo drops SSH_CONNECTION, so its parents are asked for it."""
 RUNNING = ROOT / "module_utils/casemate/k3s_running.py"
+OTHERS = ROOT / "module_utils/casemate/others.py"
 """Run by the host's Python in the same call."""
 PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 
 
-def script(interpreter: str = "", paths: Iterable[str] = ()) -> str:
+def script(interpreter: str = "", paths: Iterable[str] = (), resolvers: Iterable[str] = ()) -> str:
     """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word.
 
-    `paths` are files of the host whose absence it tells.
+    `paths` are files of the host whose absence it tells, `resolvers` those whose text.
     """
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
     lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
     lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
     running = " ".join(map(shlex.quote, [RUNNING.read_text(), *paths]))
-    return asked.replace("SPACE", "\n".join(lines), 1).replace("RUNNING", running, 1)
+    others = " ".join(map(shlex.quote, [OTHERS.read_text(), *resolvers]))
+    asked = asked.replace("SPACE", "\n".join(lines), 1)
+    return re.sub("RUNNING|OTHERS", lambda which: running if which[0] == "RUNNING" else others, asked)
 
 
 def parse(output: str) -> dict[str, str]:
@@ -84,9 +88,9 @@ def parse(output: str) -> dict[str, str]:
     return dict(re.findall(r"^casemate:(\w+)=(.*?)\s*$", output, re.MULTILINE))
 
 
-def running(seen: Mapping[str, str]) -> dict[str, Any]:
-    """What k3s_running told; empty where the host has no Python to tell it."""
-    told = json.loads(seen.get("host") or "{}")
+def told_by(what: str, seen: Mapping[str, str]) -> dict[str, Any]:
+    """What k3s_running ("host") or others told; empty where the host has no Python to tell it."""
+    told = json.loads(seen.get(what) or "{}")
     return told if isinstance(told, dict) else {}
 
 

@@ -414,6 +414,13 @@ def nft(setting: Setting) -> Flips:
         yield "foreign rule", rule("insert rule inet casemate input tcp dport 9999 accept")
         yield "edited", lambda: rewritten("/etc/casemate/firewall.nft", append("# by hand\n"))
         yield "lost rule", rule(f"delete rule inet casemate entry handle {handle('entry', 'past the chain input')}")
+    elif setting.get("others"):  # what runs goes on: connections that are there, and the host with itself
+        kept = 'ct state established,related accept; iifname "lo" accept'
+        for name, policy, last in (("policy", "drop", "counter"), ("last rule", "accept", "counter drop")):
+            chain = f"type filter hook input priority 10; policy {policy}; {kept}; {last};"
+            adding = f"nft 'table inet flipped {{ chain input {{ {chain} }}; }}'"
+            yield name, functools.partial(did, adding, "nft delete table inet flipped")
+        return
     elif "policy" in setting:
         other = "accept" if setting["policy"] == "drop" else "drop"
         yield "policy", rule(f"'chain inet casemate {setting['chain']} {{ policy {other}; }}'")

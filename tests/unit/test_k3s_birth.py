@@ -148,10 +148,10 @@ def test_the_probe_tells_what_a_host_is(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    seen = probe.running(probe.parse(told.stdout))
+    seen = probe.told_by("host", probe.parse(told.stdout))
     assert "lo" in seen["interfaces"] and "127.0.0.1" in seen["addresses"]
     assert seen["absent"] == [str(tmp_path / "it's gone")] and seen["cluster"] == {}
-    assert probe.running({}) == {}
+    assert probe.told_by("host", {}) == {}
 
 
 def test_what_runs_on_hosts_needs_nothing_of_ours() -> None:

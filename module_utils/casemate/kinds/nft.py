@@ -7,6 +7,7 @@ control of a policy or of ports tells does not count against the whole as well.
 
 from __future__ import annotations
 
+from .. import others
 from ..base import EnforceError, Host, Observation, Setting, Verdict
 from ..nft_rules import FLAGS, Thing, differences, flagged, judged, judges, listed
 from ..schema import Field
@@ -17,6 +18,8 @@ SCHEMA = {
     "policy": Field("str", choices=("accept", "drop"), help="what the chain does with the rest"),
     "proto": Field("str", choices=("tcp", "udp"), help="with sources: who reaches these ports by it"),
     "ports": Field("list", help="with sources: ports; empty for any port that no rule names"),
+    "others": Field("bool", help="no rules beside the own table may drop what they do not admit"),
+    "enforced": Field("bool", help="false: observe only"),
     "sources": Field("list", help="exactly these networks may open connections"),
 }
 ENFORCED_BY = "engine"
@@ -29,8 +32,8 @@ UNLOADED = "the control that declares the rules is not here or waived, so nothin
 
 def identity(setting: Setting) -> str:
     """The declaration as a whole, the policy of a chain, or the sources of ports."""
-    if "ruleset" in setting:
-        return "ruleset"
+    if "ruleset" in setting or setting.get("others"):
+        return "ruleset" if "ruleset" in setting else "others"
     what = "policy" if "policy" in setting else f"{setting.get('proto')}:{setting.get('ports')}"
     return f"{setting.get('chain')}:{what}"
 
@@ -49,13 +52,15 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         if scratch.rc != 0:
             raise OSError(f"the declared rules do not load: {(scratch.err or scratch.out).strip()[:300]}")
         declared = listed(scratch.out)
-    parts = [s for s in settings if "ruleset" not in s and not s.get("waived")]
+    parts = [s for s in settings if "chain" in s and not s.get("waived")]
     policies = {s["chain"]: s["policy"] for s in parts if "policy" in s}
     seen: Observation = {
         "live": live, "declared": declared, "file": host.text(FILE), "policies": policies,
         "stuck": "" if whole and not whole.get("waived") else UNLOADED,
-        "specific": judges(parts, live or [], policies),
+        "specific": judges(parts, live or [], policies), "denying": [],
     }  # fmt: skip
+    if any(setting.get("others") for setting in settings):
+        seen["denying"] = others.denying(host.root.rstrip("/"), lambda command: host.run(command).out)
     return [seen for _ in settings]
 
 
@@ -76,6 +81,10 @@ def _live(host: Host, shown: str) -> list[Thing]:
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Compare the whole, a policy, or the networks that reach each port."""
     live, declared, evidence = seen["live"], seen["declared"], f"nft -j {LIST}"
+    if setting.get("others"):
+        chains = "; ".join(seen["denying"])
+        reason = f"other rules drop whatever they do not admit, joins and pods too: {chains}" if chains else ""
+        return Verdict(not reason, "none", chains or "none", reason, "nft list chains")
     if "ruleset" in setting:
         if live is None:
             return Verdict(False, "the table inet casemate", "no such table", "the table is not loaded", evidence)

@@ -6,7 +6,6 @@ import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,29 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import account, k3s_birth, k3s_rules, preflight, probe, rules
+from casemate import account, k3s_birth, k3s_rules, law, neighbours, preflight, probe, rules
 
 KNOWN = preflight.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
+RESOLVERS = law.variables()[1]["__k3s_node_usual_resolvers"]
 SUDO = "sudo refuses this account, so nothing was changed: let it use sudo with NOPASSWD on this host"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Judges one host. Fails with the list of problems, or returns `casemate_host` and `warnings`.
 
-    With `host: false` it judges the input alone and connects to nothing.
+    With `host: false` it judges the input alone and connects to nothing. With `compare: true` it compares what it
+    returned for each host (`__casemate_seen`), and connects to nothing either.
     """
 
     _supports_check_mode = True
-    _VALID_ARGS = frozenset({"host"})
+    _VALID_ARGS = frozenset({"host", "compare"})
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check input, inventory and lock; then probe the host with one command and judge what it says."""
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
+        if self._task.args.get("compare"):
+            return self._compare(task_vars)
         values, failed = self._inputs(task_vars)
         problems = preflight.input_problems(values, KNOWN, failed)
         right = {n: v for n, v in values.items() if n in KNOWN and not preflight.value_problems(n, v, KNOWN[n])}
@@ -49,29 +52,45 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         version = str(right.get("casemate_k3s_version", "")) if problems else probe.version(values)
         node = "server" if "k3s_server" in task_vars.get("group_names", ()) else "agent"
         problems += rules.option_problems(right, node, version)
+        if self._task.args.get("host") is not False and not self._task.check_mode:
+            problems += neighbours.connection_problems(self._connection.transport)
         if problems:
             return self._refusal(problems)
         if self._task.args.get("host") is False:
             return {"changed": False, "warnings": warnings}
-        seen = self._probe(str(task_vars.get("ansible_python_interpreter") or ""), k3s_rules.named_files(right))
+        given = right.get("k3s_node_resolv_conf", "auto")
+        files = RESOLVERS if given == "auto" else [given]
+        python = str(task_vars.get("ansible_python_interpreter") or "")
+        seen = self._probe(probe.script(python, k3s_rules.named_files(right), files))
         sources = values.get("casemate_admin_sources") or []
         problems, more = probe.host_problems(seen, sources, probe.room(values, seen))
         automation = account.automation(self, task_vars)
         root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
         others = values.get("k3s_access_allow_users") or []
         problems += probe.login_problems(seen.get("login", ""), automation, others, root)
-        running, address = probe.running(seen), self._address(task_vars)
+        running, address = probe.told_by("host", seen), self._address(task_vars)
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
         problems += k3s_rules.host_problems(right, running, address)
         problems += k3s_birth.birth_problems(right, running, node, address)
         if servers[:1] == [task_vars["inventory_hostname"]]:
             problems += k3s_birth.encryption_problems(right, running, servers)
             more += k3s_birth.birth_warnings(right, running)
+        beside = probe.told_by("others", seen)
+        problems += neighbours.problems(beside, node, files, list(values.get("casemate_waivers") or {}))
         problems = problems or probe.folder_problems(values, seen["machine"])
         if problems:
             return self._refusal(problems)
         facts = {"os": seen["os"], "arch": seen["machine"]}
-        return {"changed": False, "casemate_host": facts, "warnings": warnings + more}
+        named = (right.get("k3s_node_config") or {}).get("node-name") or running.get("hostname") or ""
+        machine = {"node": str(named).lower(), "machine": beside.get("machine", ""), "key": beside.get("key", "")}
+        return {"changed": False, "casemate_host": facts, "casemate_machine": machine, "warnings": warnings + more}
+
+    def _compare(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Judge the hosts of this run against each other."""
+        seen = {name: task_vars["hostvars"][name].get("__casemate_seen") for name in task_vars["ansible_play_hosts"]}
+        machines = {name: one["casemate_machine"] for name, one in seen.items() if one and "casemate_machine" in one}
+        problems, warnings = neighbours.twins(machines)
+        return self._refusal(problems) if problems else {"changed": False, "warnings": warnings}
 
     def _inputs(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """The variables with our prefixes, resolved; those whose expression fails as they are, and why it does."""
@@ -111,9 +130,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             shared.append(nodes)
         return shared
 
-    def _probe(self, python: str, paths: Iterable[str]) -> dict[str, str]:
+    def _probe(self, script: str) -> dict[str, str]:
         """What the host says; raises when it cannot be reached or sudo refuses."""
-        script = probe.script(python, paths)
         try:
             done = self._low_level_execute_command(f"sh -c {shlex.quote(script)}", sudoable=True)
         except AnsibleConnectionFailure:
