@@ -15,7 +15,7 @@ description:
   - In check mode C(--diff) shows what would change; what a setting marks as sensitive shows as a digest only.
 options:
   controls:
-    description: Role name to list of controls.
+    description: Role name to list of controls. They hold what an operator may not want to be seen, so none is logged.
     type: dict
     required: true
   waivers:
@@ -57,13 +57,14 @@ from ansible.module_utils.casemate.base import Host
 from ansible.module_utils.casemate.control import ControlError
 from ansible.module_utils.casemate.engine import foreseen, run
 from ansible.module_utils.casemate.guard import Guard
+from ansible.module_utils.casemate.legible import legible
 
 
 def main() -> None:
     """Translate between Ansible and the engine."""
     module = AnsibleModule(
         argument_spec={
-            "controls": {"type": "dict", "required": True},
+            "controls": {"type": "dict", "required": True, "no_log": True},  # else the host's journal gets all of it
             "waivers": {"type": "dict", "default": {}},
             "context": {"type": "dict", "default": {}},
             "scan": {"type": "bool", "default": False},
@@ -71,10 +72,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
+    controls = given.pop("controls")  # Ansible returns, and with -vvv prints, what stays in here
     guard = Guard(given["context"].get("guard_seconds", 120))
     host = Host(context=given["context"], guard=guard.arm)
     try:
-        outcome = run(given["controls"], host, module.check_mode, given["waivers"], given["scan"])
+        outcome = run(controls, host, module.check_mode, given["waivers"], given["scan"])
     except ControlError as refused:
         module.fail_json(msg=f"The controls are malformed; nothing was touched. {refused}")
     diff = [
@@ -82,7 +84,7 @@ def main() -> None:
         for c in host.changes
     ]
     if module.check_mode and module._diff:  # every run plans in check mode, but only --diff shows it
-        diff = foreseen(given["controls"], outcome.findings, host)
+        diff = foreseen(controls, outcome.findings, host)
     module.exit_json(
         changed=outcome.changed or (module.check_mode and bool(outcome.due)),
         findings=outcome.findings,
@@ -91,7 +93,7 @@ def main() -> None:
         stale=outcome.stale,
         left_out=outcome.left_out,
         guard=host.guarded or guard.status()["pending"],  # also that of a run that was killed before it confirmed
-        diff=diff,
+        diff=legible(diff),
     )
 
 

@@ -254,8 +254,10 @@ class Host:
                 if validate:
                     checked = self.run([part.replace("%s", temporary) for part in validate])
                     if checked.rc != 0:
-                        said = (checked.err or checked.out).strip().replace(temporary, path)
-                        raise EnforceError(f"{path} was not written: {validate[0]} refused it: {said[:400]}")
+                        said = "" if sensitive else (checked.err or checked.out).strip().replace(temporary, path)
+                        raise EnforceError(
+                            f"{path} was not written: {validate[0]} refused it: {said[:400]}".rstrip(": ")
+                        )
                 os.replace(temporary, real)
             finally:
                 if os.path.exists(temporary):

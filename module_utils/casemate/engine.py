@@ -6,8 +6,6 @@ Check mode is drift detection, because it is the same code with the one enforcin
 from __future__ import annotations
 
 import datetime
-import hashlib
-import hmac
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +15,7 @@ from typing import Any
 from .base import EnforceError, Host, Unavailable, Verdict, show
 from .control import Control, ControlError, out_of_bound, parse_all
 from .kinds import KINDS, nft
+from .legible import legible, veiled
 
 Finding = dict[str, Any]
 Seen = tuple[Control, Any]
@@ -25,7 +24,6 @@ UNITS = ("init.scope", "k3s.service", "k3s-agent.service", "ssh.service")
 """What several kinds ask systemd about: each call takes as long as all of them in one."""
 SHOWN = 100_000
 """Characters of a text in a diff; Ansible leaves out what is larger, too."""
-_DIGEST_KEY = os.urandom(16)
 
 
 @dataclass
@@ -89,7 +87,7 @@ def run(
             done[made["control"]] = made
     for control in controls:
         made = _waive(done[control.id], waivers or {}, excused)
-        outcome.findings.append(made)
+        outcome.findings.append(legible(made))
     outcome.due = [role for role in catalogue if role in outcome.due]
     outcome.changed = bool(host.changes)
     return outcome
@@ -278,11 +276,16 @@ def _stale(verdicts: Sequence[Any], failing: set[int], outcome: Outcome) -> list
 
 
 def _veil(control: Control, value: Any) -> Any:
-    """A sensitive value is shown as a digest keyed for this run only: equal or not, nothing else."""
-    if not control.setting.get("sensitive") or value is None or isinstance(value, bool):
+    """What a sensitive setting demands or has, as `veiled`; by key, so that a reader sees which one differs.
+
+    A kind names in PLAIN the keys that hold no secret. One that lists its sensitive keys veils them itself.
+    """
+    if control.setting.get("sensitive") is not True:
         return value
-    text = json.dumps(value, sort_keys=True, default=str).encode()
-    return "hmac:" + hmac.new(_DIGEST_KEY, text, hashlib.sha256).hexdigest()[:16]
+    if isinstance(value, dict):
+        plain = getattr(control.kind, "PLAIN", ())
+        return {key: one if key in plain else veiled(one) for key, one in value.items()}
+    return veiled(value)
 
 
 def _expired(cid: str, waiver: Mapping[str, Any], today: datetime.date) -> str:

@@ -17,6 +17,8 @@ from .miniyaml import Value, YamlError, parse
 
 BASE, FOLDER = "/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/config.yaml.d"
 PROGRAM = "/usr/local/bin/k3s"
+LASTING = ("secrets-encryption", "secrets-encryption-provider")
+"""Keys that a waiver leaves as they are: without them K3s could not read what it has encrypted."""
 VARIABLE = r"(K3S_[A-Z0-9_]+|CATTLE_[A-Z0-9_]+)="
 
 
@@ -66,6 +68,15 @@ def sources(host: Host) -> List[Source]:
         except YamlError as fault:
             found.append(Source(path, seen.st_mtime, [], f"{path}: {fault}", text))
     return found
+
+
+def kept(files: Dict[str, Dict[str, Any]], host: Host) -> Dict[str, Dict[str, Any]]:
+    """What is declared for our drop-ins, with what may never go although it is waived."""
+    for source in sources(host):
+        made = files.get(source.path[len(FOLDER) + 1 :])
+        if made is not None:
+            made.update({k: v for k, v in source.entries if k in LASTING and k not in made})
+    return files
 
 
 def unread(host: Host, found: Iterable[Source], since: float) -> List[str]:

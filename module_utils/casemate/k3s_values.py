@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Collection, Dict, List, Mapping, Optional
 
 from .k3s_files import Part, flag_of, items, text_of
+from .legible import veiled
 from .miniyaml import Value
+
+
+def veil(key: str, value: Optional[Value], secret: Collection[str]) -> Any:
+    """A value as it may be shown: as digests, item by item, where the key is secret; flags keep their names."""
+    if key not in secret or value is None:
+        return value
+    if not isinstance(value, list):
+        return veiled(value)
+    if not key.endswith("-arg"):
+        return [veiled(item) for item in value]
+    return [f"{flag}={veiled(one)}" for flag, one in map(flag_of, value)]
+
+
+def veil_flags(
+    key: str, running: Optional[Mapping[str, List[str]]], secret: Collection[str]
+) -> Optional[Mapping[str, List[str]]]:
+    """The flags of a running component as they may be shown."""
+    if key not in secret or running is None:
+        return running
+    made: Dict[str, List[str]] = {flag: [veiled(one) for one in values] for flag, values in running.items()}
+    return made
 
 
 def wanted(setting: Mapping[str, Any]) -> Dict[str, Any]:
@@ -14,12 +36,15 @@ def wanted(setting: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def left_over(mine: Mapping[str, Value], made: Mapping[str, Any]) -> List[str]:
-    """Keys and flags of an owned file that nothing declares any more; another value of one counts against it."""
+    """Keys and flags of an owned file that nothing declares any more; another value of one counts against it.
+
+    No value is told: whether it was a secret, only its declaration knew.
+    """
     left = [key for key in mine if key not in made]
     for key in set(mine) & set(made):
         if key.endswith("-arg"):
             flags = {flag_of(item)[0] for item in items(text_of(made[key]))}
-            left += [f"{key}: {item}" for item in items(mine[key]) if flag_of(item)[0] not in flags]
+            left += [f"{key}: {flag}" for flag, _ in map(flag_of, items(mine[key])) if flag not in flags]
     return sorted(left)
 
 
@@ -53,11 +78,19 @@ def wrong(key: str, value: Any, at: Mapping[str, Any]) -> List[str]:
             for i in listed(value)
         ]
         return [
-            f"{key} gives {flag} as {', '.join(have) or 'nothing'}" for (flag, want), have in given if {*have} != {want}
+            f"{key} gives {flag} as {'another value, which is not shown' if at.get('secret') else ', '.join(have)}"
+            if have
+            else f"{key} does not give {flag}"
+            for (flag, want), have in given
+            if {*have} != {want}
         ]
     if at["value"] == text_of(value) or (at["value"] is None and value == []):
         return []
     by = f" by {at['file']}" if at["file"] else ""
+    if at.get("secret"):
+        return [
+            f"{key} is {'not set' if at['value'] is None else 'another value, which is not shown,'}{by}".rstrip(",")
+        ]
     return [f"{key} is {'not set' if at['value'] is None else at['value']}{by}"]
 
 

@@ -111,7 +111,7 @@ def scalar(text: str) -> str:
     if text in TRUE + FALSE:
         return "true" if text in TRUE else "false"
     if STRANGE.fullmatch(text):
-        raise YamlError(f"{text} is a number or date in YAML; quote it")
+        raise YamlError("a number or date in YAML's eyes; quote it")
     if re.fullmatch(r"[-+]?[0-9]+", text):
         octal = re.fullmatch(r"([-+]?)0+([0-7]+)", text)
         return str(int(octal[1] + octal[2], 8) if octal else int(text))

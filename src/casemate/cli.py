@@ -6,6 +6,7 @@ Exit codes: 0 every finding is settled, 2 something fails or was not evaluated, 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -18,7 +19,8 @@ import click
 from rich.console import Console
 
 from casemate import __version__, catalogue, findings, runner
-from casemate.report import render
+from casemate.report import render, words
+from module_utils.casemate.legible import legible
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 DEFAULT_FORMATS = (("json", Path("report/report.json")), ("html", Path("report/report.html")))
@@ -60,6 +62,9 @@ class Cli(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and turn every way of failing into a message and exit code 1."""
         kwargs["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # no text of a host may end the run of a narrow terminal
         try:
             return sys.exit(super().main(*args, **kwargs) or 0)
         except click.ClickException as misuse:
@@ -208,7 +213,7 @@ def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, *
         run.errors.append("interrupted: what was begun on a host is finished or rolled back there; run it again")
     for warning in run.warnings:
         err.print("[yellow]warning[/] ", end="")
-        err.print(warning, markup=False)
+        err.print(legible(warning), markup=False)
     hosts = run.entries()
     if not hosts and not run.errors:
         run.errors.append("no host of k3s_server or k3s_agent is in this inventory and --limit")
@@ -226,37 +231,30 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
 
     Raises ClickException when the report does not fit its schema: nothing is written then.
     """
+    made = legible(made)
     try:
         render.validate(made)
     except ValueError as wrong:
         raise click.ClickException(f"this is a bug, the report does not fit its schema: {wrong}") from None
     tell([], messages)
-    accepted = made["summary"]["accepted"]
     failing: dict[tuple[str, str, str], list[str]] = {}
     for host in made["hosts"]:
         for finding in host["findings"]:
             if finding["status"] in ("fail", "error"):
-                key = (finding["status"], finding["control"], difference(finding))
+                key = (finding["status"], finding["control"], words.difference(finding))
                 failing.setdefault(key, []).append(host["name"])
     for (status, control, told), names in list(failing.items())[:SHOWN]:
-        out.print(f"[{STYLE[status]}]{status:5}[/] {control:32} {', '.join(names)}: ", end="")
-        out.print(told, markup=False)
+        out.print(f"[{STYLE[status]}]{status:5}[/] ", end="")
+        out.print(f"{control:32} {', '.join(names)}: {told}", markup=False)
     if len(failing) > SHOWN:
         out.print(f"… and {len(failing) - SHOWN} more in the report")
-    for host in made["hosts"]:
-        skipped: dict[str, int] = {}
-        for finding in host["findings"]:
-            if finding["status"] == "not_evaluated":
-                why = findings.code(finding)
-                why += " (accepted)" if findings.is_accepted(finding, accepted.get(host["name"], ())) else ""
-                skipped[why] = skipped.get(why, 0) + 1
-        if skipped:
-            told = ", ".join(f"{count} {why}" for why, count in skipped.items())
-            out.print(f"[yellow]not evaluated[/] {host['name']}: ", end="")
-            out.print(told, markup=False)
+    for why, names in words.not_evaluated(made):
+        out.print("[yellow]not evaluated[/] ", end="")
+        out.print(f"{', '.join(names)}: {why}", markup=False)
     for note in made["run"]["notes"]:
         if note.startswith("The K3s in use"):
-            out.print(f"[bold yellow]note[/]  {note}")
+            out.print("[bold yellow]note[/]  ", end="")
+            out.print(note, markup=False)
     left_out = made["summary"].get("left_out", [])
     if left_out:
         out.print(f"[yellow]left out[/]  {len(left_out)} expensive: casemate check --scan judges them too")
@@ -273,28 +271,10 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
     return int(made["summary"]["exit_code"])
 
 
-def difference(finding: findings.Finding) -> str:
-    """One line: what was expected, what was seen (only where they differ), and why."""
-    expected, observed = finding["expected"], finding["observed"]
-    if isinstance(expected, dict) and isinstance(observed, dict) and expected.keys() == observed.keys():
-        expected, observed = (
-            {k: v for k, v in a.items() if b[k] != v} for a, b in ((expected, observed), (observed, expected))
-        )
-    shown = "" if expected is None else f"expected {brief(expected)}, is {brief(observed)}"
-    return "; ".join(part for part in (shown, brief(finding["reason"]) if finding["reason"] else "") if part)
-
-
-def brief(value: Any) -> str:
-    """A value on one short line."""
-    told = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    told = " ".join(told.split()) or "nothing"
-    return told if len(told) <= 100 else told[:97] + "…"
-
-
 def tell(errors: list[str], messages: list[tuple[str, list[str]]]) -> None:
     """Print what stopped a run: each message once, with the hosts that it concerns."""
-    for message, hosts in [*((error, []) for error in errors), *messages]:
-        first, *rest = message.strip().splitlines()
+    for message, hosts in legible([*((error, []) for error in errors), *messages]):
+        first, *rest = message.strip().split("\n")
         err.print("[bold red]error[/] ", end="")
         err.print((", ".join(hosts) + ": " if hosts else "") + first, markup=False)
         for line in rest:

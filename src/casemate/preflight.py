@@ -232,12 +232,14 @@ def value_problems(name: str, value: Any, spec: Spec, fix: str = "") -> list[str
         near = nearest(str(value), map(str, spec.get("choices") or ()))
         return [f"{name} is {shown(name, value, spec)}; allowed: {allowed(spec)}{near}. {fix or FIX + remove}"]
     if spec.get("type") == "list":
-        return [p for at, one in enumerate(value) for p in value_problems(f"{name}[{at}]", one, _each(spec), FIX)]
+        each = {**_each(spec), "no_log": is_secret(name, spec)}
+        return [p for at, one in enumerate(value) for p in value_problems(f"{name}[{at}]", one, each, FIX)]
     if spec.get("type") != "dict":
         return []
     options, keys, found = spec.get("options") or {}, spec.get("keys") or {"type": "raw"}, []
     for key, one in value.items():
         sub: Spec = options.get(key) or spec.get("values") or {"type": "raw"}
+        sub = {**sub, "no_log": True} if is_secret(name, spec) else sub  # what is within a secret is one, too
         if options and key not in options:
             found.append(f"{name}.{key} is not known{nearest(str(key), options)}; allowed: {', '.join(options)}. {FIX}")
         elif not _fits(key, keys):

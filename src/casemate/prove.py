@@ -13,12 +13,11 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from casemate import ROOT, catalogue
+from casemate import ROOT, catalogue, runner, scratch
 from casemate.findings import SEVERITY, Finding, host_entry
 
 if TYPE_CHECKING:
@@ -34,14 +33,9 @@ def attack(
     inventories: tuple[str, ...], limit: str | None, arguments: tuple[str, ...], verbose: bool
 ) -> tuple[list[dict[str, Any]], dict[str, list[str]], str]:
     """Run the attacks; return hosts as a report has them, the accepted reason codes, and what went wrong."""
-    with tempfile.TemporaryDirectory(prefix="casemate-") as private:
+    with scratch.folder() as private:
         results = Path(private) / "results.json"
-        environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
-            "CASEMATE_PROVE": str(results),
-        }
+        environment = {**os.environ, **runner.environment(), "CASEMATE_PROVE": str(results)}
         try:
             inventory = _inventory(inventories, limit, Path(private), environment)
         except subprocess.CalledProcessError as refused:

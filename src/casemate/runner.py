@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
+import select
 import sys
-import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,20 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from casemate import ROOT
+from casemate import ROOT, scratch
 from casemate.findings import STOPPED, Finding, host_entry, settle
+from module_utils.casemate.legible import legible, shown
 
 Event = dict[str, Any]
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+WAIT, MOMENT = 30, 5
+"""Seconds between two looks at what is waited for, and from which a task is told as a wait."""
+IDENT = "run"
+"""What ansible-runner calls the folder of the only run that it does for us."""
+ASKING = ("ANSIBLE_ASK_PASS", "ANSIBLE_ASK_VAULT_PASS", "ANSIBLE_BECOME_ASK_PASS")
+FILES = ("ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_BECOME_PASSWORD_FILE",
+         "ANSIBLE_CONNECTION_PASSWORD_FILE")  # fmt: skip
 UNSETTLED = "Ansible ended before the run was complete; what was begun is finished or rolled back there: run it again"
 ADVICE = (
     (r"sudo.*password|password.*sudo|become.*password|waiting for become|not in the sudoers",
@@ -42,12 +52,13 @@ ADVICE = (
 
 @dataclass
 class Host:
-    """What a run knows of one host so far."""
+    """What a run knows of one host so far; `since` is when it began its task, None while it does nothing."""
 
     name: str
     status: str = "ok"
     message: str = ""
     task: str = ""
+    since: float | None = None
     passes: dict[str, list[Finding]] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -55,7 +66,7 @@ class Host:
     @property
     def findings(self) -> list[Finding]:
         """One finding for each control that any pass judged."""
-        return [settle(passes) for passes in self.passes.values()]
+        return [settle(passes) for passes in list(self.passes.values())]
 
 
 @dataclass
@@ -107,6 +118,7 @@ class Run:
         result = data.get("res") or {}
         self.warnings += [said for said in map(str, result.get("warnings") or ()) if said not in self.warnings]
         host.task = str(data.get("task") or host.task)
+        host.since = time.monotonic() if kind == "runner_on_start" else None
         if kind not in ("runner_on_start", "runner_on_skipped"):  # it does something
             self.stage = str(data.get("play") or self.stage)
         if kind == "runner_on_unreachable":
@@ -166,8 +178,8 @@ def play(
 ) -> Run:
     """Run `playbook` (a name in playbooks/) and return what it found; Ctrl-C ends it and is recorded.
 
-    What ansible-runner keeps on disk while it runs (arguments, events) stands in a folder of mode 0700 that
-    is removed afterwards.
+    What ansible-runner and Ansible keep on disk while they run (arguments, events, files on their way) stands in a
+    private folder that is removed afterwards. The environment, which may hold the operator's credentials, never does.
     """
     import ansible_runner  # here because it takes 0.3 s, which `casemate explain` need not pay
 
@@ -176,26 +188,27 @@ def play(
     def handle(event: Event) -> bool:
         run.record(event)
         if verbosity and event.get("stdout"):
-            print(event["stdout"], flush=True)
+            print(coloured(event["stdout"]), flush=True)
         watch(run)
         return False  # nothing of the event is kept on disk
 
-    environment = {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
-    }
-    if "ANSIBLE_HOST_KEY_CHECKING" not in os.environ:
-        environment["ANSIBLE_HOST_KEY_CHECKING"] = "True"  # ansible-runner would turn it off
-    with tempfile.TemporaryDirectory(prefix="casemate-") as private, _signals_kept():
+    with scratch.folder() as private, _swallowed(Path(private) / "artifacts" / IDENT / "command"):
         done = ansible_runner.run(
             private_data_dir=private,
+            ident=IDENT,
             project_dir=str(ROOT),
             playbook=str(ROOT / "playbooks" / playbook),
             inventory=[os.path.abspath(path) if os.path.exists(path) else path for path in inventories] or None,
             limit=limit,
             extravars=variables or None,
             verbosity=verbosity or None,
-            envvars=environment,
+            envvars={
+                **environment(),
+                "ANSIBLE_HOST_KEY_CHECKING": os.environ.get(
+                    "ANSIBLE_HOST_KEY_CHECKING", "True"
+                ),  # else it turns it off
+                "ANSIBLE_LOCAL_TEMP": os.path.join(private, "ansible"),  # what is copied to hosts passes through here
+            },
             settings={"pexpect_timeout": 1, "suppress_ansible_output": True, "suppress_output_file": True},
             event_handler=handle,
         )
@@ -205,44 +218,114 @@ def play(
     return run
 
 
+def environment() -> dict[str, str]:
+    """What Ansible gets besides the operator's environment, from `apply` as from `prove`.
+
+    Ansible runs in the project's folder, so relative paths of files are made whole; and it has no terminal of its own,
+    so it must not wait for a password that nobody can type.
+    """
+    made = {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        **dict.fromkeys(ASKING, "False"),
+    }
+    made.update((name, os.path.abspath(os.environ[name])) for name in FILES if os.path.exists(os.environ.get(name, "")))
+    return made
+
+
 @contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """ansible-runner takes Ctrl-C over to end a run cleanly; give it back afterwards."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _swallowed(path: Path) -> Iterator[None]:
+    """Let nothing of what is written to `path` reach the disk: ansible-runner puts the whole environment there."""
+    path.parent.mkdir(parents=True, mode=0o700)
+    os.mkfifo(path, 0o600)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # now, so that no writer waits
+
+    def swallow() -> None:
+        while select.select([reading], [], []) and os.read(reading, 65536):
+            pass
+
+    thread = threading.Thread(target=swallow, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        os.close(os.open(path, os.O_WRONLY))  # wakes it where nobody has written
+        thread.join()
+        os.close(reading)
+
+
+def coloured(text: str) -> str:
+    """Ansible's own output with its colours, and nothing else that a terminal would obey."""
+    parts = COLOUR.split(text)
+    colours = COLOUR.findall(text)
+    return "".join(shown(part) + colour for part, colour in zip(parts, [*colours, ""], strict=True))
 
 
 @contextlib.contextmanager
 def progress(console: Console, quiet: bool) -> Iterator[Callable[[Run], None]]:
-    """Show how a run goes: a live line for each host, one line for each stage without a terminal."""
-    if quiet or not console.is_terminal:
-        said: list[str] = []
+    """Show how a run goes: a live line for each host; without a terminal one for each stage and each long wait.
 
-        def line(run: Run) -> None:
-            if run.stage and run.stage not in said and not quiet:
-                said.append(run.stage)
-                console.print(f"{run.stage} …")
+    `quiet` leaves all but the waits to Ansible's own output.
+    """
+    seen: list[Run] = []
+    said: list[str] = []
+    ended = threading.Event()
 
-        yield line
+    def live() -> Table | str:
+        return table(seen[0], time.monotonic()) if seen else ""  # asked for by itself: seconds pass without an event
+
+    def see(run: Run) -> None:
+        seen[:] = [run]
+
+    if console.is_terminal and not quiet:
+        with Live(console=console, refresh_per_second=4, transient=True, get_renderable=live):
+            yield see
         return
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
-        yield lambda run: live.update(table(run))
+
+    def line(run: Run) -> None:
+        see(run)
+        if run.stage and run.stage not in said and not quiet:
+            said.append(run.stage)
+            console.print(f"{run.stage} …")
+
+    def tell_waits() -> None:
+        while not ended.wait(WAIT):
+            for told in waits(seen[0], time.monotonic()) if seen else ():
+                console.print(told, markup=False)
+
+    thread = threading.Thread(target=tell_waits, daemon=True)
+    thread.start()
+    try:
+        yield line
+    finally:
+        ended.set()
+        thread.join()
 
 
-def table(run: Run) -> Table:
-    """One line for each host: how it stands, and what it does now."""
+def waits(run: Run, now: float) -> list[str]:
+    """Which hosts are at which task for how many seconds: one line for each task, those of a moment left out. Pure."""
+    grouped: dict[str, list[tuple[str, int]]] = {}
+    for host in list(run.hosts.values()):
+        if host.since is not None and now - host.since >= MOMENT:
+            grouped.setdefault(host.task, []).append((host.name, int(now - host.since)))
+    return [
+        legible(f"{', '.join(name for name, _ in hosts)}: {task}, for {max(seconds for _, seconds in hosts)} s")
+        for task, hosts in grouped.items()
+    ]
+
+
+def table(run: Run, now: float = 0.0) -> Table:
+    """One line for each host: how it stands, what it does now, and, where that takes long, since when."""
     made = Table.grid(padding=(0, 2))
     made.title, made.title_justify = run.stage, "left"
-    for host in run.hosts.values():
+    for host in list(run.hosts.values()):
         mark = {
             "ok": Text("●", "green"),
             "error": Text("✗ failed", "red"),
             "unreachable": Text("✗ unreachable", "red"),
         }
         changed = sum(f["action"] == "changed" for f in host.findings)
-        made.add_row(mark[host.status], host.name, f"{changed} changed" if changed else "", Text(host.task, "dim"))
+        seconds = 0 if host.since is None else int(now - host.since)
+        doing = legible(host.task) + (f", for {seconds} s" if seconds >= MOMENT else "")
+        made.add_row(mark[host.status], legible(host.name), f"{changed} changed" if changed else "", Text(doing, "dim"))
     return made

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from typing import Any
 
 import jinja2
 import pytest
 import yaml
 
-from casemate import ROOT
+from casemate import ROOT, law, preflight
+from module_utils.casemate.legible import public
 
 
 def load(path: str) -> Any:
@@ -102,3 +105,45 @@ def test_the_unit_that_flushes_every_table_is_masked() -> None:
 def test_a_change_is_confirmed_by_a_connection_of_its_own() -> None:
     (login,) = [task for task in tasks("roles/k3s_access/tasks/confirm.yml") if "ssh_guard" in task]
     assert login["vars"]["ansible_ssh_args"].startswith("-o ControlMaster=no -o ControlPath=none ")
+
+
+def reach(text: str, variables: dict[str, Any]) -> set[str]:
+    """Every variable that an expression builds on, directly or through others."""
+    found: set[str] = set()
+    left = set(re.findall(r"\b_*k3s_\w+|\b_*casemate_\w+", text))
+    while left:
+        name = left.pop()
+        found.add(name)
+        left |= set(re.findall(r"\b_*k3s_\w+|\b_*casemate_\w+", str(variables.get(name, "")))) - found
+    return found
+
+
+def test_an_input_that_is_never_shown_stands_in_no_control_openly() -> None:
+    secret = {name for name, spec in preflight.known_inputs().items() if preflight.is_secret(name, spec)}
+    assert secret == {"k3s_node_config", "k3s_node_containerd_dropins"}
+    variables = {name: value for part in law.variables() for name, value in part.items()}
+    seen = set()
+    for control in (control for controls in law.declared().values() for control in controls):
+        setting = {k: v for k, v in control["setting"].items() if k not in ("sensitive", "node")}
+        # Which node is meant is asked of K3s; a node's name is no secret.
+        if reach(str(setting), variables) & secret:
+            assert control["setting"].get("sensitive"), control["id"]
+            seen.add(control["id"])
+    assert len(seen) >= 2
+
+
+@pytest.mark.parametrize("sensitive", [True, ["node-label"]])
+def test_explain_shows_no_such_input(sensitive: Any) -> None:
+    setting = (
+        {"content": "CANARY"} if sensitive is True else {"options": {"node-label": ["CANARY"], "node-ip": "192.0.2.1"}}
+    )
+    told = str(public({**setting, "path": "/etc/a", "sensitive": sensitive}))
+    assert "CANARY" not in told and "/etc/a" in told
+    assert sensitive is True or "192.0.2.1" in told
+
+
+def test_the_host_s_journal_and_ansible_s_output_never_get_the_controls() -> None:
+    module = ast.parse((ROOT / "library/k3s_controls.py").read_text())
+    (options,) = [node for node in ast.walk(module) if isinstance(node, ast.keyword) and node.arg == "argument_spec"]
+    assert ast.literal_eval(options.value)["controls"]["no_log"] is True
+    assert "given.pop('controls')" in ast.unparse(module)

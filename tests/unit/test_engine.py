@@ -113,7 +113,8 @@ def test_a_diff_shows_nothing_secret(tmp_path: Path, old: str | None) -> None:
     plan = settle(host, secret, check=True)
     shown = foreseen({"k3s_host": [secret]}, plan.findings, host)
     assert "canary" not in json.dumps(shown)
-    assert shown[0]["before"].startswith("hmac:") and shown[0]["before"] != shown[0]["after"]
+    assert "content: hmac:" in shown[0]["after"] and shown[0]["before"] != shown[0]["after"]
+    assert "mode: 0600\n" in shown[0]["after"]  # what is no secret says what differs
 
 
 @root

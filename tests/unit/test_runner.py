@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,55 @@ def test_warnings_of_tasks_are_kept_once() -> None:
 def test_the_cause_that_a_tool_prints_is_advised_on() -> None:
     told = runner.explain({"msg": "dpkg returned an error code (1)", "stdout": "cannot copy: No space left on device"})
     assert told.endswith("-> free some disk space on this host")
+
+
+def test_a_long_wait_says_which_hosts_wait_for_what_since_when() -> None:
+    seen = run(
+        event("runner_on_start", "server1", task="Unit | Wait for K3s after a start"),
+        event("runner_on_start", "server2", task="Unit | Wait for K3s after a start"),
+        event("runner_on_start", "agent1", task="Packages | Install what is missing"),
+        event("runner_on_start", "agent2", task="Token | Write it"),
+        event("runner_on_ok", "agent2", task="Token | Write it"),
+    )
+    began = {"server1": 0.0, "server2": 30.0, "agent1": 58.0}
+    for name, since in began.items():
+        seen.hosts[name].since = since
+    assert runner.waits(seen, 60.0) == ["server1, server2: Unit | Wait for K3s after a start, for 60 s"]
+    assert "for 60 s" in rendered(runner.table(seen, 60.0))
+    assert runner.waits(seen, 63.0)[1] == "agent1: Packages | Install what is missing, for 5 s"
+
+
+def rendered(table: Any) -> str:
+    console = Console(width=120, file=io.StringIO())
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_waits_are_told_by_themselves_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "WAIT", 0.01)
+    told = threading.Event()
+
+    class Noting(io.StringIO):
+        def write(self, text: str) -> int:
+            if "server1: Engine | Judge, for" in text:
+                told.set()
+            return super().write(text)
+
+    seen = run(event("runner_on_start", "server1"))
+    seen.hosts["server1"].since = -100.0
+    with runner.progress(Console(file=Noting(), force_terminal=False), quiet=True) as watch:
+        watch(seen)
+        assert told.wait(10)
+
+
+def test_ansible_may_not_wait_for_a_password_and_finds_the_operator_s_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vault").touch()
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "vault")
+    monkeypatch.setenv("ANSIBLE_ASK_VAULT_PASS", "true")
+    made = runner.environment()
+    assert made["ANSIBLE_VAULT_PASSWORD_FILE"] == str(tmp_path / "vault")
+    assert {made[name] for name in runner.ASKING} == {"False"}

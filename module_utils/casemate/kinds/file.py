@@ -37,6 +37,8 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
+PLAIN = ("state", "mode", "mode_max", "owner", "group", "acl")
+"""What is shown of a sensitive file, too."""
 RELOADS = (
     ("systemctl", "restart", "casemate-firewall.service"),
     ("systemctl", "daemon-reload"),

@@ -14,7 +14,7 @@ from ..k3s_flags import SECRETS
 from ..k3s_values import wanted
 from ..miniyaml import parse, render
 from ..schema import Field
-from .journal_args import COMPONENTS, running_args, running_unit
+from .journal_args import running_args, running_unit
 
 SCHEMA = {
     "file": Field("str", pattern=r"casemate-[a-z0-9_]+\.yaml", help="the drop-in that holds it"),
@@ -26,11 +26,10 @@ SCHEMA = {
     "absent_key": Field("str", help="a key that must not be set anywhere"),
     "lint": Field("bool", help="every key must be known, and nothing may be set beside the files"),
     "current": Field("bool", help="K3s has been started since its files last changed"),
+    "sensitive": Field("list", help="keys whose values are never shown, whichever control is about them"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
-LASTING = ("secrets-encryption", "secrets-encryption-provider")
-"""Keys that a waiver leaves as they are: without them K3s could not read what it has encrypted."""
 HEADER = "# Managed by Casemate. Settings of your own belong into the inventory (k3s_node_config).\n"
 
 
@@ -74,15 +73,6 @@ def declared(settings: List[Setting], version: str) -> Dict[str, Dict[str, Any]]
     return files
 
 
-def kept(files: Dict[str, Dict[str, Any]], host: Host) -> Dict[str, Dict[str, Any]]:
-    """What is declared for our drop-ins, with what may never go although it is waived."""
-    for source in k3s_files.sources(host):
-        made = files.get(source.path[len(FOLDER) + 1 :])
-        if made is not None:
-            made.update({k: v for k, v in source.entries if k in LASTING and k not in made})
-    return files
-
-
 def observe(settings: List[Setting], host: Host) -> List[Observation]:
     """The merged value of each demanded key, now and once our drop-ins are written; what runs, and since when.
 
@@ -90,19 +80,20 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
     """
     version, settings = str(host.context.get("version", "")), resolvers.chosen(settings, host.text)
     files = declared(settings, version)
-    plan = kept(declared([s for s in settings if not s.get("waived")], version), host)
+    plan = k3s_files.kept(declared([s for s in settings if not s.get("waived")], version), host)
     found = k3s_files.sources(host)
     future = k3s_files.planned(found, plan)
     now, then = k3s_files.merged(found), k3s_files.merged(future)
     mine = {one.path: one for one in found}
     unit, started = running_unit(host)
     running = running_args(host) if any(k.endswith("-arg") for s in settings for k in wanted(s)) else {}
+    secret = SECRETS.union(*(setting.get("sensitive") or () for setting in settings))
     seen: List[Observation] = []
     told: Set[str] = set()
     for setting in settings:
         name, node = setting.get("file", ""), setting.get("node", "server")
         own = mine.get(f"{FOLDER}/{name}", Source("", 0.0, []))
-        one: Observation = {"unit": unit, "started": started, "left": "", "keys": {}, "running": {}}
+        one: Observation = {"unit": unit, "started": started, "left": "", "keys": {}, "running": {}, "secret": secret}
         one["value"] = setting.get("value")
         one["broken"] = [source.fault for source in future if source.fault]
         if name and name not in told:
@@ -114,15 +105,16 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
             one["keys"][key] = {
                 "file": ", ".join(part.path for part in parts),
                 "when": max((part.when for part in parts), default=0.0),
-                "value": "(secret)" if key in SECRETS else value_of(parts),
-                "after": "(secret)" if key in SECRETS else value_of(after),
+                "secret": key in secret,
+                "value": k3s_values.veil(key, value_of(parts), secret),
+                "after": k3s_values.veil(key, value_of(after), secret),
                 "hidden": [each.fault for each in k3s_files.hiding(found, key)],
                 "barred": [each.path for each in k3s_files.hiding(future, key)],
                 "others": k3s_values.others(key, value, after, [f"{FOLDER}/{name}" for name in plan]),
                 "own": dict(own.entries).get(key) == text_of(plan.get(name, {}).get(key)),
             }
             if key.endswith("-arg"):
-                one["running"][key] = running.get(key[:-4]) if key[:-4] in COMPONENTS else None
+                one["running"][key] = k3s_values.veil_flags(key, running.get(key[:-4]), secret)
         if setting.get("lint"):
             past = k3s_files.beside(host, unit or ("k3s" if node != "agent" else "k3s-agent"))
             one["wrong"], one["after"] = (k3s_files.faults(each, node, version) + past for each in (found, future))
@@ -162,7 +154,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     wrongs: List[str] = []
     foreign: List[str] = []
     stale = False
-    for key, value in wanted(setting).items():
+    demanded = {key: k3s_values.veil(key, text_of(value), seen["secret"]) for key, value in wanted(setting).items()}
+    for key, value in demanded.items():
         at = seen["keys"][key]
         wrong = [f"{key} cannot be told: {fault}" for fault in at["hidden"]] or k3s_values.wrong(key, value, at)
         if wrong and (at["barred"] or k3s_values.wrong(key, value, {**at, "value": at["after"]})):
@@ -179,8 +172,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         wrongs.append(f"K3s would not start again: {', '.join(seen['broken'])}")
     return Verdict(
         not wrongs,
-        {k: text_of(v) for k, v in wanted(setting).items()},
-        {key: k3s_values.concerned(key, value, seen["keys"][key]["value"]) for key, value in wanted(setting).items()},
+        demanded,
+        {key: k3s_values.concerned(key, value, seen["keys"][key]["value"]) for key, value in demanded.items()},
         "; ".join(wrongs),
         ", ".join(sorted({at["file"] for at in seen["keys"].values() if at["file"]})) or BASE,
         (f"{seen['unit']}.service",) if stale and seen["unit"] else (),
@@ -192,9 +185,10 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     """Write each owned drop-in that holds something failing; K3s itself is not restarted."""
     due = {settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False}
-    files = kept(declared(resolvers.chosen(settings, host.text), str(host.context.get("version", ""))), host)
+    files = k3s_files.kept(declared(resolvers.chosen(settings, host.text), str(host.context.get("version", ""))), host)
     for name in sorted(due):
         text = HEADER + render(files[name])
         if dict(parse(text)) != {k: text_of(v) for k, v in files[name].items()}:
             raise EnforceError(f"{name} was not written: it would not be read back as it is meant")
-        host.write(f"{FOLDER}/{name}", text.encode(), mode=0o600, owner=(0, 0))
+        secret = any(setting.get("sensitive") for setting in settings if setting.get("file") == name)
+        host.write(f"{FOLDER}/{name}", text.encode(), mode=0o600, owner=(0, 0), sensitive=secret)

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from casemate import catalogue
 from casemate.findings import SEVERITY, Finding, Report, is_accepted
+from module_utils.casemate.legible import legible
 
 HERE = Path(__file__).parent
 SHOWN_FIRST = {"error": 0, "fail": 1, "not_evaluated": 2, "waived": 3, "pass": 4}
@@ -45,23 +46,23 @@ def validate(report: Report) -> None:
 
 def as_json(report: Report) -> str:
     """The report itself."""
-    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(legible(report), indent=2, ensure_ascii=False) + "\n"
 
 
 def as_junit(report: Report) -> str:
     """One test suite a host, one case a finding; what was not evaluated is skipped, never passed."""
     suites = ElementTree.Element("testsuites", name="casemate")
-    for host in report["hosts"]:
+    for host in legible(report["hosts"]):
         suite = ElementTree.SubElement(suites, "testsuite", name=host["name"], tests=str(len(host["findings"])))
         if host["status"] != "ok":
             case = ElementTree.SubElement(suite, "testcase", classname=host["name"], name="host")
-            ElementTree.SubElement(case, "error", message=_xml(host.get("message", host["status"])))
+            ElementTree.SubElement(case, "error", message=host.get("message", host["status"]))
         for finding in host["findings"]:
             case = ElementTree.SubElement(suite, "testcase", classname=host["name"], name=finding["control"])
             tag = {"fail": "failure", "error": "error", "not_evaluated": "skipped", "waived": "skipped"}
             if finding["status"] in tag:
                 told = finding["reason"] or f"expected {finding['expected']!r}, is {finding['observed']!r}"
-                ElementTree.SubElement(case, tag[finding["status"]], message=_xml(told))
+                ElementTree.SubElement(case, tag[finding["status"]], message=told)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -82,7 +83,7 @@ def warm() -> None:
 
 def as_html(report: Report) -> str:
     """One page without any remote part, for people."""
-    known = catalogue.load()
+    report, known = legible(report), catalogue.load()
     accepted = report["summary"]["accepted"]
     hosts = [
         {
@@ -222,8 +223,3 @@ def shown(value: Any) -> str:
 
 def _several(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _xml(text: Any) -> str:
-    """Text without the control characters that XML cannot hold."""
-    return "".join(c for c in str(text) if c in "\t\n" or ord(c) >= 32)

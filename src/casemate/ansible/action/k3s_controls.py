@@ -27,10 +27,13 @@ from casemate import account, law
 from module_utils.casemate.base import Host
 from module_utils.casemate.control import VANTAGES, ControlError
 from module_utils.casemate.engine import run
+from module_utils.casemate.kinds import KINDS
+from module_utils.casemate.legible import public
 
 # Ansible imports this file once, before it forks a worker for each host: what is read here is read once.
 DEFAULTS, INTERNALS = (law.each(values, trust_as_template) for values in law.variables())
 DECLARED = law.declared()
+TASK_KINDS = [name for name, kind in KINDS.items() if kind.ENFORCED_BY == "task"]
 SETTINGS = {
     "level": "__casemate_level",
     "waivers": "__casemate_waivers",
@@ -55,7 +58,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the module's result with the findings of both vantages, in catalogue order.
 
         Added to it are `account` (whom Casemate logs in as), `accepted` (reason codes that the operator accepts) and
-        `todo`: for each control that apply would act on, its id, role, setting, and on what of the observed it would.
+        `todo`: for each control that a task would act on, its id, role, setting, and on what of the observed it would.
         """
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
@@ -91,7 +94,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         elsewhere = [vantage for vantage in VANTAGES if vantage != "controller"]
         if given.pop("explain", False):
-            return {"changed": False, "controls": resolved(*VANTAGES)}
+            told = {
+                role: [{**control, "setting": public(control["setting"])} for control in controls]
+                for role, controls in resolved(*VANTAGES).items()
+            }
+            return {"changed": False, "controls": told}
         people = templar.template(known["k3s_access_allow_users"])
         context = {**(given.get("context") or {}), "account": known[account.NAME], "people": list(people)}
         given["context"], waivers = context, given.get("waivers")
@@ -117,7 +124,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["todo"] = [
             {"control": made["control"], **settings[made["control"]], "observed": result["todo"][made["control"]]}
             for made in result["findings"]
-            if made["control"] in result["todo"]
+            if made["control"] in result["todo"] and settings[made["control"]]["setting"]["kind"] in TASK_KINDS
         ]
-        result.get("invocation", {}).get("module_args", {}).pop("controls", None)  # as large as all the rest
         return result
