@@ -49,6 +49,7 @@ due: {description: Roles with something to change., type: list, elements: str, r
 todo: {description: In check mode what apply would act on by control., type: dict, returned: always}
 stale: {description: Units that run with older settings., type: list, elements: str, returned: always}
 left_out: {description: Controls that a quick pass does not judge (C(cost=scan))., type: list, returned: always}
+runs_k3s: {description: Whether systemd runs K3s or tries to., type: bool, returned: always}
 guard: {description: Whether a change waits for its confirmation., type: bool, returned: always}
 """
 
@@ -92,6 +93,7 @@ def main() -> None:
         todo=outcome.todo,
         stale=outcome.stale,
         left_out=outcome.left_out,
+        runs_k3s=outcome.runs_k3s,
         guard=host.guarded or guard.status()["pending"],  # also that of a run that was killed before it confirmed
         diff=legible(diff),
     )

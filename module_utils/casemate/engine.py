@@ -20,7 +20,9 @@ from .legible import legible, veiled
 Finding = dict[str, Any]
 Seen = tuple[Control, Any]
 FILE = KINDS["file"]
-UNITS = ("init.scope", "k3s.service", "k3s-agent.service", "ssh.service")
+K3S = ("k3s", "k3s-agent")
+RUNNING = ("active", "reloading", "activating", "deactivating")
+UNITS = ("init.scope", *(f"{name}.service" for name in K3S), "ssh.service")
 """What several kinds ask systemd about: each call takes as long as all of them in one."""
 SHOWN = 100_000
 """Characters of a text in a diff; Ansible leaves out what is larger, too."""
@@ -32,6 +34,7 @@ class Outcome:
 
     `todo` holds, for each control that a check finds due, what apply acts on: what is observed, or a part of it.
     `left_out` names the controls that a quick pass does not judge; they have no finding, so nothing claims them.
+    `runs_k3s` is whether systemd runs K3s, or tries to.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -40,6 +43,7 @@ class Outcome:
     stale: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     changed: bool = False
+    runs_k3s: bool = False
 
 
 def finding(control: Control, status: str, action: str = "none", **rest: Any) -> Finding:
@@ -74,6 +78,7 @@ def run(
     excused = {cid: _expired(cid, waiver, day) for cid, waiver in (waivers or {}).items()}
     able = capabilities(host)
     host.ask_units([*UNITS, *(c.setting["unit"] for c in controls if "unit" in c.setting)])
+    outcome.runs_k3s = any(host.systemctl(f"{name}.service").get("ActiveState") in RUNNING for name in K3S)
     by_kind: dict[str, list[Control]] = {}
     done: dict[str, Finding] = {}
     for control in controls:

@@ -51,6 +51,13 @@ def _date(value: Any) -> bool:
         return False
 
 
+def _batches(value: Any) -> bool:
+    every = value if isinstance(value, list) else [value]
+    return bool(every) and all(
+        not isinstance(one, bool) and _like(r"[1-9]\d{0,3}|([1-9]\d?|100)%")(one) for one in every
+    )
+
+
 def _toml(value: Any) -> bool:
     try:
         return isinstance(tomllib.loads(str(value)), dict)
@@ -87,6 +94,7 @@ FORMATS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "ports": ("a port from 1 to 65535, or the first and the last one with a dash, such as 30000-30010", _ports),
     "date": ("a date as YYYY-MM-DD", _date),
+    "batches": ("a number of 1 or more, a share such as 25%, or a list of these", _batches),
     "toml": ("text in TOML", _toml),
     "file": ("the absolute path of a file that is on this controller", _there(Path.is_file)),
     "folder": ("the absolute path of a folder that is on this controller", _there(Path.is_dir)),

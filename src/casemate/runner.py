@@ -123,6 +123,8 @@ class Run:
             self.stage = str(data.get("play") or self.stage)
         if kind == "runner_on_unreachable":
             host.status, host.message = "unreachable", explain(result)
+        elif kind == "runner_on_failed" and result.get("told") and host.message:
+            host.status = "error"  # what it says has been heard where it happened, with its advice
         elif kind == "runner_on_failed" and not data.get("ignore_errors"):
             host.status, host.message = "error", f"{host.task}: {explain(result)}"
         elif kind == "runner_on_ok":

@@ -28,11 +28,14 @@ def tasks(path: str) -> list[dict[str, Any]]:
     return flat(load(path))
 
 
-def test_servers_are_changed_one_at_a_time_and_the_first_failure_stops_them() -> None:
+def test_servers_are_changed_one_at_a_time_and_no_failure_of_a_role_ends_the_run() -> None:
+    """Whom a failure stops is tested by tests/unit/test_site.py."""
     plays = {play["name"]: play for play in load("playbooks/site.yml")}
-    assert (plays["Servers"]["serial"], plays["Servers"]["any_errors_fatal"]) == (1, True)
-    assert plays["Plan"]["any_errors_fatal"] is True
-    assert list(plays) == ["Plan", "Hosts", "Servers", "Agents", "Cluster", "Verify"]
+    assert plays["Servers"]["serial"] == 1
+    assert list(plays) == ["Plan", "Hosts", "Servers", "Agents that join", "Agents", "Cluster", "Verify", "Outcome"]
+    for name in list(plays)[1:-2]:
+        (block,) = plays[name]["tasks"]
+        assert [list(task.values())[-1] for task in block["rescue"]] == ["tasks/stop.yml"], name
 
 
 @pytest.mark.parametrize("playbook", ["site.yml", "check.yml"])
@@ -40,7 +43,7 @@ def test_input_is_judged_before_any_host_is_touched(playbook: str) -> None:
     play = load(f"playbooks/{playbook}")[0]
     first = play["tasks"][0]
     assert "casemate_preflight" in first
-    assert first.get("any_errors_fatal", play.get("any_errors_fatal")) is True
+    assert first.get("any_errors_fatal") is True or play.get("max_fail_percentage") == 0
 
 
 def test_no_task_that_carries_a_token_prints_it() -> None:
@@ -59,11 +62,14 @@ def test_no_task_that_carries_a_token_prints_it() -> None:
      (["server2"], "server1", False), (["server2", "server3"], "server1", False)],
 )  # fmt: skip
 def test_a_first_server_without_data_starts_no_second_cluster(holders: list[str], name: str, goes_on: bool) -> None:
-    (refusal,) = [
+    refusal, silence = [
         t["ansible.builtin.assert"] for t in tasks("roles/k3s_node/tasks/first.yml") if "ansible.builtin.assert" in t
     ]
     judge = jinja2.Environment().compile_expression(refusal["that"])
     assert bool(judge(__k3s_node_holders=holders, inventory_hostname=name)) is goes_on
+    judge = jinja2.Environment().compile_expression(silence["that"])
+    for data, silent, is_right in ((True, ["s3"], True), (False, [], True), (False, ["s3"], False)):
+        assert bool(judge(__k3s_node_has_data=data, __k3s_node_silent=silent)) is is_right
 
 
 @pytest.mark.parametrize(

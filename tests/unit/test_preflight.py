@@ -184,6 +184,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [["kernel", "api_semantics"]],
         ["kernel", ["Kernel!"], [""]],
     ),
+    "casemate_agents_at_once": (
+        "a number of 1 or more, a share such as 25%, or a list of these",
+        [1, "3", "25%", "100%", [1, "25%"], [1, 5, 10]],
+        [0, -1, "0%", "101%", "many", True, [], [1, 0], [[1]], 1.5, {}],
+    ),
     "casemate_k3s_version": ("a K3s version such as v1.36.4+k3s1", ["v1.36.4+k3s1"], ["1.36.4", "", 1.36, "latest"]),
     "casemate_artifact_dir": (
         "the absolute path of a folder that is on this controller",

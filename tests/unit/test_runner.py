@@ -77,6 +77,19 @@ def test_a_failed_task_is_an_error_with_its_message() -> None:
     assert (host["status"], host["message"]) == ("error", "Preflight: Nothing was changed.\n- x is wrong")
 
 
+def test_a_failure_that_stopped_a_host_is_told_as_it_was_said_there_beside_the_last_findings() -> None:
+    made = run(
+        event("runner_on_ok", res=result(finding("not_evaluated", reason="k3s: node agent1 is not Ready"))),
+        event("runner_on_failed", task="Install", res={"msg": "No space left on device"}),
+        event("runner_on_ok", res=result(finding("pass"))),
+        event("runner_on_failed", task="Outcome", res={"msg": "Hosts: Install: No space", "told": True}),
+        {"event": "playbook_on_stats", "event_data": {"failures": {"n1": 1}}},
+    )
+    (host,) = made.entries()
+    assert (host["status"], [f["status"] for f in host["findings"]]) == ("error", ["pass"])
+    assert host["message"].startswith("Install: No space left on device\n-> free some disk space")
+
+
 def test_the_same_message_of_several_hosts_is_told_once() -> None:
     made = run(*(event("runner_on_failed", host=name, res={"msg": "no"}) for name in ("n1", "n2")))
     assert made.messages() == [("Engine | Judge: no", ["n1", "n2"])]
