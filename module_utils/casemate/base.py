@@ -8,16 +8,21 @@ gives a kind a host of its own and an attack surface can be read in one place.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import glob as globbing
+import fcntl
+import fnmatch
 import os
+import re
+import shlex
 import stat as statmod
+import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
+from .clock import Start, ahead, start_of
 from .text import split_lines
 
 Setting = dict[str, Any]
@@ -25,7 +30,11 @@ Observation = dict[str, Any]
 T = TypeVar("T")
 
 ACL = "system.posix_acl_access"
-DROPPED_ENVIRONMENT = ("LANG", "LANGUAGE", "LC_ALL")
+GETFLAGS = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
+"""FS_IOC_GETFLAGS of linux/fs.h, on the machines that K3s runs on."""
+IMMUTABLE, APPEND_ONLY = 0x10, 0x20
+FLAGS = ((IMMUTABLE, "immutable", "-i"), (APPEND_ONLY, "append-only", "-a"))
+"""Flags of chattr(1) that bind root too, and the argument that takes each away."""
 
 
 class Unavailable(Exception):  # noqa: N818 - not an error but an answer
@@ -123,22 +132,49 @@ class Host:
         """lstat, or None where nothing is. Links are not followed: a link is never the file."""
         return stat_of(self.path(path))
 
-    def glob(self, pattern: str) -> list[str]:
-        """Sorted absolute paths (as the target sees them) that match a pattern."""
-        found = sorted(globbing.glob(self.path(pattern)))
-        return found if self.root == "/" else ["/" + os.path.relpath(name, self.root) for name in found]
+    def glob(self, pattern: str, hidden: bool = False) -> list[str]:
+        """Absolute paths (as the target sees them) that match a pattern, in the order of their bytes.
+
+        As glob(3) finds them, which shells and sshd use: a leading dot is matched by a dot only. `hidden` is the rule
+        of Go's path/filepath.Glob, which containerd uses: names with a leading dot are names. A part ** stands for any
+        folders or none, as filepath.WalkDir finds them, which the kubelet uses: no link is followed.
+        """
+        found = [""]
+        for part in pattern.strip("/").split("/"):
+            if part == "**":
+                found = [below for folder in found for below in self.folders(folder)]
+                continue
+            if not re.search(r"[*?[]", part):
+                found = [f"{folder}/{part}" for folder in found]
+                continue
+            matches = re.compile(fnmatch.translate(part.replace("[^", "[!"))).match
+            dots = hidden or part.startswith(".")
+            found = [
+                f"{folder}/{name}"
+                for folder in found
+                for name in names_in(self.path(folder or "/"))
+                if matches(name) and (dots or not name.startswith("."))
+            ]
+        return sorted((path for path in found if os.path.lexists(self.path(path))), key=os.fsencode)
+
+    def folders(self, folder: str) -> list[str]:
+        """A folder and all below it, hidden or not; no link is followed."""
+        inner = (f"{folder}/{name}" for name in names_in(self.path(folder)))
+        below = [path for path in inner if statmod.S_ISDIR(getattr(self.stat(path), "st_mode", 0))]
+        return [folder, *(found for path in below for found in self.folders(path))]
 
     def run(self, argv: Sequence[str], stdin: str | None = None, timeout: float = 30) -> Result:
-        """Run a command in the C locale; no such program is rc 127, a time-out rc 124; never raises."""
-        env = {k: v for k, v in os.environ.items() if k not in DROPPED_ENVIRONMENT}
-        env.update(LC_ALL="C", PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        """Run a command in the C locale and UTC; no such program is rc 127, a time-out rc 124; never raises.
+
+        What goes in and out is UTF-8, whatever this process takes for its locale.
+        """
+        env = {k: v for k, v in os.environ.items() if k not in ("LANG", "LANGUAGE") and not k.startswith("LC_")}
+        env.update(LC_ALL="C", TZ="UTC0", PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         try:
             done = subprocess.run(
                 list(argv),
-                input=stdin,
+                input=None if stdin is None else stdin.encode("utf-8", "surrogateescape"),
                 capture_output=True,
-                text=True,
-                errors="replace",
                 timeout=timeout,
                 env=env,
                 check=False,
@@ -147,7 +183,7 @@ class Host:
             return Result(127, "", f"{argv[0]}: not found")
         except subprocess.TimeoutExpired:
             return Result(124, "", f"{argv[0]}: no answer within {timeout} s")
-        return Result(done.returncode, done.stdout, done.stderr)
+        return Result(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
 
     def systemctl(self, unit: str, *properties: str) -> dict[str, str]:
         """Properties of a unit as systemd itself sees it, drop-ins included; empty where it does not answer."""
@@ -169,16 +205,38 @@ class Host:
                 made[key] = f"{made[key]}\n{value}" if key in made else value  # EnvironmentFiles has a line for each
             self._cache[f"systemctl:{name}"] = made
 
-    def started(self, unit: str) -> float | None:
-        """When the unit last came up or reloaded, in seconds since the epoch; None if it is down.
+    def started(self, unit: str) -> Start | None:
+        """When the unit last came up or reloaded; None if it is down.
 
         StateChangeTimestamp moves on `systemctl reload` too, ActiveEnterTimestamp on a restart.
         """
-        shown = self.systemctl(unit, "ActiveState", "ActiveEnterTimestamp", "StateChangeTimestamp")
-        if shown["ActiveState"] not in ("active", "reloading"):
+        shown = self.systemctl(unit)
+        if shown.get("ActiveState") not in ("active", "reloading"):
             return None
-        stamps = [moment(shown[name]) for name in ("ActiveEnterTimestamp", "StateChangeTimestamp")]
-        return max((stamp for stamp in stamps if stamp is not None), default=None)
+        return start_of(shown, ("ActiveEnterTimestamp", "StateChangeTimestamp"))
+
+    def barred(self, path: str, content: bool = True) -> str:
+        """What keeps even root from changing a path, and the command that lifts it; empty where nothing is known to.
+
+        Without `content` only mode and owner are to change: then its folder does not matter, nor that it is a mount.
+        """
+        folder = os.path.dirname(path)
+        while self.stat(folder) is None and folder != "/":
+            folder = os.path.dirname(folder)
+        made = folder != os.path.dirname(path)  # in a folder of ours, so that this one has to take the folder only
+        for place in [path, folder] if content else [path]:
+            flags = flags_of(self.path(place)) & (IMMUTABLE if made else IMMUTABLE | APPEND_ONLY)
+            for flag, word, argument in FLAGS:
+                if flags & flag:
+                    return f"{place} is {word}: chattr {argument} {shlex.quote(place)}"
+        place = os.path.realpath(self.path(folder if self.stat(path) is None else path))
+        mounts = self.cached("mount points", lambda: mount_points(self.text("/proc/self/mountinfo") or ""))
+        if content and place in mounts and self.stat(path) is not None:
+            return f"{path} is a mount of its own and cannot be replaced: umount {shlex.quote(path)}"
+        if os.path.exists(place) and os.statvfs(place).f_flag & os.ST_RDONLY:
+            above = max((one for one in mounts if f"{place}/".startswith(one.rstrip("/") + "/")), key=len, default="/")
+            return f"{path} lies on a read-only mount: mount -o remount,rw {shlex.quote(above)}"
+        return ""
 
     def arm(self, paths: Sequence[str]) -> None:
         """Arm the on-host guard before a change that could lock the operator out (idempotent in a pass)."""
@@ -281,6 +339,17 @@ class Host:
         self.changed(path, show(old), "")
         return True
 
+    def dated(self, path: str) -> str:
+        """A path for people, with its date where that lies in the future."""
+        note = ahead(self.stat(path))
+        return f"{path} ({note})" if note else path
+
+    def touch(self, path: str) -> None:
+        """Give a file or folder the present for its dates: one that lies ahead is later than whatever comes."""
+        with self.folder(path) as folder:
+            os.utime(os.path.join(folder, os.path.basename(path)), follow_symlinks=False)
+        self.changed(path, "dated in the future\n", "dated now\n")
+
     def has_acl(self, path: str) -> bool:
         """Whether an ACL grants access beyond the mode's bits."""
         return acl_of(self.path(path), follow=False)
@@ -318,16 +387,35 @@ class Host:
         self._cache.clear()
 
 
-def moment(stamp: str) -> float | None:
-    """Seconds since the epoch of `systemctl show --timestamp=us+utc`, or None for "never".
-
-    Microseconds matter: with whole seconds a unit restarted right after a change would look stale.
-    """
+def names_in(real: str) -> list[str]:
+    """The names in a folder; none where it is no folder, or not there (any more)."""
     try:
-        parsed = datetime.datetime.strptime(stamp.replace("UTC", "+0000"), "%a %Y-%m-%d %H:%M:%S.%f %z")
-    except ValueError:
-        return None
-    return parsed.timestamp()
+        return os.listdir(real)
+    except OSError:
+        return []
+
+
+def flags_of(real: str) -> int:
+    """The flags of chattr(1) of a file or folder; 0 for what has none, or lies where there are none."""
+    seen = stat_of(real)
+    if seen is None or not (statmod.S_ISREG(seen.st_mode) or statmod.S_ISDIR(seen.st_mode)):
+        return 0
+    try:
+        handle = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(handle, GETFLAGS, bytes(8))[:4], sys.byteorder)
+    except OSError:
+        return 0
+    finally:
+        os.close(handle)
+
+
+def mount_points(mountinfo: str) -> set[str]:
+    """Where something is mounted, of /proc/self/mountinfo (proc(5)), whose escapes are octal."""
+    places = (fields[4] for fields in (line.split(" ") for line in mountinfo.split("\n")) if len(fields) > 4)
+    return {re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place) for place in places}
 
 
 def read_file(real: str) -> bytes | None:

@@ -22,7 +22,7 @@ Seen = tuple[Control, Any]
 FILE = KINDS["file"]
 K3S = ("k3s", "k3s-agent")
 RUNNING = ("active", "reloading", "activating", "deactivating")
-UNITS = ("init.scope", *(f"{name}.service" for name in K3S), "ssh.service")
+UNITS = ("init.scope", *(f"{name}.service" for name in K3S), "ssh.service", "ssh.socket")
 """What several kinds ask systemd about: each call takes as long as all of them in one."""
 SHOWN = 100_000
 """Characters of a text in a diff; Ansible leaves out what is larger, too."""

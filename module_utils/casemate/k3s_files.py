@@ -1,17 +1,21 @@
 """K3s' configuration as K3s reads it: merged from its files, linted against its flag list.
 
-Source: K3s' configuration files (config.yaml, then config.yaml.d/*.yaml by name; a later key replaces, `key+`
-appends). An unknown key is skipped by a server and fatal to an agent, so it is refused by name here. With a file that
-is no YAML K3s does not start: it is told as such, and so is every key that it may set.
+Source: K3s' configuration files (config.yaml, then those of config.yaml.d whose name ends in .yaml or .yml in any
+case, hidden ones too, by the bytes of their names: pkg/configfilearg; a later key replaces, `key+` appends). An unknown
+key is skipped by a server and fatal to an agent, so it is refused by name here. With a file that is no YAML K3s does
+not start: it is told as such, and so is every key that it may set.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import stat
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from .base import Host
+from .clock import Start, after, content_time, stays_ahead
 from .k3s_flags import FLAGS, SHORT
 from .miniyaml import Value, YamlError, parse
 
@@ -23,7 +27,7 @@ VARIABLE = r"(K3S_[A-Z0-9_]+|CATTLE_[A-Z0-9_]+)="
 
 
 class Source(NamedTuple):
-    """One file: its entries in order, or what is wrong with it."""
+    """One file: when its content changed, its entries in order, or what is wrong with it."""
 
     path: str
     when: float
@@ -36,7 +40,6 @@ class Part(NamedTuple):
     """What one file gives a key."""
 
     path: str
-    when: float
     value: Value
 
 
@@ -59,14 +62,18 @@ def text_of(value: Any) -> Value:
 def sources(host: Host) -> List[Source]:
     """Every file that K3s reads, in its order. One that is not of the YAML that we read has a fault and no entries."""
     found: List[Source] = []
-    for path in [BASE, *(n for n in host.glob(FOLDER + "/*") if n.lower().endswith((".yaml", ".yml")))]:
+    names = [name for name in host.glob(FOLDER + "/*", hidden=True) if name.lower().endswith((".yaml", ".yml"))]
+    for path in [BASE, *names]:
         text, seen = host.text(path), host.stat(path)
-        if text is None or seen is None:
+        if seen is None or stat.S_ISDIR(seen.st_mode):
+            continue
+        if text is None:
+            found.append(Source(path, content_time(seen), [], f"{path}: it is no file, and leads to none"))
             continue
         try:
-            found.append(Source(path, seen.st_mtime, parse(text)))
+            found.append(Source(path, content_time(seen), parse(text)))
         except YamlError as fault:
-            found.append(Source(path, seen.st_mtime, [], f"{path}: {fault}", text))
+            found.append(Source(path, content_time(seen), [], f"{path}: {fault}", text))
     return found
 
 
@@ -79,27 +86,33 @@ def kept(files: Dict[str, Dict[str, Any]], host: Host) -> Dict[str, Dict[str, An
     return files
 
 
-def unread(host: Host, found: Iterable[Source], since: float) -> List[str]:
+def unread(host: Host, found: Iterable[Source], start: Start) -> List[str]:
     """Files that changed after K3s was started, or their folder where one of them is gone."""
-    late, folder = [source.path for source in found if source.when > since], host.stat(FOLDER)
-    return late or ([FOLDER] if folder and folder.st_mtime > since else [])
+    late, folder = [one.path for one in found if after(one.when, start)], host.stat(FOLDER)
+    return late or ([FOLDER] if folder and after(content_time(folder), start) else [])
+
+
+def ahead_for_good(host: Host, paths: Iterable[str]) -> List[str]:
+    """Those of some paths whose date lies ahead of the clock whatever is read again: `touch` brings them back."""
+    return [path for path in paths if stays_ahead(host.stat(path))]
 
 
 def planned(found: Iterable[Source], files: Mapping[str, Mapping[str, Any]]) -> List[Source]:
     """The files as they would be, once the owned ones (name -> key -> value) are written."""
     owned = [Source(f"{FOLDER}/{n}", 0.0, [(k, text_of(v)) for k, v in made.items()]) for n, made in files.items()]
     paths = [one.path for one in owned]
-    return sorted([*owned, *(one for one in found if one.path not in paths)])  # config.yaml sorts before its folder
+    made = [*owned, *(one for one in found if one.path not in paths)]
+    return sorted(made, key=lambda one: os.fsencode(one.path))  # config.yaml sorts before its folder
 
 
 def merged(found: Iterable[Source]) -> Merged:
     """Key -> what stands of it after the last file that replaced it, and what later ones append."""
     made: Merged = {}
-    for path, when, entries, *_ in found:
+    for path, _, entries, *_ in found:
         for key, value in entries:
             name = key[:-1] if key.endswith("+") else key
             name = SHORT.get(name, name)
-            part = Part(path, when, value)
+            part = Part(path, value)
             made[name] = [*made[name], part] if key.endswith("+") and name in made else [part]
     return made
 

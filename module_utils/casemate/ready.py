@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from .api import Api, Kubelet
-from .base import Host, Unavailable, moment
+from .base import Host, Unavailable
+from .clock import moment
 
 PAUSE, TIMEOUT = 0.25, 5.0
 LOUD = ("level=fatal", "Shutdown request", "level=error", "Error:", "level=warning")

@@ -10,20 +10,24 @@ import fnmatch
 import os
 import re
 import shlex
+import tempfile
 from pathlib import PurePosixPath
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Optional, Tuple
 
-from .accounts import number, passwd
-from .base import Host
+from .base import Host, Result
+from .clock import after, change_time, content_time
+from .sshd_daemon import UNIT, next_unit
+from .sshd_keys import generate
+from .sshd_match import PLAIN, Spec, connections_of
 from .text import SPACE, split_lines, split_words
 
 MAIN, FOLDER = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d"
 OWNED, INCLUDE = FOLDER + "/00-casemate.conf", f"Include {FOLDER}/*.conf\n"
-UNIT, SSHD = "ssh.service", "/usr/sbin/sshd"
+SSHD = "/usr/sbin/sshd"
+CHROOT = "/run/sshd"
+PRIVATE_RUN = f'mount -t tmpfs -o mode=755 casemate /run && mkdir -m 755 {CHROOT} && exec "$@"'
 STDIN = ("-f", "/dev/stdin")
 LISTS = ("allowusers", "allowgroups", "denyusers", "denygroups", "acceptenv", "hostkey")  # they add up, in any order
-STRANGER = {"user": "casemate-stranger", "host": "stranger.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2"}
-CRITERIA = {"user": "user", "host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
 RUNNING, NEXT = "running daemon", "next start"
 Options = Tuple[Tuple[str, str], ...]  # option, such as -o, and its value
 OPTION = re.compile(r"-[46DGQRTVdeiqrt]*([cfghop])\s*(.+)")  # getopt lets several stand in one word
@@ -42,7 +46,7 @@ class Line(NamedTuple):
 
 
 def included(value: str) -> list[str]:
-    """The patterns of an Include, absolute."""
+    """The patterns of an Include, absolute; glob(3) finds their files, so that names with a leading dot stay out."""
     return [one if one.startswith("/") else "/etc/ssh/" + one for one in split_words(value.replace('"', ""))]
 
 
@@ -72,6 +76,12 @@ def main_file(host: Host) -> str:
     return main if split_words(first) == split_words(INCLUDE) else INCLUDE + main
 
 
+def unwritable(host: Host, ours: str) -> str:
+    """What keeps apply from writing our drop-in, or the main file where that has to change too."""
+    first = host.barred(OWNED) if host.text(OWNED) != ours else ""
+    return first or (host.barred(MAIN) if host.text(MAIN) != main_file(host) else "")
+
+
 def planned(host: Host, ours: str) -> str:
     """The whole configuration for `sshd -f /dev/stdin` as if `ours` stood in the owned drop-in, at its place."""
     made: list[str] = []
@@ -86,50 +96,33 @@ def planned(host: Host, ours: str) -> str:
     return "\n".join(made) + "\n"
 
 
-def member(host: Host, group: str) -> str | None:
-    """Somebody in a group, or None where it is empty or not there."""
-    for line in split_lines(host.text("/etc/group") or ""):
-        name, _, gid, members = [*line.split(":"), "", "", "", ""][:4]
-        if fnmatch.fnmatchcase(name, group):
-            for account in passwd(host.text("/etc/passwd") or ""):
-                if account.name in members.split(",") or account.gid == number(gid):
-                    return account.name
-    return None
-
-
-def connections(host: Host, lines: list[Line]) -> list[tuple[str, str, dict[str, str]]]:
+def connections(host: Host, lines: list[Line]) -> list[tuple[str, str, Spec]]:
     """One connection for each way in which the configuration treats some differently: label, block, specification."""
-    specs: dict[str, tuple[str, dict[str, str]]] = {"": ("", {})}
-    for block in dict.fromkeys(line.match for line in lines if line.match):
-        chosen: dict[str, str] = {}
-        for name, patterns in re.findall(r"(\w+)(?:\s*=\s*|\s+)(\S+)", block):
-            pattern = next((p for p in patterns.split(",") if not p.startswith("!")), "*")
-            if name.lower() == "group":
-                chosen["user"] = member(host, pattern) or ""
-            elif name.lower() in CRITERIA:
-                sample = "1" if "addr" in name.lower() else "x"
-                chosen[CRITERIA[name.lower()]] = re.sub(r"[*?]", sample, pattern.split("/")[0])
-        for user in filter(None, [chosen["user"]] if "user" in chosen else ["root", STRANGER["user"]]):
-            specs[f"Match {block} (user {user})"] = block, {**STRANGER, "lport": "22", **chosen, "user": user}
+    blocks = list(dict.fromkeys(line.match for line in lines if line.match))
+    specs: dict[str, tuple[str, Spec]] = {"": ("", PLAIN if any("localport" in b.lower() for b in blocks) else {})}
+    for block in blocks:
+        for spec in connections_of(host, block):
+            specs[f"Match {block} (user {spec['user']})"] = block, spec
     return [(label, block, spec) for label, (block, spec) in specs.items()]
 
 
 def starts(host: Host) -> dict[str, tuple[str, str]]:
     """Program and arguments, as one line, of the running daemon (its title shows them) and of the next start."""
-    shown, found = host.systemctl(UNIT, "MainPID", "ExecStart"), {}
-    title = (host.text(f"/proc/{shown['MainPID'] or '0'}/cmdline") or "").replace("\0", " ").strip()
+    unit, found = next_unit(host), {}
+    pid, shown = host.systemctl(UNIT, "MainPID")["MainPID"] or "0", host.systemctl(unit, "ExecStart")
+    title = (host.text(f"/proc/{pid}/cmdline") or "").replace("\0", " ").strip()
     if title:
         parts = TITLE.match(title)
         found[RUNNING] = (parts[1], parts[2] or "") if parts else (title.split()[0], "")
-    given = environment(host) if "$" in shown["ExecStart"] else {}
+    given = environment(host, unit) if "$" in shown["ExecStart"] else {}
     for program, line in re.findall(r"path=(.*?) ; argv\[\]=\S*(.*?) ;", shown["ExecStart"]):
         found[NEXT] = program, re.sub(r"\$\{?(\w+)\}?", lambda name: given.get(name[1], ""), line).strip()
     return found
 
 
-def environment(host: Host) -> dict[str, str]:
+def environment(host: Host, unit: str) -> dict[str, str]:
     """What systemd gives the unit: its own environment, then that of the unit, then that of its files."""
-    shown, given = host.systemctl(UNIT, "Environment", "EnvironmentFiles"), {}
+    shown, given = host.systemctl(unit, "Environment", "EnvironmentFiles"), {}
     texts = [host.run(["systemctl", "show-environment"]).out, "\n".join(words(shown["Environment"]))]
     for pattern in re.findall(r"(?m)^(.*) \(ignore_errors=\w+\)$", shown["EnvironmentFiles"]):
         texts += [host.text(path) or "" for path in host.glob(pattern)]
@@ -217,18 +210,41 @@ def normal(key: str, values: list[str]) -> str:
     return " ".join(sorted(words) if key in LISTS else words)
 
 
-def effective(host: Host, extra: Options, spec: dict[str, str], config: str | None = None) -> dict[str, str]:
+def effective(host: Host, extra: Options, spec: Spec, config: str | None = None) -> dict[str, str]:
     """What `sshd -T` says of the files, or of `config`. Raises OSError where that is broken or there is no sshd."""
-    connection = ["-C", ",".join(f"{k}={v}" for k, v in spec.items())] if spec else []
+    said = ",".join(name if value is None else f"{name}={value}" for name, value in spec.items())
     given = [word for option in extra for word in option]
-    done = host.run([SSHD, "-T", *given, *(STDIN if config is not None else ()), *connection], stdin=config)
+    asked = ["-T", *given, *(STDIN if config is not None else ()), *(["-C", said] if spec else [])]
+    done, scratch = call(host, asked, config)
     if done.rc != 0:
         raise OSError(f"sshd cannot read its configuration: {(done.err or done.out).strip()[:300]}")
     values: dict[str, list[str]] = {}
     for line in split_lines(done.out):
         key, _, value = line.partition(" ")
-        values.setdefault(key, []).append(value)
+        if value != scratch or key != "hostkey":
+            values.setdefault(key, []).append(value)
     return {key: normal(key, value) for key, value in values.items()}
+
+
+def call(host: Host, asked: list[str], stdin: Optional[str] = None) -> tuple[Result, str]:
+    """Run sshd for a test of its files, also where it is stopped or has no host key, which is none of their faults.
+
+    sshd wants /run/sshd, which goes with its unit, and a host key that it can load. What lacks is given to this call
+    only: the folder in a mount namespace of its own, a key in a folder that is gone afterwards. Returns what sshd said
+    and the path of that key, if there was one.
+    """
+    argv = [SSHD, *asked]
+    done = host.run(argv, stdin=stdin)
+    if done.rc not in (0, 127) and host.stat(CHROOT) is None:
+        wrapped = ["unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATE_RUN, "sh", *argv]
+        again = host.run(wrapped, stdin=stdin)
+        argv, done = (argv, done) if again.rc == 127 else (wrapped, again)
+    if done.rc in (0, 127):
+        return done, ""
+    with tempfile.TemporaryDirectory(prefix="casemate-") as folder:
+        key = f"{folder}/key"
+        again = host.run([*argv, "-h", key], stdin=stdin) if generate(host, key, "ed25519") else done
+    return (again, key) if again.rc == 0 else (done, "")
 
 
 def decider(key: str, block: str, when: str, extra: Options, lines: list[Line]) -> str:
@@ -246,13 +262,28 @@ def decider(key: str, block: str, when: str, extra: Options, lines: list[Line]) 
 
 
 def newer(host: Host, lines: list[Line]) -> set[str]:
-    """Files, and the folder of drop-ins, that changed after the running daemon last read them.
+    """Files, and the folders that are included, that changed after the running daemon last read them.
 
-    Where a control of a file fails, a later change of its mode or owner is told by that and does not count here.
+    Where a control of a file fails, a later change of its mode or owner is told by that and does not count here; nor
+    do those of host keys, whose content alone matters.
     """
-    loaded = host.started(UNIT)
-    if loaded is None:
+    start = host.started(UNIT)
+    if start is None:
         return set()
-    stats = {path: host.stat(path) for path in [FOLDER, *(line.path for line in lines)]}
-    told = {path for path in stats if path == FOLDER or any(fnmatch.fnmatchcase(path, p) for p in host.differing)}
-    return {p for p, s in stats.items() if s and (s.st_mtime if p in told else max(s.st_mtime, s.st_ctime)) > loaded}
+    read = {line.path for line in lines} | folders(lines)
+    keys = {line.value for line in lines if line.key == "hostkey"}
+    told = {path for path in read if any(fnmatch.fnmatchcase(path, pattern) for pattern in host.differing)}
+    stats = {path: host.stat(path) for path in read | keys}
+    content_only = told | keys | folders(lines)
+    return {
+        path
+        for path, seen in stats.items()
+        if seen and after(content_time(seen) if path in content_only else change_time(seen), start)
+    }
+
+
+def folders(lines: list[Line]) -> set[str]:
+    """The folders in which an Include looks for files: what is removed from one shows there only."""
+    patterns = [pattern.rpartition("/") for line in lines if line.key == "include" for pattern in included(line.value)]
+    wild = re.compile(r"[*?[]")
+    return {FOLDER} | {folder for folder, _, name in patterns if wild.search(name) and not wild.search(folder)}

@@ -219,8 +219,13 @@ def file(setting: Setting, own: frozenset[str]) -> Flips:
     path = setting["path"]
     matched = [name for name in sorted(glob.glob(path)) if name == path or name not in own]
     if not matched or setting.get("state") == "absent":
-        name = re.sub(r"\[(.)[^]]*\]", r"\1", path).replace("*", "flipped")
+        name = re.sub(r"\[(.)[^]]*\]", r"\1", path.replace("/**", "")).replace("*", "flipped")
         yield "planted", lambda: planted(name, mode=0o666)
+        if setting.get("state") == "absent" and "/*" in path:
+            folder, file = os.path.split(name)
+            yield "planted, hidden", lambda: planted(f"{folder}/.{file}")
+        if "/**" in path:
+            yield "planted in a folder", lambda: planted(f"{folder}/.inner/{file}")
         return
     target = matched[-1]
     undo = [REREAD_SSH] if target.startswith(SSHD) else []  # the daemon minds the time of the last change of any sort
@@ -314,6 +319,10 @@ def sshd(setting: Setting) -> Flips:
     key = setting["key"]
     if key == "daemon":
         yield "edited", lambda: after(REREAD_SSH, by=rewritten(SSHD, append("# by hand\n")))
+        for path in (f"{SSHD}.d/00-casemate.conf", f"{SSHD}.d"):
+            yield f"touched {path}", functools.partial(did, f"touch {path}", REREAD_SSH)
+        own, ahead = f"{SSHD}.d/00-casemate.conf", "touch --date='+1 year'"
+        yield "dated in the future", lambda: did(f"{ahead} {own}", f"touch {own}; {REREAD_SSH}")
         return
     if key == "listener":
         given, other, pid = "/etc/default/ssh", "/run/other_config", "/run/second.pid"

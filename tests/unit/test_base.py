@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import locale
 import multiprocessing
 import os
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import EnforceError, Host, moment
+from module_utils.casemate import base
+from module_utils.casemate.base import EnforceError, Host, Result
+from module_utils.casemate.clock import Start, moment
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
@@ -309,6 +314,146 @@ def test_commands_answer_in_the_c_locale(host: Host, monkeypatch: Any) -> None:
     assert host.run(["sh", "-c", "echo $LANG$LC_ALL"]).out == "C\n"
 
 
+def test_commands_speak_utf8_whatever_this_process_does(host: Host, monkeypatch: Any) -> None:
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda *_: "latin-1")
+    monkeypatch.setattr(locale, "getencoding", lambda: "latin-1", raising=False)
+    assert host.run(["cat"], stdin="\u00e9\udcff\r\n") == Result(0, "\u00e9\ufffd\r\n", "")
+    assert host.run(["od", "-An", "-tx1"], stdin="\u00e9\udcff").out == " c3 a9 ff\n"
+
+
+def test_commands_know_no_place_and_no_language(host: Host, monkeypatch: Any) -> None:
+    for name in ("LANG", "LANGUAGE", "LC_TIME", "LC_NUMERIC", "LC_ALL"):
+        monkeypatch.setenv(name, "de_DE.UTF-8")
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    assert host.run(["sh", "-c", "env | grep -E '^(LC_|LANG|TZ)' | sort"]).out == "LC_ALL=C\nTZ=UTC0\n"
+
+
+TREE = [
+    "a.conf",
+    ".a.conf",
+    "B.conf",
+    "b.txt",
+    "s/c.conf",
+    "s/.h/d.conf",
+    ".h/e.conf",
+    "s.conf/f",
+    "\u00e9.conf",
+    "~.conf",
+]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hidden", "found"),
+    [
+        ("/d/*.conf", False, ["B.conf", "a.conf", "s.conf", "~.conf", "\u00e9.conf"]),
+        ("/d/*.conf", True, [".a.conf", "B.conf", "a.conf", "s.conf", "~.conf", "\u00e9.conf"]),
+        ("/d/.*.conf", False, [".a.conf"]),
+        ("/d/[^a]*.conf", False, ["B.conf", "s.conf", "~.conf", "\u00e9.conf"]),
+        ("/d/[!a].conf", False, ["B.conf", "s.conf", "~.conf", "\u00e9.conf"]),
+        ("/d/*/*", False, ["s.conf/f", "s/c.conf"]),
+        ("/d/*/*.conf", True, [".h/e.conf", "s/c.conf"]),
+        (
+            "/d/**/*.conf",
+            True,
+            [
+                ".a.conf", ".h/e.conf", "B.conf", "a.conf", "s.conf", "s/.h/d.conf", "s/c.conf", "~.conf",
+                "\u00e9.conf",
+            ],
+        ),
+        ("/d/a.conf", False, ["a.conf"]),
+        ("/d/none", True, []),
+        ("/none/*", True, []),
+        ("/d/a.conf/*", True, []),
+    ],
+)  # fmt: skip
+def test_names_are_found_as_daemons_find_them(tmp_path: Path, pattern: str, hidden: bool, found: list[str]) -> None:
+    """glob(3), Go's filepath.Glob and filepath.WalkDir; the order is that of bytes, whatever the language."""
+    place = tmp_path / "[x]*"  # what stands above the pattern is no pattern
+    host = Host(root=str(place))
+    for name in TREE:
+        (place / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "d" / name).touch()
+    (place / "d/loop").symlink_to(place / "d")  # no link is followed by **
+    assert [path[3:] for path in host.glob(pattern, hidden) if "/loop" not in path] == found
+
+
+@pytest.mark.parametrize(
+    ("place", "flags", "content", "told"),
+    [
+        ("/d/f", 0x10, True, "/d/f is immutable: chattr -i /d/f"),
+        ("/d/f", 0x10, False, "/d/f is immutable: chattr -i /d/f"),
+        ("/d/f", 0x20, True, "/d/f is append-only: chattr -a /d/f"),
+        ("/d/f", 0x30, True, "/d/f is immutable: chattr -i /d/f"),
+        ("/d/f", 0x80000, True, ""),  # extents: what every file of ext4 has
+        ("/d", 0x10, True, "/d is immutable: chattr -i /d"),
+        ("/d", 0x20, True, "/d is append-only: chattr -a /d"),
+        ("/d", 0x10, False, ""),  # mode and owner of what lies in it can change
+    ],
+)
+def test_flags_that_bind_root_are_named(
+    tmp_path: Path, monkeypatch: Any, place: str, flags: int, content: bool, told: str
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/f").touch()
+    host = Host(root=str(tmp_path))
+    monkeypatch.setattr(base, "flags_of", lambda real: flags if real == host.path(place) else 0)
+    assert host.barred("/d/f", content) == told
+
+
+@pytest.mark.parametrize(("flags", "told"), [(0x10, "/d is immutable: chattr -i /d"), (0x20, "")])
+def test_a_file_to_be_made_needs_the_folder_that_is_there(
+    tmp_path: Path, monkeypatch: Any, flags: int, told: str
+) -> None:
+    (tmp_path / "d").mkdir()
+    host = Host(root=str(tmp_path))
+    monkeypatch.setattr(base, "flags_of", lambda real: flags if real == host.path("/d") else 0)
+    assert host.barred("/d/new/folder/file") == told
+
+
+@pytest.mark.parametrize(
+    ("points", "readonly", "content", "told"),
+    [
+        (["/", "/d/my f"], False, True, "/d/my f is a mount of its own and cannot be replaced: umount '/d/my f'"),
+        (["/", "/d/my f"], False, False, ""),
+        (["/", "/d"], True, True, "/d/my f lies on a read-only mount: mount -o remount,rw "),
+        (["/", "/d"], True, False, "/d/my f lies on a read-only mount: mount -o remount,rw "),
+        (["/", "/d/my"], False, True, ""),
+    ],
+)
+def test_mounts_that_bar_a_change_are_named(
+    tmp_path: Path, monkeypatch: Any, points: list[str], readonly: bool, content: bool, told: str
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/my f").touch()
+    (tmp_path / "proc/self").mkdir(parents=True)
+    lines = [f"1 0 8:1 / {tmp_path}{one} rw - ext4 /dev/x rw\n".replace("my f", "my\\040f") for one in points]
+    (tmp_path / "proc/self/mountinfo").write_text("".join(lines))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY if readonly else 0))
+    said = Host(root=str(tmp_path)).barred("/d/my f", content)
+    assert said.startswith(told) and bool(said) is bool(told)
+
+
+@root
+@pytest.mark.parametrize("flag", ["i", "a"])
+def test_the_flag_itself_is_seen(tmp_path: Path, flag: str) -> None:
+    (tmp_path / "f").touch()
+    if subprocess.run(["chattr", f"+{flag}", tmp_path / "f"], capture_output=True, check=False).returncode:
+        pytest.skip("this file system has no such flags")
+    try:
+        assert f"chattr -{flag} /f" in Host(root=str(tmp_path)).barred("/f")
+        with pytest.raises(PermissionError):
+            Host(root=str(tmp_path)).write("/f", b"new")
+    finally:
+        subprocess.run(["chattr", f"-{flag}", tmp_path / "f"], check=True)
+
+
+def test_a_date_is_brought_back(host: Host, tmp_path: Path) -> None:
+    os.utime(tmp_path / "a", (9e9, 9e9))
+    assert host.dated("/a") == "/a (dated 2255-03-14 16:00:00 UTC, in the future)"
+    host.touch("/a")
+    assert (host.dated("/a"), (tmp_path / "a").read_bytes(), len(host.changes)) == ("/a", b"old", 1)
+
+
 @pytest.mark.parametrize(
     ("stamp", "seconds"),
     [("Thu 1970-01-01 00:00:10.500000 UTC", 10.5), ("", None), ("n/a", None), ("0", None)],
@@ -321,7 +466,7 @@ def test_a_reload_counts_as_a_start(tmp_path: Path) -> None:
     shown = "ActiveState=active\nActiveEnterTimestamp={}\nStateChangeTimestamp={}\n".format(
         "Thu 1970-01-01 00:00:10.000000 UTC", "Thu 1970-01-01 00:00:20.000000 UTC"
     )
-    assert FakeHost(tmp_path, commands={"systemctl": (0, shown, "")}).started("a.service") == 20
+    assert FakeHost(tmp_path, commands={"systemctl": (0, shown, "")}).started("a.service") == Start(20, 20)
     stopped = {"systemctl": (0, shown.replace("active", "failed"), "")}
     assert FakeHost(tmp_path, commands=stopped).started("a.service") is None
 

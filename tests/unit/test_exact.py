@@ -18,9 +18,9 @@ from unit.fake_host import FakeHost
 from unit.kinds.test_nft import ACCEPT, DROP, ETCD, GOOD, REST, SHUT, accept_to, listing, match
 from unit.test_engine import WAIVER, control
 
-from module_utils.casemate import engine, sshd_files
+from module_utils.casemate import base, engine, k3s_files, sshd_daemon, sshd_files
 from module_utils.casemate.base import Result
-from module_utils.casemate.kinds import nft, sshd, sysctl
+from module_utils.casemate.kinds import kernel_module, nft, sshd, sysctl
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
 
@@ -206,7 +206,7 @@ class Machine(FakeHost):
         if argv[0] == sshd_files.SSHD:
             self.ran.append(argv)
             return self.sshd(argv[1:], stdin)
-        if tuple(argv) == sshd.RELOAD:
+        if tuple(argv) == sshd_daemon.RELOAD:
             time.sleep(0.02)
             self.loaded = time.time()
             return Result(0, "", "")
@@ -393,6 +393,7 @@ def test_nothing_more_is_asked_while_everything_is_right(tmp_path: Path) -> None
         ({SSHD_D + "00-aaa.conf": "PermitRootLogin yes\n"}, "R"),
         ({SSHD_D + "00-aaa.conf": "Match User root\nPermitRootLogin yes\n"}, "R"),
         ({SSHD_D + "00-aaa.conf": "X11Forwarding yes\n"}, "D"),
+        ({sshd_files.OWNED: SSH_OURS[sshd_files.OWNED]}, "D"),  # changed and changed back
         ({SSHD_D + "00-aaa.conf": "PermitRootLogin yes\n", SSHD_D + "50-x.conf": "X11Forwarding yes\n"}, "RD"),
     ],
 )
@@ -477,3 +478,53 @@ def test_the_reason_of_a_block_says_what_to_do(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {**LIVE, **OURS, "/etc/sysctl.d/zz.conf": "kernel.panic=60\n"})
     said = reason(engine.run({"role": KERNEL}, host, True), "SYSCTL-PANIC-SET")
     assert re.search(r"zz\.conf:1 decides at the next boot: remove the line there", said)
+
+
+BARRED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
+    "sysctl": (
+        {"kind": "sysctl", "key": "net.a", "value": 1},
+        {"/proc/sys/net/a": "1", sysctl.OWNED: "net.a = 0\n"},
+        sysctl.OWNED,
+    ),
+    "kernel_module": (
+        {"kind": "kernel_module", "name": "cramfs", "state": "blocked"},
+        {"/proc/modules": "", kernel_module.BLOCKED: "# older\n", f"/lib/modules/{os.uname().release}/x": ""},
+        kernel_module.BLOCKED,
+    ),
+    "file": ({"kind": "file", "path": "/etc/a", "content": "new", "mode": "0600"}, {"/etc/a": "old"}, "/etc/a"),
+    "k3s_config": (
+        {"kind": "k3s_config", "file": "casemate-a.yaml", "key": "protect-kernel-defaults", "value": True},
+        {f"{k3s_files.FOLDER}/casemate-a.yaml": "protect-kernel-defaults: false\n"},
+        f"{k3s_files.FOLDER}/casemate-a.yaml",
+    ),
+    "sshd": (SSH[0]["setting"], {sshd_files.MAIN: sshd_files.INCLUDE, sshd_files.OWNED: ""}, sshd_files.OWNED),
+    "nft": (
+        {"kind": "nft", "ruleset": "table inet casemate {}\n"},
+        {nft.FILE: "# older\n"},
+        nft.FILE,
+    ),
+}
+
+
+@pytest.mark.parametrize("bar", ["file", "folder"])
+@pytest.mark.parametrize("kind", BARRED)
+def test_what_a_flag_bars_is_said_by_check_and_tried_by_no_apply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, bar: str
+) -> None:
+    setting, files, owned = BARRED[kind]
+    place = owned if bar == "file" else owned.rpartition("/")[0]
+
+    def make(root: Path) -> FakeHost:
+        host = Machine(root, files, live=listing([]), declared=listing([]), context={"version": "v1.36.4+k3s1"})
+        host.commands["modprobe --show-depends"] = 0, "insmod /lib/modules/x/cramfs.ko\n", ""
+        return host
+
+    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real.endswith(place) else 0)
+    controls = [control("THE-ONE", setting)]
+    for root, check in ((tmp_path / "check", True), (tmp_path / "apply", False)):
+        host = make(root)
+        outcome = engine.run({"role": controls}, host, check)
+        (found,) = outcome.findings
+        assert (found["status"], found["action"]) == ("fail", "blocked")
+        assert f"{place} is immutable: chattr -i {place}" in found["reason"]
+        assert (outcome.due, host.changes) == ([], [])

@@ -1,24 +1,21 @@
 """Files, folders and links: presence, mode, owner, ACL, content, and whether their unit runs with them.
 
 A file that Casemate owns declares `content` and an exact `mode`; a file of K3s or of the system declares
-`mode_max` ("or more restrictive", as CIS words it). `path` may be a pattern; each match is judged.
+`mode_max` ("or more restrictive", as CIS words it). `path` may be a pattern; each match is judged, hidden ones too.
 """
 
 from __future__ import annotations
 
-import grp
-import hashlib
-import os
-import pwd
 import secrets
 import stat as statmod
-from typing import Any, Callable
 
+from .. import file_entries
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
+from ..file_entries import bring_back, digest, make_folder, matches
 from ..schema import Field
 
 SCHEMA = {
-    "path": Field("str", True, pattern=r"/\S.*", help="absolute path, or a pattern with * and ?"),
+    "path": Field("str", True, pattern=r"/\S.*", help="absolute path, or a pattern with *, ? and **"),
     "state": Field("str", choices=("file", "directory", "absent"), help="default: file"),
     "mode": Field("str", pattern=r"0[0-7]{3,4}", help="exact mode"),
     "mode_max": Field("str", pattern=r"0[0-7]{3,4}", help="no bit beyond these"),
@@ -31,7 +28,7 @@ SCHEMA = {
     "reload": Field("list", help="allow-listed command that loads the new content"),
     "unit": Field("str", help="unit that must have started after the file last changed"),
     "guard": Field("bool", help="arm the on-host guard before changing it"),
-    "known": Field("list", help="absent: names that may be there all the same"),
+    "known": Field("list", help="absent: paths below the pattern's folder that may be there all the same"),
     "missing": Field("str", choices=("fail", "pass", "k3s"), help="what absence of a matched path means"),
     "sensitive": Field("bool", help="never show content, not even in a diff"),
     "enforced": Field("bool", help="false: observe only"),
@@ -44,7 +41,6 @@ RELOADS = (
     ("systemctl", "daemon-reload"),
     ("systemctl", "restart", "systemd-journald.service"),
 )
-TYPES = (("file", statmod.S_ISREG), ("directory", statmod.S_ISDIR), ("link", statmod.S_ISLNK))
 
 
 def identity(setting: Setting) -> str:
@@ -52,41 +48,20 @@ def identity(setting: Setting) -> str:
     return str(setting["path"])
 
 
-def _name(lookup: Callable[[int], Any], number: int) -> str:
-    try:
-        return str(lookup(number)[0])
-    except KeyError:
-        return str(number)
-
-
-def _digest(data: bytes | None) -> str:
-    return "" if data is None else "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def _look(path: str, setting: Setting, host: Host) -> dict[str, Any] | None:
-    found = host.stat(path)
-    if found is None:
-        return None
-    state = next((name for name, test in TYPES if test(found.st_mode)), "special")
-    content = _digest(host.read(path)) if "content" in setting and state == "file" else ""
-    entry = {"path": path, "state": state, "content": content, "mode": statmod.S_IMODE(found.st_mode)}
-    entry.update(owner=_name(pwd.getpwuid, found.st_uid), group=_name(grp.getgrgid, found.st_gid))
-    entry.update(acl=host.has_acl(path), size=found.st_size, changed=found.st_ctime)
-    return entry
-
-
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
-    """Every matched path with type, mode, owner, group, ACL, digest, and when its unit started.
+    """Every matched path with what it is like, whether its unit runs with it, and what bars apply from it.
 
     A file with a control of its own is left out of the patterns that match it too: one fault, one finding.
     """
     seen: list[Observation] = []
     own = {setting["path"] for setting in settings if "mode" in setting or "mode_max" in setting}
     for setting in settings:
-        matched = [p for p in host.glob(setting["path"]) if os.path.basename(p) not in (setting.get("known") or ())]
-        entries = [_look(path, setting, host) for path in matched if path == setting["path"] or path not in own]
+        matched = matches(setting, host)
         started = host.started(setting["unit"]) if "unit" in setting else None
-        seen.append({"entries": [entry for entry in entries if entry], "started": started, "matched": len(matched)})
+        judged = (path for path in matched if path == setting["path"] or path not in own)
+        entries = [one for one in (file_entries.entry(path, setting, host, started) for path in judged) if one]
+        barred = "" if matched else file_entries.absent(setting, host)
+        seen.append({"entries": entries, "matched": len(matched), "barred": barred})
     return seen
 
 
@@ -95,10 +70,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     state, entries, evidence = setting.get("state", "file"), seen["entries"], f"stat {setting['path']}"
     if state == "absent":
         there = ", ".join(entry["path"] for entry in entries)
-        return Verdict(not there, "absent", there or "absent", "it is there" if there else "", evidence)
+        bars = "; ".join(entry["barred"] for entry in entries if entry["barred"])
+        reason = "; ".join(filter(None, ["it is there" if there else "", bars]))
+        return Verdict(not there, "absent", there or "absent", reason, evidence, foreign=bars)
     expected: Setting = {"state": state}
     expected.update({n: setting[n] for n in ("mode", "mode_max", "owner", "group") if n in setting})
-    expected.update({"content": _digest(setting["content"].encode())} if "content" in setting else {})
+    expected.update({"content": digest(setting["content"].encode())} if "content" in setting else {})
     expected.update({"acl": False} if setting.get("no_acl") else {})
     if not entries:
         if seen["matched"]:
@@ -106,32 +83,43 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         if setting.get("missing") == "k3s":
             raise Unavailable("k3s", f"{setting['path']} does not exist: K3s has not run here")
         ok = setting.get("missing") == "pass"
-        return Verdict(ok, expected, {"state": "absent"}, "" if ok else "it is missing", evidence)
-    judged = [(entry, _faults(setting, expected, entry, seen["started"])) for entry in entries]
+        bars = seen["barred"]
+        reason = "; ".join(filter(None, ["it is missing", bars]))
+        return Verdict(ok, expected, {"state": "absent"}, "" if ok else reason, evidence, foreign="" if ok else bars)
+    judged = [(entry, _faults(setting, expected, entry)) for entry in entries]
     wrong = [pair for pair in judged if pair[1]]
     entry, faults = (wrong or judged)[0]
     shown = {**entry, "mode": f"{entry['mode']:04o}", "mode_max": f"{entry['mode']:04o}"}
     observed = {n.replace("_max", ""): shown[n] for n in expected}
     more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
     reason = f"{entry['path']}{more}: {', '.join(faults)}" if wrong else ""
-    stale = (setting["unit"],) if any("still runs" in f for _, some in wrong for f in some) else ()
+    stale = (setting["unit"],) if any(entry["late"] for entry, _ in wrong) else ()
+    barred = [entry["barred"] for entry, faults in wrong if entry["barred"] and faults != [_stale(setting, entry)]]
+    reason = "; ".join([reason, *barred])
     alien = [entry["path"] for entry, _ in wrong if entry["state"] != state]  # apply replaces no link and no folder
+    foreign = dict.fromkeys([*alien, *barred])
     evidence += f" ({len(entries)} matched)"
-    return Verdict(not wrong, expected, observed, reason, evidence, stale, ", ".join(alien), len(alien) < len(wrong))
+    return Verdict(
+        not wrong, expected, observed, reason, evidence, stale, ", ".join(foreign), len(foreign) < len(wrong)
+    )  # fmt: skip
 
 
-def _faults(setting: Setting, expected: Setting, entry: Setting, started: float | None) -> list[str]:
+def _stale(setting: Setting, entry: Setting) -> str:
+    return f"{setting['unit']} still runs with what was there before {entry['late']} changed" if entry["late"] else ""
+
+
+def _faults(setting: Setting, expected: Setting, entry: Setting) -> list[str]:
     if entry["state"] != expected["state"]:
         return [f"is a {entry['state']}, not a {expected['state']}"]
-    have, unit = entry["mode"], setting.get("unit")
+    have = entry["mode"]
     exact, most = int(setting.get("mode", f"{have:o}"), 8), int(setting.get("mode_max", "07777"), 8)
     found = {
         f"mode is {have:04o}, not {exact:04o}": have != exact,
         f"mode {have:04o} allows more than {most:04o}": bool(have & ~most),
         "its content differs": entry["content"] != expected.get("content", ""),
         "an ACL grants access beyond the mode": entry["acl"] and bool(setting.get("no_acl")),
-        "it is too short": entry["size"] < 2 * setting.get("random_bytes", 0),
-        f"{unit} still runs with the older one": started is not None and entry["changed"] > started,
+        "it is too short": entry["short"],
+        _stale(setting, entry): bool(entry["late"]),
     }
     for n in ("owner", "group"):
         found[f"{n} is {entry[n]}, not {expected.get(n)}"] = n in expected and entry[n] != expected[n]
@@ -166,7 +154,7 @@ def _settle(setting: Setting, host: Host) -> None:
     path, state, owner, refused = setting["path"], setting.get("state", "file"), _ids(setting), []
     mode, found = int(setting["mode"], 8) if "mode" in setting else None, host.stat(path)
     if state == "absent":
-        for match in host.glob(path):
+        for match in matches(setting, host):
             host.remove(match)
         return
     if "random_bytes" in setting and (found is None or found.st_size < 2 * setting["random_bytes"]):
@@ -175,28 +163,23 @@ def _settle(setting: Setting, host: Host) -> None:
     elif "content" in setting:
         validate, secret = setting.get("validate") or (), bool(setting.get("sensitive"))
         host.write(path, setting["content"].encode(), mode, owner or (0, 0), validate, secret)
-    elif state == "directory" and not host.glob(path):
-        with host.folder(path, make=True) as folder:
-            os.mkdir(os.path.join(folder, os.path.basename(path)), mode=0o700)
-        host.changed(path, "", "directory\n")
-    for match in host.glob(path):
+    elif state == "directory" and not matches(setting, host):
+        make_folder(path, host)
+    for match in matches(setting, host):
         seen = host.stat(match)
         if seen is not None and not statmod.S_ISLNK(seen.st_mode):
             most = statmod.S_IMODE(seen.st_mode) & int(setting.get("mode_max", "07777"), 8)
             try:
                 host.restrict(match, most if mode is None else mode, owner, bool(setting.get("no_acl")))
+                bring_back(setting, match, host)
             except (EnforceError, OSError) as error:  # one who sets a trap keeps nobody else from being settled
-                refused.append(str(error))
+                refused.append(host.barred(match, False) or str(error))
     if refused:
         raise EnforceError("; ".join(refused))
 
 
 def _ids(setting: Setting) -> tuple[int, int] | None:
-    if "owner" not in setting and "group" not in setting:
-        return None
     try:
-        uid = pwd.getpwnam(setting["owner"]).pw_uid if "owner" in setting else -1
-        gid = grp.getgrnam(setting["group"]).gr_gid if "group" in setting else -1
+        return file_entries.ids(setting)
     except KeyError as unknown:
         raise EnforceError(f"{setting['path']}: no such owner or group on this host: {unknown}") from unknown
-    return uid, gid

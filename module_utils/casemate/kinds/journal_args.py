@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Dict, List, Optional, Tuple
 
-from ..base import Host, Observation, Setting, Unavailable, Verdict, moment
+from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..clock import NEVER, Start, start_of
 from ..schema import Field
 from ..text import split_lines
 
@@ -31,17 +32,17 @@ def identity(setting: Setting) -> str:
     return f"{setting['component']} --{setting['flag']}"
 
 
-def running_unit(host: Host) -> Tuple[str, float]:
-    """The K3s unit that is up here, and when its process was started (epoch seconds); ("", 0.0) when none is.
+def running_unit(host: Host) -> Tuple[str, Start]:
+    """The K3s unit that is up here, and when its process was started; ("", NEVER) when none is.
 
     One that is still starting counts too, or a start that can never end would not be known for older settings.
     """
     for unit in UNITS:
-        shown = host.systemctl(f"{unit}.service", "ActiveState", "ExecMainStartTimestamp", "MainPID")
-        starting = shown["ActiveState"] == "activating" and shown["MainPID"] not in ("", "0")
-        if starting or shown["ActiveState"] in ("active", "reloading"):
-            return unit, moment(shown["ExecMainStartTimestamp"]) or 0.0
-    return "", 0.0
+        shown = host.systemctl(f"{unit}.service")
+        state, pid = shown.get("ActiveState"), shown.get("MainPID")
+        if state in ("active", "reloading") or (state == "activating" and pid not in (None, "", "0")):
+            return unit, start_of(shown, ["ExecMainStartTimestamp"]) or NEVER
+    return "", NEVER
 
 
 def split(line: str) -> Dict[str, List[str]]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Set
 
-from .. import k3s_files, k3s_values, resolvers
-from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
+from .. import k3s_dropins, k3s_files, k3s_values, resolvers
+from ..base import Host, Observation, Setting, Unavailable, Verdict
 from ..k3s_files import BASE, FOLDER, Source, flag_of, lint, text_of, value_of
 from ..k3s_flags import SECRETS
 from ..k3s_values import wanted
-from ..miniyaml import parse, render
 from ..schema import Field
 from .journal_args import running_args, running_unit
 
@@ -30,7 +29,6 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
-HEADER = "# Managed by Casemate. Settings of your own belong into the inventory (k3s_node_config).\n"
 
 
 def identity(setting: Setting) -> str:
@@ -96,6 +94,7 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
         one: Observation = {"unit": unit, "started": started, "left": "", "keys": {}, "running": {}, "secret": secret}
         one["value"] = setting.get("value")
         one["broken"] = [source.fault for source in future if source.fault]
+        one["barred"] = k3s_dropins.unwritable(host, name, plan)
         if name and name not in told:
             told.add(name)
             left = k3s_values.left_over(dict(own.entries), files.get(name, {}))
@@ -104,7 +103,6 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
             parts, after = now.get(key, []), then.get(key, [])
             one["keys"][key] = {
                 "file": ", ".join(part.path for part in parts),
-                "when": max((part.when for part in parts), default=0.0),
                 "secret": key in secret,
                 "value": k3s_values.veil(key, value_of(parts), secret),
                 "after": k3s_values.veil(key, value_of(after), secret),
@@ -122,8 +120,11 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
     late = k3s_files.unread(host, found, started) if unit else []
     judged = [(s, assess(s, one)) for s, one in zip(settings, seen) if not (s.get("current") or s.get("waived"))]
     wrong = [(v, v.foreign or f"{v.evidence} {FOLDER}/{s.get('file')}") for s, v in judged if not v.ok]
+    late = [path for path in late if not any(path in where for _, where in wrong)]
+    ours = [FOLDER, *(f"{FOLDER}/{name}" for name in plan)]
+    stuck = [path for path in k3s_files.ahead_for_good(host, late) if path not in ours]
     for one in seen:
-        one["late"] = [path for path in late if not any(path in where for _, where in wrong)]
+        one["late"], one["stuck"] = [host.dated(path) for path in late], stuck
         one["restart"] = all(v.stale for v, _ in wrong)  # a wrong value would come into force
     return seen
 
@@ -136,11 +137,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if setting.get("current"):
         if not seen["unit"]:
             raise Unavailable("k3s", "K3s does not run here, so nothing runs with older settings")
-        late, broken = ", ".join(seen["late"]), ", ".join(seen["broken"])
+        late, broken, stuck = (", ".join(seen[what]) for what in ("late", "broken", "stuck"))
         reason = f"{seen['unit']} was started before {late} changed" if late else ""
         reason += f"; it would not start again: {broken}" if late and broken else ""
-        unit = (f"{seen['unit']}.service",) if late and seen["restart"] and not broken else ()
-        return Verdict(not late, "read", late or "read", reason, f"systemctl show {seen['unit']}", unit, broken)
+        reason += f"; so that it counts as read again: touch {' '.join(seen['stuck'])}" if stuck else ""
+        restart = len(seen["late"]) > len(seen["stuck"]) and seen["restart"] and not broken
+        unit = (f"{seen['unit']}.service",) if restart else ()
+        evidence = f"systemctl show {seen['unit']}"
+        return Verdict(not late, "read", late or "read", reason, evidence, unit, broken or stuck, partly=restart)
     if "absent_key" in setting:
         at = seen["keys"][setting["absent_key"]]
         where = "; ".join(filter(None, [at["file"], *at["hidden"]]))
@@ -167,6 +171,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     wrongs += filter(None, [seen["left"]])
     if foreign:
         wrongs.append(f"remove it from {', '.join(dict.fromkeys(foreign))}")
+    if wrongs and seen["barred"]:
+        foreign, wrongs = [*foreign, seen["barred"]], [*wrongs, seen["barred"]]
     if wrongs and seen["unit"] and seen["broken"]:
         foreign, stale = [*foreign, *seen["broken"]], False
         wrongs.append(f"K3s would not start again: {', '.join(seen['broken'])}")
@@ -178,7 +184,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         ", ".join(sorted({at["file"] for at in seen["keys"].values() if at["file"]})) or BASE,
         (f"{seen['unit']}.service",) if stale and seen["unit"] else (),
         ", ".join(dict.fromkeys(foreign)),
-        bool(stale or seen["left"] or not all(at["own"] for at in seen["keys"].values())),
+        bool(stale or (not seen["barred"] and (seen["left"] or not all(at["own"] for at in seen["keys"].values())))),
     )
 
 
@@ -186,9 +192,9 @@ def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     """Write each owned drop-in that holds something failing; K3s itself is not restarted."""
     due = {settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False}
     files = k3s_files.kept(declared(resolvers.chosen(settings, host.text), str(host.context.get("version", ""))), host)
+    if any(settings[i].get("current") for i in failing):
+        for path in k3s_files.ahead_for_good(host, [FOLDER, *(f"{FOLDER}/{name}" for name in files)]):
+            host.touch(path)
     for name in sorted(due):
-        text = HEADER + render(files[name])
-        if dict(parse(text)) != {k: text_of(v) for k, v in files[name].items()}:
-            raise EnforceError(f"{name} was not written: it would not be read back as it is meant")
         secret = any(setting.get("sensitive") for setting in settings if setting.get("file") == name)
-        host.write(f"{FOLDER}/{name}", text.encode(), mode=0o600, owner=(0, 0), sensitive=secret)
+        k3s_dropins.write(host, name, files[name], secret)

@@ -20,6 +20,7 @@ ENFORCED_BY = "engine"
 BLOCKED, LOADED = "/etc/modprobe.d/casemate.conf", "/etc/modules-load.d/casemate.conf"
 REFUSALS = ("/bin/false", "/bin/true", "/usr/bin/false", "/usr/bin/true")
 LOAD_FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+FILES = {"blocked": BLOCKED, "loaded": LOADED}
 HEADER = "# Managed by Casemate (roles/k3s_host).\n"
 
 
@@ -51,6 +52,15 @@ def own_step(name: str, lines: str) -> list[str]:
     return next(([verb, rest.strip()] for verb, rest in reversed(steps) if verb == "install"), ["none"])
 
 
+def texts(settings: list[Setting]) -> dict[str, str]:
+    """State -> text of the owned file for it, where one is needed."""
+    blocked = sorted(s["name"] for s in settings if s["state"] == "blocked")
+    loaded = sorted(s["name"] for s in settings if s["state"] == "loaded")
+    made = {"blocked": "".join(f"install {name} /bin/false\nblacklist {name}\n" for name in blocked)}
+    made["loaded"] = "".join(f"{name}\n" for name in loaded)
+    return {state: HEADER + lines for state, lines in made.items() if lines}
+
+
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Whether each module is loaded, what modprobe would do, and whether the boot list has it.
 
@@ -60,6 +70,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         raise Unavailable("modules", "the running kernel's modules are not on this machine")
     loaded = {line.split(" ", 1)[0] for line in split_lines(host.text("/proc/modules") or "")}
     boot = boot_list(host)
+    planned = texts([s for s in settings if not s.get("waived")])
+    bars = {s: host.barred(FILES[s]) if host.text(FILES[s]) != text else "" for s, text in planned.items()}
     seen: list[Observation] = []
     for setting in settings:
         asked = host.run(["modprobe", "--show-depends", setting["name"]])
@@ -68,7 +80,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         if asked.rc != 0 and "not found" not in asked.err:
             raise OSError(f"modprobe cannot tell about {setting['name']}: {asked.err.strip()[:200]}")
         name = identity(setting)
-        seen.append({"loaded": name in loaded, "next": own_step(name, asked.out), "boot": name in boot})
+        one = {"loaded": name in loaded, "next": own_step(name, asked.out), "boot": name in boot}
+        seen.append({**one, "barred": bars.get(setting["state"], "")})
     return seen
 
 
@@ -82,26 +95,31 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         ok = builtin or (seen["loaded"] and seen["boot"])
         observed = {"now": now, "next boot": "loaded" if builtin or seen["boot"] else "not loaded"}
         reason = "" if ok else "it is not loaded" if not seen["loaded"] else "no file loads it at the next boot"
-        return Verdict(ok, "loaded", "loaded" if ok else observed, reason, evidence)
+        bars = "" if ok or seen["boot"] else seen["barred"]
+        reason = "; ".join(filter(None, [reason, bars]))
+        partly = not builtin and not seen["loaded"]
+        return Verdict(ok, "loaded", "loaded" if ok else observed, reason, evidence, foreign=bars, partly=partly)
     refused = verb == "none" or (verb == "install" and target in REFUSALS)
     if refused and not seen["loaded"]:
         return Verdict(True, "blocked", "blocked" if verb == "install" else "no such module", evidence=evidence)
     reason = "it is part of the kernel" if builtin else "it is loaded; unload it, or reboot" if refused else ""
     reason = reason or "the next request would load it"
-    return Verdict(False, "blocked", {"now": now, "next load": "refused" if refused else "loaded"}, reason, evidence)
+    bars = "" if refused else seen["barred"]
+    reason = "; ".join(filter(None, [reason, bars]))
+    observed = {"now": now, "next load": "refused" if refused else "loaded"}
+    return Verdict(False, "blocked", observed, reason, evidence, foreign=bars, partly=seen["loaded"])
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     """Write the owned files, then load or unload what differs; a module in use stays, and is named."""
-    blocked = sorted(s["name"] for s in settings if s["state"] == "blocked")
-    loaded = sorted(s["name"] for s in settings if s["state"] == "loaded")
-    if blocked:
-        lines = "".join(f"install {name} /bin/false\nblacklist {name}\n" for name in blocked)
-        host.write(BLOCKED, (HEADER + lines).encode(), mode=0o644, owner=(0, 0))
-    if loaded:
-        host.write(LOADED, (HEADER + "".join(f"{n}\n" for n in loaded)).encode(), mode=0o644, owner=(0, 0))
-    present = {line.split(" ", 1)[0] for line in split_lines(host.text("/proc/modules") or "")}
     refused = []
+    for state, text in texts(settings).items():
+        bars = host.barred(FILES[state]) if host.text(FILES[state]) != text else ""
+        if bars:
+            refused.append(bars)
+        else:
+            host.write(FILES[state], text.encode(), mode=0o644, owner=(0, 0))
+    present = {line.split(" ", 1)[0] for line in split_lines(host.text("/proc/modules") or "")}
     for setting in (settings[index] for index in sorted(failing)):
         wanted = setting["state"] == "loaded"
         if (identity(setting) in present) == wanted:

@@ -54,10 +54,11 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         declared = listed(scratch.out)
     parts = [s for s in settings if "chain" in s and not s.get("waived")]
     policies = {s["chain"]: s["policy"] for s in parts if "policy" in s}
+    bars = host.barred(FILE) if whole and host.text(FILE) != whole["ruleset"] else ""
     seen: Observation = {
         "live": live, "declared": declared, "file": host.text(FILE), "policies": policies,
-        "stuck": "" if whole and not whole.get("waived") else UNLOADED,
-        "specific": judges(parts, live or [], policies), "denying": [],
+        "stuck": bars if whole and not whole.get("waived") else UNLOADED,
+        "specific": judges(parts, live or [], policies), "barred": bars, "denying": [],
     }  # fmt: skip
     if any(setting.get("others") for setting in settings):
         seen["denying"] = others.denying(host.root.rstrip("/"), lambda command: host.run(command).out)
@@ -86,12 +87,15 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reason = f"other rules drop whatever they do not admit, joins and pods too: {chains}" if chains else ""
         return Verdict(not reason, "none", chains or "none", reason, "nft list chains")
     if "ruleset" in setting:
+        bars = seen["barred"]
         if live is None:
-            return Verdict(False, "the table inet casemate", "no such table", "the table is not loaded", evidence)
+            reason = "; ".join(filter(None, ["the table is not loaded", bars]))
+            return Verdict(False, "the table inet casemate", "no such table", reason, evidence, foreign=bars)
         reason = differences(live, declared, seen["specific"])
         if seen["file"] != setting["ruleset"]:
-            reason = "; ".join(part for part in (f"{FILE} differs, so the next boot would", reason) if part)
-        return Verdict(not reason, "as declared", "as declared" if not reason else "different", reason, evidence)
+            reason = "; ".join(part for part in (f"{FILE} differs, so the next boot would", reason, bars) if part)
+        shown = "different" if reason else "as declared"
+        return Verdict(not reason, "as declared", shown, reason, evidence, foreign=bars)
     policy, foreign = seen["policies"].get(setting["chain"]), seen["stuck"]
     want, have, reason = ("the table inet casemate", "no such table", "the table is not loaded")
     if live is not None:

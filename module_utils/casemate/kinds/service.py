@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from ..base import Host, Observation, Setting, Unavailable, Verdict, moment
+from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..clock import after, content_time, start_of
 from ..schema import Field
 
 SCHEMA = {
@@ -56,20 +57,27 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         files = {shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()} - {""}
         unread = unread_dropins(setting["unit"], shown, host) - host.differing
         told = files & host.differing
-        stats = [host.stat(path) for path in files - told]
         triggers = [(name, host.systemctl(name)) for name in shown.get("TriggeredBy", "").split()]
         seen.append(
             {
                 "shown": {name: shown.get(name, "") for name in wanted},
                 "on": [n for n, s in [*triggers, (setting["unit"], shown)] if _on(s)],
-                "started": moment(shown.get("ActiveEnterTimestamp", "")),
+                "newer": newer(files - told, shown, host),
                 "wanted": shown.get("UnitFileState") == "static" and any(shown.get(name) for name in WANTED_BY),
-                "changed": max((s.st_mtime for s in stats if s), default=0.0),
             }
         )
         if told or unread:  # of what is told, that systemd has not read it yet is a consequence
             seen[-1]["shown"]["NeedDaemonReload"] = "yes" if unread else "no"
     return seen
+
+
+def newer(files: set[str], shown: dict[str, str], host: Host) -> list[str]:
+    """Unit files whose content changed after the process started, with a date that lies in the future."""
+    start = start_of(shown, ["ActiveEnterTimestamp"])
+    stats = {path: host.stat(path) for path in files} if start else {}
+    return [
+        host.dated(path) for path, seen in sorted(stats.items()) if seen and start and after(content_time(seen), start)
+    ]
 
 
 def unread_dropins(unit: str, shown: dict[str, str], host: Host) -> set[str]:
@@ -107,11 +115,11 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     reasons = [f"{n} is {observed[n] or 'not set'}, not {v}" for n, v in expected.items() if observed[n] != v]
     if shown["UnitFileState"] in ("generated", "alias", "indirect", "enabled-runtime") or seen["wanted"]:
         reasons = [r for r in reasons if not r.startswith("UnitFileState")]  # something else starts it at boot
-    stale = shown["ActiveState"] in UP and seen["started"] is not None and seen["changed"] > seen["started"]
+    stale = shown["ActiveState"] in UP and bool(seen["newer"])
     if shown["NeedDaemonReload"] == "yes":
         reasons.append("its files changed on disk and systemd has not read them")
     if stale:
-        reasons.append("its process still runs with older unit files")
+        reasons.append(f"its process runs with what was there before {', '.join(seen['newer'])} changed")
     return Verdict(not reasons, expected, observed, "; ".join(reasons), evidence, (unit,) if stale else ())
 
 

@@ -7,17 +7,19 @@ one drop-in that is read first, since in sshd_config(5) the first value wins. Fi
 
 from __future__ import annotations
 
+from .. import sshd_daemon, sshd_keys
 from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
+from ..clock import stays_ahead
 from ..schema import Field
+from ..sshd_daemon import UNIT
 from ..sshd_files import (
     FOLDER,
     MAIN,
     OWNED,
     RUNNING,
-    SSHD,
     STDIN,
-    UNIT,
     Line,
+    call,
     connections,
     decider,
     directives,
@@ -29,6 +31,7 @@ from ..sshd_files import (
     past_files,
     planned,
     untold,
+    unwritable,
 )
 
 SCHEMA = {
@@ -42,8 +45,8 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
-RELOAD = ("systemctl", "reload", UNIT)
 NO_KEYWORDS = ("daemon", "listener")
+OURS = (OWNED, FOLDER)
 
 
 def identity(setting: Setting) -> str:
@@ -88,14 +91,15 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         now, broken = [{} for _ in cases], str(error)
     later, keywords = now, [s for s in settings if s["key"] not in NO_KEYWORDS]
     if broken or any(got.get(s["key"], "not set") != wanted(s) for got in now for s in keywords):
-        config = planned(host, written([s for s in settings if not s.get("waived")]))
+        text = written([s for s in settings if not s.get("waived")])
+        config, refused = planned(host, text), unwritable(host, text)
         try:
             later = [
                 got if "-f" in dict(extra) else effective(host, extra, spec, config)
                 for got, (_, _, spec, _, extra) in zip(now, cases)
             ]
         except OSError as error:
-            refused = f"{OWNED} as it would be written: {error}"
+            refused = refused or f"{OWNED} as it would be written: {error}"
     found: list[Observation] = []
     for setting in settings:
         key = setting["key"]
@@ -112,9 +116,10 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         found.append({"values": values, "others": list(files), "refused": refused, "broken": broken})
     unread = sorted(unexplained(newer(host, lines), settings, found, lines))
     for setting, one in zip(settings, found):
-        if setting["key"] == "daemon":
-            state = "older files" if unread else "current"
-            one.update(values=[{"label": "", "value": state, "after": "current"}], others=unread)
+        if setting["key"] == "hostkey":
+            one.update(sshd_keys.state(host, wanted(setting).split()))
+        elif setting["key"] == "daemon":
+            one.update(sshd_daemon.state(host, unread, OURS))
         elif setting["key"] == "listener":
             told = {s["key"] for s, other in zip(settings, found) if wrong(s, other) and not s.get("waived")}
             one.update(values=[], others=past_files(host, lines) + ([] if broken else untold(whole, told)))
@@ -130,10 +135,10 @@ def unexplained(unread: set[str], settings: list[Setting], found: list[Observati
     """What the daemon has not read, less what a failing keyword tells: a file that sets it, or ours without it."""
     told: set[str] = set()
     for setting, one in zip(settings, found):
-        if setting["key"] != "daemon" and wrong(setting, one) and not setting.get("waived"):
+        if setting["key"] not in NO_KEYWORDS and wrong(setting, one) and not setting.get("waived"):
             files = {line.path for line in lines if line.key == setting["key"]}
             told |= unread & (files | ({OWNED, FOLDER} if OWNED not in files else set()))
-    return unread - told - ({FOLDER} if any(path.startswith(FOLDER) for path in told) else set())
+    return unread - told - {path.rpartition("/")[0] for path in told}
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
@@ -152,12 +157,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if seen["broken"]:
         raise Unavailable("sshd", "sshd cannot read its configuration, which the control of the daemon tells")
     bad = wrong(setting, seen)
+    if seen.get("keys") and not bad:
+        return Verdict(False, want, "no such key", seen["keys"], evidence, foreign=seen["stuck"])
     if not bad:
         return Verdict(True, want, want, evidence=evidence)
     if setting["key"] == "daemon":
-        reason = f"{UNIT} has not read {', '.join(seen['others'])} since it changed"
-        reason = "; ".join(filter(None, (reason, refused)))
-        return Verdict(False, want, bad[0]["value"], reason, f"systemctl show {UNIT}", (UNIT,), foreign=refused)
+        return sshd_daemon.verdict(want, bad[0]["value"], seen)
     barred = [case for case in bad if case["after"] != want]
     case = (barred or bad)[0]
     foreign = refused or (case["decider"] if barred else "")
@@ -175,16 +180,20 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     """Write the drop-in and, where it lacks, the Include that reads it first; validate the whole; reload."""
     text, whole = written(settings), main_file(host)
-    if host.text(OWNED) == text and host.text(MAIN) == whole and not newer(host, directives(host)):
+    declared = [s for s in settings if s["key"] == "hostkey" and s.get("enforced") is not False]
+    keys = sshd_keys.to_make(host, [path for s in declared for path in wanted(s).split()])
+    unread = newer(host, directives(host))
+    if host.text(OWNED) == text and host.text(MAIN) == whole and not (unread or keys):
         return
-    host.arm([MAIN, OWNED])
-    checked = host.run([SSHD, "-t", *STDIN], stdin=planned(host, text))
+    host.arm([MAIN, OWNED, *(key + end for key in keys for end in ("", ".pub"))])
+    checked, _ = call(host, ["-t", *STDIN], planned(host, text))
     if checked.rc != 0:
         raise EnforceError(f"{OWNED} was not written: sshd -t refused it: {(checked.err or checked.out).strip()[:400]}")
+    for key in keys:
+        sshd_keys.give(host, key)
     host.write(OWNED, text.encode("utf-8", "surrogateescape"), mode=0o600, owner=(0, 0))
     host.write(MAIN, whole.encode("utf-8", "surrogateescape"))
-    if host.started(UNIT) is not None:
-        done = host.run(RELOAD)
-        if done.rc != 0:
-            raise EnforceError(f"{' '.join(RELOAD)} failed: {(done.err or done.out).strip()[:300]}")
-        host.changed(UNIT, "older files\n", "reloaded\n")
+    for path in OURS:
+        if path in unread and stays_ahead(host.stat(path)):
+            host.touch(path)
+    sshd_daemon.reread(host)

@@ -90,10 +90,12 @@ def acceptable(setting: Setting) -> set[str]:
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """For each matched parameter: live value, whether it can be written, and what the next boot would load from where.
 
-    `after` and `source` are value and deciding line of the next boot once the owned file is written.
+    `after` and `source` are value and deciding line of the next boot once the owned file is written; `barred` says what
+    keeps it from being written.
     """
     lines = boot_lines(host)
-    planned = boot_lines(host, written([s for s in settings if not s.get("waived")]))
+    ours = written([s for s in settings if not s.get("waived")])
+    planned, bars = boot_lines(host, ours), host.barred(OWNED) if host.text(OWNED) != ours else ""
     seen: list[Observation] = []
     for setting in settings:
         found = []
@@ -102,7 +104,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             after, source = boot_value(path[len(PROC) :], planned)
             one = {"name": path, "live": normal(host.text(path)), "writable": os.access(host.path(path), os.W_OK)}
             found.append({**one, "boot": boot, "where": where, "after": after, "source": source})
-        seen.append({"found": found})
+        seen.append({"found": found, "barred": bars})
     return seen
 
 
@@ -117,25 +119,30 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     for one in wrong:
         if one["live"] not in good and not one["writable"]:
             raise Unavailable("kernel", f"{key} is {one['live']} and read-only here; it should be {want}")
-    barred = [one for one in wrong if one["after"] not in good and not one["source"].startswith(OWNED)]
-    one = (barred or wrong or seen["found"])[0]
+    theirs = [one for one in wrong if one["after"] not in good and not one["source"].startswith(OWNED)]
+    one = (theirs or wrong or seen["found"])[0]
     evidence = f"{one['name']}; {one['where'] or 'no file sets it for the next boot'}"
     if not wrong:
         return Verdict(True, want, one["live"], evidence=evidence)
     reason = "the live value differs" if one["live"] not in good else "the next boot would load another value"
-    if barred:
+    if theirs:
         reason += f"; {one['source']} decides at the next boot: remove the line there"
+    bars = seen["barred"] if any(one["boot"] not in good for one in wrong) else ""
+    if bars and not theirs:
+        reason += f"; {bars}"
+    written_differs = not seen["barred"] and any(one["boot"] != one["after"] for one in wrong)
     return Verdict(
         False, want, {"live": one["live"], "next boot": one["boot"]}, reason, evidence,
-        foreign=barred[0]["source"] if barred else "",
-        partly=any(one["live"] not in good or one["boot"] != one["after"] for one in wrong),
+        foreign=theirs[0]["source"] if theirs else bars,
+        partly=written_differs or any(one["live"] not in good for one in wrong),
     )  # fmt: skip
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     """Write the owned file (all parameters, sorted last) and set the live values that differ."""
-    host.write(OWNED, written(settings).encode(), mode=0o644, owner=(0, 0))
-    refused = []
+    refused = [host.barred(OWNED)] if host.text(OWNED) != written(settings) and host.barred(OWNED) else []
+    if not refused:
+        host.write(OWNED, written(settings).encode(), mode=0o644, owner=(0, 0))
     for setting in (settings[index] for index in sorted(failing)):
         want, good = normal(setting["value"]), acceptable(setting)
         for path in host.glob(PROC + below_proc(setting["key"])):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.fake_host import FakeHost
 
+from module_utils.casemate import base, file_entries
 from module_utils.casemate.base import EnforceError, Unavailable
 from module_utils.casemate.kinds import file
 
@@ -161,9 +162,10 @@ def test_the_guard_is_armed_before_the_write(tmp_path: Path) -> None:
 
 @given(have=st.integers(0, 0o7777), most=st.integers(0, 0o7777))
 def test_mode_max_allows_exactly_the_subsets(have: int, most: int) -> None:
-    entry = {"path": "/a", "state": "file", "mode": have, "acl": False, "content": "", "size": 1, "changed": 0.0}
+    entry = {"path": "/a", "state": "file", "mode": have, "acl": False, "content": "", "owner": "root", "group": "root"}
+    entry.update(short=False, late="", barred="")
     setting = {"path": "/a", "mode_max": f"0{most:o}"}
-    verdict = file.assess(setting, {"entries": [{**entry, "owner": "root", "group": "root"}], "started": None})
+    verdict = file.assess(setting, {"entries": [entry]})
     assert verdict.ok is (have | most == most)
 
 
@@ -196,6 +198,87 @@ def test_a_folder_holds_nothing_but_what_is_known(tmp_path: Path, files: list[st
     verdict = file.assess(alone, file.observe([alone, own], host)[0])
     assert (verdict.ok, verdict.reason) == (not reason, reason)
     assert not reason or verdict.observed == "/etc/d/99-x"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "there"),
+    [
+        ("/etc/d/**/*.conf", [".zz.conf", "zz.conf", "s/zz.conf", "s/.t/zz.conf", "s/00-k3s.conf", ".conf", "é.conf"]),
+        ("/etc/d/*.conf", [".zz.conf", "zz.conf", ".conf"]),
+    ],
+)
+def test_a_folder_that_a_daemon_reads_is_listed_as_the_daemon_does(
+    tmp_path: Path, pattern: str, there: list[str]
+) -> None:
+    """The kubelet walks it (filepath.WalkDir), containerd globs (filepath.Glob): both see hidden names."""
+    alone = {"path": pattern, "state": "absent", "known": ["00-k3s.conf"], "enforced": False}
+    for number, name in enumerate(there):
+        host = FakeHost(tmp_path / str(number), {"/etc/d/00-k3s.conf": "", "/etc/d/50.conf": "", "/etc/d/x.txt": ""})
+        own = {"path": "/etc/d/50.conf", "mode": "0600"}
+        assert file.assess(alone, file.observe([alone, own], host)[0]).ok
+        make(host, f"/etc/d/{name}")
+        assert file.assess(alone, file.observe([alone, own], host)[0]).observed == f"/etc/d/{name}"
+
+
+FLAG = "/etc/a is immutable: chattr -i /etc/a"
+
+
+@root
+@pytest.mark.parametrize(
+    ("setting", "there", "foreign"),
+    [
+        ({"content": "new", "mode": "0600"}, True, FLAG),
+        ({"mode": "0640"}, True, FLAG),
+        ({"mode_max": "0400"}, True, FLAG),
+        ({"owner": "nobody"}, True, FLAG),
+        ({"state": "absent"}, True, FLAG),
+        ({"random_bytes": 32, "mode": "0600"}, True, FLAG),
+        ({"content": "x", "mode": "0600"}, True, ""),
+        ({"mode": "0600"}, True, ""),
+        ({"content": "new", "mode": "0600"}, False, "/etc is immutable: chattr -i /etc"),
+        ({"state": "directory", "mode": "0600"}, False, "/etc is immutable: chattr -i /etc"),
+        ({"state": "absent"}, False, ""),
+        ({"mode": "0600", "missing": "pass"}, False, ""),
+    ],
+)
+def test_what_a_flag_bars_is_blocked_with_the_command_that_lifts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], there: bool, foreign: str
+) -> None:
+    host = FakeHost(tmp_path, {"/etc/other": ""})
+    if there:
+        make(host, "/etc/a")
+    flagged = host.path("/etc/a" if there else "/etc")
+    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real == flagged else 0)
+    verdict = judge(host, {"path": "/etc/a", **setting})
+    assert (verdict.foreign, verdict.partly) == (foreign, False)
+    assert foreign in verdict.reason
+    assert verdict.ok is (not foreign)
+
+
+def test_one_flag_does_not_keep_the_others_from_being_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = FakeHost(tmp_path)
+    make(host, "/etc/a", mode=0o666), make(host, "/etc/b", mode=0o666)
+    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real == host.path("/etc/a") else 0)
+    verdict = judge(host, {"path": "/etc/*", "mode_max": "0600"})
+    assert (verdict.foreign, verdict.partly) == (FLAG, True)
+
+
+@root
+def test_a_file_dated_in_the_future_is_told_as_such_and_brought_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel's date stays ahead, so that no restart would help."""
+    up = "ActiveState=active\nActiveEnterTimestamp=Fri 2026-11-20 12:00:00.000000 UTC\n"
+    host = FakeHost(tmp_path, commands={"systemctl show k3s.service": (0, up, "")})
+    make(host, "/etc/a")
+    ahead = {"": True}
+    monkeypatch.setattr(file_entries, "stays_ahead", lambda seen: ahead.pop("", False))
+    monkeypatch.setattr(host, "dated", lambda path: f"{path} (dated 2030-01-01, in the future)")
+    setting = {"path": "/etc/a", "content": "x", "mode": "0600", "unit": "k3s.service"}
+    verdict = judge(host, setting)
+    assert "dated 2030-01-01, in the future" in verdict.reason and verdict.stale == ("k3s.service",)
+    file.enforce([setting], {0}, host)
+    assert [change["after"] for change in host.changes] == ["dated now\n"]
 
 
 def test_a_pattern_of_folders_is_no_folder_of_that_name(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate import base, k3s_files
 from module_utils.casemate.base import Unavailable
 from module_utils.casemate.k3s_files import lint
 from module_utils.casemate.kinds import k3s_config
@@ -54,6 +56,93 @@ def judge(host: FakeHost, *settings: dict[str, Any]) -> list[Any]:
 )
 def test_the_last_file_decides(tmp_path: Path, files: dict[str, str], ok: bool) -> None:
     assert judge(FakeHost(tmp_path, files), PROTECT)[0].ok is ok
+
+
+D = "/etc/rancher/k3s/config.yaml.d/"
+NO_PPROF: dict[str, Any] = {"absent_key": "enable-pprof"}
+CURRENT: dict[str, Any] = {"current": True}
+LINT: dict[str, Any] = {"lint": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        (".x.yaml", True),
+        (".YML", True),
+        ("zz.YaMl", True),
+        ("é.yaml", True),
+        (".yaml.swp", False),
+        ("x.yaml~", False),
+        ("x.json", False),
+        ("sub/x.yaml", False),
+    ],
+)
+def test_a_file_counts_where_k3s_reads_it(tmp_path: Path, name: str, read: bool) -> None:
+    """What K3s lists (os.ReadDir, the ending in any case), hidden or not; and it is not restarted into a wrong key."""
+    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n", D + name: "enable-pprof: true\n"}, running(100))
+    past = time.time() - 200
+    os.utime(host.path(OURS), (past, past))
+    if not read:
+        os.utime(host.path(D), (past, past))
+    protect, pprof, current = judge(host, PROTECT, NO_PPROF, CURRENT)
+    assert protect.ok
+    assert pprof.ok is not read
+    assert not read or D + name in pprof.reason
+    assert not current.stale
+
+
+def test_files_are_merged_in_the_order_of_their_bytes(tmp_path: Path) -> None:
+    names = ["Z.yaml", ".a.yaml", "a.yaml", "é.yaml", "B.yml"]
+    host = FakeHost(tmp_path, {MAIN: "", **{D + name: f"node-name: {name}\n" for name in names}})
+    assert [one.path for one in k3s_files.sources(host)] == [
+        MAIN, *(D + name for name in (".a.yaml", "B.yml", "Z.yaml", "a.yaml", "é.yaml"))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["folder", "dangling link", "pipe"])
+def test_what_k3s_cannot_read_is_told(tmp_path: Path, what: str) -> None:
+    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n"})
+    path = Path(host.path(D + ".x.yaml"))
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("none")
+    (linted,) = judge(host, LINT)
+    assert linted.ok is (what == "folder")  # which K3s passes over
+    assert linted.ok or f"{D}.x.yaml" in linted.reason
+
+
+@pytest.mark.parametrize(
+    ("path", "kernels", "foreign"), [(OURS, 0, False), (THEIRS, 0, False), (OURS, 1e8, False), (THEIRS, 1e8, True)]
+)
+def test_a_file_dated_in_the_future_is_told_as_such_and_can_be_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kernels: float, foreign: bool
+) -> None:
+    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n", THEIRS: "node-name: a\n"}, running(100))
+    dates = {path: (time.time() + 1e8, time.time() + (kernels or -50))}
+    real, old = host.stat, (time.time() - 200, time.time() - 200)
+
+    def stat(asked: str) -> Any:
+        seen = real(asked)
+        mtime, ctime = dates.get(asked, old)
+        return seen and SimpleNamespace(st_mtime=mtime, st_ctime=ctime, st_mode=seen.st_mode)
+
+    def touch(asked: str) -> None:
+        dates[asked] = (time.time() - 1, time.time() - 1)
+
+    monkeypatch.setattr(host, "stat", stat)
+    monkeypatch.setattr(host, "touch", touch)
+    _, current = judge(host, PROTECT, CURRENT)
+    assert not current.ok and f"{path} (dated " in current.reason and "in the future" in current.reason
+    assert (current.foreign, current.stale) == ((path, ()) if foreign else ("", ("k3s.service",)))
+    assert (f"touch {path}" in current.reason) is foreign
+    if not foreign:
+        k3s_config.enforce([PROTECT, CURRENT], {1}, host)
+        host.commands.update(running(0))  # the restart that is due
+        host._cache.clear()
+        assert judge(host, PROTECT, CURRENT)[1].ok
 
 
 @pytest.mark.parametrize(
@@ -401,3 +490,13 @@ def test_a_diff_of_a_file_with_such_a_value_shows_no_content(tmp_path: Path) -> 
     assert "CANARY-1" in (host.text(OURS) or "")
     assert "CANARY" not in repr(host.changes) and host.changes[0]["path"] == OURS
     assert all(verdict.ok for verdict in judge(host, IDENTITY, PROTECT))
+
+
+def test_a_drop_in_that_nothing_can_replace_is_blocked_with_the_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: false\n"})
+    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real == host.path(OURS) else 0)
+    (protect,) = judge(host, PROTECT)
+    assert (protect.foreign, protect.partly) == (f"{OURS} is immutable: chattr -i {OURS}", False)
+    assert protect.foreign in protect.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import sshd_files
-from module_utils.casemate.base import EnforceError
+from module_utils.casemate import base, sshd_daemon, sshd_files
+from module_utils.casemate.base import EnforceError, Result
 from module_utils.casemate.control import ControlError, parse
 from module_utils.casemate.kinds import sshd
 
@@ -66,7 +67,7 @@ def judge(host: FakeHost, *settings: dict[str, Any]) -> list[Any]:
     ],
 )
 def test_effective_values(tmp_path: Path, key: str, value: object, ok: bool) -> None:
-    (verdict,) = judge(host_of(tmp_path), {"key": key, "value": value})
+    (verdict,) = judge(host_of(tmp_path, {"/a": "key", "/b": "key"}), {"key": key, "value": value})
     assert verdict.ok is ok
 
 
@@ -301,6 +302,210 @@ def test_another_mode_of_a_file_is_told_by_the_control_of_that_file(tmp_path: Pa
     assert not judge(host, DAEMON)[0].ok
 
 
+NOT_READ = {
+    "our drop-in": sshd_files.OWNED,
+    "a drop-in of others": "/etc/ssh/sshd_config.d/50-cloud.conf",
+    "the main file": sshd_files.MAIN,
+    "a file elsewhere": "/etc/ssh/more/x",
+    "the folder of drop-ins": "/etc/ssh/sshd_config.d",
+    "a folder elsewhere": "/etc/ssh/more",
+    "a host key": "/etc/ssh/ssh_host_ed25519_key",
+}
+
+
+@pytest.mark.parametrize("date", ["now", "ahead", "as it was"])
+@pytest.mark.parametrize("what", NOT_READ)
+def test_whatever_the_daemon_reads_counts_when_it_is_touched(tmp_path: Path, what: str, date: str) -> None:
+    """Touched, or changed and changed back, with all controls judged together: the listener's explains nothing."""
+    ours = sshd.written([ROOT, DAEMON, LISTENER])
+    files = {
+        sshd_files.MAIN: MAIN + "Include more/*\nHostKey /etc/ssh/ssh_host_ed25519_key\n",
+        sshd_files.OWNED: ours,
+        **dict.fromkeys(("/etc/ssh/sshd_config.d/50-cloud.conf", "/etc/ssh/more/x", KEY), "# nothing\n"),
+    }
+    host = host_of(tmp_path, files, when=stamp(time.time() - 1000))
+    past = time.time() - 2000
+    for folder, _, names in os.walk(tmp_path / "etc/ssh"):
+        for name in ["", *names]:
+            os.utime(Path(folder) / name, (past, past))
+    content_only = what.startswith(("the folder", "a folder", "a host"))
+    times: dict[str, float] = {}  # the kernel's own date cannot be set
+    real = host.stat
+
+    def stat(path: str) -> Any:
+        seen = real(path)
+        return seen and SimpleNamespace(st_mtime=seen.st_mtime, st_ctime=times.get(path, past), st_size=1, st_uid=1)
+
+    host.stat = stat  # type: ignore[method-assign]
+    assert all(verdict.ok for verdict in judge(host, ROOT, DAEMON, LISTENER))
+    touched, late = NOT_READ[what], time.time() - 500
+    times[touched] = late
+    if date != "as it was":
+        given = late if date == "now" else time.time() + 1e8
+        os.utime(host.path(touched), (given, given))
+    root, daemon, listener = judge(host, ROOT, DAEMON, LISTENER)
+    assert root.ok and listener.ok
+    assert daemon.ok is (date == "as it was" and content_only)
+    assert daemon.ok or (touched in daemon.reason and daemon.stale == ("ssh.service",) and not daemon.foreign)
+    assert ("in the future" in daemon.reason) is (date == "ahead")
+
+
+def stamp(seconds: float) -> str:
+    return time.strftime("Mon %Y-%m-%d %H:%M:%S.000000 UTC", time.gmtime(seconds))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of root need root")
+@pytest.mark.parametrize("path", [sshd_files.OWNED, "/etc/ssh/sshd_config.d/50-cloud.conf"])
+def test_a_date_that_stays_ahead_is_put_right_where_the_file_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    ours = sshd.written([ROOT, DAEMON])
+    host = host_of(tmp_path, {sshd_files.OWNED: ours, path: ours}, when=stamp(time.time() - 10))
+    real, date = host.stat, {"of the kernel": time.time() + 1e8}
+
+    def stat(path_asked: str) -> Any:
+        seen = real(path_asked)
+        when = date["of the kernel"] if path_asked == path else time.time() - 100
+        return seen and SimpleNamespace(st_mtime=time.time() - 100, st_ctime=when, st_size=1, st_uid=1)
+
+    monkeypatch.setattr(host, "stat", stat)
+    monkeypatch.setattr(host, "touch", lambda _: date.update({"of the kernel": time.time() - 100}))
+    daemon = judge(host, ROOT, DAEMON)[1]
+    assert f"{path} (dated " in daemon.reason and "in the future" in daemon.reason
+    assert daemon.foreign == ("" if path == sshd_files.OWNED else path)
+    assert (f"touch {path}" in daemon.reason) is bool(daemon.foreign)
+    sshd.enforce([ROOT, DAEMON], {1}, host)
+    assert judge(host, ROOT, DAEMON)[1].ok is not bool(daemon.foreign)
+
+
+SOCKET = {
+    "active": "ActiveState=active\nAccept=no\n",
+    "active, for each login": "ActiveState=active\nAccept=yes\n",
+    "inactive": "ActiveState=inactive\nAccept=yes\n",
+    "none": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("unit", "socket", "says"),
+    [
+        ("active", "none", ""),
+        ("inactive", "active", ""),
+        ("inactive", "active, for each login", ""),
+        ("inactive", "inactive", "ssh.service is inactive and ssh.socket does not listen"),
+        ("failed", "none", "ssh.service is failed and ssh.socket does not listen"),
+    ],
+)
+def test_who_serves_logins_is_told_in_one_place(tmp_path: Path, unit: str, socket: str, says: str) -> None:
+    host = host_of(tmp_path)
+    shown = host.commands["systemctl show ssh.service"][1].replace("ActiveState=active", f"ActiveState={unit}")
+    host.commands["systemctl show ssh.service"] = 0, shown, ""
+    host.commands["systemctl show ssh.socket"] = 0, SOCKET[socket], ""
+    root, daemon, listener = judge(host, ROOT, DAEMON, LISTENER)
+    assert root.ok and listener.ok
+    assert (daemon.ok, daemon.foreign) == (not says, "ssh.service" if says else "")
+    assert says in daemon.reason
+    assert not says or "systemctl start ssh.service" in daemon.reason
+
+
+def test_options_of_a_daemon_for_each_login_count(tmp_path: Path) -> None:
+    opened = {"/usr/sbin/sshd -T -o PermitRootLogin=yes": (0, OPEN, "")}
+    host = host_of(tmp_path, {"/etc/default/each": "SSHD_OPTS='-o PermitRootLogin=yes'"}, opened, title="")
+    start = "{ path=/usr/sbin/sshd ; argv[]=/usr/sbin/sshd -i $SSHD_OPTS ; ignore_errors=yes }"
+    each = f"EnvironmentFiles=/etc/default/each (ignore_errors=yes)\nExecStart={start}\n"
+    host.commands["systemctl show ssh@casemate.service"] = 0, each, ""
+    assert judge(host, ROOT)[0].ok
+    host.commands["systemctl show ssh.socket"] = 0, SOCKET["active, for each login"], ""
+    host._cache.clear()
+    assert judge(host, ROOT)[0].reason.startswith("next start: yes")
+
+
+@pytest.mark.parametrize(("socket", "command"), [("none", "reload"), ("active", "try-restart")])
+def test_a_daemon_that_systemd_listens_for_is_restarted(tmp_path: Path, socket: str, command: str) -> None:
+    host = host_of(tmp_path, None, {"systemctl try-restart": (0, "", "")})
+    host.commands["systemctl show ssh.socket"] = 0, SOCKET[socket], ""
+    sshd_daemon.reread(host)
+    assert ["systemctl", command, "ssh.service"] in host.ran
+
+
+KEY = "/etc/ssh/ssh_host_ed25519_key"
+HOSTKEY = {"kind": "sshd", "key": "hostkey", "value": KEY}
+
+
+class Keys(FakeHost):
+    """One on which ssh-keygen is there, and sshd wants a key that it can load."""
+
+    def run(self, argv: Any, stdin: str | None = None, timeout: float = 30) -> Any:
+        if argv[0] == "ssh-keygen":
+            if "-y" in argv:
+                return Result(*((0, "", "") if "good" in Path(argv[-1]).read_text() else (255, "", "invalid format")))
+            Path(argv[argv.index("-f") + 1]).write_text("good")
+            Path(argv[argv.index("-f") + 1] + ".pub").write_text("public")
+            return Result(0, "", "")
+        if argv[0] == sshd_files.SSHD and "-h" not in argv and "good" not in (self.text(KEY) or ""):
+            return Result(1, "", "sshd: no hostkeys available -- exiting.")
+        done = super().run(argv, stdin, timeout)
+        scratch = f"hostkey {argv[argv.index('-h') + 1]}\n" if "-h" in argv else ""
+        return Result(done.rc, done.out + scratch, done.err)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of root need root")
+@pytest.mark.parametrize(
+    ("key", "reason", "foreign"),
+    [
+        ("good", "", ""),
+        (None, f"there is no {KEY}", ""),
+        ("", f"there is no {KEY}", ""),
+        ("bad", f"{KEY} cannot be loaded (invalid format): remove it, and apply makes another", "cannot be loaded"),
+    ],
+)
+def test_a_host_key_that_lacks_is_one_finding_and_is_made(
+    tmp_path: Path, key: str | None, reason: str, foreign: str
+) -> None:
+    host = host_of(tmp_path, {} if key is None else {KEY: key})
+    host.__class__ = Keys
+    host.commands["/usr/sbin/sshd -T"] = 0, SHOWN.replace("hostkey /b\nhostkey /a\n", f"hostkey {KEY}\n"), ""
+    settings = [ROOT, HOSTKEY, DAEMON, LISTENER]
+    root, hostkey, daemon, listener = judge(host, *settings)
+    assert root.ok and daemon.ok and listener.ok
+    assert (hostkey.ok, hostkey.reason) == (not reason, reason)
+    assert foreign in hostkey.foreign and bool(foreign) is bool(hostkey.foreign)
+    if reason and not foreign:
+        sshd.enforce(settings, {1}, host)
+        assert (host.text(KEY), os.stat(host.path(KEY)).st_mode & 0o777) == ("good", 0o600)
+        assert (host.text(KEY + ".pub"), os.stat(host.path(KEY + ".pub")).st_mode & 0o777) == ("public", 0o644)
+        assert {KEY, KEY + ".pub"} <= set(host.armed)
+        assert list(sshd_daemon.RELOAD) in host.ran
+        assert judge(host, *settings)[1].ok
+        assert "good" not in str(host.changes)
+
+
+def test_a_host_key_whose_mode_is_wrong_is_told_by_the_control_of_its_mode(tmp_path: Path) -> None:
+    host = host_of(tmp_path, {KEY: "bad"})
+    host.__class__ = Keys
+    host.commands["/usr/sbin/sshd -T"] = 0, SHOWN.replace("hostkey /b\nhostkey /a\n", f"hostkey {KEY}\n"), ""
+    host.differing.add("/etc/ssh/ssh_host_*_key")
+    assert all(verdict.ok for verdict in judge(host, ROOT, HOSTKEY, DAEMON))
+
+
+def test_a_stopped_daemon_whose_folder_is_gone_is_judged_in_a_private_one(tmp_path: Path) -> None:
+    lost = {"/usr/sbin/sshd -T": (255, "", "Missing privilege separation directory: /run/sshd")}
+    host = host_of(tmp_path, None, {**lost, "unshare --mount": (0, SHOWN, "")})
+    assert judge(host, ROOT)[0].ok
+    (tmp_path / "run/sshd").mkdir(parents=True)
+    with pytest.raises(OSError, match="privilege separation"):
+        judge(host, ROOT)
+
+
+def test_a_drop_in_that_nothing_can_replace_is_blocked_with_the_flag(tmp_path: Path, monkeypatch: Any) -> None:
+    host = host_of(tmp_path, {sshd_files.OWNED: "permitrootlogin yes\n"}, {"/usr/sbin/sshd -T": (0, OPEN, "")})
+    flagged = host.path(sshd_files.OWNED)
+    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real == flagged else 0)
+    root, _ = judge(host, ROOT, DAEMON)
+    assert root.foreign == f"{sshd_files.OWNED} is immutable: chattr -i {sshd_files.OWNED}"
+    assert root.foreign in root.reason
+
+
 def owned(host: FakeHost) -> str:
     return host.text(sshd_files.OWNED) or ""
 
@@ -319,8 +524,8 @@ def test_it_writes_one_drop_in_under_the_guard_and_reloads(tmp_path: Path) -> No
     assert host.armed == [sshd_files.MAIN, sshd_files.OWNED]
     assert owned(host).splitlines()[1:] == ["maxauthtries 4", "permitrootlogin no"]
     assert (host.text(sshd_files.MAIN) or "").startswith(sshd_files.INCLUDE + "# old")
-    assert list(sshd.RELOAD) in host.ran
-    assert host.ran.index(["/usr/sbin/sshd", "-t", "-f", "/dev/stdin"]) < host.ran.index(list(sshd.RELOAD))
+    assert list(sshd_daemon.RELOAD) in host.ran
+    assert host.ran.index(["/usr/sbin/sshd", "-t", "-f", "/dev/stdin"]) < host.ran.index(list(sshd_daemon.RELOAD))
 
 
 def test_what_another_file_overrides_is_not_written_again_and_again(tmp_path: Path) -> None:
@@ -334,7 +539,7 @@ def test_what_another_file_overrides_is_not_written_again_and_again(tmp_path: Pa
     sshd.enforce([ROOT], {0}, host)
     assert not host.armed
     assert not host.changes
-    assert list(sshd.RELOAD) not in host.ran
+    assert list(sshd_daemon.RELOAD) not in host.ran
 
 
 def test_what_sshd_refuses_is_not_written(tmp_path: Path) -> None:
@@ -343,7 +548,7 @@ def test_what_sshd_refuses_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(EnforceError, match="Bad configuration option"):
         sshd.enforce([ROOT], {0}, host)
     assert owned(host) == "old\n"
-    assert list(sshd.RELOAD) not in host.ran
+    assert list(sshd_daemon.RELOAD) not in host.ran
 
 
 def test_a_broken_configuration_is_an_error_not_a_pass(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""What the files that a setting names are like, and what keeps them from being changed.
+
+A name with a leading dot is a name: Go's os.ReadDir, filepath.Glob and filepath.WalkDir, by which K3s, containerd and
+the kubelet list their folders, see it, and so does whoever may read it.
+"""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import os
+import pwd
+import re
+import stat as statmod
+from typing import Any, Callable
+
+from .base import Host, Setting
+from .clock import Start, after, stays_ahead
+
+TYPES = (("file", statmod.S_ISREG), ("directory", statmod.S_ISDIR), ("link", statmod.S_ISLNK))
+
+
+def matches(setting: Setting, host: Host) -> list[str]:
+    """The paths that match, without those that are known to be there; ** stands for any folders, or none."""
+    path = setting["path"]
+    above = re.split(r"/[^/]*[*?[]", path)[0]
+    known = {f"{above}/{name}" for name in setting.get("known") or ()}
+    return [found for found in host.glob(path, hidden=True) if found not in known]
+
+
+def name_of(lookup: Callable[[int], Any], number: int) -> str:
+    """The name of an account or group, or its number where it has none."""
+    try:
+        return str(lookup(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def digest(data: bytes | None) -> str:
+    """What stands for a content in findings."""
+    return "" if data is None else "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def entry(path: str, setting: Setting, host: Host, started: Start | None) -> dict[str, Any] | None:
+    """Type, mode, owner, group, ACL, digest; whether its unit started before it changed; what bars apply from it."""
+    found = host.stat(path)
+    if found is None:
+        return None
+    state = next((name for name, test in TYPES if test(found.st_mode)), "special")
+    content = digest(host.read(path)) if "content" in setting and state == "file" else ""
+    short = found.st_size < 2 * setting.get("random_bytes", 0)
+    replaced = short or setting.get("state") == "absent" or content != _wanted(setting)
+    return {
+        "path": path,
+        "state": state,
+        "content": content,
+        "mode": statmod.S_IMODE(found.st_mode),
+        "owner": name_of(pwd.getpwuid, found.st_uid),
+        "group": name_of(grp.getgrgid, found.st_gid),
+        "acl": host.has_acl(path),
+        "short": short,
+        "late": host.dated(path) if started and after(found.st_ctime, started) else "",
+        "barred": host.barred(path, replaced),
+    }
+
+
+def _wanted(setting: Setting) -> str:
+    return digest(setting["content"].encode()) if "content" in setting else ""
+
+
+def absent(setting: Setting, host: Host) -> str:
+    """What keeps apply from making what is not there."""
+    makes = "content" in setting or "random_bytes" in setting or setting.get("state") == "directory"
+    return host.barred(setting["path"]) if makes and not re.search(r"[*?[]", setting["path"]) else ""
+
+
+def bring_back(setting: Setting, path: str, host: Host) -> None:
+    """Date a file with the present where it would stay younger than its unit whatever is restarted."""
+    if "unit" in setting and stays_ahead(host.stat(path)):
+        host.touch(path)
+
+
+def ids(setting: Setting) -> tuple[int, int] | None:
+    """Owner and group as numbers, -1 for one that nothing demands. Raises KeyError for a name that is not there."""
+    if "owner" not in setting and "group" not in setting:
+        return None
+    uid = pwd.getpwnam(setting["owner"]).pw_uid if "owner" in setting else -1
+    gid = grp.getgrnam(setting["group"]).gr_gid if "group" in setting else -1
+    return uid, gid
+
+
+def make_folder(path: str, host: Host) -> None:
+    """Make a folder that only root reads; its mode is set after that."""
+    with host.folder(path, make=True) as folder:
+        os.mkdir(os.path.join(folder, os.path.basename(path)), mode=0o700)
+    host.changed(path, "", "directory\n")
