@@ -57,19 +57,31 @@ def test_no_task_that_carries_a_token_prints_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("holders", "name", "goes_on"),
-    [([], "server1", True), (["server1"], "server1", True), (["server1", "server2"], "server1", True),
-     (["server2"], "server1", False), (["server2", "server3"], "server1", False)],
-)  # fmt: skip
-def test_a_first_server_without_data_starts_no_second_cluster(holders: list[str], name: str, goes_on: bool) -> None:
-    refusal, silence = [
-        t["ansible.builtin.assert"] for t in tasks("roles/k3s_node/tasks/first.yml") if "ansible.builtin.assert" in t
-    ]
-    judge = jinja2.Environment().compile_expression(refusal["that"])
-    assert bool(judge(__k3s_node_holders=holders, inventory_hostname=name)) is goes_on
-    judge = jinja2.Environment().compile_expression(silence["that"])
-    for data, silent, is_right in ((True, ["s3"], True), (False, [], True), (False, ["s3"], False)):
-        assert bool(judge(__k3s_node_has_data=data, __k3s_node_silent=silent)) is is_right
+    ("holders", "name", "asked"),
+    [
+        ([], "server1", ""),
+        (["server1"], "server1", ""),
+        (["server2", "server1"], "server1", ""),
+        (["server2"], "server1", "server2"),
+        (["server2", "server3"], "server1", "server2"),
+        (["server1"], "agent1", "server1"),
+        ([], "agent1", ""),
+    ],
+)
+def test_a_host_without_data_asks_who_has_some_before_k3s_is_touched(holders: list[str], name: str, asked: str) -> None:
+    """As the first server it would start a second cluster; the module refuses that, and what K3s would refuse."""
+    assert tasks("roles/k3s_node/tasks/main.yml")[0]["ansible.builtin.include_tasks"] == "rejoin.yml"
+    steps = tasks("roles/k3s_node/tasks/rejoin.yml")
+    (question,) = [task for task in steps if "host" in task.get("k3s_rejoin", {})]
+    silence, refusal = [task["ansible.builtin.assert"] for task in steps[-3:] if "ansible.builtin.assert" in task]
+    assert silence["that"] == "__k3s_node_silent | length == 0"
+    assert (question["register"], refusal["that"]) == ("__k3s_node_known", "__k3s_node_known.refusals | length == 0")
+    given = load("roles/k3s_node/vars/main/internal.yml")["__k3s_node_holder"].removeprefix("{{").removesuffix("}}")
+    holder = jinja2.Environment().compile_expression(given)(__k3s_node_holders=holders, inventory_hostname=name)
+    assert holder == (asked or name)
+    assert bool(
+        jinja2.Environment().compile_expression(question["when"])(__k3s_node_holder=holder, inventory_hostname=name)
+    ) is bool(asked)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,14 @@ SCHEMA = {
     "agents": Field("list", True, help="as servers"),
 }
 ENFORCED_BY = None
-DELETE = "delete the one that is gone by `k3s kubectl delete node NAME` on a server, which removes it from etcd too"
+DELETE = (
+    "delete the one that is gone by `k3s kubectl delete node NAME` on a server, which removes it from etcd too "
+    "(a member without a node: by etcdctl)"
+)
 REMOVE = f"list its host there, or {DELETE}"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+Known = dict[str, dict[str, Any]]
+"""Name of a node or member of etcd -> its `addresses`, and what else counts."""
 
 
 def identity(setting: Setting) -> str:
@@ -34,6 +39,12 @@ def identity(setting: Setting) -> str:
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
+    """The nodes and members of the cluster; the same for all settings."""
+    nodes, members = cluster_of(host)
+    return [{"nodes": nodes, "members": members} for _ in settings]
+
+
+def cluster_of(host: Host) -> tuple[Known, Known]:
     """The nodes as the API tells them, and the members of etcd: name -> addresses and what else counts."""
     nodes = {item["metadata"]["name"]: _node(item) for item in Api(host).get("/api/v1/nodes")["items"]}
     members = {
@@ -43,7 +54,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         }
         for one in Etcd(host).members()
     }
-    return [{"nodes": nodes, "members": members} for _ in settings]
+    return nodes, members
 
 
 def _node(item: dict[str, Any]) -> dict[str, Any]:
@@ -81,9 +92,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     expected = {name: host["addresses"] for name, host in hosts.items()}
     observed = {name: node["addresses"] for name, node in seen["nodes"].items()}
     return Verdict(not wrong, expected, observed, several(wrong), "GET /api/v1/nodes and etcd's member list")
-
-
-Known = dict[str, dict[str, Any]]
 
 
 def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:

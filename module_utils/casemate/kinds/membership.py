@@ -15,6 +15,7 @@ from typing import Any
 
 from ..api import Api, Kubelet, takes, unanswered
 from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..rejoin import SPLIT
 from ..schema import Field
 
 SCHEMA = {
@@ -31,10 +32,6 @@ REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 EVERYTHING = {"spec": {"resourceAttributes": {"verb": "*", "group": "*", "resource": "*"}}}
 CERTIFICATE = Api.CLIENT + ".crt"
 REJOIN = "apply fetches the token and restarts K3s here, which joins again"
-SPLIT = (
-    "this server has a cluster of its own: save what you need of it, then run `systemctl stop k3s` and "
-    "`rm -r /var/lib/rancher/k3s/server` here, and apply"
-)
 REISSUE = "run `systemctl stop k3s`, `k3s certificate rotate --service admin` and `systemctl start k3s` here, and apply"
 RELOAD = "K3s has not read its own token since it changed: run `systemctl restart k3s` here"
 
