@@ -35,7 +35,8 @@ NAME = re.compile(rb"/registry/secrets/[-a-z0-9./]+")
 MARK = re.compile(rb"k8s(:enc:|\x00)")
 NEAR, CHUNK = 64, 1 << 24
 """Bytes after a key within which its value begins; how much of a packed copy is unpacked at a time."""
-CLEAR = "in the clear"
+SEALED = b"k8s:enc:"
+CLEAR, UNKNOWN = "in the clear", "with a key that is not known here"
 
 
 def identity(setting: Setting) -> str:
@@ -55,28 +56,34 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 
 
 def _in_etcd(host: Host) -> Observation:
-    active = _active_key(host.read(CONFIG))
+    keys = _keys(host.read(CONFIG))
     counts: dict[str, int] = {}
     others: list[str] = []
     for key, value in Etcd(host).below(PREFIX):
-        found = re.match(rb"k8s:enc:([^:]+):v\d+:([^:]+):", value)
-        stored = f"{found[1].decode()} {found[2].decode()}" if found else CLEAR
+        stored = next((name for name, begins in keys.items() if value.startswith(begins)), UNKNOWN)
+        stored = stored if value.startswith(SEALED) else CLEAR
         counts[stored] = counts.get(stored, 0) + 1
-        if stored != active:
+        if stored != next(iter(keys)):
             others.append(key[len(PREFIX) :].decode("utf-8", "replace"))
-    return {"active": active, "counts": counts, "others": others}
+    return {"active": next(iter(keys)), "counts": counts, "others": others}
 
 
-def _active_key(raw: bytes | None) -> str:
-    """Provider and name of the key that new Secrets are written with. Raises Unavailable where there is none."""
+def _keys(raw: bytes | None) -> dict[str, bytes]:
+    """Provider and name of each key -> how values begin that it encrypted; the first is the active one.
+
+    The name of a key may hold colons. Raises Unavailable where nothing is encrypted.
+    """
     try:
         entries = json.loads(raw or b"")["resources"]
-        first = next(entry["providers"][0] for entry in entries if "secrets" in entry["resources"])
-        return next(
-            f"{provider} {made['keys'][0]['name']}" for provider, made in first.items() if provider != "identity"
-        )
+        providers = next(entry["providers"] for entry in entries if "secrets" in entry["resources"])
+        named = [
+            (cipher, key["name"]) for one in providers for cipher, made in one.items() for key in made.get("keys", ())
+        ]
+        if "identity" not in providers[0] and named:
+            return {f"{cipher} {name}": f"k8s:enc:{cipher}:v1:{name}:".encode() for cipher, name in named}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, StopIteration):
-        raise Unavailable("k3s", "K3s encrypts no Secrets, so nothing can be stored with its key") from None
+        pass
+    raise Unavailable("k3s", "K3s encrypts no Secrets, so nothing can be stored with its key")
 
 
 def _in_files(globs: list[str], host: Host) -> Observation:
@@ -120,9 +127,9 @@ def _clear_in(data: Any) -> Iterator[str]:
     while place >= 0:
         name = NAME.match(data, place)
         end = name.end() if name else place + len(PREFIX)
-        mark = MARK.search(data[place : end + NEAR])  # no name can hold a mark
+        mark = MARK.search(data[place : end + NEAR])  # no name can hold a mark, but the pattern may run into one
         if name and mark and mark[1] == b"\0":
-            yield name[0][len(PREFIX) :].decode("ascii")
+            yield name[0][len(PREFIX) : mark.start()].decode("ascii")
         place = data.find(PREFIX, end)
 
 

@@ -16,7 +16,7 @@ from module_utils.casemate.base import Unavailable, Verdict
 from module_utils.casemate.k3s_encryption import CONFIG
 from module_utils.casemate.kinds import stored_secrets as kind
 
-NEW, OLD = "secretbox secretboxkey-2", "secretbox secretboxkey-1"
+UNKNOWN = "with a key that is not known here"
 DB = "/var/lib/rancher/k3s/server/db"
 CLEAR = b"k8s\x00\n\x0c\n\x02v1\x12\x06Secret"
 SEALED = b"k8s:enc:secretbox:v1:secretboxkey-2:" + b"\x9a" * 200
@@ -55,7 +55,7 @@ def judge_etcd(monkeypatch: pytest.MonkeyPatch, folder: Path, values: dict[str, 
         (b"{}", {"secretbox k2": 1, "in the clear": 1}, "1 in the clear (ns/old)"),
         (b"", {"secretbox k2": 1, "in the clear": 1}, "1 in the clear (ns/old)"),
         (stored("secretbox", "k1"), {"secretbox k2": 1, "secretbox k1": 1}, "1 secretbox k1 (ns/old)"),
-        (stored("aescbc", "k2"), {"secretbox k2": 1, "aescbc k2": 1}, "1 aescbc k2 (ns/old)"),
+        (stored("aescbc", "k2"), {"secretbox k2": 1, UNKNOWN: 1}, f"1 {UNKNOWN} (ns/old)"),
     ],
 )
 def test_every_secret_in_etcd_is_encrypted_with_the_active_key(
@@ -129,7 +129,7 @@ def test_a_database_of_sqlite_left_behind(tmp_path: Path, name: str, value: byte
     verdict = judge_files(tmp_path, f"{DB}/state.db*")
     assert verdict.ok is ok
     assert (f"`shred -u {DB}/{name}`" in verdict.reason) is not ok
-    assert ok or "kube-system/k8s.io-token" in verdict.reason
+    assert ok or "such as kube-system/k8s.io-token: " in verdict.reason
 
 
 @pytest.mark.parametrize(
