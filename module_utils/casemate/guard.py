@@ -27,8 +27,9 @@ case $restored in *"$newline/etc/casemate/firewall.nft"*)
   if [ -s /etc/casemate/firewall.nft ]; then nft -f /etc/casemate/firewall.nft || failed=1
   elif nft list table inet casemate >/dev/null 2>&1; then nft delete table inet casemate || failed=1; fi
 esac
+case $restored in *"$newline/etc/systemd/system/"*) [ "$how" = boot ] || systemctl daemon-reload || failed=1 ;; esac
 case $restored in *"$newline/etc/ssh/"*)
-  if [ "${1-}" != boot ] && systemctl -q is-active ssh.service; then
+  if [ "$how" != boot ] && systemctl -q is-active ssh.service; then
     if /usr/sbin/sshd -t; then systemctl reload ssh.service || failed=1; else failed=1; fi
   fi
 esac
@@ -39,7 +40,8 @@ Description=Casemate guard: undo an unconfirmed change before anything listens
 DefaultDependencies=no
 RequiresMountsFor=@HOME@ /etc
 After=local-fs.target
-Before=sysinit.target casemate-firewall.service network-pre.target ssh.socket ssh.service shutdown.target
+Before=sysinit.target systemd-sysctl.service systemd-modules-load.service
+Before=casemate-firewall.service network-pre.target ssh.socket ssh.service shutdown.target
 Conflicts=shutdown.target
 ConditionPathExists=|@HOME@/pending
 ConditionPathExists=|@HOME@/reverting
@@ -83,19 +85,20 @@ class Guard(Backup):
         super().__init__(HOME, root)
         self.seconds = min(max(int(seconds), 60), 900)
 
-    def arm(self, paths: Sequence[str]) -> None:
-        """Guard some regular files (or their absence) before they change.
+    def arm(self, names: Sequence[str], sort: str = "file") -> None:
+        """Guard some of a sort (see backup.py) before they change.
 
-        May be called again to add paths. A backup that is pending is never overwritten: it is the last confirmed
+        May be called again to add more. A backup that is pending is never overwritten: it is the last confirmed
         state, whichever run made it. Raises EnforceError when any of it fails; then nothing may be changed.
         """
         try:
-            self._install()
-            self._systemctl("restart", TIMER)
-            if os.path.isdir(self.reverting):
-                self.revert()  # one that was killed: its state is the confirmed one
+            if not self._begun:
+                self._install()
                 self._systemctl("restart", TIMER)
-            self.keep(paths)
+                if os.path.isdir(self.reverting):
+                    self.revert()  # one that was killed: its state is the confirmed one
+                    self._systemctl("restart", TIMER)
+            self.keep(names, sort)
         except (OSError, EnforceError) as failed:
             raise EnforceError(f"the guard could not be armed, so nothing was changed: {failed}") from failed
 

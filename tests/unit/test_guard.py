@@ -23,11 +23,11 @@ class Held(Guard):
         super().__init__(root=str(root))
         self.asked: list[str] = []
 
-    def _run(self, argv: Sequence[str]) -> None:
+    def _run(self, argv: Sequence[str]) -> str:
         if argv[0] == "systemctl":
             self.asked.append(" ".join(argv[2:]))
-        else:
-            super()._run(argv)
+            return "UnitFileState=enabled\nActiveState=active\n"
+        return super()._run(argv)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_what_cannot_be_guarded_is_refused(place: Path, path: str) -> None:
 
 
 def test_without_systemd_nothing_may_change(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Guard, argv: Sequence[str]) -> None:
+    def refuse(self: Guard, argv: Sequence[str]) -> str:
         raise EnforceError("systemctl failed")
 
     monkeypatch.setattr(Guard, "_run", refuse)
@@ -226,3 +226,116 @@ def test_a_backup_stands_without_a_guard_and_is_settled_once(place: Path, settle
     assert not backup.restore()
     assert not backup.drop()
     assert not (place / HOME[1:]).exists(), "neither timer nor boot unit nor the guard's own copies"
+
+
+def test_of_what_others_may_write_meanwhile_mode_and_owner_come_back_and_no_content(place: Path) -> None:
+    kept, inner = place / "etc/kept", place / "etc/inner"
+    inner.mkdir(mode=0o711)
+    guard = Held(place)
+    guard.arm(["/etc/kept", "/etc/inner"], "mode")
+    guard.arm(["/etc/kept"], "mode")
+    assert len(guard.paths()) == 2
+    for path in (kept, inner):
+        path.chmod(0o700)
+    kept.write_text("somebody else's work\n")
+    assert guard.revert()
+    assert (kept.stat().st_mode & 0o777, inner.stat().st_mode & 0o777) == (0o640, 0o711)
+    assert kept.read_text() == "somebody else's work\n"
+
+
+def test_what_is_kept_twice_ends_as_it_was_first(place: Path) -> None:
+    """A file whose mode changes and that is written then."""
+    guard = Held(place)
+    guard.arm(["/etc/kept"], "mode")
+    (place / "etc/kept").chmod(0o600)
+    guard.arm(["/etc/kept"])
+    spoil(place)
+    (place / "etc/new").unlink()
+    assert guard.revert()
+    assert restored(place)
+
+
+def test_a_file_that_went_or_became_a_link_gets_no_mode(place: Path) -> None:
+    guard = Held(place)
+    guard.arm(["/etc/kept"], "mode")
+    (place / "etc/other").write_text("")
+    (place / "etc/other").chmod(0o600)
+    (place / "etc/kept").unlink()
+    (place / "etc/kept").symlink_to(place / "etc/other")
+    assert guard.revert()
+    assert (place / "etc/other").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to somebody else")
+def test_below_what_others_may_replace_a_revert_does_no_more_than_they_could(place: Path) -> None:
+    theirs, ours = place / "home/.ssh", place / "etc"
+    theirs.mkdir(parents=True)
+    (theirs / "kept").write_text("")
+    for path in (place, *place.iterdir(), theirs):
+        path.chmod(0o755)
+    for path in (theirs, theirs.parent, theirs / "kept"):
+        os.chown(path, 65534, 65534)
+    (theirs / "kept").chmod(0o604)
+    for folder in list(place.parents)[:-2]:
+        folder.chmod(folder.stat().st_mode | 0o111)
+    guard = Held(place)
+    guard.arm(["/home/.ssh/kept"], "mode")
+    (theirs / "kept").chmod(0o600)
+    assert guard.revert()
+    assert (theirs / "kept").stat().st_mode & 0o777 == 0o604
+    guard.arm(["/home/.ssh/kept"], "mode")
+    theirs.rename(place / "home/away")
+    theirs.symlink_to(ours)
+    (ours / "kept").chmod(0o600)
+    guard.revert()
+    assert (ours / "kept").stat().st_mode & 0o777 == 0o600
+    assert (ours / "kept").stat().st_uid == 0
+    os.chown(place / "home/away/kept", 0, 0)
+    with pytest.raises(EnforceError, match="folder of somebody else"):
+        guard.arm(["/home/away/kept"], "mode")
+
+
+def test_a_link_comes_back_as_a_link(place: Path) -> None:
+    (place / "etc/link").symlink_to("nowhere")
+    guard = Held(place)
+    guard.arm(["/etc/link"])
+    (place / "etc/link").unlink()
+    assert guard.revert()
+    assert os.readlink(place / "etc/link") == "nowhere"
+
+
+def test_live_values_come_back_but_not_at_boot(place: Path) -> None:
+    value = place / "etc/value"
+    value.write_text("1\n")
+    for how, after in (("", "1\n"), ("boot", "2\n")):
+        guard = Held(place)
+        guard.arm(["/etc/value"], "value")
+        value.write_text("2\n")
+        (place / f"{HOME[1:]}/pending/boot").write_text("another boot\n")
+        subprocess.run(["/bin/sh", str(place / HOME[1:] / "revert"), how], check=True)
+        assert value.read_text() == after
+
+
+def test_when_the_time_ran_out_nothing_more_may_change(place: Path) -> None:
+    guard = Held(place)
+    guard.arm(["/etc/kept"])
+    asked = len(guard.asked)
+    guard.arm(["/etc/new"])
+    assert len(guard.asked) == asked, "the timer of a pass is set once"
+    Held(place).revert()
+    with pytest.raises(EnforceError, match="nothing was changed"):
+        guard.arm(["/etc/other"])
+    assert not (place / HOME[1:] / "pending").exists()
+
+
+def test_what_is_no_account_is_not_guarded_as_one(place: Path) -> None:
+    (place / "etc/passwd").write_text(
+        "ops:x:1000:1000::/:/bin/sh\n+toor::0:0:::\nops:x:0:0::/:/bin/sh\na b:x:1:1::/:\n"
+    )
+    (place / "etc/shadow").write_text("ops:$y$HASH:19000:::::\n")
+    guard = Held(place)
+    guard.arm(["ops"], "account")
+    assert (place / HOME[1:] / "pending/0/account").read_text() == "$y$HASH:19000:/bin/sh\n"
+    for name in ("toor", "+toor", "a b", "-x", ""):
+        with pytest.raises(EnforceError, match="no account"):
+            guard.arm([name], "account")
