@@ -5,16 +5,38 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ssh_guard
-short_description: Confirm, revert or show a guarded change
+short_description: Arm the guard, and confirm, revert or show a guarded change
 description:
   - A change that could lock people out is guarded by M(k3s_controls) and undone by the host itself unless it is
     confirmed in time. Confirm it over a new login, for only that proves that logins still work.
+  - What tasks change is guarded by V(armed), before they do.
 options:
   state:
-    description: V(confirmed) keeps the pending change, V(reverted) undoes it now, V(status) only looks.
-    choices: [confirmed, reverted, status]
+    description:
+      - V(armed) keeps how things are and starts the time in which the change must be confirmed, V(confirmed) keeps the
+        pending change, V(reverted) undoes it now, V(status) only looks.
+    choices: [armed, confirmed, reverted, status]
     default: status
     type: str
+  seconds:
+    description: With V(armed) how long the change may stay unconfirmed; 60 to 900.
+    type: int
+    default: 120
+  files:
+    description: With V(armed) files that will change; patterns are allowed.
+    type: list
+    elements: str
+    default: []
+  accounts:
+    description: With V(armed) accounts whose shell or password will change.
+    type: list
+    elements: str
+    default: []
+  units:
+    description: With V(armed) units that will be switched on or off.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode: {support: full}
   idempotent:
@@ -24,6 +46,11 @@ author: Casemate maintainers
 """
 
 EXAMPLES = r"""
+- name: Guard | Prepare to undo what the next tasks do
+  ssh_guard:
+    state: armed
+    accounts: [daemon]
+
 - name: Guard | Keep the change
   ssh_guard:
     state: confirmed
@@ -35,6 +62,8 @@ paths: {description: Files that would be restored., type: list, elements: str, r
 reverted_at: {description: When a change was last undone (seconds since the epoch)., type: float, returned: always}
 """
 
+import glob
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.base import EnforceError
 from ansible.module_utils.casemate.guard import Guard
@@ -43,10 +72,24 @@ from ansible.module_utils.casemate.guard import Guard
 def main() -> None:
     """Translate between Ansible and the guard."""
     module = AnsibleModule(
-        argument_spec={"state": {"choices": ["confirmed", "reverted", "status"], "default": "status"}},
+        argument_spec={
+            "state": {"choices": ["armed", "confirmed", "reverted", "status"], "default": "status"},
+            "seconds": {"type": "int", "default": 120},
+            **{name: {"type": "list", "elements": "str", "default": []} for name in ("files", "accounts", "units")},
+        },
         supports_check_mode=True,
     )
-    guard, state = Guard(), module.params["state"]
+    given, state = module.params, module.params["state"]
+    guard = Guard(given["seconds"])
+    if state == "armed":
+        try:
+            if not module.check_mode:
+                guard.arm([path for pattern in given["files"] for path in sorted(glob.glob(pattern))])
+                guard.arm(given["accounts"], "account")
+                guard.arm(given["units"], "unit")
+        except EnforceError as refused:
+            module.fail_json(msg=str(refused))
+        module.exit_json(changed=False, **guard.status())
     seen = guard.status()
     changed = state != "status" and seen["pending"]
     if module.check_mode or state == "status":

@@ -95,9 +95,12 @@ class Host:
         root: str = "/",
         context: Mapping[str, Any] | None = None,
         role: str = "",
-        guard: Callable[[Sequence[str]], None] | None = None,
+        guard: Callable[[Sequence[str], str], None] | None = None,
     ) -> None:
-        """`context` are facts of the run, `guard` arms the on-host guard for the paths given to it."""
+        """`context` are facts of the run, `guard` arms the on-host guard for names of a sort (see backup.py).
+
+        Where there is a guard, everything that this host changes is guarded before.
+        """
         self.root = root
         self.context: Mapping[str, Any] = context or {}
         self.role = role
@@ -238,12 +241,17 @@ class Host:
             return f"{path} lies on a read-only mount: mount -o remount,rw {shlex.quote(above)}"
         return ""
 
-    def arm(self, paths: Sequence[str]) -> None:
+    def arm(self, names: Sequence[str], sort: str = "file") -> None:
         """Arm the on-host guard before a change that could lock the operator out (idempotent in a pass)."""
         if self._guard is None:
             raise EnforceError("no guard is available, so a change that could lock people out is refused")
-        self._guard(paths)
+        self._guard(names, sort)
         self.guarded = True
+
+    def about_to_change(self, name: str, sort: str = "file") -> None:
+        """Arm the guard, where there is one, before a change of which nobody knows that it is harmless."""
+        if self._guard is not None:
+            self.arm([name], sort)
 
     @contextlib.contextmanager
     def folder(self, path: str, make: bool = False) -> Iterator[str]:
@@ -316,6 +324,7 @@ class Host:
                         raise EnforceError(
                             f"{path} was not written: {validate[0]} refused it: {said[:400]}".rstrip(": ")
                         )
+                self.about_to_change(path)
                 os.replace(temporary, real)
             finally:
                 if os.path.exists(temporary):
@@ -334,6 +343,7 @@ class Host:
             if statmod.S_ISDIR(seen.st_mode):
                 raise EnforceError(f"{path} is a directory; Casemate removes files only")
             old = None if statmod.S_ISLNK(seen.st_mode) else read_file(real)
+            self.about_to_change(path)
             os.unlink(real)
             sync_folder(folder)
         self.changed(path, show(old), "")
@@ -371,10 +381,13 @@ class Host:
             if statmod.S_ISREG(seen.st_mode) and seen.st_nlink > 1 and not only_roots(folder):
                 raise EnforceError(f"{path} is not touched: the file has another name, which may be anybody's")
             have, ids = statmod.S_IMODE(seen.st_mode), (seen.st_uid, seen.st_gid)
+            owned = owner is None or all(want in (-1, has) for want, has in zip(owner, ids))
+            if not owned or mode != have or (no_acl and acl_of(real)):
+                self.about_to_change(path, "mode")
             if no_acl and acl_of(real):
                 os.removexattr(real, ACL)
                 self.changed(path, "acl\n", "no acl\n")
-            if owner is not None and any(want not in (-1, has) for want, has in zip(owner, ids)):
+            if owner is not None and not owned:
                 os.chown(real, *owner)
                 self.changed(path, f"owner {ids[0]}:{ids[1]}\n", f"owner {owner[0]}:{owner[1]}\n")
             if mode != statmod.S_IMODE(os.fstat(handle).st_mode):

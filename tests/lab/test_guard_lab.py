@@ -244,11 +244,11 @@ def confirmed(machine: Machine) -> None:
 
 
 def cut(machine: Machine) -> None:
-    """Every third prefix of the revert, cut off by a kill and then run again, ends in the confirmed state."""
+    """Every seventh prefix of the revert, cut off by a kill and then run again, ends in the confirmed state."""
     script, state = f"{GUARD}/revert", machine.state()
     good = machine.root(f"sha256sum {DROPIN}")
     tasks: list[dict[str, Any]] = []
-    for line in range(4, len(machine.root(f"cat {script}").splitlines()) + 1, 3):
+    for line in range(4, len(machine.root(f"cat {script}").splitlines()) + 1, 7):
         engine = {"controls": {"k3s_access": [sshd("maxsessions", 20 + line)]}, "context": {"guard_seconds": 900}}
         # -x writes one line for each command: the shell dies of it when the reader has seen enough
         then = f"""grep -q "maxsessions {20 + line}" {DROPIN} && test -d {GUARD}/pending || exit 1

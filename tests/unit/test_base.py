@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from unit.fake_host import FakeHost
 from module_utils.casemate import base
 from module_utils.casemate.base import EnforceError, Host, Result
 from module_utils.casemate.clock import Start, moment
+from module_utils.casemate.kinds import sysctl
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
@@ -474,3 +475,51 @@ def test_a_reload_counts_as_a_start(tmp_path: Path) -> None:
 def test_without_a_guard_a_guarded_change_is_refused(host: Host) -> None:
     with pytest.raises(EnforceError, match="guard"):
         host.arm(["/a"])
+
+
+GUARDED: dict[str, tuple[Callable[[Host], object], tuple[str, str]]] = {
+    "written": (lambda host: host.write("/etc/kept", b"new"), ("file", "/etc/kept")),
+    "made": (lambda host: host.write("/etc/made", b"new"), ("file", "/etc/made")),
+    "removed": (lambda host: host.remove("/etc/kept"), ("file", "/etc/kept")),
+    "restricted": (lambda host: host.restrict("/etc/kept", 0o400), ("mode", "/etc/kept")),
+    "live": (
+        lambda host: sysctl.enforce([{"kind": "sysctl", "key": "kernel.panic", "value": 10}], {0}, host),
+        ("value", "/proc/sys/kernel/panic"),
+    ),
+}
+
+
+@root
+@pytest.mark.parametrize("change", GUARDED)
+def test_whatever_is_changed_is_guarded_before(tmp_path: Path, change: str) -> None:
+    """The guard refuses, and everything is as it was; nothing that is as it should be is guarded."""
+    do, expected = GUARDED[change]
+    asked: list[tuple[str, str]] = []
+
+    def refuse(names: Sequence[str], sort: str) -> None:
+        asked.extend((sort, name) for name in names)
+        if (sort, *names) == (expected[0], expected[1]):
+            raise EnforceError("no room for a backup")
+
+    host = Host(str(tmp_path), guard=refuse)
+    for path, text in (("/etc/kept", "old"), ("/proc/sys/kernel/panic", "0\n")):
+        (tmp_path / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path[1:]).write_text(text)
+        (tmp_path / path[1:]).chmod(0o600)
+    with pytest.raises(EnforceError, match="no room"):
+        do(host)
+    assert asked[-1] == expected
+    assert (host.text("/etc/kept"), host.text("/proc/sys/kernel/panic"), host.stat("/etc/made")) == ("old", "0\n", None)
+    assert (tmp_path / "etc/kept").stat().st_mode & 0o777 == 0o600
+
+
+@root
+def test_what_is_as_it_should_be_arms_nothing(tmp_path: Path) -> None:
+    asked: list[str] = []
+    host = Host(str(tmp_path), guard=lambda names, sort: asked.extend(names))
+    (tmp_path / "kept").write_text("old")
+    (tmp_path / "kept").chmod(0o600)
+    host.write("/kept", b"old", 0o600)
+    host.restrict("/kept", 0o600)
+    host.remove("/absent")
+    assert asked == []

@@ -27,7 +27,6 @@ SCHEMA = {
     "validate": Field("list", help="command with %s for the new file; its failure leaves the old bytes"),
     "reload": Field("list", help="allow-listed command that loads the new content"),
     "unit": Field("str", help="unit that must have started after the file last changed"),
-    "guard": Field("bool", help="arm the on-host guard before changing it"),
     "known": Field("list", help="absent: paths below the pattern's folder that may be there all the same"),
     "missing": Field("str", choices=("fail", "pass", "k3s"), help="what absence of a matched path means"),
     "sensitive": Field("bool", help="never show content, not even in a diff"),
@@ -135,8 +134,6 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
         try:
             if command and command not in RELOADS:
                 raise EnforceError(f"{' '.join(command)} is not an allowed reload")
-            if setting.get("guard"):
-                host.arm([setting["path"]])
             _settle(setting, host)
         except (EnforceError, OSError) as error:
             refused.append(str(error))

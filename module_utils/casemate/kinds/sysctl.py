@@ -150,6 +150,7 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
             if old in good:
                 continue
             try:
+                host.about_to_change(path, "value")
                 with open(host.path(path), "w", encoding="ascii") as handle:
                     handle.write(want)
             except OSError as error:

@@ -155,9 +155,10 @@ def test_only_listed_reloads_run(tmp_path: Path) -> None:
 
 @root
 def test_the_guard_is_armed_before_the_write(tmp_path: Path) -> None:
-    host = FakeHost(tmp_path)
-    file.enforce([{"path": "/etc/a", "content": "x", "mode": "0600", "guard": True}], {0}, host)
-    assert host.armed == ["/etc/a"]
+    host = FakeHost(tmp_path, {"/etc/b": "", "/etc/c": ""})
+    wanted = [{"path": "/etc/a", "content": "x", "mode": "0600"}, {"path": "/etc/b", "mode_max": "0600"}]
+    file.enforce([*wanted, {"path": "/etc/c", "state": "absent"}], {0, 1, 2}, host)
+    assert host.armed == ["/etc/a", "mode /etc/b", "/etc/c"]
 
 
 @given(have=st.integers(0, 0o7777), most=st.integers(0, 0o7777))
