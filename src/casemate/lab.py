@@ -121,7 +121,7 @@ def up(
         raise LabError(
             f"the network namespace casemate-{name} is somebody else's: choose another --name, or end its lab"
         )
-    if here and any(": lo:" not in link for link in run("ip", "-oneline", "link", "show", "up").splitlines()):
+    if here and not alone():
         raise LabError("--here needs an empty network of its own; start the command with: unshare --net")
     previous = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
     try:
@@ -158,6 +158,11 @@ def up(
         signal.signal(signal.SIGTERM, previous)
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return work / "inventory.yml"
+
+
+def alone() -> bool:
+    """Whether the network namespace of this process is an empty one of its own."""
+    return all(": lo:" in link for link in run("ip", "-oneline", "link", "show", "up").splitlines())
 
 
 def down(name: str) -> bool:
