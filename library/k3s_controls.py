@@ -30,6 +30,10 @@ options:
     description: Include controls declared with C(cost=scan).
     type: bool
     default: false
+  keep:
+    description: Keep what files were before they change, as M(k3s_change) has begun to.
+    type: bool
+    default: false
 attributes:
   check_mode: {support: full}
   diff_mode: {support: full}
@@ -47,9 +51,12 @@ RETURN = r"""
 findings: {description: One finding for each control., type: list, elements: dict, returned: always}
 due: {description: Roles with something to change., type: list, elements: str, returned: always}
 todo: {description: In check mode what apply would act on by control., type: dict, returned: always}
+unsettled: {description: What could not be written or judged\, and why., type: list, elements: str, returned: always}
+barred: {description: What is wrong and keeps K3s from being started., type: list, elements: str, returned: always}
 stale: {description: Units that run with older settings., type: list, elements: str, returned: always}
 left_out: {description: Controls that a quick pass does not judge (C(cost=scan))., type: list, returned: always}
 runs_k3s: {description: Whether systemd runs K3s or tries to., type: bool, returned: always}
+change: {description: Whether a change of K3s was neither settled nor taken back., type: bool, returned: always}
 guard: {description: Whether a change waits for its confirmation., type: bool, returned: always}
 """
 
@@ -58,6 +65,7 @@ from ansible.module_utils.casemate.base import Host
 from ansible.module_utils.casemate.control import ControlError
 from ansible.module_utils.casemate.engine import foreseen, run
 from ansible.module_utils.casemate.guard import Guard
+from ansible.module_utils.casemate.k3s_change import Change
 from ansible.module_utils.casemate.legible import legible
 
 UNGUARDED = {"k3s_node", "k3s_control_plane", "k3s_cluster"}
@@ -72,13 +80,16 @@ def main() -> None:
             "waivers": {"type": "dict", "default": {}},
             "context": {"type": "dict", "default": {}},
             "scan": {"type": "bool", "default": False},
+            "keep": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     given = module.params
     controls = given.pop("controls")  # Ansible returns, and with -vvv prints, what stays in here
     guard = Guard(given["context"].get("guard_seconds", 120))
-    host = Host(context=given["context"], guard=None if set(controls) <= UNGUARDED else guard.arm)
+    change = Change()
+    arm = None if set(controls) <= UNGUARDED else guard.arm
+    host = Host(context=given["context"], guard=change.keep_file if given["keep"] else arm)
     try:
         outcome = run(controls, host, module.check_mode, given["waivers"], given["scan"])
     except ControlError as refused:
@@ -95,9 +106,13 @@ def main() -> None:
         due=outcome.due,
         todo=outcome.todo,
         stale=outcome.stale,
+        unsettled=outcome.unsettled,
+        barred=outcome.barred,
+        change=change.is_pending(),
         left_out=outcome.left_out,
         runs_k3s=outcome.runs_k3s,
-        guard=host.guarded or guard.status()["pending"],  # also that of a run that was killed before it confirmed
+        guard=(host.guarded and not given["keep"])
+        or guard.status()["pending"],  # also that of a run that was killed before it confirmed
         diff=legible(diff),
     )
 

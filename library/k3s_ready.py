@@ -36,6 +36,16 @@ options:
         that runs is restarted.
     type: bool
     default: false
+  stay:
+    description:
+      - Seconds for which K3s has to stay up, one process and as well as before, until it counts as up. Some of its
+        parts end it late.
+    type: int
+    default: 10
+  tries:
+    description: Give up when systemd has started it anew this often; 0 is never.
+    type: int
+    default: 0
   timeout:
     description: Seconds to wait for all of it.
     type: int
@@ -77,6 +87,8 @@ def main() -> None:
             "node": {"type": "str"},
             "conditions": {"type": "list", "elements": "str", "default": ["Ready"]},
             "others": {"type": "bool", "default": False},
+            "stay": {"type": "int", "default": 10},
+            "tries": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
@@ -84,14 +96,17 @@ def main() -> None:
     given, host, start = module.params, Host(), time.monotonic()
     node = given["node"] or os.uname().nodename.lower()
     conditions = given["conditions"] if given["api"] else []
-    step = functools.partial(ready.is_up, host, given["unit"], given["server"] and given["api"], node, conditions)
+    asked = (given["unit"], given["server"] and given["api"], node, conditions, given["stay"], given["tries"])
+    step = functools.partial(ready.is_up, host, *asked)
     if given["others"]:
         step = functools.partial(ready.others_hold_quorum, host, node)
     missing = ready.wait(step, given["timeout"])
     seconds = round(time.monotonic() - start, 1)
     if missing and given["others"]:
         hint = "Bring K3s up there (`casemate apply --limit` starts it), and apply again"
-        module.fail_json(msg=f"{given['unit']} was not restarted: {missing}. {hint}.", seconds=seconds)
+        module.fail_json(
+            msg=f"{given['unit']} may not restart now, so nothing was written here: {missing}. {hint}.", seconds=seconds
+        )
     if missing:
         said = ready.last_words(host, given["unit"])
         module.fail_json(msg=f"K3s is not up: {missing}. {given['unit']} last said: {said}", seconds=seconds)

@@ -34,6 +34,9 @@ newline='
 file() {
   if [ -e "$entry/absent" ]; then
     rm -f "$path" || failed=1
+  elif [ -f "$path" ] && ! [ -L "$path" ] && ! [ -L "$entry/data" ] && cmp -s "$entry/data" "$path" \
+    && [ "$(stat -c %a:%u:%g "$entry/data")" = "$(stat -c %a:%u:%g "$path")" ]; then
+    return  # written anew it would count as changed
   else
     mkdir -p "${path%/*}"
     { cp -a "$entry/data" "$path.casemate-revert" \

@@ -307,31 +307,45 @@ class Host:
             same_owner = seen is not None and want_owner in (None, (seen.st_uid, seen.st_gid))
             if seen and old == data and statmod.S_IMODE(seen.st_mode) == want_mode and same_owner:
                 return False
-            handle, temporary = tempfile.mkstemp(prefix=".casemate-", dir=folder)
             try:
-                with os.fdopen(handle, "wb") as out:
-                    if want_owner is not None:
-                        os.fchown(out.fileno(), *want_owner)
-                    os.fchmod(out.fileno(), want_mode)
-                    copy_context(real, temporary)
-                    out.write(data)
-                    out.flush()
-                    os.fsync(out.fileno())
-                if validate:
-                    checked = self.run([part.replace("%s", temporary) for part in validate])
-                    if checked.rc != 0:
-                        said = "" if sensitive else (checked.err or checked.out).strip().replace(temporary, path)
-                        raise EnforceError(
-                            f"{path} was not written: {validate[0]} refused it: {said[:400]}".rstrip(": ")
-                        )
-                self.about_to_change(path)
-                os.replace(temporary, real)
-            finally:
-                if os.path.exists(temporary):
-                    os.unlink(temporary)
+                self._replace(path, folder, data, want_mode, want_owner, validate, sensitive)
+            except OSError as failed:  # it names a temporary file; people look for this one
+                raise OSError(failed.errno, failed.strerror or str(failed), path) from failed
             sync_folder(folder)
         self.changed(path, "" if sensitive else show(old), "" if sensitive else show(data))
         return True
+
+    def _replace(
+        self,
+        path: str,
+        folder: str,
+        data: bytes,
+        mode: int,
+        owner: tuple[int, int] | None,
+        validate: Sequence[str],
+        sensitive: bool,
+    ) -> None:
+        real = os.path.join(folder, os.path.basename(path))
+        handle, temporary = tempfile.mkstemp(prefix=".casemate-", dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                if owner is not None:
+                    os.fchown(out.fileno(), *owner)
+                os.fchmod(out.fileno(), mode)
+                copy_context(real, temporary)
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            if validate:
+                checked = self.run([part.replace("%s", temporary) for part in validate])
+                if checked.rc != 0:
+                    said = "" if sensitive else (checked.err or checked.out).strip().replace(temporary, path)
+                    raise EnforceError(f"{path} was not written: {validate[0]} refused it: {said[:400]}".rstrip(": "))
+            self.about_to_change(path)
+            os.replace(temporary, real)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
 
     def remove(self, path: str) -> bool:
         """Remove a file or link; return whether there was one."""

@@ -33,6 +33,11 @@ class Outcome:
     """What one pass found and did. `due` names roles for which apply would change something, `stale` units to restart.
 
     `todo` holds, for each control that a check finds due, what apply acts on: what is observed, or a part of it.
+
+    `unsettled` says what could not be written, or not even be judged, and why: nothing that needs it may start.
+
+    `barred` says what is wrong by those controls before whose pass nothing may be started (`gate`).
+
     `left_out` names the controls that a quick pass does not judge; they have no finding, so nothing claims them.
     `runs_k3s` is whether systemd runs K3s, or tries to.
     """
@@ -41,6 +46,8 @@ class Outcome:
     due: list[str] = field(default_factory=list)
     todo: dict[str, Any] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
+    barred: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     changed: bool = False
     runs_k3s: bool = False
@@ -93,6 +100,7 @@ def run(
     for control in controls:
         made = _waive(done[control.id], waivers or {}, excused)
         outcome.findings.append(legible(made))
+    outcome.unsettled += [f"{m['control']}: {m['reason']}" for m in outcome.findings if m["status"] == "error"]
     outcome.due = [role for role in catalogue if role in outcome.due]
     outcome.changed = bool(host.changes)
     return outcome
@@ -193,10 +201,17 @@ def _judge_kind(
         refused = _enforce(controls, todo, host, excused) if kind.ENFORCED_BY == "engine" else ""
         after = [_assess(c, seen) for c, seen in _observe(controls, host, excused)]
         made = [_settled(c, b, a, i in todo, refused) for i, (c, b, a) in enumerate(zip(controls, before, after))]
+        if refused and any(made[i]["action"] == "blocked" for i in todo):
+            outcome.unsettled.append(refused)
         outcome.stale += _stale(after, {i for i, c in enumerate(controls) if c.id not in excused}, outcome)
     host.differing.update(
         c.setting["path"] for c, one in zip(controls, made) if kind is FILE and one["status"] == "fail"
     )
+    outcome.barred += [
+        one["reason"]
+        for c, one in zip(controls, made)
+        if c.setting.get("gate") and one["status"] == "fail" and c.id not in excused
+    ]
     for i, one in enumerate(made):
         if broken[i] and one["status"] == "pass":
             one.update(status="fail", reason=broken[i] + "; set the knob within the bound, or waive the control")

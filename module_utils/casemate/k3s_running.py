@@ -36,12 +36,12 @@ def addresses() -> List[str]:
     """The addresses of this host, as the kernel lists them."""
     found = []
     last = ""
-    for line in _text("/proc/net/fib_trie").splitlines():
+    for line in _text("/proc/net/fib_trie").split("\n"):
         word = re.search(r"(\d+\.\d+\.\d+\.\d+)$", line)
         last = word.group(1) if word else last
         if "/32 host LOCAL" in line:
             found.append(last)
-    for line in _text("/proc/net/if_inet6").splitlines():
+    for line in filter(None, _text("/proc/net/if_inet6").split("\n")):
         digits = line.split()[0]
         found.append(":".join(digits[i : i + 4] for i in range(0, 32, 4)))
     return sorted(set(found))
@@ -65,7 +65,7 @@ def settled_unit() -> str:
             out = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False).stdout
         except (OSError, subprocess.SubprocessError):
             return ""
-        shown = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        shown = dict(line.split("=", 1) for line in out.split("\n") if "=" in line)
         if shown.get("ActiveState") != "active":
             continue
         since = float(_text("/proc/uptime").split()[0]) - int(shown.get("ActiveEnterTimestampMonotonic") or 0) / 1e6

@@ -17,6 +17,7 @@ from .base import Host, Unavailable
 from .clock import moment
 
 PAUSE, TIMEOUT = 0.25, 5.0
+CONTROLLERS = "kube-controller-manager"
 LOUD = ("level=fatal", "Shutdown request", "level=error", "Error:", "level=warning")
 """Complaints in K3s' journal, the most telling first."""
 LAST, LONGEST = 3, 500
@@ -33,18 +34,22 @@ class Hopeless(Exception):  # noqa: N818 - an answer that will not change
     """Waiting longer brings nothing: systemd has given the unit up."""
 
 
-def unit_is_up(host: Host, unit: str) -> tuple[str, float]:
+def unit_is_up(host: Host, unit: str, tries: int = 0) -> tuple[str, float]:
     """The main process of the unit, and when it started in seconds since the epoch.
 
-    Raises NotReady until the unit is active and no job of systemd is pending for it, Hopeless when it is given up.
+    Raises NotReady until the unit is active and no job of systemd is pending for it, Hopeless when it is given up, or
+    when systemd has started it anew as often as `tries` says (0: as often as it likes).
     """
-    asked = "--property=ActiveState,Job,Result,MainPID,ExecMainStartTimestamp"
+    asked = "--property=ActiveState,Job,Result,MainPID,ExecMainStartTimestamp,NRestarts"
     # Past what `Host` remembers: every look has to be a new one.
     said = host.run(["systemctl", "show", asked, "--timestamp=us+utc", "--", unit]).out
     shown = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     state = shown.get("ActiveState", "unknown")
     if shown.get("Job", "") not in ("", "0"):  # a restart that is queued has not touched the old process yet
         raise NotReady(f"systemd to start {unit}, which is {state}")
+    again = int(shown.get("NRestarts") or 0)  # by itself, since somebody started it
+    if tries and again >= tries:
+        raise Hopeless(f"{unit} ended {again} times since it was started")
     if state in ("failed", "inactive"):
         raise Hopeless(f"{unit} is {state} ({shown.get('Result', 'no result')})")
     if state != "active":
@@ -82,18 +87,48 @@ def _seconds(stamp: str) -> float:
     return datetime.datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc).timestamp()
 
 
-def is_up(host: Host, unit: str, server: bool, node: str, conditions: Sequence[str]) -> None:
-    """Raise NotReady until one and the same process of K3s is up, serves the API and has the node's conditions.
+def controllers_are_led(host: Host, started: float) -> None:
+    """Raise NotReady until somebody leads Kubernetes' controllers since K3s `started` (seconds since the epoch).
 
-    A K3s that ends and is started again is up for a moment each time, so it is asked last what it was asked first.
+    Only then do they meet what they cannot work with: a lone server leads again when the lease of the process before
+    has run out, fifteen seconds later, and K3s ends where the controllers do.
     """
-    began = unit_is_up(host, unit)
+    status, found = Api(host).call("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/" + CONTROLLERS)
+    if status == 404:
+        return  # they need no leader, or have none yet: then the node is not Ready either
+    stamp = re.sub(r"\.\d+Z$", "Z", str(((found or {}).get("spec") or {}).get("renewTime") or ""))
+    if status != 200 or not stamp or _seconds(stamp) < started:
+        raise NotReady("Kubernetes' controllers to be led by somebody since K3s started")
+
+
+def is_up(
+    host: Host, unit: str, server: bool, node: str, conditions: Sequence[str], stay: float = 0.0, tries: int = 0
+) -> None:
+    """Raise NotReady until one and the same process of K3s is up, serves the API, has the node's conditions, and stays.
+
+    A K3s that ends and is started again is up for a moment each time, and a dying one answers until it ends. So it has
+    to be the same process, and as well, `stay` seconds later.
+    """
+    began = unit_is_up(host, unit, tries)
+    _serves(host, server, node, conditions, began[1])
+    end = time.monotonic() + stay
+    while True:
+        if unit_is_up(host, unit, tries) != began:
+            raise NotReady(f"{unit} to stay up: it was started again meanwhile")
+        if time.monotonic() >= end:
+            break
+        time.sleep(PAUSE)
+    if stay:
+        _serves(host, server, node, conditions, began[1])
+
+
+def _serves(host: Host, server: bool, node: str, conditions: Sequence[str], started: float) -> None:
     if server:
         api_is_ready(host)
     if conditions:
-        node_is_ready(host, node, conditions, began[1])
-    if unit_is_up(host, unit) != began:
-        raise NotReady(f"{unit} to stay up: it was started again meanwhile")
+        node_is_ready(host, node, conditions, started)
+    if server and conditions:
+        controllers_are_led(host, started)
 
 
 def others_hold_quorum(host: Host, node: str) -> None:

@@ -89,9 +89,11 @@ def test_a_host_without_data_asks_who_has_some_before_k3s_is_touched(holders: li
     [("server", 3, ["Ready", "EtcdIsVoter"]), ("server", 1, ["Ready"]), ("agent", 3, ["Ready"])],
 )
 def test_a_server_among_others_counts_as_up_only_when_it_votes(kind: str, servers: int, awaited: list[str]) -> None:
-    (task,) = [t for t in tasks("roles/k3s_node/tasks/unit.yml") if "conditions" in t.get("k3s_ready", {})]
-    conditions = task["k3s_ready"]["conditions"].removeprefix("{{").removesuffix("}}")
-    judge = jinja2.Environment().compile_expression(conditions.strip())
+    waits = [t for name in ("unit", "back") for t in tasks(f"roles/k3s_node/tasks/{name}.yml") if "k3s_ready" in t]
+    asked = [wait["k3s_ready"]["conditions"] for wait in waits if "conditions" in wait["k3s_ready"]]
+    assert asked == ["{{ __k3s_node_conditions }}"] * 2
+    conditions = load("roles/k3s_node/vars/main/internal.yml")["__k3s_node_conditions"]
+    judge = jinja2.Environment().compile_expression(conditions.strip().removeprefix("{{").removesuffix("}}").strip())
     assert judge(__k3s_node_type=kind, groups={"k3s_server": ["s"] * servers}) == awaited
 
 
@@ -103,12 +105,105 @@ def test_a_running_server_restarts_only_after_the_others_were_asked() -> None:
     judge = jinja2.Environment().compile_expression(" and ".join(f"({one})" for one in steps[gate]["when"]))
     usual: dict[str, Any] = {
         "ansible_check_mode": False, "__k3s_node_unit": "k3s.service", "__k3s_node_settled": {"stale": ["k3s.service"]},
-        "__k3s_node_runs": True, "__k3s_node_type": "server", "groups": {"k3s_server": ["a", "b", "c"]},
+        "__k3s_node_before": {"runs": True}, "__k3s_node_type": "server", "groups": {"k3s_server": ["a", "b", "c"]},
         "__casemate_context": {"capabilities": ["api_semantics"]},
     }  # fmt: skip
+    others: list[dict[str, Any]] = [
+        {"__k3s_node_before": {"runs": False}},
+        {"__k3s_node_type": "agent"},
+        {"groups": {"k3s_server": ["a"]}},
+    ]
     assert judge(**usual)
-    for change in ({"__k3s_node_runs": False}, {"__k3s_node_type": "agent"}, {"groups": {"k3s_server": ["a"]}}):
-        assert not judge(**{**usual, **change}), change
+    assert not any(judge(**{**usual, **change}) for change in others)
+    first = [task for task in load("roles/k3s_node/tasks/main.yml") if "quorum.yml" in str(task)]
+    judge = jinja2.Environment().compile_expression(" and ".join(f"({one})" for one in first[0]["when"]))
+    assert judge(**usual)
+    assert not any(judge(**{**usual, **change}) for change in others)
+
+
+WRITES = {"k3s_artifact", "k3s_controls", "ansible.builtin.copy", "ansible.builtin.file"}
+
+
+def test_nothing_is_written_on_a_server_before_the_others_were_asked_and_what_it_ran_with_was_kept() -> None:
+    steps = load("roles/k3s_node/tasks/main.yml")
+    order = [task for step in steps for task in step.get("block", [step])]
+    asked = next(i for i, task in enumerate(order) if "quorum.yml" in str(task))
+    begun = next(i for i, task in enumerate(order) if task.get("k3s_change", {}).get("state") == "begun")
+    settled = next(i for i, task in enumerate(order) if task.get("k3s_change", {}).get("state") == "settled")
+    writing = next(i for i, task in enumerate(order) if "files.yml" in str(task))
+    starting = next(i for i, task in enumerate(order) if "unit.yml" in str(task))
+    assert asked < begun < writing < starting < settled
+    assert not WRITES & {name for task in order[:writing] for name in task}
+    assert all(task["check_mode"] for task in load("roles/k3s_node/tasks/quorum.yml") if "k3s_controls" in task)
+    (whole,) = [step for step in steps if "block" in step]
+    assert "back.yml" in str(whole["rescue"])
+
+
+def test_k3s_is_started_only_where_nothing_it_needs_was_refused() -> None:
+    """By what the pass says, not by words that another error does not have."""
+    files, unit = tasks("roles/k3s_node/tasks/files.yml"), tasks("roles/k3s_node/tasks/unit.yml")
+    (refusal,) = [t["ansible.builtin.assert"] for t in files if "unsettled" in str(t.get("ansible.builtin.assert"))]
+    judge = jinja2.Environment().compile_expression(refusal["that"])
+    assert judge(__k3s_node_settled={"unsettled": []})
+    assert not judge(__k3s_node_settled={"unsettled": ["No space left on device: /etc/x"]})
+    names = [name for task in unit for name in task]
+    joins = [i for i, task in enumerate(unit) if task.get("k3s_change", {}).get("joins")]
+    barred = [i for i, task in enumerate(unit) if "barred" in str(task.get("ansible.builtin.assert"))]
+    (start,) = [i for i, task in enumerate(unit) if "ansible.builtin.systemd_service" in task]
+    assert joins and barred and max(*joins, *barred) < start and "k3s_change" in names
+    text = (ROOT / "roles/k3s_node/templates/etc/systemd/system/k3s.service.j2").read_text()
+    assert "AssertFileNotEmpty=/etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml" in text
+
+
+@pytest.mark.parametrize(
+    ("ahead", "restarts"),
+    [
+        ({"stale": ["k3s.service"], "todo": []}, True),
+        ({"stale": [], "todo": [{"setting": {"kind": "k3s_config", "key": "tls-san"}}]}, True),
+        ({"stale": [], "todo": [{"setting": {"kind": "artifact", "aspect": "file"}}]}, True),
+        ({"stale": [], "todo": [{"setting": {"kind": "file", "content": "x"}}]}, True),
+        ({"stale": [], "todo": [{"setting": {"kind": "file", "unit": "k3s.service"}}]}, True),
+        ({"stale": [], "todo": [{"setting": {"kind": "file", "mode_max": "0600"}}]}, False),
+        ({"stale": ["ssh.service"], "todo": []}, False),
+    ],
+)
+def test_what_is_foreseen_to_restart_a_server(ahead: dict[str, Any], restarts: bool) -> None:
+    expression = load("roles/k3s_node/vars/main/internal.yml")["__k3s_node_restart_ahead"].strip()
+    judge = jinja2.Environment().compile_expression(expression.removeprefix("{{").removesuffix("}}").strip())
+    settings = [todo["setting"] for todo in ahead["todo"]]
+    told = judge(__k3s_node_unit="k3s.service", __k3s_node_ahead=ahead, __k3s_node_settings_ahead=settings)
+    assert told is restarts
+
+
+@pytest.mark.parametrize(
+    ("back", "old", "says"),
+    [
+        ({"left": False}, {"skipped": True}, ""),
+        ({"msg": "could not be put back: x"}, {"skipped": True}, "could not be put back: x"),
+        (
+            {"paths": ["/a", "/b"], "binary": "", "started": True},
+            {"seconds": 1},
+            "What was changed is back as it was (/a, /b), and k3s.service runs with it again.",
+        ),
+        (
+            {"paths": ["/a"], "binary": "k3s stays", "started": True},
+            {"msg": "K3s is not up: x"},
+            "is back as it was (/a); k3s stays, but k3s.service does not come up with it either: K3s is not up: x",
+        ),
+        (
+            {"paths": [], "binary": "", "started": False},
+            {"skipped": True},
+            "is back as it was (nothing), and k3s.service runs with it again.",
+        ),
+    ],
+)
+def test_what_is_said_of_going_back(back: dict[str, Any], old: dict[str, Any], says: str) -> None:
+    expression = load("roles/k3s_node/vars/main/internal.yml")["__k3s_node_is_back"].strip()
+    environment = jinja2.Environment()
+    environment.tests["skipped"] = lambda result: bool(result.get("skipped"))
+    judge = environment.compile_expression(expression.removeprefix("{{").removesuffix("}}").strip())
+    said = judge(__k3s_node_unit="k3s.service", __k3s_node_back=back, __k3s_node_old=old)
+    assert (said or "").endswith(says) and bool(said) is bool(says)
 
 
 def test_the_unit_that_flushes_every_table_is_masked() -> None:

@@ -376,3 +376,47 @@ def test_every_kind_is_whole(name: str) -> None:
     assert all(hasattr(kind, part) for part in ("SCHEMA", "identity", "observe", "assess"))
     assert hasattr(kind, "enforce") or kind.ENFORCED_BY != "engine"
     assert "kind" not in kind.SCHEMA
+
+
+def server_config(**more: Any) -> dict[str, Any]:
+    setting = {
+        "kind": "k3s_config",
+        "file": "casemate-k3s_node.yaml",
+        "options": {"server": "https://a:6443"},
+        "gate": True,
+    }
+    return control("NODE-A-SET", {**setting, **more})
+
+
+@root
+def test_a_write_that_is_refused_is_told_apart_from_what_a_restart_clears(tmp_path: Path, monkeypatch: Any) -> None:
+    """By the pass, whatever the words: with this list K3s is started or not."""
+    host = FakeHost(tmp_path, {"/etc/rancher/k3s/config.yaml.d/x": ""})
+    made = settle(host, owned(), server_config())
+    assert (made.unsettled, made.barred) == ([], [])
+
+    def full(*_: object, **__: object) -> tuple[int, str]:
+        raise OSError(28, "No space left on device", "/proc/1/fd/3/.casemate-x")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    for place, wanted in (("file", owned()), ("k3s", server_config())):
+        made = settle(FakeHost(tmp_path / place, {"/etc/rancher/k3s/config.yaml.d/x": ""}), wanted)
+        assert len(made.unsettled) == 1 and "No space left on device" in made.unsettled[0]
+        assert ("/etc/a" if place == "file" else "casemate-k3s_node.yaml") in made.unsettled[0]
+        assert "/proc/" not in made.unsettled[0]
+        assert bool(made.barred) is (place == "k3s")
+
+
+@root
+def test_what_somebody_else_decides_is_no_refused_write_but_bars_where_it_is_a_gate(tmp_path: Path) -> None:
+    theirs = {"/etc/rancher/k3s/config.yaml.d/zz.yaml": "server: https://b:6443\n"}
+    made = settle(FakeHost(tmp_path, theirs), server_config())
+    assert made.unsettled == [] and len(made.barred) == 1
+    waived = {"NODE-A-SET": {"reason": "r", "owner": "o", "expires": "2027-12-31"}}
+    assert settle(FakeHost(tmp_path / "b", theirs), server_config(), waivers=waived).barred == []
+
+
+def test_a_control_that_could_not_be_judged_is_unsettled(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(file, "observe", lambda settings, host: [][0])
+    [said] = settle(FakeHost(tmp_path), owned()).unsettled
+    assert said.startswith("FILE-A-SET: IndexError")

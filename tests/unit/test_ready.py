@@ -98,13 +98,76 @@ def test_what_the_kubelet_said_before_the_start_does_not_count(monkeypatch: pyte
         ready.node_is_ready(FakeHost(tmp_path), "n", both, 1795525201.1)
 
 
+STARTED = 1795525200.0
+LED = {
+    "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    "spec": {"renewTime": "2026-11-24T13:00:01.500000Z"},
+}
+
+
+def processes(monkeypatch: pytest.MonkeyPatch, *pids: str) -> None:
+    left = list(pids)
+    monkeypatch.setattr(ready, "unit_is_up", lambda host, unit, tries=0: (left.pop(0), STARTED))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
 def test_a_k3s_that_is_started_again_and_again_is_not_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pids = iter(("7", "8", "8", "8"))
-    monkeypatch.setattr(ready, "unit_is_up", lambda host, unit: (next(pids), 0.0))
-    answering(monkeypatch, 200, node(Ready="True"))
+    answering(monkeypatch, 200, LED)
+    processes(monkeypatch, "7", "8")
     with pytest.raises(ready.NotReady, match="to stay up"):
         ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"])
+    processes(monkeypatch, "8", "8")
     ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"])
+
+
+def test_a_k3s_that_ends_late_is_not_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = iter((0.0, 0.0, 4.0, 8.0, 12.0, 16.0))
+    answering(monkeypatch, 200, LED)
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    processes(monkeypatch, "7", "7", "7", "8")
+    with pytest.raises(ready.NotReady, match="to stay up"):
+        ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"], stay=10)
+
+
+def test_what_served_at_first_has_to_serve_still(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers = iter((200, 200, 500))
+    answering(monkeypatch, 200, LED)
+    monkeypatch.setattr(Api, "call", lambda self, method, path, body_=None: (next(answers), LED))
+    now = iter((0.0, 11.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    processes(monkeypatch, "7", "7")
+    with pytest.raises(ready.NotReady, match="answers 500"):
+        ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"], stay=10)
+
+
+@pytest.mark.parametrize(
+    ("status", "lease", "led"),
+    [
+        (200, {"spec": {"renewTime": "2026-11-24T13:00:00.100000Z"}}, True),
+        (200, {"spec": {"renewTime": "2026-11-24T12:59:59.999999Z"}}, False),  # of the process before
+        (200, {"spec": {}}, False),
+        (403, {}, False),
+        (404, {}, True),
+    ],
+)
+def test_the_controllers_are_led_since_k3s_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, lease: dict[str, Any], led: bool
+) -> None:
+    answering(monkeypatch, status, lease)
+    if led:
+        ready.controllers_are_led(FakeHost(tmp_path), STARTED)
+    else:
+        with pytest.raises(ready.NotReady, match="to be led"):
+            ready.controllers_are_led(FakeHost(tmp_path), STARTED)
+
+
+@pytest.mark.parametrize(("again", "tries", "hopeless"), [(3, 3, True), (2, 3, False), (9, 0, False)])
+def test_a_k3s_that_was_healthy_before_is_given_up_after_a_few_tries(
+    tmp_path: Path, again: int, tries: int, hopeless: bool
+) -> None:
+    host = machine(tmp_path, f"ActiveState=activating\nJob=\nNRestarts={again}\n")
+    with pytest.raises(ready.Hopeless if hopeless else ready.NotReady, match=r"ended 3 times|which is activating"):
+        ready.unit_is_up(host, UNIT, tries)
 
 
 def failing(*errors: Exception) -> Callable[[], None]:

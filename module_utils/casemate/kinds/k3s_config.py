@@ -26,6 +26,7 @@ SCHEMA = {
     "lint": Field("bool", help="every key must be known, and nothing may be set beside the files"),
     "current": Field("bool", help="K3s has been started since its files last changed"),
     "sensitive": Field("list", help="keys whose values are never shown, whichever control is about them"),
+    "gate": Field("bool", help="K3s is not started while this fails"),
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"

@@ -256,6 +256,22 @@ class Node:
         log("info", f"Running {component} {line}")
         return args
 
+    def check_gates(self, kubelet: Args) -> None:
+        """A kubelet that does not know a feature gate ends, and takes K3s along: some time after it was ready."""
+        names = [
+            pair.partition("=")[0] for value in kubelet.get("feature-gates", []) for pair in value.split(",") if pair
+        ]
+        unknown = [name for name in names if name not in FACTS["gates"].split()]
+        if unknown:
+            why = (
+                f"failed to set feature gates from initial flags-based config: unrecognized feature gate: {unknown[0]}"
+            )
+            threading.Timer(2, self.end, [f'Shutdown request received: "kubelet exited: {why}"']).start()
+
+    def end(self, text: str) -> None:
+        log("error", text)
+        os._exit(0)
+
     def join(self, what: str, user: str) -> None:
         """Fetch files of the cluster from its server; raises ValueError when that is not the token's, or OSError."""
         server, token = self.option("server").rstrip("/") + "/", self.option("token")
@@ -273,7 +289,7 @@ class Node:
         resolvers = self.option("resolv-conf") or "/etc/resolv.conf"
         put("agent/etc/kubelet.conf.d/00-k3s-defaults.conf", f"resolvConf: {resolvers}\n")
         self.announce("kube-proxy")
-        self.announce("kubelet")
+        self.check_gates(self.announce("kubelet"))
         self.listen("kubelet")
         path = "/run/k3s/containerd/containerd.sock"
         with contextlib.suppress(FileNotFoundError):
