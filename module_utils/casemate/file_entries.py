@@ -11,9 +11,11 @@ import hashlib
 import os
 import pwd
 import re
+import shlex
 import stat as statmod
 from typing import Any, Callable
 
+from .accounts import passwd
 from .base import Host, Setting
 from .clock import Start, after, stays_ahead
 
@@ -60,8 +62,43 @@ def entry(path: str, setting: Setting, host: Host, started: Start | None) -> dic
         "acl": host.has_acl(path),
         "short": short,
         "late": host.dated(path) if started and after(found.st_ctime, started) else "",
-        "barred": host.barred(path, replaced),
+        "barred": spared(path, setting, host) or host.barred(path, replaced),
     }
+
+
+def most(setting: Setting, roots: bool) -> int:
+    """The bits that a mode may have. What logs an account in is read by the account itself, also where it is root's."""
+    allowed = int(setting.get("mode_max", "07777"), 8)
+    widened = 0o055 if setting.get("state") == "directory" else 0o044
+    return allowed | widened if roots and setting.get("login") else allowed
+
+
+def spared(path: str, setting: Setting, host: Host) -> str:
+    """Why apply leaves alone what logs somebody in, with what to do by hand; empty for all else."""
+    found, account = host.stat(path), str(host.context.get("account") or "")
+    if found is None:
+        return ""
+    by_hand = f"chmod {statmod.S_IMODE(found.st_mode) & most(setting, found.st_uid == 0):04o} {shlex.quote(path)}"
+    if host.has_acl(path):
+        by_hand = f"setfacl -b {shlex.quote(path)}; {by_hand}"
+    home = home_of(account, host) if account else ""
+    folder = os.path.join(os.path.realpath(host.path(home)), ".ssh") if home else ""
+    if folder and f"{os.path.realpath(host.path(path))}/".startswith(f"{folder}/"):
+        return f"{path} logs {account} in, as which Casemate comes, so it is left alone; by hand: {by_hand}"
+    if setting.get("login") and found.st_uid == 0 and host.has_acl(path):
+        return f"{path} is root's and its ACL may be what lets the account read it; by hand: {by_hand}"
+    return ""
+
+
+def home_of(account: str, host: Host) -> str:
+    """The home of an account, of the files or of whatever directory the host asks; empty where it has none."""
+    listed = {one.name: one.home for one in reversed(passwd(host.text("/etc/passwd") or ""))}
+    if account in listed or host.root != "/":
+        return listed.get(account, "")
+    try:
+        return pwd.getpwnam(account).pw_dir
+    except KeyError:
+        return ""
 
 
 def _wanted(setting: Setting) -> str:

@@ -28,6 +28,7 @@ SCHEMA = {
     "reload": Field("list", help="allow-listed command that loads the new content"),
     "unit": Field("str", help="unit that must have started after the file last changed"),
     "known": Field("list", help="absent: paths below the pattern's folder that may be there all the same"),
+    "login": Field("bool", help="it logs in the account whose home holds it, which has to be able to read it"),
     "missing": Field("str", choices=("fail", "pass", "k3s"), help="what absence of a matched path means"),
     "sensitive": Field("bool", help="never show content, not even in a diff"),
     "enforced": Field("bool", help="false: observe only"),
@@ -111,7 +112,7 @@ def _faults(setting: Setting, expected: Setting, entry: Setting) -> list[str]:
     if entry["state"] != expected["state"]:
         return [f"is a {entry['state']}, not a {expected['state']}"]
     have = entry["mode"]
-    exact, most = int(setting.get("mode", f"{have:o}"), 8), int(setting.get("mode_max", "07777"), 8)
+    exact, most = int(setting.get("mode", f"{have:o}"), 8), file_entries.most(setting, entry["owner"] == "root")
     found = {
         f"mode is {have:04o}, not {exact:04o}": have != exact,
         f"mode {have:04o} allows more than {most:04o}": bool(have & ~most),
@@ -164,8 +165,8 @@ def _settle(setting: Setting, host: Host) -> None:
         make_folder(path, host)
     for match in matches(setting, host):
         seen = host.stat(match)
-        if seen is not None and not statmod.S_ISLNK(seen.st_mode):
-            most = statmod.S_IMODE(seen.st_mode) & int(setting.get("mode_max", "07777"), 8)
+        if seen is not None and not statmod.S_ISLNK(seen.st_mode) and not file_entries.spared(match, setting, host):
+            most = statmod.S_IMODE(seen.st_mode) & file_entries.most(setting, seen.st_uid == 0)
             try:
                 host.restrict(match, most if mode is None else mode, owner, bool(setting.get("no_acl")))
                 bring_back(setting, match, host)

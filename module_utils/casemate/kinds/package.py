@@ -68,12 +68,32 @@ def older(version: str, floor: str) -> bool:
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
-    """The installed packages that match each name, with versions. Raises OSError where there is no dpkg."""
+    """The installed packages that match each name, with versions, and what would go with those that nobody may have.
+
+    Raises OSError where there is no dpkg.
+    """
     text = host.text(STATUS)
     if text is None:
         raise FileNotFoundError(f"{STATUS} is missing: not a Debian system, or a broken one")
     have = installed(text)
-    return [{"found": {n: v for n, v in have.items() if fnmatch.fnmatchcase(n, s["name"])}} for s in settings]
+    found = [{n: v for n, v in have.items() if fnmatch.fnmatchcase(n, s["name"])} for s in settings]
+    unwanted = [s.get("state") == "absent" and not s.get("waived") for s in settings]
+    named = {name for there, gone in zip(found, unwanted) if gone for name in there}
+    return [
+        {"found": there, "bars": bars(there, named, host) if gone and there else ""}
+        for there, gone in zip(found, unwanted)
+    ]
+
+
+def bars(names: dict[str, str], named: set[str], host: Host) -> str:
+    """Why some packages are not removed: with them others would go, as apt says; empty where none would."""
+    asked = host.run(["apt-get", "-s", "-q", "-o", "Debug::NoLocking=1", "remove", "--", *sorted(names)])
+    by_hand = f"by hand: apt-get remove {' '.join(sorted(names))}"
+    if asked.rc not in (0, 127):  # without apt-get the role's task says so
+        return f"apt-get cannot remove it: {(asked.err or asked.out).strip()[:200]}; {by_hand}"
+    gone = {name.split(":")[0] for name in re.findall(r"(?m)^Remv (\S+)", asked.out)}
+    others = sorted(gone - named)
+    return f"with it would go {', '.join(others)}, so nothing is removed; {by_hand}" if others else ""
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
@@ -81,7 +101,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     name, floor, found = setting["name"], setting.get("version"), seen["found"]
     shown = ", ".join(f"{n} {v}" for n, v in sorted(found.items())) or "absent"
     if setting.get("state") == "absent":
-        return Verdict(not found, [], sorted(found), f"installed: {shown}" if found else "", STATUS)
+        reason = "; ".join(filter(None, [f"installed: {shown}" if found else "", seen["bars"]]))
+        return Verdict(not found, [], sorted(found), reason, STATUS, foreign=seen["bars"])
     expected = f"{name} >= {floor}" if floor else f"{name} installed"
     if not found:
         return Verdict(False, expected, shown, "it is not (completely) installed", STATUS)

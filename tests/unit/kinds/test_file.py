@@ -313,3 +313,45 @@ def test_what_apply_cannot_replace_is_said_by_check(tmp_path: Path) -> None:
     make(host, "/d/a", mode=0o666)
     both = judge(host, {"path": "/d/*", "mode_max": "0600"})
     assert [(v.ok, v.foreign, v.partly) for v in (link, both)] == [(False, "/d/b", False), (False, "/d/b", True)]
+
+
+KEYS = {"kind": "file", "path": "/home/*/.ssh/authorized_keys", "login": True, "mode_max": "0600", "no_acl": True}
+FOLDERS = {**KEYS, "path": "/home/*/.ssh", "state": "directory", "mode_max": "0700"}
+
+
+@root
+@pytest.mark.parametrize(
+    ("account", "owner", "mode", "after", "left"),
+    [
+        ("ops", 1000, 0o600, 0o600, False),
+        ("ops", 1000, 0o644, 0o644, True),
+        ("ops", 0, 0o644, 0o644, False),
+        ("ops", 0, 0o666, 0o666, True),
+        ("bob", 1000, 0o644, 0o600, False),
+        ("bob", 0, 0o644, 0o644, False),
+        ("bob", 0, 0o666, 0o644, False),
+        ("bob", 1001, 0o644, 0o600, False),
+        ("nobody-here", 1000, 0o644, 0o600, False),
+    ],
+)
+def test_what_logs_somebody_in_stays_readable_and_that_of_casemate_as_it_is(
+    tmp_path: Path, account: str, owner: int, mode: int, after: int, left: bool
+) -> None:
+    people = "bob:x:1001:1001::/home/bob:/bin/sh\nops:x:1000:1000::/srv/ops:/bin/sh\n"
+    given = {"/etc/passwd": people, "/srv/ops/.ssh/authorized_keys": "key", "/home/x/y": ""}
+    host = FakeHost(tmp_path, given, context={"account": account})
+    (tmp_path / "home/ops").symlink_to("../srv/ops")
+    keys = tmp_path / "srv/ops/.ssh/authorized_keys"
+    for path, bits in ((keys, mode), (keys.parent, mode | (mode & 0o444) >> 2)):
+        os.chown(path, owner, owner)
+        path.chmod(bits)
+    verdicts = [
+        file.assess(one, seen) for one, seen in zip([KEYS, FOLDERS], file.observe([KEYS, FOLDERS], host), strict=True)
+    ]
+    for verdict in verdicts:
+        assert bool(verdict.foreign) is left
+        assert verdict.ok is (mode == after and not left)
+        assert ("chmod" in verdict.reason) is left
+    file.enforce([KEYS, FOLDERS], {0, 1}, host)
+    assert keys.stat().st_mode & 0o777 == after
+    assert keys.parent.stat().st_mode & 0o055 == (after & 0o044) | (after & 0o044) >> 2

@@ -44,6 +44,37 @@ def test_status(tmp_path: Path, text: str, setting: dict[str, Any], ok: bool, ob
     assert (verdict.ok, verdict.observed) == (ok, observed)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ((0, "Remv telnet [1]\nRemv telnetd [1]\n", ""), ""),
+        ((0, "Remv telnet:i386 [1] []\n", ""), ""),
+        ((0, "Remv sudo [1] [x]\nRemv telnet [1]\nInst x\n", ""), "with it would go sudo, so nothing is removed"),
+        ((100, "", "E: broken packages"), "apt-get cannot remove it: E: broken packages"),
+        ((127, "", "not found"), ""),
+    ],
+)
+def test_nothing_goes_but_what_is_named(tmp_path: Path, said: tuple[int, str, str], told: str) -> None:
+    host = FakeHost(tmp_path, {package.STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
+    wanted = [{"name": "telnet", "state": "absent"}, {"name": "telnetd", "state": "absent"}]
+    verdict = package.assess(wanted[0], package.observe(wanted, host)[0])
+    assert not verdict.ok
+    assert told in verdict.reason
+    assert told in verdict.foreign
+    assert bool(verdict.foreign) is bool(told)
+    assert verdict.observed == ["telnet"]
+
+
+def test_what_a_waiver_keeps_is_nobodys_to_remove(tmp_path: Path) -> None:
+    said = (0, "Remv telnet [1]\nRemv telnetd [1]\n", "")
+    host = FakeHost(tmp_path, {package.STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
+    wanted: list[dict[str, Any]] = [
+        {"name": "telnet", "state": "absent"},
+        {"name": "telnetd", "state": "absent", "waived": True},
+    ]
+    assert "telnetd" in package.assess(wanted[0], package.observe(wanted, host)[0]).foreign
+
+
 def test_no_dpkg_is_an_error_and_never_absent(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         package.observe([{"name": "telnet", "state": "absent"}], FakeHost(tmp_path))
