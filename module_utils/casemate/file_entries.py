@@ -74,31 +74,36 @@ def most(setting: Setting, roots: bool) -> int:
 
 
 def spared(path: str, setting: Setting, host: Host) -> str:
-    """Why apply leaves alone what logs somebody in, with what to do by hand; empty for all else."""
+    """Why apply leaves alone what logs somebody in, with what to do by hand; empty for all else.
+
+    What belongs to the account itself may be narrowed: sshd reads it in the name of the account, as its owner.
+    """
     found, account = host.stat(path), str(host.context.get("account") or "")
     if found is None:
         return ""
     by_hand = f"chmod {statmod.S_IMODE(found.st_mode) & most(setting, found.st_uid == 0):04o} {shlex.quote(path)}"
     if host.has_acl(path):
         by_hand = f"setfacl -b {shlex.quote(path)}; {by_hand}"
-    home = home_of(account, host) if account else ""
+    uid, home = account_of(account, host)
     folder = os.path.join(os.path.realpath(host.path(home)), ".ssh") if home else ""
-    if folder and f"{os.path.realpath(host.path(path))}/".startswith(f"{folder}/"):
-        return f"{path} logs {account} in, as which Casemate comes, so it is left alone; by hand: {by_hand}"
+    if folder and found.st_uid != uid and f"{os.path.realpath(host.path(path))}/".startswith(f"{folder}/"):
+        told = f"{path} logs {account} in, as which Casemate comes, and is not its own, so it is left alone"
+        return f"{told}; by hand: {by_hand}"
     if setting.get("login") and found.st_uid == 0 and host.has_acl(path):
         return f"{path} is root's and its ACL may be what lets the account read it; by hand: {by_hand}"
     return ""
 
 
-def home_of(account: str, host: Host) -> str:
-    """The home of an account, of the files or of whatever directory the host asks; empty where it has none."""
-    listed = {one.name: one.home for one in reversed(passwd(host.text("/etc/passwd") or ""))}
-    if account in listed or host.root != "/":
-        return listed.get(account, "")
+def account_of(name: str, host: Host) -> tuple[int, str]:
+    """Uid and home of an account, of the files or of a directory; an empty home where there is none."""
+    listed = {one.name: (one.uid, one.home) for one in reversed(passwd(host.text("/etc/passwd") or ""))}
+    if name in listed or host.root != "/":
+        return listed.get(name, (-1, ""))
     try:
-        return pwd.getpwnam(account).pw_dir
+        known = pwd.getpwnam(name)
     except KeyError:
-        return ""
+        return -1, ""
+    return known.pw_uid, known.pw_dir
 
 
 def _wanted(setting: Setting) -> str:

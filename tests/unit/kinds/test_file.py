@@ -324,7 +324,8 @@ FOLDERS = {**KEYS, "path": "/home/*/.ssh", "state": "directory", "mode_max": "07
     ("account", "owner", "mode", "after", "left"),
     [
         ("ops", 1000, 0o600, 0o600, False),
-        ("ops", 1000, 0o644, 0o644, True),
+        ("ops", 1000, 0o644, 0o600, False),
+        ("ops", 1001, 0o644, 0o644, True),
         ("ops", 0, 0o644, 0o644, False),
         ("ops", 0, 0o666, 0o666, True),
         ("bob", 1000, 0o644, 0o600, False),
