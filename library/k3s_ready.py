@@ -75,6 +75,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate import ready
 from ansible.module_utils.casemate.base import Host
+from ansible.module_utils.casemate.refused import Refusal
 
 
 def main() -> None:
@@ -100,7 +101,7 @@ def main() -> None:
     step = functools.partial(ready.is_up, host, *asked)
     if given["others"]:
         step = functools.partial(ready.others_hold_quorum, host, node)
-    missing = ready.wait(step, given["timeout"])
+    missing = ready.wait(step, given["timeout"], refusal=Refusal(host, given["unit"], node))
     seconds = round(time.monotonic() - start, 1)
     if missing and given["others"]:
         hint = "Bring K3s up there (`casemate apply --limit` starts it), and apply again"

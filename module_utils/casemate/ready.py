@@ -159,8 +159,16 @@ def _is_well(host: Host, node: dict[str, Any]) -> bool:
     return status == 200
 
 
-def wait(step: Callable[[], object], seconds: float, clock: Callable[[], float] = time.monotonic) -> str:
-    """Repeat `step` until it raises no more. Return "", or what was waited for when time ran out."""
+def wait(
+    step: Callable[[], object],
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    refusal: Callable[[], str] = lambda: "",
+) -> str:
+    """Repeat `step` until it raises no more. Return "", or what was waited for when time ran out.
+
+    `refusal` says why waiting longer brings nothing, where it does.
+    """
     end = clock() + seconds
     while True:
         try:
@@ -169,6 +177,8 @@ def wait(step: Callable[[], object], seconds: float, clock: Callable[[], float] 
         except Hopeless as over:
             return str(over)
         except (NotReady, Unavailable, OSError) as notyet:
+            if refused := refusal():
+                return f"it is refused: {refused}"
             if clock() >= end:
                 return f"waited {seconds:.0f} s for {notyet}"
         time.sleep(PAUSE)

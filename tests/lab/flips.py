@@ -42,6 +42,7 @@ ALSO = {
     ("CLUSTER-KUBELETS-CURRENT", "old node"): {"CLUSTER-NODES-DECLARED": "fail"},  # nobody declared it either
     ("CLUSTER-NAMESPACES-CURRENT", "labelled"): {"CLUSTER-TOKENS-UNMOUNTED": "fail"},  # apply has not met it yet
     ("CLUSTER-NAMESPACES-RESTRICTED", "labelled"): {"CLUSTER-TOKENS-UNMOUNTED": "fail"},
+    ("CLUSTER-NODES-DECLARED", "stranger"): {"CLUSTER-KUBELETS-CURRENT": "fail"},  # and it says no version
     ("ETCD-CIPHER-ACTIVE", "other cipher"): {  # nor did K3s write it, and nothing is stored with its key
         "ETCD-ENCRYPTION-ACTIVE": "fail", "ETCD-SECRETS-REWRITTEN": "fail",
     },
@@ -49,6 +50,8 @@ ALSO = {
     ("NET-FORWARDING-KEPT", "live"): {"NET-REDIRECTS-REFUSED": "fail"},  # without it the kernel accepts redirects again
     ("NODE-BINARY-VERIFIED", "a byte more"): {"NODE-VERSION-PATCHED": "not_evaluated"},  # foreign bytes prove nothing
     ("NODE-CLUSTER-JOINED", "other authority"): {"NODE-TOKENS-CURRENT": "not_evaluated"},  # of which cluster?
+    ("NODE-TOKENS-CURRENT", "older /etc/rancher/k3s/token"): {"NODE-TOKEN-PRIVATE": "fail"},  # K3s has not read it
+    ("NODE-TOKENS-CURRENT", "older /etc/rancher/k3s/agent-token"): {"NODE-AGENT-TOKEN-SEPARATE": "fail"},
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
@@ -596,17 +599,8 @@ def membership(setting: Setting) -> Flips:
             text = other.read()
         yield "other authority", lambda: rewritten(f"{agent}/server-ca.crt", lambda old: text)
     for path in setting.get("files", ()):
-        older = functools.partial(unnoticed, path, lambda old: old.strip() + "x\n")
-        yield f"older {os.path.basename(path)}", older
-
-
-@contextlib.contextmanager
-def unnoticed(path: str, change: Callable[[str], str]) -> Iterator[None]:
-    """Change a file whose time stays that of the bytes before."""
-    seen = os.stat(path)
-    with rewritten(path, change):
-        os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-        yield
+        older = functools.partial(rewritten, path, lambda old: old.strip() + "x\n")
+        yield f"older {path}", older
 
 
 def stored_secrets(setting: Setting) -> Flips:
