@@ -18,7 +18,7 @@ from .base import Unavailable, Verdict
 CONFIG = "/var/lib/rancher/k3s/server/cred/encryption-config.json"
 ANNOTATION = "k3s.io/encryption-config-hash"
 ACTIVE = "active"
-RESTART = "restart K3s on each server, one after the other"
+RESTART = "restart K3s on each server, one after the other (`systemctl restart k3s`)"
 ENABLE = f"run `k3s secrets-encrypt enable` on one server, then {RESTART}"
 ALIKE = f"after a rotation {RESTART}; else put back the file that K3s wrote"
 ROTATE = f"apply, then run `k3s secrets-encrypt rotate-keys` on one server, then {RESTART}"

@@ -23,11 +23,6 @@ SCHEMA = {
     "agents": Field("list", True, help="as servers"),
 }
 ENFORCED_BY = None
-DELETE = (
-    "delete the one that is gone by `k3s kubectl delete node NAME` on a server, which removes it from etcd too "
-    "(a member without a node: by etcdctl)"
-)
-REMOVE = f"list its host there, or {DELETE}"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 Known = dict[str, dict[str, Any]]
 """Name of a node or member of etcd -> its `addresses`, and what else counts."""
@@ -102,10 +97,17 @@ def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:
         for name, one in sorted(found.items()):
             host = _host_of(one, {h: v for h, v in hosts.items() if v["server"] or what == "node"})
             where = ", ".join(one["addresses"]) or "no address"
+            node = name if what == "node" else name.rsplit("-", 1)[0]
+            delete = f"`k3s kubectl delete node {node}` on a server, which removes it from etcd too"
+            delete = delete if node in nodes else "etcdctl, since it has no node"
             if host is None:
-                wrong.append(f"{what} {name} ({where}) is no host of the inventory: {REMOVE}")
+                wrong.append(
+                    f"{what} {name} ({where}) is no host of the inventory: list it there, or remove it by {delete}"
+                )
             elif owners.setdefault(host, name) != name:
-                wrong.append(f"{what}s {owners[host]} and {name} are both {host} ({where}); {DELETE}")
+                wrong.append(
+                    f"{what}s {owners[host]} and {name} are both {host} ({where}): remove the older by {delete}"
+                )
     return wrong
 
 

@@ -1,0 +1,181 @@
+"""What a message says to do, done as it stands: the commands are taken out of the findings of a real cluster.
+
+Runs on an applied lab with a real K3s, one server and one agent, as a part of the drift story; the double is skipped,
+for it refuses nothing. Each fault is made by hand, has to be found, and is gone after what the finding says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.lab
+
+DB = "/var/lib/rancher/k3s/server/db"
+PUT = """python3 - <<'END'
+import base64, http.client, json, ssl
+tls = "/var/lib/rancher/k3s/server/tls/etcd/"
+context = ssl.create_default_context(cafile=tls + "server-ca.crt")
+context.load_cert_chain(tls + "client.crt", tls + "client.key")
+caller = http.client.HTTPSConnection("127.0.0.1", 2382, context=context)
+secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "flipped", "namespace": "default"}}
+code = lambda text: base64.b64encode(text.encode()).decode()
+body = {"key": code("/registry/secrets/default/flipped"), "value": code(json.dumps(secret))}
+caller.request("POST", "/v3/kv/put", json.dumps(body))
+assert caller.getresponse().status == 200
+END"""
+CLEAR = r"printf '/registry/secrets/default/flipped\020\001k8s\000\n' >"
+FOREIGN = (
+    "cd /var/lib/rancher/k3s/server/tls && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "
+    "-days 9 -subj /O=system:masters/CN=admin -keyout client-admin.key -out client-admin.crt 2>/dev/null"
+)
+STRANGER = (
+    'echo \'{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "stranger"}, "status": {"addresses": '
+    '[{"type": "InternalIP", "address": "192.0.2.66"}]}}\' | k3s kubectl create -f -'
+)
+FAULTS = {
+    "CLUSTER-NODES-DECLARED": STRANGER,
+    "ETCD-SECRETS-REWRITTEN": PUT,
+    "ETCD-COPIES-ENCRYPTED": f"{CLEAR} {DB}/state.db.migrated",
+    "ETCD-SNAPSHOTS-ENCRYPTED": f"mkdir -p {DB}/snapshots && {CLEAR} {DB}/snapshots/flipped",
+    "ETCD-ENCRYPTION-ACTIVE": "k3s secrets-encrypt disable && systemctl restart k3s",
+    "API-ADMIN-ACCEPTED": FOREIGN,
+    "NODE-TOKENS-CURRENT": "k3s token rotate --token $(cat /var/lib/rancher/k3s/server/token)",
+}
+"""Control -> how its fault is made on the first server."""
+
+
+class Lab:
+    """The machines of an inventory, and Casemate as an operator calls it on them."""
+
+    def __init__(self, path: str) -> None:
+        """Read who is who."""
+        given = yaml.safe_load(Path(path).read_text())["all"]
+        self.path, self.known = path, given["vars"]
+        groups = {group: content["hosts"] for group, content in given["children"].items()}
+        self.hosts = {name: facts["ansible_host"] for hosts in groups.values() for name, facts in hosts.items()}
+        self.server, self.agent = (next(iter(groups[group]), "") for group in ("k3s_server", "k3s_agent"))
+
+    def root(self, host: str, script: str) -> str:
+        """Run a script as root on a host; it has to succeed."""
+        argv = ["ssh", *self.known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
+        argv += ["-i", self.known["ansible_ssh_private_key_file"], f"ops@{self.hosts[host]}", "sudo sh -e"]
+        done = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, f"{host}: {script}: {done.stderr}"
+        return done.stdout
+
+    def casemate(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """(exit code, report) of a run over all hosts."""
+        with tempfile.TemporaryDirectory() as folder:
+            report = f"{folder}/report.json"
+            argv = [str(Path(sys.executable).with_name("casemate")), *arguments, "-i", self.path]
+            done = subprocess.run([*argv, f"--format=json:{report}"], capture_output=True, timeout=900, check=False)
+            return done.returncode, json.loads(Path(report).read_text())
+
+    def reason(self, control: str, host: str) -> str:
+        """Why a control fails on a host; nothing where it passes."""
+        _, report = self.casemate("check", "--scan")
+        (found,) = [
+            finding
+            for judged in report["hosts"]
+            if judged["name"] == host
+            for finding in judged["findings"]
+            if finding["control"] == control
+        ]
+        assert found["status"] in ("pass", "fail"), found["reason"]
+        return "" if found["status"] == "pass" else str(found["reason"])
+
+
+@pytest.fixture
+def inventory(request: pytest.FixtureRequest) -> Lab:
+    path = request.config.getoption("ansible_inventory")
+    if not path:
+        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
+    lab = Lab(path)
+    if "double" in lab.root(lab.server, "k3s --version"):
+        pytest.skip("api_semantics: the installed release is a double, which refuses nothing")
+    return lab
+
+
+def commands(said: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([a-z][^`]* [^`]*)`", said)
+
+
+def until(true: Callable[[], bool], seconds: int = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(2)
+
+
+@pytest.mark.parametrize("control", FAULTS)
+def test_a_finding_names_commands_that_mend_it(inventory: Lab, control: str) -> None:
+    inventory.root(inventory.server, FAULTS[control])
+    said = inventory.reason(control, inventory.server)
+    todo = commands(said)
+    assert todo, f"{control}: nothing to do is said, but: {said}"
+    for command in todo:
+        inventory.root(inventory.server, command)
+    until(lambda: inventory.reason(control, inventory.server) == "")
+    code, report = inventory.casemate("apply")
+    assert code == 0, report["summary"]
+    assert inventory.reason(control, inventory.server) == ""
+
+
+def test_an_agent_that_was_wiped_joins_again_as_the_refusal_says(inventory: Lab) -> None:
+    wipe = "systemctl stop k3s-agent; rm -rf /var/lib/rancher/k3s/agent /etc/rancher"
+    inventory.root(inventory.agent, wipe)
+    code, report = inventory.casemate("apply", "--limit", inventory.agent)
+    assert code == 1
+    (told,) = [host["message"] for host in report["hosts"] if host["name"] == inventory.agent]
+    assert commands(told), told
+    assert f"on {inventory.server}" in told
+    for command in commands(told):
+        inventory.root(inventory.server, command)
+    code, report = inventory.casemate("apply")
+    assert code == 0, report["summary"]
+
+
+def test_a_server_with_a_cluster_of_its_own_joins_as_the_message_says(inventory: Lab) -> None:
+    if len(inventory.hosts) < 3 or inventory.agent:
+        pytest.skip("servers: a lab of three servers is needed (casemate lab up --servers 3 --agents 0)")
+    second = list(inventory.hosts)[1]
+    inventory.root(inventory.server, f"k3s kubectl delete node {second}")
+    steps = [
+        "systemctl stop k3s",
+        "rm -r /var/lib/rancher/k3s/server",
+        "mv /etc/rancher/k3s/config.yaml.d /root/aside",
+        "systemd-run --quiet --unit=lone --property=Restart=no k3s server --cluster-init",
+        "sleep 60",
+        "systemctl stop lone",
+        "mv /root/aside /etc/rancher/k3s/config.yaml.d",
+    ]
+    lone = "; ".join(steps)
+    inventory.root(second, lone)
+    code, report = inventory.casemate("apply")
+    (told,) = [host["message"] for host in report["hosts"] if host["name"] == second]
+    assert code == 1
+    for command in commands(told):
+        inventory.root(second, command)
+    assert inventory.casemate("apply")[0] == 0
+
+
+def test_labels_and_taints_are_set_by_hand(inventory: Lab) -> None:
+    label, taint = "node-role.kubernetes.io/flipped", "flipped=true:PreferNoSchedule"
+    inventory.root(inventory.server, f"k3s kubectl label node --all {label}=true; k3s kubectl taint node --all {taint}")
+    try:
+        assert inventory.casemate("check")[0] == 0
+    finally:
+        inventory.root(
+            inventory.server, f"k3s kubectl label node --all {label}-; k3s kubectl taint node --all {taint}-"
+        )
