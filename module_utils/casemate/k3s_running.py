@@ -28,6 +28,47 @@ KEYS = (
     "EncryptSecrets",
     "PrivateIP",
 )
+WRITTEN = (
+    "/etc",
+    "/etc/apt/apt.conf.d",
+    "/etc/audit/rules.d",
+    "/etc/casemate",
+    "/etc/logrotate.d",
+    "/etc/modprobe.d",
+    "/etc/modules-load.d",
+    "/etc/profile.d",
+    "/etc/rancher/k3s",
+    "/etc/rancher/k3s/config.yaml.d",
+    "/etc/rancher/node",
+    "/etc/security/limits.d",
+    "/etc/security/pwquality.conf.d",
+    "/etc/ssh",
+    "/etc/ssh/sshd_config.d",
+    "/etc/sudoers.d",
+    "/etc/sysctl.d",
+    "/etc/systemd/coredump.conf.d",
+    "/etc/systemd/journald.conf.d",
+    "/etc/systemd/system",
+    "/usr/local/bin",
+    "/var/lib/casemate",
+    "/var/lib/kubelet",
+    "/var/lib/rancher",
+    "/var/lib/rancher/k3s",
+    "/var/lib/rancher/k3s/agent",
+    "/var/lib/rancher/k3s/agent/containerd",
+    "/var/lib/rancher/k3s/agent/etc/containerd",
+    "/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d",
+    "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d",
+    "/var/lib/rancher/k3s/agent/images",
+    "/var/lib/rancher/k3s/data",
+    "/var/lib/rancher/k3s/server",
+    "/var/lib/rancher/k3s/server/db",
+    "/var/lib/rancher/k3s/server/db/etcd",
+    "/var/lib/rancher/k3s/server/tls",
+    "/var/log",
+    "/var/log/k3s",
+)
+"""Folders that an apply or K3s writes into; each may be a mount of its own."""
 SETTLED = 60.0
 """Seconds after which a K3s that systemd started again counts as one that stays."""
 
@@ -89,6 +130,27 @@ def cluster(unit: str) -> Dict[str, Any]:
     return {key: told[key] for key in KEYS if key in told} if isinstance(told, dict) else {}
 
 
+def room(folders: Sequence[str]) -> List[Dict[str, Any]]:
+    """Of each file system below these folders: one of them, MiB and inodes free, and whether it may be written.
+
+    Some file systems count no inodes (btrfs says 0 of 0); then they are None.
+    """
+    found: Dict[Any, Dict[str, Any]] = {}
+    for folder in folders:
+        while not os.path.isdir(folder):
+            folder = os.path.dirname(folder)
+        try:
+            seen = os.statvfs(folder)
+            key = (os.stat(folder).st_dev, bool(seen.f_flag & os.ST_RDONLY))
+        except OSError:
+            continue
+        inodes = seen.f_favail if seen.f_files else None
+        found.setdefault(
+            key, {"folder": folder, "mib": seen.f_bavail * seen.f_frsize >> 20, "inodes": inodes, "ro": key[1]}
+        )
+    return list(found.values())
+
+
 def _text(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -109,6 +171,7 @@ def main(paths: Sequence[str]) -> None:
         "own": re.findall(r"(?m)^([a-z0-9-]+):", _text(OWN)),
         "etcd": os.path.isdir("/var/lib/rancher/k3s/server/db/etcd"),
         "encryption": os.path.exists("/var/lib/rancher/k3s/server/cred/encryption-config.json"),
+        "room": room(WRITTEN),
         "cluster": cluster(unit) if unit else {},
     }
     print("casemate:host=" + json.dumps(told, sort_keys=True))

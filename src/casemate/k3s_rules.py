@@ -63,6 +63,8 @@ CHOICES = {
 """Key of K3s -> what it may be (pkg/cli/cmds, pkg/agent/flannel)."""
 FILES = ("flannel-conf", "flannel-cni-conf", "image-credential-provider-config", "vpn-auth-file", "etcd-s3-endpoint-ca")
 """Keys of K3s that name a file of the host without which it does not start."""
+INODES, FEW = {"/var/lib/rancher": 1000, "/var/lib/rancher/k3s": 1000}, 32
+"""Inodes that have to be free: K3s unpacks itself and its images into hundreds of files; elsewhere go a few."""
 OURS = ("/etc/rancher/k3s/admission.yaml", "/etc/rancher/k3s/audit-policy.yaml")
 """What Casemate writes itself."""
 
@@ -289,6 +291,23 @@ def named_files(values: Mapping[str, Any]) -> dict[str, str]:
             if re.search(r"-(file|config|kubeconfig)$", name) and path.startswith("/"):
                 found.setdefault(path, f"{variable}[{at}]")
     return {path: name for path, name in found.items() if path not in OURS}
+
+
+def room_problems(seen: Mapping[str, Any]) -> list[str]:
+    """Mounts on which a file of ours could not be written; `seen`: what k3s_running told."""
+    found = []
+    for mount in seen.get("room") or ():
+        folder, least = mount["folder"], INODES.get(mount["folder"], FEW)
+        if mount["ro"]:
+            found.append(f"{folder} is on a file system that cannot be written: remount it read-write")
+        elif mount["inodes"] is not None and mount["inodes"] < least:
+            found.append(
+                f"{folder} has {mount['inodes']} inodes free (df -i); {least} are needed: remove files there, or make "
+                "the file system with more"
+            )
+        elif mount["mib"] < 1:
+            found.append(f"{folder} has no MiB free (df); 1 MiB is needed: free or add disk space")
+    return found
 
 
 def host_problems(values: Mapping[str, Any], seen: Mapping[str, Any], address: str) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from casemate import k3s_rules
+from casemate import k3s_rules, law
+from module_utils.casemate import k3s_running
 
 LONG = "a" * 64
 
@@ -175,3 +178,49 @@ def test_a_host_that_has_all_of_it_passes() -> None:
     assert k3s_rules.host_problems(values, {**SEEN, "hostname": "my_node"}, "192.0.2.1,2001:db8::1") == []
     assert k3s_rules.host_problems(values, {}, "192.0.2.9") == []  # a host that could not tell
     assert list(k3s_rules.named_files(values)) == ["/etc/resolv.conf"]
+
+
+def mount(**change: Any) -> dict[str, Any]:
+    return {"room": [{"folder": "/etc/rancher/k3s/config.yaml.d", "mib": 50, "inodes": 5000, "ro": False, **change}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"inodes": 0}, "/etc/rancher/k3s/config.yaml.d has 0 inodes free (df -i); 32 are needed"),
+        ({"inodes": 31}, "31 inodes free"),
+        ({"folder": "/var/lib/rancher", "inodes": 999}, "1000 are needed"),
+        ({"ro": True}, "cannot be written: remount it read-write"),
+        ({"mib": 0}, "has no MiB free"),
+        ({"inodes": None}, ""),  # btrfs counts none
+        ({"inodes": 32, "mib": 1}, ""),
+    ],
+)
+def test_every_mount_that_is_written_to_has_room(change: dict[str, Any], says: str) -> None:
+    found = k3s_rules.room_problems(mount(**change))
+    assert len(found) == bool(says) and says in "".join(found)
+    assert k3s_rules.room_problems({}) == []
+
+
+def test_a_mount_is_found_by_the_folder_that_lies_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two folders on one file system are one; a folder that is not there yet lies where it would be made."""
+    told = k3s_running.room([str(tmp_path), str(tmp_path / "a/b"), "/proc"])
+    assert [one["folder"] for one in told] == [str(tmp_path), "/proc"]
+    assert told[1]["inodes"] is None  # proc counts none
+
+    class Full:
+        f_flag, f_files, f_favail, f_bavail, f_frsize = os.ST_RDONLY, 1, 0, 0, 4096
+
+    monkeypatch.setattr("os.statvfs", lambda folder: Full)
+    assert k3s_running.room([str(tmp_path)]) == [{"folder": str(tmp_path), "mib": 0, "inodes": 0, "ro": True}]
+
+
+def test_every_folder_of_an_owned_file_is_asked_for() -> None:
+    owned = [
+        control["setting"]
+        for controls in law.declared().values()
+        for control in controls
+        if control["setting"]["kind"] == "file" and {"content", "random_bytes"} & {*control["setting"]}
+    ]
+    folders = {os.path.dirname(setting["path"]) for setting in owned if "{{" not in os.path.dirname(setting["path"])}
+    assert folders and folders <= {*k3s_running.WRITTEN}, folders - {*k3s_running.WRITTEN}

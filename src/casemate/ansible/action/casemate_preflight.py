@@ -70,6 +70,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems += probe.login_problems(seen.get("login", ""), automation, others, root)
         running, address = probe.told_by("host", seen), self._address(task_vars)
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
+        problems += k3s_rules.room_problems(running)
         problems += k3s_rules.host_problems(right, running, address)
         problems += k3s_birth.birth_problems(right, running, node, address)
         if servers[:1] == [task_vars["inventory_hostname"]]:
