@@ -65,7 +65,7 @@ NOT_BY_HAND = {
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
 """Controls that nobody can flip here, and why."""
-ALIKE = ("sysctl", "file", "package", "account", "port")
+ALIKE = ("sysctl", "file", "link", "package", "account", "port")
 """Kinds that judge each setting by itself, so many can be flipped at once; see `crossed`."""
 
 CONFIG, SSHD = "/etc/rancher/k3s/config.yaml.d", "/etc/ssh/sshd_config"
@@ -409,6 +409,14 @@ def service(setting: Setting) -> Flips:
         yield "stopped", lambda: did(f"systemctl stop {unit}", f"systemctl start {unit}")
 
 
+def link(setting: Setting) -> Flips:
+    path = setting["path"]
+    back = f"ln -sfn {setting['target']} {path}"
+    yield "removed", functools.partial(did, f"rm {path}", back)
+    yield "turned away", functools.partial(did, f"ln -sfn /bin/true {path}", back)
+    yield "replaced", functools.partial(did, f"rm {path}; cp /bin/true {path}", back)
+
+
 def resolver(setting: Setting) -> Flips:
     """The lab's machines have no other file of resolvers, so K3s is told of the same one all the time."""
     path = setting["files"][0]
@@ -742,7 +750,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "sysctl": sysctl, "package": package, "account": account, "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
-        "stored_secrets": stored_secrets, "resolver": resolver,
+        "stored_secrets": stored_secrets, "resolver": resolver, "link": link,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

@@ -1,0 +1,80 @@
+"""Commands that are links to a verified program, as K3s' install script leaves kubectl, crictl and ctr.
+
+Its rule is kept: where the command is on the PATH already, from another folder, it is left to whoever put it there. A
+link is made or turned round; a file that lies in its place is never replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as statmod
+from typing import List, Set
+
+from ..base import EnforceError, Host, Observation, Setting, Verdict
+from ..schema import Field
+
+SCHEMA = {
+    "path": Field("str", True, pattern=r"/\S+", help="absolute path of the link"),
+    "target": Field("str", True, pattern=r"[^/\s]+", help="the program, a name in the same folder"),
+    "enforced": Field("bool", help="false: observe only"),
+}
+ENFORCED_BY = "engine"
+PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin")
+"""Where people and scanners look for a command; of root and of a login alike."""
+
+
+def identity(setting: Setting) -> str:
+    """One control for each link."""
+    return str(setting["path"])
+
+
+def observe(settings: List[Setting], host: Host) -> List[Observation]:
+    """What lies at each path, where a link leads to, and where else the command is found."""
+    seen = []
+    for setting in settings:
+        folder, name = os.path.split(setting["path"])
+        found, target = host.stat(setting["path"]), ""
+        if found is not None and statmod.S_ISLNK(found.st_mode):
+            target = os.readlink(host.path(setting["path"]))
+        others = [f"{place}/{name}" for place in PATH if place != folder]
+        elsewhere = next((path for path in others if os.access(host.path(path), os.X_OK)), "")
+        seen.append({"there": found is not None, "target": target, "elsewhere": elsewhere})
+    return seen
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Right is a link to the program, relative or absolute, or the command of somebody else in another folder."""
+    path, expected = setting["path"], f"link to {setting['target']}"
+    absolute = f"{os.path.dirname(path)}/{setting['target']}"
+    if seen["target"]:
+        leads = os.path.normpath(os.path.join(os.path.dirname(path), seen["target"]))
+        reason = "" if leads == absolute else f"{path} leads to {leads}, not to {absolute}"
+        return Verdict(not reason, expected, expected if not reason else f"link to {leads}", reason, path)
+    if seen["there"]:
+        reason = f"{path} is no link to {absolute} but a file of somebody else, which is not replaced: move it away"
+        return Verdict(False, expected, "no link", reason, path, foreign=path)
+    if seen["elsewhere"]:
+        return Verdict(True, expected, f"found as {seen['elsewhere']}", evidence=seen["elsewhere"])
+    return Verdict(False, expected, "absent", f"{path} is missing", path)
+
+
+def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
+    """Make the links, each by one rename."""
+    refused = []
+    for path, target in ((settings[i]["path"], settings[i]["target"]) for i in sorted(failing)):
+        try:
+            found = host.stat(path)
+            if found is not None and not statmod.S_ISLNK(found.st_mode):
+                raise EnforceError(f"{path} is no link, and is not replaced")
+            with host.folder(path, make=True) as folder:
+                real, temporary = os.path.join(folder, os.path.basename(path)), os.path.join(folder, ".casemate-link")
+                before = f"link to {os.readlink(real)}\n" if found else ""
+                if os.path.lexists(temporary):  # a run was killed here
+                    os.unlink(temporary)
+                os.symlink(target, temporary)
+                os.replace(temporary, real)
+            host.changed(path, before, f"link to {target}\n")
+        except (EnforceError, OSError) as error:  # one that is refused keeps no other from being made
+            refused.append(str(error))
+    if refused:
+        raise EnforceError("; ".join(refused))
