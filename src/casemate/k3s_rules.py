@@ -283,7 +283,7 @@ def named_files(values: Mapping[str, Any]) -> dict[str, str]:
     """Path on the host -> the variable that names it and needs it there."""
     config = values.get("k3s_node_config") or {}
     found = {str(config[key]): f"k3s_node_config.{key}" for key in FILES if config.get(key)}
-    if values.get("k3s_node_resolv_conf"):
+    if values.get("k3s_node_resolv_conf", "auto") != "auto":
         found[str(values["k3s_node_resolv_conf"])] = "k3s_node_resolv_conf"
     for variable in ("k3s_node_kubelet_args", "k3s_control_plane_apiserver_args"):
         for at, item in enumerate(values.get(variable) or []):

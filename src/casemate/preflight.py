@@ -44,6 +44,12 @@ def _ports(value: Any) -> bool:
     return 1 <= ends[0] <= ends[-1] <= 65535
 
 
+def _one_or_both(text: str) -> bool:
+    """Whether it is one address or network, or two of different families."""
+    parts = [network(part) for part in text.split(",")]
+    return None not in parts and len({part.version for part in parts if part}) == len(parts)
+
+
 def _date(value: Any) -> bool:
     try:
         return _like(r"\d{4}-\d\d-\d\d")(value) and bool(datetime.date.fromisoformat(str(value)))
@@ -73,9 +79,12 @@ FORMATS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "cidr": ("an address or a network without host bits, such as 192.0.2.0/24", lambda v: network(v) is not None),
     "cidrs": (
         "a network without host bits, such as 10.42.0.0/16, or one of IPv4 and one of IPv6 with a comma",
-        lambda v: all(network(part) for part in str(v).split(",")),
+        lambda v: _one_or_both(str(v)),
     ),
-    "address": ("an IPv4 or IPv6 address", lambda v: "/" not in str(v) and network(v) is not None),
+    "addresses": (
+        "an IPv4 or IPv6 address, or one of each with a comma, such as 192.0.2.7,2001:db8::7",
+        lambda v: "/" not in str(v) and _one_or_both(str(v)),
+    ),
     "name": (
         "a host name or an address",
         lambda v: _like(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")(v) or network(v) is not None,

@@ -10,13 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from casemate import k3s_rules, law
+from casemate import families, k3s_rules, law
 from casemate.preflight import network
 from module_utils.casemate.k3s_files import flag_of, lint
 from module_utils.casemate.k3s_flags import SECRETS
 
-NETWORKS = {"cluster": "10.42.0.0/16", "service": "10.43.0.0/16"}
-"""K3s' own networks of pods and services."""
 IDENTITY = {
     "node-ip": "k3s_node_ip",
     "cluster-cidr": "casemate_cluster_cidr",
@@ -61,8 +59,8 @@ another one comes as a manifest) and what K3s keeps reachable for itself (bind-a
 """
 
 
-def rule_problems(values: Mapping[str, Any]) -> list[str]:
-    """Networks that admit everybody, or that overlap."""
+def rule_problems(values: Mapping[str, Any], first: str = "") -> list[str]:
+    """Networks that admit everybody, or that overlap; `first`: address of the cluster's first server."""
     found = []
     for version in (4, 6):
         sources: list[Any] = [n for n in map(network, values.get("casemate_admin_sources") or []) if n]
@@ -70,11 +68,12 @@ def rule_problems(values: Mapping[str, Any]) -> list[str]:
         if any(net.prefixlen == 0 for net in ipaddress.collapse_addresses(sources)):
             shown = ", ".join(map(str, sources))
             found.append(f"casemate_admin_sources has {shown}, which is everybody; list the networks of your people")
-    given = {what: str(values.get(f"casemate_{what}_cidr") or default) for what, default in NETWORKS.items()}
+    given = families.networks(values, first)
     pods, services = ([network(part) for part in text.split(",")] for text in given.values())
     if any(a and b and a.version == b.version and a.overlaps(b) for a in pods for b in services):
         found.append(
-            "casemate_cluster_cidr {cluster} and casemate_service_cidr {service} overlap. Separate them".format(**given)
+            f"casemate_cluster_cidr {given['cluster-cidr']} and casemate_service_cidr {given['service-cidr']} overlap. "
+            "Separate them"
         )
     return found
 
@@ -147,9 +146,13 @@ def inventory_problems(
     ]
     first: dict[tuple[str, Any], str] = {}
     for name, places in nodes.items():
-        if "/" in str(places[0]) or network(str(places[0])) is None:
+        addresses = str(places[0]).split(",")
+        if "/" in str(places[0]) or None in map(network, addresses):
             found.append(f"{name} has no address but the name {places[0]}. Set k3s_node_ip to the node's IP address")
-        for what, place in zip(("k3s_node_ip, or else ansible_host,", "ansible_host and port"), places, strict=True):
+        for what, place in [
+            *(("k3s_node_ip, or else ansible_host,", str(network(one) or one).partition("/")[0]) for one in addresses),
+            ("ansible_host and port", places[1]),
+        ]:
             other = first.setdefault((what, str(place)), name)
             if other != name:
                 found.append(f"{other} and {name} have the same {what} {place}. Give each node an address of its own")

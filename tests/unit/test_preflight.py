@@ -214,7 +214,7 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "casemate_cluster_cidr": (
         "a network without host bits, such as 10.42.0.0/16",
         ["10.42.0.0/16", "10.42.0.0/16,fd00::/56"],
-        ["10.42.0.1/16", "", "pods", "10.42.0.0/16,", 10],
+        ["10.42.0.1/16", "", "pods", "10.42.0.0/16,", 10, "10.42.0.0/16,10.44.0.0/16", "10.42.0.0/16, fd00::/56"],
     ),
     "casemate_service_cidr": (
         "a network without host bits, such as 10.42.0.0/16",
@@ -301,9 +301,20 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     ),
     "k3s_host_package_index_max_age_seconds": ("a whole number from 0 to 604800", [0, 604800], [-1, 604801, "1d"]),
     "k3s_node_ip": (
-        "an IPv4 or IPv6 address",
-        ["192.0.2.7", "2001:db8::7"],
-        ["node1", "192.0.2.0/24", "", "1.2.3.256"],
+        "an IPv4 or IPv6 address, or one of each with a comma",
+        ["192.0.2.7", "2001:db8::7", "192.0.2.7,2001:db8::7", "2001:db8::7,192.0.2.7"],
+        [
+            "node1",
+            "192.0.2.0/24",
+            "",
+            "1.2.3.256",
+            "192.0.2.7,",
+            "192.0.2.7, 2001:db8::7",
+            "192.0.2.7,192.0.2.8",
+            "192.0.2.7,2001:db8::7,2001:db8::8",
+            "192.0.2.7,node1",
+            "192.0.2.7,2001:db8::/64",
+        ],
     ),
     "k3s_node_config": (
         "",
@@ -574,6 +585,17 @@ NODES = {"a": ("192.0.2.1", "192.0.2.1:22"), "b": ("192.0.2.2", "192.0.2.2:22")}
             "a and b have the same ansible_host and port 192.0.2.1:22",
         ),
         ({"k3s_server": ["a"]}, {"b": ("192.0.2.2", "192.0.2.1:2222")}, ""),  # one address, ports forwarded
+        (
+            {"k3s_server": ["a"]}, {"b": ("2001:db8::2,192.0.2.1", "192.0.2.2:22")},
+            "a and b have the same k3s_node_ip, or else ansible_host, 192.0.2.1",
+        ),
+        (
+            {"k3s_server": ["a"]},
+            {"b": ("192.0.2.2,2001:db8::2", "192.0.2.2:22"), "c": ("192.0.2.3,2001:db8:0::2", "192.0.2.3:22")},
+            "b and c have the same k3s_node_ip, or else ansible_host, 2001:db8::2",
+        ),
+        ({"k3s_server": ["a"]}, {"b": ("192.0.2.2,b.example", "x:22")}, "b has no address but the name"),
+        ({"k3s_server": ["a"]}, {"b": ("192.0.2.2,2001:db8::2", "x:22")}, ""),
         ({"k3s_server": ["a"]}, {"b": ("b.example", "x:22")}, "b has no address but the name b.example. Set"),
     ],
 )  # fmt: skip

@@ -89,7 +89,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is a listed status, or, where demanded, a handshake refused for want of a client certificate."""
     expected = {"tls": "refused"} if setting.get("tls") else {"status": list(setting.get("status") or [401, 403])}
-    url = f"{setting.get('scheme', 'https')}://{setting['address']}:{setting['port']}{setting.get('path', '/')}"
+    where = f"[{setting['address']}]" if ":" in setting["address"] else setting["address"]
+    url = f"{setting.get('scheme', 'https')}://{where}:{setting['port']}{setting.get('path', '/')}"
     evidence = f"GET {url} without credentials"
     if "unreachable" in seen:
         if setting.get("may_be_unreachable"):

@@ -84,8 +84,9 @@ def test_a_run_that_was_killed_between_link_and_name_stops_nothing(tmp_path: Pat
 
 def test_check_says_what_apply_does(tmp_path: Path) -> None:
     control = {
-        "id": "X-KUBECTL-LINKED", "title": "kubectl is linked", "why": "People expect it.", "severity": "low", "level": "baseline",
-        "applies_to": ["node"], "mitigations": ["T7.2"], "refs": {}, "setting": {"kind": "link", **SETTING},
+        "id": "X-KUBECTL-LINKED", "title": "kubectl is linked", "why": "People expect it.", "severity": "low",
+        "level": "baseline", "applies_to": ["node"], "mitigations": ["T7.2"], "refs": {},
+        "setting": {"kind": "link", **SETTING},
     }  # fmt: skip
     host = laid(tmp_path)
     actions = [engine.run({"r": [control]}, host, check).findings[0]["action"] for check in (True, False, True)]

@@ -17,7 +17,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import account, k3s_birth, k3s_rules, law, neighbours, preflight, probe, rules
+from casemate import account, families, k3s_birth, k3s_rules, law, neighbours, preflight, probe, rules
 
 KNOWN = preflight.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 RESOLVERS = law.variables()[1]["__k3s_node_usual_resolvers"]
@@ -43,10 +43,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         values, failed = self._inputs(task_vars)
         problems = preflight.input_problems(values, KNOWN, failed)
         right = {n: v for n, v in values.items() if n in KNOWN and not preflight.value_problems(n, v, KNOWN[n])}
-        problems += rules.rule_problems(right)
-        warnings: list[str] = []
+        servers = (task_vars.get("groups") or {}).get("k3s_server") or []
+        mine = self._place(task_vars, task_vars["inventory_hostname"])[0]
+        first = self._place(task_vars, servers[0])[0] if servers else mine
+        problems += rules.rule_problems(right, first) or families.problems(right, mine, first)
+        warnings = families.warnings(right, mine, first)
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
-            wrong, warnings = rules.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
+            wrong, more = rules.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
+            warnings += more
             problems += wrong + k3s_birth.agreement_problems(*self._shared(task_vars))
         problems = problems or probe.lock_problems(values)
         version = str(right.get("casemate_k3s_version", "")) if problems else probe.version(values)
@@ -68,8 +72,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
         others = values.get("k3s_access_allow_users") or []
         problems += probe.login_problems(seen.get("login", ""), automation, others, root)
-        running, address = probe.told_by("host", seen), self._address(task_vars)
-        servers = (task_vars.get("groups") or {}).get("k3s_server") or []
+        running, address = probe.told_by("host", seen), mine
         problems += k3s_rules.room_problems(running)
         problems += k3s_rules.host_problems(right, running, address)
         problems += k3s_birth.birth_problems(right, running, node, address)
@@ -108,16 +111,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Node -> (its address in the cluster, where Ansible connects to), as far as they can be resolved."""
         groups, nodes = task_vars.get("groups") or {}, {}
         for name in [*groups.get("k3s_server", ()), *groups.get("k3s_agent", ())]:
-            theirs = task_vars["hostvars"][name]
-            with contextlib.suppress(AnsibleError):
-                there = theirs.get("ansible_host", name)
-                nodes[name] = (theirs.get("k3s_node_ip", there), f"{there}:{theirs.get('ansible_port', 22)}")
+            place = self._place(task_vars, name)
+            if place[0]:
+                nodes[name] = place
         return nodes
 
-    def _address(self, task_vars: dict[str, Any]) -> str:
-        """The node's address in the cluster, as the roles take it."""
-        there = task_vars.get("ansible_host", task_vars["inventory_hostname"])
-        return str(self._templar.template(task_vars.get("k3s_node_ip", there)))
+    def _place(self, task_vars: dict[str, Any], name: str) -> tuple[str, str]:
+        """A node's address (or two) in the cluster, and where Ansible connects to; empty where they do not resolve."""
+        theirs = task_vars["hostvars"][name]
+        with contextlib.suppress(AnsibleError):
+            there = theirs.get("ansible_host", name)
+            return str(theirs.get("k3s_node_ip", there)), f"{there}:{theirs.get('ansible_port', 22)}"
+        return "", ""
 
     def _shared(self, task_vars: dict[str, Any]) -> list[dict[str, dict[str, Any]]]:
         """For servers and for agents: host -> the variables that all of them have to agree on, where they resolve."""
