@@ -1,7 +1,8 @@
 """The flag table holds exactly what the real K3s accepts: asked of its binary, which parses and starts nothing.
 
 With `--help` behind them, flags are parsed and the help is shown; one that the binary does not know ends that before.
-Not only what the help names is asked for, since it hides some: every entry of the table is.
+Not only what the help names is asked for, since it hides some: every entry of the table is. Hidden flags that the table
+lacks are not found so; it was compared with K3s' source (pkg/cli/cmds) for 1.36.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def k3s(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(k3s: Path, *arguments: str) -> str:
-    """What it says. Whatever it might unpack goes into the folder of the test."""
+    """What it says. Only what ends with help or version is asked: with anything else it would start on this machine."""
+    assert arguments[-1] in ("--help", "--version")
     environment = {"PATH": os.environ["PATH"], "HOME": str(k3s.parent), "K3S_DATA_DIR": str(k3s.parent / "data")}
     done = subprocess.run(
         [str(k3s), *arguments], capture_output=True, text=True, env=environment, timeout=60, check=False
@@ -55,8 +57,6 @@ def test_the_binary_accepts_every_flag_of_the_table_and_no_made_up_one(k3s: Path
 
 @pytest.mark.parametrize("node", ["server", "agent"])
 def test_the_table_has_every_flag_that_the_binary_names(k3s: Path, node: str) -> None:
-    """In its help, and in what it offers a shell that completes: there hidden flags stand, too, but for switches."""
     shown = re.findall(r"(?m)^ +--([a-z0-9-]+)", ask(k3s, node, "--help"))
-    offered = re.findall(r"(?m)^--([a-z0-9-]+)", ask(k3s, node, "--", "--generate-bash-completion"))
     assert len(shown) > 40
-    assert {*shown, *offered} - {"help", *SHORT} <= FLAGS[minor(k3s)][node]
+    assert {*shown} - {"help", *SHORT} <= FLAGS[minor(k3s)][node]
