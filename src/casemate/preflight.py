@@ -178,7 +178,8 @@ def shown(name: str, value: Any, spec: Spec) -> str:
     """A value as a message may show it: never one that could be or hold a secret."""
     nested = isinstance(value, list) and any(isinstance(one, (list, dict)) for one in value)
     anything = spec.get("type") == "dict" and not ("options" in spec or "values" in spec)
-    if value is not None and (is_secret(name, spec) or nested or anything or isinstance(value, dict)):
+    login = isinstance(value, str) and re.search(r"://[^/\s]*@", value)  # an address with an account, or a password
+    if value is not None and (is_secret(name, spec) or nested or anything or login or isinstance(value, dict)):
         kinds = {dict: "a mapping", list: "a list", bool: "true or false", int: "a number", float: "a number"}
         return f"{kinds.get(type(value), 'text')} (not shown)"
     text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)

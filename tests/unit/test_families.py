@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
+from unit.resolving import resolved
 
-from casemate import ROOT, families, law, rules
+from casemate import families, rules
 
 A4, A6 = "192.0.2.7", "2001:db8::7"
 P4, P6, S4, S6 = "10.42.0.0/16", "fd00:42::/56", "10.43.0.0/16", "fd00:43::/112"
@@ -84,18 +83,6 @@ def test_k3s_own_networks_of_ipv6_may_not_be_overlapped_either() -> None:
     values = given(pods="fd00:43::/48")
     assert "overlap" in rules.rule_problems(values, A6)[0]
     assert rules.rule_problems(given(pods="10.43.0.0/20"), A6) == []  # of the other family, which families refuses
-
-
-def resolved(name: str, host: str = "one", **inventory: str) -> Any:
-    """An internal variable of the roles for a host of an inventory: host -> its k3s_node_ip."""
-    shared = law.read(ROOT / "playbooks/group_vars/all.yml")
-    defaults, internals = law.variables()
-    variables = law.each({**defaults, **internals, **shared}, trust_as_template)
-    hosts = {n: {"inventory_hostname": n, "ansible_host": n, "k3s_node_ip": ip} for n, ip in inventory.items()}
-    variables.update(hosts[host], hostvars=hosts, casemate_admin_sources=["192.0.2.0/24"])
-    variables.update(groups={"k3s_server": ["one"], "k3s_agent": [n for n in hosts if n != "one"]})
-    variables.update(__casemate_lock={"default": "v1.36.3+k3s1", "releases": {}})
-    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template("{{ " + name + " }}"))
 
 
 def test_the_firewall_admits_both_addresses_of_each_node() -> None:

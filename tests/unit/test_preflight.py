@@ -211,6 +211,30 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["signers", "/nowhere", "", HERE],
     ),
     "casemate_automation_user": ("the name of an account", NAMES, NO_NAMES),
+    "casemate_http_proxy": (
+        "http:// or https://, a host and a port",
+        ["http://proxy.example.org:3128", "http://192.0.2.1:3128/", "https://[2001:db8::1]:3128", "http://proxy"],
+        [
+            "proxy:3128",
+            "",
+            "http://me:canary@proxy:3128",
+            "http://me@proxy:3128",
+            "socks5://proxy:1080",
+            3128,
+            "http://proxy:3128/path",
+            'http://proxy:3128"\nExecStartPre=/bin/sh',
+        ],
+    ),
+    "casemate_https_proxy": (
+        "http:// or https://, a host and a port",
+        ["http://proxy.example.org:3128"],
+        ["proxy:3128", "http://me:canary@proxy:3128"],
+    ),
+    "casemate_no_proxy": (
+        "a host, a domain such as .example.org",
+        [[], [".example.org", "192.0.2.0/24", "2001:db8::/32", "mirror.local:8080"]],
+        [".example.org", ["a b"], ["a,b"], ['"'], ["%n"], [""]],
+    ),
     "casemate_cluster_cidr": (
         "a network without host bits, such as 10.42.0.0/16",
         ["10.42.0.0/16", "10.42.0.0/16,fd00::/56"],
