@@ -270,13 +270,14 @@ def test_every_kubelet_itself_says_that_it_runs_hardened(kubectl: Kubectl) -> No
 
 
 @pytest.mark.control("NODE-RESOLVER-REACHABLE")
-def test_no_pod_is_handed_a_resolver_on_its_own_loopback(host: Host) -> None:
+def test_no_pod_is_handed_a_resolver_on_its_own_loopback(nodes: list[Host]) -> None:
     """What a pod gets is a copy of this file: asked of the kubelet's settings, not of what Casemate wrote."""
-    settings = host.check_output("cat /var/lib/rancher/k3s/agent/etc/kubelet.conf.d/*.conf")
-    path = re.findall(r"(?m)^resolvConf: *(\S+)", settings)[-1].strip("\"'")
-    addresses = re.findall(r"(?m)^\s*nameserver\s+(\S+)", host.check_output(f"cat {path}"))
-    assert addresses
-    assert not [one for one in addresses if one.startswith("127.") or one in ("::1", "0.0.0.0", "::")]
+    for host in nodes:
+        settings = host.check_output("sh -c 'cat /var/lib/rancher/k3s/agent/etc/kubelet.conf.d/*.conf'")
+        path = re.findall(r"(?m)^resolvConf: *(\S+)", settings)[-1].strip("\"'")
+        addresses = re.findall(r"(?m)^\s*nameserver\s+(\S+)", host.check_output(f"cat {path}"))
+        assert addresses
+        assert not [one for one in addresses if one.startswith("127.") or one in ("::1", "0.0.0.0", "::")]
 
 
 @pytest.mark.control("NODE-AGENT-TOKEN-SEPARATE", "NODE-IDENTITY-DECLARED")
@@ -314,3 +315,11 @@ def test_k3s_comes_back_when_it_is_killed_and_its_pods_never_left(genuine: list[
     wait = f"for i in $(seq 60); do sleep 1; {again} && systemctl is-active --quiet {name} && exit 0; done; exit 1"
     host.check_output("sh -c %s", wait)
     assert set(before.split()) <= set(host.check_output(shims).split())
+
+
+@pytest.mark.control("NODE-KUBECTL-LINKED", "NODE-CRICTL-LINKED", "NODE-CTR-LINKED")
+def test_what_people_and_scanners_call_is_the_verified_binary(nodes: list[Host]) -> None:
+    for host in nodes:
+        for command in ("kubectl", "crictl", "ctr"):
+            found = host.check_output(f"sh -lc 'readlink -f $(command -v {command})'")
+            assert found == "/usr/local/bin/k3s"
