@@ -26,13 +26,13 @@ def identity(setting: Setting) -> str:
 def file_in_use(host: Host) -> str:
     """The file that the running kubelet copies resolvers from; "" where none runs or it tells none.
 
-    Its flag decides over its drop-ins, of which the last decides (kubelet's --config-dir: *.conf by name, dot files
-    too); K3s writes what it was told, or found by itself, into the first of them.
+    Its flag decides over its drop-ins, of which the last decides (--config-dir, as filepath.WalkDir lists it);
+    K3s writes what it was told, or found by itself, into the first of them.
     """
     if not running_unit(host)[0]:
         return ""
     given: List[str] = []
-    for path in sorted([*host.glob(f"{KUBELET}/*.conf"), *host.glob(f"{KUBELET}/.*.conf")]):
+    for path in host.glob(f"{KUBELET}/**/*.conf", hidden=True):
         given += re.findall(r'(?m)^["\']?resolvConf["\']?:[ \t]*["\']?([^"\'\s#]*)', host.text(path) or "")
     given += running_args(host).get("kubelet", {}).get("resolv-conf", [])
     return given[-1] if given else _of_k3s(host)
