@@ -10,6 +10,9 @@ from __future__ import annotations
 import ipaddress
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
+from .base import Host
+from .k3s_files import merged, sources, value_of
+
 METADATA = ipaddress.ip_address("169.254.169.254")
 """The resolver of some clouds: of one link by its number, but routed to for pods, too."""
 Read = Callable[[str], Optional[str]]
@@ -61,11 +64,21 @@ def faults(path: str, text: Optional[str]) -> List[str]:
     return wrong if found else [f"{path} names no resolver"]
 
 
-def choose(paths: Sequence[str], read: Read) -> str:
-    """The first file whose resolvers pods can all use; else the first: K3s would take a public resolver by itself."""
-    return next((path for path in paths if not faults(path, read(path))), paths[0])
+def choose(paths: Sequence[str], read: Read, now: str = "") -> str:
+    """The first file whose resolvers pods can all use; else the one that is used `now`, or the first.
+
+    With none named K3s would take a public resolver by itself, and another one that is as useless is worth no restart.
+    """
+    usual = now if now in paths else paths[0]
+    return next((path for path in paths if not faults(path, read(path))), usual)
 
 
-def chosen(settings: Sequence[Dict[str, Any]], read: Read) -> List[Dict[str, Any]]:
+def chosen(settings: Sequence[Dict[str, Any]], host: Host) -> List[Dict[str, Any]]:
     """The settings with the value of each that names files to choose from."""
-    return [{**s, "value": choose(s["resolvers"], read)} if "resolvers" in s else s for s in settings]
+    made = []
+    for setting in settings:
+        if "resolvers" in setting:
+            now = value_of(merged(sources(host)).get(setting["key"], []))
+            setting = {**setting, "value": choose(setting["resolvers"], host.text, str(now))}
+        made.append(setting)
+    return made

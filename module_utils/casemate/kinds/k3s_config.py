@@ -77,7 +77,7 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
 
     A file that K3s has not read since it changed counts against the value in it that is wrong, if one is.
     """
-    version, settings = str(host.context.get("version", "")), resolvers.chosen(settings, host.text)
+    version, settings = str(host.context.get("version", "")), resolvers.chosen(settings, host)
     files = declared(settings, version)
     plan = k3s_files.kept(declared([s for s in settings if not s.get("waived")], version), host)
     found = k3s_files.sources(host)
@@ -192,7 +192,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     """Write each owned drop-in that holds something failing; K3s itself is not restarted."""
     due = {settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False}
-    files = k3s_files.kept(declared(resolvers.chosen(settings, host.text), str(host.context.get("version", ""))), host)
+    files = k3s_files.kept(declared(resolvers.chosen(settings, host), str(host.context.get("version", ""))), host)
     if any(settings[i].get("current") for i in failing):
         for path in k3s_files.ahead_for_good(host, [FOLDER, *(f"{FOLDER}/{name}" for name in files)]):
             host.touch(path)

@@ -105,6 +105,13 @@ def test_another_state_of_the_host_later_is_drift(tmp_path: Path) -> None:
     assert f"resolv-conf is {ETC}" in verdict.reason
 
 
+def test_where_no_file_is_of_use_the_one_that_is_used_stays(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {ETC: STUB, STUBLESS: GOOD})
+    k3s_config.enforce([DECLARED], {0}, host)
+    (tmp_path / STUBLESS.lstrip("/")).write_text(GOOD + "nameserver ::1\n")
+    assert k3s_config.assess(DECLARED, k3s_config.observe([DECLARED], host)[0]).ok  # another control tells
+
+
 @pytest.mark.parametrize(
     ("flags", "dropins", "config", "used"),
     [
