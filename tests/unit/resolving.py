@@ -12,6 +12,11 @@ from casemate import ROOT, law
 
 def resolved(name: str, host: str = "one", given: dict[str, Any] | None = None, **inventory: str) -> Any:
     """An expression of a host whose inventory is host -> its k3s_node_ip; `given` are further inputs of all hosts."""
+    return rendered("{{ " + name + " }}", host, given, **inventory)
+
+
+def rendered(text: str, host: str = "one", given: dict[str, Any] | None = None, **inventory: str) -> Any:
+    """A template, as `resolved`."""
     shared = law.read(ROOT / "playbooks/group_vars/all.yml")
     defaults, internals = law.variables()
     variables = law.each({**defaults, **internals, **shared}, trust_as_template)
@@ -19,4 +24,4 @@ def resolved(name: str, host: str = "one", given: dict[str, Any] | None = None, 
     variables.update(hosts[host], hostvars=hosts, casemate_admin_sources=["192.0.2.0/24"])
     variables.update(groups={"k3s_server": ["one"], "k3s_agent": [n for n in hosts if n != "one"]})
     variables.update(__casemate_lock={"default": "v1.36.3+k3s1", "releases": {}}, **(given or {}))
-    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template("{{ " + name + " }}"))
+    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template(text))

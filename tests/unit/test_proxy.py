@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
-from unit.resolving import resolved
+from unit.resolving import rendered, resolved
 
 from casemate import ROOT, law, preflight
 
@@ -19,9 +17,7 @@ UNIT = (ROOT / "roles/k3s_node/templates/etc/systemd/system/k3s.service.j2").rea
 
 def unit(given: dict[str, Any]) -> list[str]:
     """The lines of K3s' unit."""
-    known = {**given, "__casemate_proxy": resolved("__casemate_proxy", given=given, **NODES)}
-    known.update(__k3s_node_type="server", k3s_node_unit_limit_nofile=1)
-    return str(Templar(loader=DataLoader(), variables=known).template(trust_as_template(UNIT))).splitlines()
+    return str(rendered(UNIT, given=given, **NODES)).splitlines()
 
 
 def test_without_a_proxy_nothing_is_set() -> None:
