@@ -5,15 +5,17 @@ Check mode is drift detection, because it is the same code with the one enforcin
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import take_back, waiver
 from .base import EnforceError, Host, Unavailable, Verdict, show
-from .control import Control, ControlError, out_of_bound, parse_all
+from .control import Control, out_of_bound, parse_all
 from .kinds import KINDS, nft
 from .legible import legible, veiled
 
@@ -77,12 +79,12 @@ def run(
     Raises ControlError before anything is observed when any control is malformed.
     """
     controls = parse_all({**raw, "role": role} for role, raws in catalogue.items() for raw in raws)
-    outcome = Outcome()
+    outcome, every = Outcome(), controls
     if not scan:
         outcome.left_out = [c.id for c in controls if c.cost == "scan"]
         controls = [c for c in controls if c.cost != "scan"]
-    day = today or datetime.datetime.now(datetime.timezone.utc).date()
-    excused = {cid: _expired(cid, waiver, day) for cid, waiver in (waivers or {}).items()}
+    day = today or _day(host)
+    holds = waiver.holding(waivers or {}, day)
     able = capabilities(host)
     host.ask_units([*UNITS, *(c.setting["unit"] for c in controls if "unit" in c.setting)])
     outcome.runs_k3s = any(host.systemctl(f"{name}.service").get("ActiveState") in RUNNING for name in K3S)
@@ -94,11 +96,13 @@ def run(
             done[control.id] = early
         else:
             by_kind.setdefault(control.setting["kind"], []).append(control)
+    run_ = take_back.Run([c.setting for c in every if c.id not in holds], check)
     for name in sorted(by_kind, key=list(KINDS).index):  # files come before what reads them
-        for made in _judge_kind(by_kind[name], host, check, excused, outcome):
+        declared = [c.setting for c in every if c.setting["kind"] == name]
+        for made in _judge_kind(by_kind[name], host, run_, holds, declared, outcome):
             done[made["control"]] = made
     for control in controls:
-        made = _waive(done[control.id], waivers or {}, excused)
+        made = _waive(done[control.id], (waivers or {}).get(control.id), control.id in holds)
         outcome.findings.append(legible(made))
     outcome.unsettled += [f"{m['control']}: {m['reason']}" for m in outcome.findings if m["status"] == "error"]
     outcome.due = [role for role in catalogue if role in outcome.due]
@@ -117,11 +121,13 @@ def foreseen(
     shown: list[dict[str, str]] = []
     for made in (made for made in findings if made["action"] == "would_change"):
         setting, values, pairs = settings[made["control"]], [made["observed"], made["expected"]], []
-        text = setting.get("content", setting.get("ruleset"))
+        text = setting.get("content", setting.get("ruleset")) if made["status"] == "fail" else None
         if text is not None and not setting.get("sensitive"):
             pairs = [[_short(show(host.read(setting.get("path", nft.FILE)))), _short(text)]]
             values = [{k: v for k, v in v.items() if k != "content"} if isinstance(v, dict) else v for v in values]
         lines = [_short(_lines(value)) for value in values]
+        if made["status"] == "waived":
+            lines = [f"{made['reason']}\n", ""]
         if lines[0] == lines[1] and not any(before != after for before, after in pairs):
             lines[0] += f"wrong: {made['reason']}\n"
         header = f"{KINDS[setting['kind']].identity(setting)} ({made['control']})"
@@ -181,36 +187,59 @@ def _not_observed(control: Control, lacking: Mapping[str, str]) -> Finding | Non
     return None
 
 
+def _day(host: Host) -> datetime.date:
+    """Today in UTC, by the controller's clock where it says so."""
+    given = host.context.get("today")
+    return datetime.date.fromisoformat(str(given)) if given else waiver.today_in_utc()
+
+
 def _judge_kind(
-    controls: list[Control], host: Host, check: bool, excused: Mapping[str, str], outcome: Outcome
+    controls: list[Control],
+    host: Host,
+    run_: take_back.Run,
+    holds: Mapping[str, Any],
+    declared: list[dict[str, Any]],
+    outcome: Outcome,
 ) -> list[Finding]:
-    kind = controls[0].kind
-    before = [_assess(c, seen) for c, seen in _observe(controls, host, excused)]
-    failing = {i for i, v in enumerate(before) if isinstance(v, Verdict) and not v.ok and controls[i].id not in excused}
+    kind, check = controls[0].kind, run_.check
+    ours = take_back.KINDS.get(controls[0].setting["kind"], take_back.Kind())
+    # What may never go although it is waived goes on being written.
+    unwritten = {c.id for c in controls if c.id in holds and not ours.lasting(c.setting, host)}
+    before = _judge(controls, host, unwritten, ours.unasked(declared, host))
+    failing = {i for i, v in enumerate(before) if isinstance(v, Verdict) and not v.ok and controls[i].id not in holds}
     todo = {i for i in failing if enforced(controls[i]) and (before[i].partly or not before[i].foreign)}
+    left = _left(controls, host, run_, holds, ours)
+    back = {i for i, one in left.items() if one.where and not one.stays}
     broken = {i: out_of_bound(c) for i, c in enumerate(controls)}
     if check:
-        outcome.due += [controls[i].role for i in todo]
-        for i in todo:
-            acts_on = before[i].observed if before[i].todo is None else before[i].todo
-            outcome.todo[controls[i].id] = _veil(controls[i], acts_on)
-    if check or not todo:
+        outcome.due += [controls[i].role for i in todo | back]
+    if check or not todo | back:
         made = [_plain(c, v, check) for c, v in zip(controls, before)]
         outcome.stale += _stale(before, failing, outcome)
     else:
-        refused = _enforce(controls, todo, host, excused) if kind.ENFORCED_BY == "engine" else ""
-        after = [_assess(c, seen) for c, seen in _observe(controls, host, excused)]
+        refused = _enforce(controls, todo, host, unwritten) if todo and kind.ENFORCED_BY == "engine" else ""
+        kept = _take_back(controls, back, host, unwritten, ours) if back else ""
+        after = _judge(controls, host, unwritten, ours.unasked(declared, host))
         made = [_settled(c, b, a, i in todo, refused) for i, (c, b, a) in enumerate(zip(controls, before, after))]
         if refused and any(made[i]["action"] == "blocked" for i in todo):
             outcome.unsettled.append(refused)
-        outcome.stale += _stale(after, {i for i, c in enumerate(controls) if c.id not in excused}, outcome)
+        outcome.stale += _stale(after, {i for i, c in enumerate(controls) if c.id not in holds}, outcome)
+        outcome.unsettled += [kept] if kept else []
+        left = _left(controls, host, run_, holds, ours)
+        for i in back:
+            gone = not left[i].where
+            made[i].update(action="changed" if gone else "blocked", before=made[i]["before"] if gone else None)
+            made[i]["reason"] = "" if gone else "; ".join(part for part in (kept, left[i].where) if part)
+        outcome.stale += sorted(_read_at_start(controls, back, left) - set(outcome.stale))
+    for i, ours_left in left.items():
+        _say_what_is_left(made[i], ours_left, check)
     host.differing.update(
         c.setting["path"] for c, one in zip(controls, made) if kind is FILE and one["status"] == "fail"
     )
     outcome.barred += [
         one["reason"]
         for c, one in zip(controls, made)
-        if c.setting.get("gate") and one["status"] == "fail" and c.id not in excused
+        if c.setting.get("gate") and one["status"] == "fail" and c.id not in holds
     ]
     for i, one in enumerate(made):
         if broken[i] and one["status"] == "pass":
@@ -218,9 +247,55 @@ def _judge_kind(
     return made
 
 
-def _observe(controls: list[Control], host: Host, excused: Mapping[str, str]) -> list[Seen]:
+def _judge(controls: list[Control], host: Host, unwritten: set[str], unasked: str) -> list[Any]:
+    """A verdict for each control, or why there is none. What nothing asks for counts against one that is written."""
+    found = [_assess(c, seen) for c, seen in _observe(controls, host, unwritten)]
+    bearer = next(
+        (
+            i
+            for i, (c, v) in enumerate(zip(controls, found))
+            if isinstance(v, Verdict) and enforced(c) and c.id not in unwritten
+        ),
+        None,
+    )
+    if unasked and bearer is not None:
+        reason = "; ".join(part for part in (found[bearer].reason, unasked) if part)
+        found[bearer] = dataclasses.replace(found[bearer], ok=False, reason=reason, partly=True)
+    return found
+
+
+def _left(
+    controls: list[Control], host: Host, run_: take_back.Run, holds: Mapping[str, Any], ours: take_back.Kind
+) -> dict[int, take_back.Left]:
+    """What we have written for each waived control and is still there."""
+    waived = [i for i, c in enumerate(controls) if c.id in holds and enforced(c)]
+    return {i: ours.left(controls[i].setting, run_, host) for i in waived}
+
+
+def _take_back(controls: list[Control], back: set[int], host: Host, unwritten: set[str], ours: take_back.Kind) -> str:
+    wanted = [c.setting for c in controls if c.id not in unwritten]
+    return _refusal(lambda: ours.take([controls[i].setting for i in sorted(back)], wanted, host))
+
+
+def _read_at_start(controls: list[Control], back: set[int], left: Mapping[int, take_back.Left]) -> set[str]:
+    """Units that read a file which was taken back, when they started."""
+    return {controls[i].setting["unit"] for i in back if "unit" in controls[i].setting and not left[i].where}
+
+
+def _say_what_is_left(made: Finding, left: take_back.Left, check: bool) -> None:
+    """A waived control whose setting still stands is no pass of its own: it says what apply does about it."""
+    if not left.where or made["status"] not in ("pass", "fail"):
+        return
+    made.update(status="waived", action=made["action"] if made["action"] == "blocked" and not left.stays else "none")
+    if left.stays:
+        made["reason"] = f"{left.where}; it stays: {left.stays}"
+    elif check:
+        made.update(action="would_change", after=None, reason=f"{left.where}; apply takes that back")
+
+
+def _observe(controls: list[Control], host: Host, unwritten: set[str]) -> list[Seen]:
     """Observe a kind's settings; those that apply leaves alone are marked, since a kind foretells what it would do."""
-    settings = [{**c.setting, "waived": True} if c.id in excused else c.setting for c in controls]
+    settings = [{**c.setting, "waived": True} if c.id in unwritten else c.setting for c in controls]
     try:
         seen: Sequence[Any] = controls[0].kind.observe(settings, host)
         if len(seen) != len(controls):
@@ -243,12 +318,16 @@ def _assess(control: Control, seen: Any) -> Any:
         return crash
 
 
-def _enforce(controls: list[Control], todo: set[int], host: Host, excused: Mapping[str, str]) -> str:
-    wanted = [i for i, c in enumerate(controls) if c.id not in excused]
+def _enforce(controls: list[Control], todo: set[int], host: Host, unwritten: set[str]) -> str:
+    wanted = [i for i, c in enumerate(controls) if c.id not in unwritten]
+    chosen = {n for n, i in enumerate(wanted) if i in todo}
+    return _refusal(lambda: controls[0].kind.enforce([controls[i].setting for i in wanted], chosen, host))
+
+
+def _refusal(change: Callable[[], None]) -> str:
+    """Why a change was refused, or an empty string."""
     try:
-        controls[0].kind.enforce(
-            [controls[i].setting for i in wanted], {n for n, i in enumerate(wanted) if i in todo}, host
-        )
+        change()
     except EnforceError as refusal:
         return str(refusal)
     except OSError as error:
@@ -308,24 +387,15 @@ def _veil(control: Control, value: Any) -> Any:
     return veiled(value)
 
 
-def _expired(cid: str, waiver: Mapping[str, Any], today: datetime.date) -> str:
-    """The date on which a waiver ended, or an empty string while it holds. Raises ControlError."""
-    try:
-        ends = datetime.date.fromisoformat(str(waiver["expires"]))
-    except (KeyError, ValueError) as wrong:
-        raise ControlError(f"the waiver of {cid} needs `expires`, a date such as 2027-01-31") from wrong
-    return ends.isoformat() if ends < today else ""
-
-
-def _waive(made: Finding, waivers: Mapping[str, Mapping[str, Any]], excused: Mapping[str, str]) -> Finding:
+def _waive(made: Finding, given: Mapping[str, Any] | None, holds: bool) -> Finding:
     """Mark a failing finding as waived, or say that its waiver has expired. What passes needs no waiver."""
-    waiver = waivers.get(made["control"])
-    if waiver is None or made["status"] != "fail":
+    if given is None or made["status"] not in ("fail", "waived"):
         return made
-    made["action"] = "none"
-    made["waiver"] = {k: str(waiver.get(k, "")) for k in ("reason", "owner", "expires")}
-    if excused[made["control"]]:
-        made["reason"] = f"the waiver expired on {excused[made['control']]}: renew it, or remove it and apply"
+    made["waiver"] = waiver.shown(given)
+    if made["status"] == "waived":
+        return made
+    if holds:
+        made.update(status="waived", action=made["action"] if made["action"] == "changed" else "none")
     else:
-        made["status"] = "waived"
+        made["reason"] = f"the waiver expired on {made['waiver']['expires']}; {made['reason']}".rstrip("; ")
     return made

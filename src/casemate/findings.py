@@ -42,7 +42,8 @@ def settle(passes: list[Finding]) -> Finding:
     if first is None or (first is last and last["action"] != "changed"):
         return dict(last)
     before = first["before"] if first["action"] == "changed" else first["observed"]
-    if last["status"] == "pass":
+    taken_back = last["status"] == "waived" and last["action"] in ("none", "changed")
+    if last["status"] == "pass" or taken_back:
         return {**last, "action": "changed", "before": before, "after": last["observed"]}
     return {**last, "before": before}
 

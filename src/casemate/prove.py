@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from casemate import ROOT, catalogue, runner, scratch
 from casemate.findings import SEVERITY, Finding, host_entry
+from module_utils.casemate import waiver
 
 if TYPE_CHECKING:
     import pytest
@@ -49,6 +50,13 @@ def attack(
         if not results.exists() or done.returncode in ENDED:
             return [], {}, f"pytest {ENDED.get(done.returncode, f'ended with {done.returncode}')}"
         read = json.loads(results.read_text())
+    added_up = runner.play("waivers.yml", inventories or (str(INVENTORY),), limit)
+    if added_up.errors or any(host["name"] not in added_up.results for host in read["hosts"]):
+        return [], {}, "; ".join(["the waivers cannot be read", *added_up.errors])
+    today = waiver.today_in_utc()
+    for host in read["hosts"]:
+        theirs = added_up.results[host["name"]]["waivers"] or {}
+        host["findings"] = [waive(finding, theirs, today) for finding in host["findings"]]
     return read["hosts"], read["accepted"], ""
 
 
@@ -106,11 +114,11 @@ def cases(nodes: list[str]) -> list[str]:
 
 def waive(finding: Finding, waivers: Mapping[str, Mapping[str, Any]], today: datetime.date) -> Finding:
     """Excuse a failing finding as far as its waiver holds. Pure."""
-    waiver = waivers.get(finding["control"])
-    if finding["status"] != "fail" or not waiver:
+    given = waivers.get(finding["control"])
+    if finding["status"] != "fail" or not given:
         return finding
-    kept = {key: str(waiver.get(key, "")) for key in ("reason", "owner", "expires")}
-    if datetime.date.fromisoformat(kept["expires"]) < today:
+    kept = waiver.shown(given)
+    if waiver.ended(finding["control"], given, today):
         return {**finding, "waiver": kept, "reason": f"the waiver expired on {kept['expires']}; {finding['reason']}"}
     return {**finding, "waiver": kept, "status": "waived"}
 
@@ -182,17 +190,12 @@ class Recorder:
                 for control in controls:
                     by_host.setdefault(host, {}).setdefault(control, []).append(outcome)
         known = catalogue.load()
-        today = datetime.datetime.now(datetime.UTC).date()
         hosts, accepted = [], {}
         for host in sorted({*by_host, *dark}, key=(servers + agents).index):
             values = inventory.get_variables(host)
             accepted[host] = list(values.get("casemate_accept_not_evaluated") or [])
             found = [
-                waive(
-                    conclude(control, attacks, list(known.get(control, {}).get("mitigations", []))),
-                    values.get("casemate_waivers") or {},
-                    today,
-                )
+                conclude(control, attacks, list(known.get(control, {}).get("mitigations", [])))
                 for control, attacks in by_host.get(host, {}).items()
             ]
             hosts.append(host_entry(host, "unreachable" if host in dark else "ok", found, dark.get(host, "")))

@@ -241,10 +241,21 @@ def test_a_valid_waiver_keeps_the_host_as_it_is(tmp_path: Path) -> None:
     assert (result.due, host.read("/etc/a")) == ([], None)
 
 
-def test_an_expired_waiver_fails_and_says_since_when(tmp_path: Path) -> None:
-    made = one(FakeHost(tmp_path), owned(), waivers={"FILE-A-SET": {**WAIVER, "expires": "2027-01-30"}})
-    assert (made["status"], made["action"]) == ("fail", "none")
-    assert "2027-01-30" in made["reason"]
+@root
+def test_an_expired_waiver_counts_as_none_and_says_since_when(tmp_path: Path) -> None:
+    host, waivers = FakeHost(tmp_path), {"FILE-A-SET": {**WAIVER, "expires": "2027-01-30"}}
+    planned = one(host, owned(), check=True, waivers=waivers)
+    assert (planned["status"], planned["action"]) == ("fail", "would_change")
+    assert planned["reason"] == "the waiver expired on 2027-01-30; it is missing"
+    made = one(host, owned(), waivers=waivers)
+    assert (made["status"], made["action"], made["waiver"]) == ("pass", "changed", None)
+
+
+def test_a_waiver_holds_to_the_end_of_its_day_by_the_controllers_clock(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, context={"today": "2027-02-01"})
+    for ends, status in (("2027-02-01", "waived"), ("2027-01-31", "fail")):
+        waivers = {"FILE-A-SET": {**WAIVER, "expires": ends}}
+        assert run({"r": [owned()]}, host, True, waivers).findings[0]["status"] == status
 
 
 @root

@@ -212,6 +212,8 @@ class Machine(FakeHost):
             return Result(0, "", "")
         if tuple(argv) == nft.RELOAD:
             self.live = self.declared
+        if argv[:2] == ["nft", "delete"]:
+            self.live = ""
         return super().run(argv, stdin, timeout)
 
     def _answer(self, line: str) -> Result:
@@ -224,12 +226,17 @@ class Machine(FakeHost):
                 "",
             )
         answers = {
-            "nft -j list": self.live, "nft list": "table inet casemate {\n}\n", "unshare --net": self.declared,
+            "nft -j list": self.live, "nft list": "table inet casemate {\n}\n" if self.live else "",
+            "nft delete": "", "unshare --net": self.declared,
             "nft -c": "", " ".join(nft.RELOAD): "",
         }  # fmt: skip
         for start, out in answers.items():
             if line.startswith(start):
-                return Result(0, out, "") if out or start[:6] not in ("nft -j",) else Result(1, "", "no such table")
+                return (
+                    Result(0, out, "")
+                    if out or start not in ("nft -j list", "nft list")
+                    else Result(1, "", "no such table")
+                )
         return super()._answer(line)
 
     def sshd(self, argv: list[str], stdin: str | None) -> Result:
@@ -444,7 +451,7 @@ REST_IDS = ["FW-REST-CLOSED", "FW-RESTUDP-CLOSED"]
         (GOOD, GOOD, "", [], []),
         ([accept_to(2379), *GOOD], GOOD, "", ["FW-ETCD-SERVERS"], []),
         ([r for r in GOOD if r is not SHUT], GOOD, "", ["FW-ETCD-SERVERS", "FW-SSH-SHUT"], []),
-        ([accept_to(2379), *GOOD], GOOD, "FW-RULES-LOADED", [], ["FW-ETCD-SERVERS"]),
+        ([accept_to(2379), *GOOD], GOOD, "FW-RULES-LOADED", ["FW-RULES-LOADED"], [c["id"] for c in FIREWALL[1:]]),
         ([accept_to(22), *GOOD], [accept_to(22), *GOOD], "", [], ["FW-SSH-SHUT"]),
         (GOOD, [accept_to(22), *GOOD], "", ["FW-RULES-LOADED"], ["FW-SSH-SHUT"]),
         ([accept_to(22), [DROP], *GOOD], [accept_to(22), *GOOD], "", ["FW-ETCD-SERVERS", *REST_IDS], ["FW-SSH-SHUT"]),

@@ -59,6 +59,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         "live": live, "declared": declared, "file": host.text(FILE), "policies": policies,
         "stuck": bars if whole and not whole.get("waived") else UNLOADED,
         "specific": judges(parts, live or [], policies), "barred": bars, "denying": [],
+        "goes": bool(whole and whole.get("waived")),
     }  # fmt: skip
     if any(setting.get("others") for setting in settings):
         seen["denying"] = others.denying(host.root.rstrip("/"), lambda command: host.run(command).out)
@@ -105,7 +106,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         demanded, then, fault = judged(setting, declared, policy)
         if demanded != then:
             right, foreign = False, f"the declared rules admit it, see k3s_firewall_allow: {fault or then}"
-    if right:
+    if right and not seen["goes"]:  # apply takes back what nothing declares, and a hole that opens counts already
         return Verdict(True, want, have, evidence=evidence)
     reason = "; ".join(part for part in (reason, foreign) if part)
     return Verdict(False, want, have, reason, evidence, foreign=foreign, partly=not seen["stuck"] and live != declared)

@@ -17,7 +17,8 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import account, families, k3s_birth, k3s_rules, law, neighbours, preflight, probe, rules
+from casemate import account, families, k3s_birth, k3s_rules, law, neighbours, preflight, probe, rules, waivers
+from module_utils.casemate import waiver
 
 KNOWN = preflight.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 RESOLVERS = law.variables()[1]["__k3s_node_usual_resolvers"]
@@ -41,7 +42,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.args.get("compare"):
             return self._compare(task_vars)
         values, failed = self._inputs(task_vars)
-        problems = preflight.input_problems(values, KNOWN, failed)
+        problems = preflight.input_problems(values, KNOWN, failed) + self._waivers(task_vars, values)
         right = {n: v for n, v in values.items() if n in KNOWN and not preflight.value_problems(n, v, KNOWN[n])}
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
         mine = self._place(task_vars, task_vars["inventory_hostname"])[0]
@@ -95,6 +96,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         machines = {name: one["casemate_machine"] for name, one in seen.items() if one and "casemate_machine" in one}
         problems, warnings = neighbours.twins(machines)
         return self._refusal(problems) if problems else {"changed": False, "warnings": warnings}
+
+    def _waivers(self, task_vars: dict[str, Any], values: dict[str, Any]) -> list[str]:
+        """What is wrong with the waivers of any group; from then on those that hold stand for the host's own."""
+        spec, found, every = KNOWN[waivers.NAME], [], []
+        for words, raw in waivers.places(task_vars):
+            name = f"{waivers.NAME} of {words}"
+            try:
+                value = self._templar.template(raw)
+            except AnsibleError as broken:
+                found.append(f"{name} fails: {str(broken).strip().splitlines()[0]}. {preflight.FIX}")
+                continue
+            every.append(value)
+            if value != values.get(waivers.NAME):  # which is judged by its own name
+                found += preflight.value_problems(name, value, spec)
+        if not found and not preflight.value_problems(waivers.NAME, values.get(waivers.NAME) or {}, spec):
+            values[waivers.NAME] = waiver.holding(waivers.added_up(every), waiver.today_in_utc())
+        return found
 
     def _inputs(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """The variables with our prefixes, resolved; those whose expression fails as they are, and why it does."""

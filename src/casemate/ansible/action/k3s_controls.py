@@ -24,6 +24,7 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate import account, law
+from module_utils.casemate import waiver
 from module_utils.casemate.base import Host
 from module_utils.casemate.control import VANTAGES, ControlError
 from module_utils.casemate.engine import run
@@ -98,9 +99,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 role: [{**control, "setting": public(control["setting"])} for control in controls]
                 for role, controls in resolved(*VANTAGES).items()
             }
-            return {"changed": False, "controls": told}
+            return {"changed": False, "controls": told, "waivers": given.get("waivers")}
         people = templar.template(known["k3s_access_allow_users"])
         context = {**(given.get("context") or {}), "account": known[account.NAME], "people": list(people)}
+        context["today"] = waiver.today_in_utc().isoformat()
         given["context"], waivers = context, given.get("waivers")
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
             # A port that is shut is known by silence: the waiting passes while the host works.

@@ -1,0 +1,35 @@
+"""The waivers of a host, of all its groups."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase
+
+PROJECT = Path(__file__).resolve().parents[4]
+for folder in (PROJECT, PROJECT / "src"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from casemate import waivers
+from module_utils.casemate import waiver
+
+DOCUMENTATION = r"""
+name: waivers
+short_description: The waivers of a host, added up over all its groups
+description: Control id to waiver. What is set in a more specific place wins for the control that it is about.
+options:
+  holding: {description: Leave out those that have expired., type: bool, default: false}
+author: Casemate maintainers
+"""
+
+
+class LookupModule(LookupBase):  # type: ignore[misc]
+    """Takes no terms."""
+
+    def run(self, terms: list[str], variables: Any = None, **options: Any) -> list[Any]:
+        """Return one mapping."""
+        made = waivers.added_up(self._templar.template(value) for _, value in waivers.places(variables))
+        return [waiver.holding(made, waiver.today_in_utc()) if options.get("holding") else made]
