@@ -89,6 +89,21 @@ def _reload(command: tuple[str, ...], host: Host) -> None:
         raise EnforceError(f"{' '.join(command)} failed: {(done.err or done.out).strip()[:300]}")
 
 
+def link_left(setting: Setting, run: Run, host: Host) -> Left:
+    """A link to our program; one that leads elsewhere, or a file in its place, is somebody else's."""
+    path, seen = setting["path"], host.stat(setting["path"])
+    if seen is None or not statmod.S_ISLNK(seen.st_mode):
+        return Left()
+    leads = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(host.path(path))))
+    return Left(path if leads == f"{os.path.dirname(path)}/{setting['target']}" else "")
+
+
+def take_links(waived: list[Setting], _: list[Setting], host: Host) -> None:
+    """Remove them."""
+    for setting in waived:
+        host.remove(setting["path"])
+
+
 def _keywords(host: Host) -> list[str]:
     return [line.split(None, 1)[0].lower() for line in _lines(OWNED, host)]
 
@@ -204,7 +219,7 @@ def take_k3s(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
     """Write the owned drop-ins without them; one that would be empty goes. K3s is restarted by its role."""
     names = {setting["file"] for setting in waived}
     version = str(host.context.get("version", ""))
-    declared = k3s_config.declared(resolvers.chosen(wanted, host.text), version)
+    declared = k3s_config.declared(resolvers.chosen(wanted, host), version)
     files = k3s_files.kept({**{name: {} for name in names}, **declared}, host)
     for name in sorted(names):
         secret = any(one.get("sensitive") for one in [*waived, *wanted] if one.get("file") == name)
@@ -283,6 +298,7 @@ def take_objects(waived: list[Setting], wanted: list[Setting], host: Host) -> No
 
 KINDS: dict[str, Kind] = {
     "file": Kind(file_left, take_files),
+    "link": Kind(link_left, take_links),
     "kernel_module": Kind(module_left, take_modules, module_unasked),
     "sysctl": Kind(sysctl_left, take_sysctls, sysctl_unasked),
     "k3s_config": Kind(k3s_left, take_k3s, lasting=k3s_lasting),

@@ -111,6 +111,20 @@ def test_a_parameter_gets_the_value_of_the_next_boot(tmp_path: Path) -> None:
     assert (made.text("/proc/sys/kernel/panic"), made.text("/proc/sys/kernel/sysrq")) == ("7", "4")
 
 
+@pytest.mark.parametrize(("leads", "goes"), [("k3s", True), ("/usr/local/bin/k3s", True), ("/opt/mine", False)])
+def test_a_link_goes_where_it_leads_to_our_program(tmp_path: Path, leads: str, goes: bool) -> None:
+    controls = many({"kind": "link", "path": "/usr/local/bin/ctr", "target": "k3s"})
+
+    def make(where: Path) -> FakeHost:
+        made = FakeHost(where, {"/usr/local/bin/k3s": "x"})
+        os.symlink(leads, made.path("/usr/local/bin/ctr"))
+        return made
+
+    plan, _ = settled(tmp_path, make, controls, {"TEST-0-SET": WAIVER_NOW})
+    assert (plan.findings[0]["action"] == "would_change", plan.findings[0]["status"]) == (goes, "waived")
+    assert os.path.lexists(tmp_path / "apply/usr/local/bin/ctr") is not goes
+
+
 @pytest.mark.parametrize("state", ["blocked", "loaded"])
 def test_modules_leave_their_files(tmp_path: Path, state: str) -> None:
     path = kernel_module.BLOCKED if state == "blocked" else kernel_module.LOADED
