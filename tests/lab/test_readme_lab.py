@@ -22,9 +22,7 @@ from casemate.lab_image import missing_tools
 pytestmark = pytest.mark.lab
 NAME = "readme"
 README = (ROOT / "README.md").read_text()
-BLOCKS = [
-    re.sub("(?m)^    ", "", block).strip() + "\n" for block in re.findall(r"(?m)(?:^ {4}.*\n(?:\n(?= {4}))?)+", README)
-]
+BLOCKS = [re.sub("(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^ {4}.*\n)+", README)]
 INVENTORY, COMMANDS, WAIVER, SIGNING = (
     next(block for block in BLOCKS if block.startswith(start))
     for start in ("all:", "make .venv/.ready", "casemate_waivers:", "ssh-keygen")
@@ -48,6 +46,8 @@ class Reader:
             (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).exists():
                 shutil.copy2(ROOT / name, self.project / name, follow_symlinks=False)
+        for name in ("uv.lock", "pyproject.toml", ".ci/uv.txt"):
+            os.utime(self.project / name, (0, 0))  # what is installed is newer: in here is no network to install from
         for made in (".venv", ".venv-uv"):
             (self.project / made).symlink_to(ROOT / made)
         network = given["vars"]["casemate_admin_sources"][0]
