@@ -94,6 +94,8 @@ def main() -> None:
         outcome = run(controls, host, module.check_mode, given["waivers"], given["scan"])
     except ControlError as refused:
         module.fail_json(msg=f"The controls are malformed; nothing was touched. {refused}")
+    if host.guarded and not given["keep"]:
+        guard.begin_anew()
     diff = [
         {"before_header": c["path"], "after_header": c["path"], "before": c["before"], "after": c["after"]}
         for c in host.changes

@@ -102,6 +102,11 @@ class Guard(Backup):
         except (OSError, EnforceError) as failed:
             raise EnforceError(f"the guard could not be armed, so nothing was changed: {failed}") from failed
 
+    def begin_anew(self) -> None:
+        """Count the time from now on, if it was not over yet: what took long to change may take as long to confirm."""
+        if os.path.isdir(self.pending):
+            self._systemctl("restart", TIMER)
+
     def confirm(self) -> bool:
         """Keep the change: claim what is kept, then stop the timer. Return False when nothing is pending (any more)."""
         settled = self.drop()

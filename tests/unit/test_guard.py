@@ -63,6 +63,18 @@ def test_what_is_not_confirmed_is_undone(place: Path) -> None:
     assert not guard.confirm(), "what was undone cannot be confirmed"
 
 
+def test_the_time_counts_from_the_last_change_and_never_after_its_end(place: Path) -> None:
+    guard = Held(place)
+    guard.arm(["/etc/kept"])
+    guard.asked.clear()
+    guard.begin_anew()
+    assert guard.asked == [f"restart {TIMER}"]
+    guard.revert()
+    guard.asked.clear()
+    guard.begin_anew()
+    assert guard.asked == []
+
+
 def test_what_is_confirmed_stays(place: Path) -> None:
     guard = Held(place)
     guard.arm(["/etc/kept"])
