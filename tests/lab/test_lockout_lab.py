@@ -22,12 +22,13 @@ from casemate.lab_image import missing_tools
 
 pytestmark = pytest.mark.lab
 NAME = "lockout"
+ROLES = ["k3s_host", "k3s_access", "k3s_firewall"]
 KEYS = "cp -r /home/ops/.ssh ~NAME/; chown -R NAME: ~NAME/.ssh"
 SUDO = "echo 'NAME ALL=(ALL:ALL) NOPASSWD: ALL' >/etc/sudoers.d/50-them; chmod 0644 /etc/sudoers.d/50-them"
 WORSE = """
 chmod 0777 /etc/cron.d; chmod 0666 /etc/issue; chmod 0755 /root; touch /etc/hosts.equiv
 useradd -r -s /bin/bash games2; useradd -r -s /bin/sh open2; passwd -q -d open2; echo root:secret | chpasswd
-echo 'PermitRootLogin yes' >/etc/ssh/sshd_config.d/50-them.conf; systemctl reload ssh
+echo 'PermitRootLogin yes' >/etc/ssh/sshd_config.d/50-them.conf
 """
 """What a machine is like that nobody has hardened; each line is healed by another control."""
 
@@ -44,7 +45,7 @@ class Case(NamedTuple):
 SHELL = "ACCOUNT-SYSTEM-NOLOGIN"
 CASES = {
     "an ordinary account": Case("people", "useradd -m -s /bin/bash NAME"),
-    "a system account": Case("svc", "useradd -r -m -s /bin/bash -u 998 NAME", (SHELL,)),
+    "a system account": Case("svc", "useradd -r -m -s /bin/bash NAME", (SHELL,)),
     "below UID_MIN": Case(
         "low", "sed -i '/^UID_MIN/d' /etc/login.defs; echo 'UID_MIN 5000' >>/etc/login.defs; useradd -m -u 4000 NAME",
         (SHELL,), {"k3s_host_system_shell_accounts": ["ops", "alice"]},
@@ -99,20 +100,23 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
     shared, hosts = given["all"]["vars"], given["all"]["children"]["k3s_agent"]["hosts"]
     for name in ("ansible_user", "casemate_automation_user"):
         shared.pop(name)
+    shared["k3s_access_guard_seconds"] = 900  # all the machines share two cores
     machines = dict(zip(CASES, hosts, strict=True))
     state = lab.load(NAME) or {}
     for title, case in CASES.items():
         sudo = "" if "50-them" in case.make else SUDO
         keys = "" if "/.ssh" in case.make or "/etc/keys" in case.make or case.name == "root" else KEYS
-        script = f"{WORSE}\n{case.make}\n{keys}\n{sudo}\nuserdel alice || true\n".replace("NAME", case.name)
+        script = f"{WORSE}\n{case.make}\n{keys}\n{sudo}\nuserdel alice\nsystemctl reload ssh\n".replace(
+            "NAME", case.name
+        )
         entered = ["nsenter", f"--target={lab._init(state['machines'][machines[title]])}", "--all", "sh", "-c", script]
         subprocess.run(entered, capture_output=True, text=True, timeout=60, check=False)
         hosts[machines[title]].update({"ansible_user": case.name, **case.given})
     hosts_file = folder / "hosts.yml"
     hosts_file.write_text(yaml.safe_dump(given))
     before = {title: login(shared, hosts[host], CASES[title].name) for title, host in machines.items()}
-    roles = [{"ansible.builtin.include_role": {"name": role}} for role in ("k3s_host", "k3s_access", "k3s_firewall")]
-    told: dict[str, Any] = {"k3s_controls": {}, "check_mode": True, "register": "told"}
+    roles = [{"ansible.builtin.include_role": {"name": role}} for role in ROLES]
+    told: dict[str, Any] = {"k3s_controls": {"roles": ROLES}, "check_mode": True, "register": "told"}
     found = {"content": "{{ told.findings | to_json }}", "dest": f"{folder}/{{{{ inventory_hostname }}}}"}
     kept: dict[str, Any] = {"ansible.builtin.copy": found}
     kept |= {"delegate_to": "localhost", "connection": "local", "become": False}
@@ -128,15 +132,12 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
     for title, host in machines.items():
         findings = json.loads((folder / host).read_text()) if (folder / host).exists() else []
         blocked = sorted(f["control"] for f in findings if f["action"] == "blocked" and f["status"] == "fail")
-        due = sorted(
-            f["control"] for f in findings if f["action"] == "would_change" and not f["control"].startswith("K")
-        )
         observed = sorted(f["control"] for f in findings if f["status"] == "fail" and f["action"] == "none")
         made[title] = {
             "account": CASES[title].name, "before": before[title],
             "after": login(shared, hosts[host], CASES[title].name),
             "told": ", ".join(blocked + [one for one in observed if one == "SUDO-PASSWORD-ASKED"]),
-            "applied": "yes" if findings else f"no, see {folder}/play.log", "due": ", ".join(due),
+            "applied": "yes" if findings else f"no, see {folder}/play.log",
         }  # fmt: skip
     return made
 
