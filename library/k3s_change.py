@@ -51,6 +51,7 @@ EXAMPLES = r"""
 RETURN = r"""
 installed: {description: Whether there is such a unit., type: bool, returned: always}
 runs: {description: Whether K3s runs or is being started., type: bool, returned: always}
+up: {description: Whether it is up by systemd's account., type: bool, returned: always}
 left: {description: Whether a run before this one left a change pending., type: bool, returned: always}
 paths: {description: What was put back., type: list, elements: str, returned: with back}
 binary: {description: Why the binary was not put back, or nothing., type: str, returned: with back}

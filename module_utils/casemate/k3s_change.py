@@ -112,10 +112,11 @@ def go_back(change: Change, host: Host, unit: str, server: bool) -> tuple[list[s
 
 
 def state_of(host: Host, unit: str) -> dict[str, bool]:
-    """Whether the unit is there, and whether its K3s runs or is being started."""
+    """Whether the unit is there, whether its K3s runs or is being started, and whether systemd calls it up."""
     shown = host.systemctl(unit, "LoadState", "ActiveState")
     return {
         "installed": shown["LoadState"] == "loaded",
+        "up": shown["ActiveState"] == "active",
         "runs": shown["ActiveState"] in ("active", "reloading", "activating", "deactivating"),
     }
 

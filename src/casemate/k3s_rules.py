@@ -67,6 +67,8 @@ INODES, FEW = {"/var/lib/rancher": 1000, "/var/lib/rancher/k3s": 1000}, 32
 """Inodes that have to be free: K3s unpacks itself and its images into hundreds of files; elsewhere go a few."""
 OURS = ("/etc/rancher/k3s/admission.yaml", "/etc/rancher/k3s/audit-policy.yaml")
 """What Casemate writes itself."""
+MADE = "/var/lib/rancher/k3s/"
+"""Where K3s makes its own files, some at its first start."""
 
 
 def items(value: Any) -> list[str]:
@@ -290,7 +292,7 @@ def named_files(values: Mapping[str, Any]) -> dict[str, str]:
             name, path = flag_of(item)
             if re.search(r"-(file|config|kubeconfig)$", name) and path.startswith("/"):
                 found.setdefault(path, f"{variable}[{at}]")
-    return {path: name for path, name in found.items() if path not in OURS}
+    return {path: name for path, name in found.items() if path not in OURS and not path.startswith(MADE)}
 
 
 def room_problems(seen: Mapping[str, Any]) -> list[str]:

@@ -207,7 +207,7 @@ def test_a_node_that_would_join_nobody_is_known(tmp_path: Path, files: dict[str,
 )
 def test_what_runs_here(tmp_path: Path, load: str, active: str, installed: bool, runs: bool) -> None:
     host = FakeHost(tmp_path, commands={f"systemctl show {UNIT}": (0, f"LoadState={load}\nActiveState={active}\n", "")})
-    assert state_of(host, UNIT) == {"installed": installed, "runs": runs}
+    assert state_of(host, UNIT) == {"installed": installed, "runs": runs, "up": active == "active"}
 
 
 def test_the_note_of_the_binary_is_its_digest(place: Path) -> None:
