@@ -24,11 +24,13 @@ from rich.table import Table
 from rich.text import Text
 
 from casemate import ROOT, scratch
+from casemate.advice import ANSI, advised, explain, located
 from casemate.findings import STOPPED, Finding, host_entry, settle
 from module_utils.casemate.legible import legible, shown
 
 Event = dict[str, Any]
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+SAYING = ("verbose", "error", "warning", "system_warning", "deprecated")
+"""Events of what Ansible prints beside the results of tasks."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 WAIT, MOMENT = 30, 5
 """Seconds between two looks at what is waited for, and from which a task is told as a wait."""
@@ -38,16 +40,6 @@ ASKING = ("ANSIBLE_ASK_PASS", "ANSIBLE_ASK_VAULT_PASS", "ANSIBLE_BECOME_ASK_PASS
 FILES = ("ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_BECOME_PASSWORD_FILE",
          "ANSIBLE_CONNECTION_PASSWORD_FILE")  # fmt: skip
 UNSETTLED = "Ansible ended before the run was complete; what was begun is finished or rolled back there: run it again"
-ADVICE = (
-    (r"sudo.*password|password.*sudo|become.*password|waiting for become|not in the sudoers",
-     "give the automation account NOPASSWD sudo on this host"),
-    (r"Permission denied \(", "check ansible_user and the key that this host accepts"),
-    (r"Host key verification failed", "compare the host's key out of band, then add it to known_hosts"),
-    (r"Connection (refused|timed out)|No route to host|Could not resolve",
-     "check that this host is up and that ansible_host and ansible_port are right"),
-    (r"No space left on device|Disk quota exceeded", "free some disk space on this host"),
-    (r"interpreter.*not found|python.*: not found|No python interpreters found", "install python3 there"),
-)  # fmt: skip
 
 
 @dataclass
@@ -79,6 +71,7 @@ class Run:
     stage: str = ""
     clue: str = ""
     _line: str = ""
+    _open: bool = False
     warnings: list[str] = field(default_factory=list)
     cancelled: bool = False
     settled: bool = False
@@ -86,7 +79,7 @@ class Run:
     def record(self, event: Event) -> None:
         """Take in one ansible-runner event."""
         kind, data = event.get("event", ""), event.get("event_data") or {}
-        if kind == "verbose":
+        if kind in SAYING:
             self._said(str(event.get("stdout") or ""))
         elif kind == "playbook_on_stats":
             self._stats(data)
@@ -144,30 +137,25 @@ class Run:
                 host.status, host.message = "ok", ""
 
     def _said(self, text: str) -> None:
-        line = ANSI.sub("", text).strip()
-        origin = re.match(r"Origin: (\S+:\d+:\d+)$", line)
-        if origin and not self.clue:
-            self.clue = f"{origin[1]}: {self._line}"
-        self._line = line or self._line
-        if re.match(r"\[?ERROR", line):
-            error = re.sub(r"^\[?ERROR[]!:]*\s*", "", line)
-            self.errors.append(f"{error}\n-> {self.clue}" if self.clue and "parse inventory" in error else error)
-
-
-def explain(result: dict[str, Any]) -> str:
-    """What a failed task says, with advice where the cause is a common one."""
-    if result.get("censored"):
-        return "failed; its output is hidden because it handles secrets"
-    parts = [result.get("msg") or result.get("module_stderr") or result.get("stderr") or ""]
-    parts += [r.get("msg", "") for r in result.get("results") or () if isinstance(r, dict) and r.get("failed")]
-    lines = [str(line) for part in parts for line in (part if isinstance(part, list) else [part]) if line]
-    if result.get("module_stderr"):
-        lines += str(result["module_stderr"]).strip().splitlines()[-1:]
-    text = ANSI.sub("", "\n".join(dict.fromkeys(lines))).strip() or "failed without a message"
-    text = re.sub(r"^(Task failed: |Action failed: )+", "", text)
-    said = f"{text}\n{result.get('stdout') or ''}"  # apt tells there what dpkg could not do
-    advice = next((hint for pattern, hint in ADVICE if re.search(pattern, said, re.IGNORECASE)), "")
-    return f"{text}\n-> {advice}" if advice else text
+        """Take in what Ansible says beside its events: an error, with the place and the cause that come with it."""
+        for line in (ANSI.sub("", raw).strip() for raw in text.splitlines()):
+            error = re.match(r"\[?ERROR[]!:]*\s*(.*)", line)
+            origin = re.match(r"Origin: (?:<.* with source '(.*)'>|(.*))$", line)
+            if error:
+                told = error[1]
+                if self.clue and "parse inventory source" in told:
+                    told += f"\n-> {self.clue}"
+                self.errors.append(told)
+                self._open = True
+            elif line.startswith("[WARNING]"):
+                self._open = False
+            elif origin and self._open:  # of the error: the innermost cause and its place come last
+                head = self.errors[-1].partition("\n")[0]
+                cause = "" if self._line in head else f": {self._line}"
+                self.errors[-1] = f"{head}\n-> {origin[1] or origin[2]}{cause}"
+            elif origin:
+                self.clue = self.clue or f"{origin[1] or origin[2]}: {self._line}"
+            self._line = line or self._line
 
 
 def play(
@@ -217,6 +205,7 @@ def play(
     run.cancelled = done.status == "canceled"
     if done.rc != 0 and not run.hosts and not run.errors:
         run.errors.append(f"ansible-playbook ended with {done.rc} before it came to any host; -v shows its output")
+    run.errors = [advised(located(error, inventories)) for error in run.errors]
     return run
 
 

@@ -12,7 +12,7 @@ import ansible_runner
 import pytest
 from rich.console import Console
 
-from casemate import ROOT, findings, runner
+from casemate import ROOT, advice, findings, runner
 
 
 def result(*found: dict[str, Any], accepted: tuple[str, ...] = (), **rest: Any) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def test_a_failure_after_the_plan_keeps_the_findings() -> None:
     ],
 )
 def test_a_failure_is_explained(said: dict[str, Any], told: str) -> None:
-    text = runner.explain(said)
+    text = advice.explain(said)
     assert told in text
     assert "s3cret" not in text
 
@@ -225,7 +225,7 @@ def test_an_interruption_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_advice_fits_the_failure(message: str, advised: bool) -> None:
-    assert ("->" in runner.explain({"msg": message})) is advised
+    assert ("->" in advice.explain({"msg": message})) is advised
 
 
 def test_warnings_of_tasks_are_kept_once() -> None:
@@ -236,7 +236,7 @@ def test_warnings_of_tasks_are_kept_once() -> None:
 
 
 def test_the_cause_that_a_tool_prints_is_advised_on() -> None:
-    told = runner.explain({"msg": "dpkg returned an error code (1)", "stdout": "cannot copy: No space left on device"})
+    told = advice.explain({"msg": "dpkg returned an error code (1)", "stdout": "cannot copy: No space left on device"})
     assert told.endswith("-> free some disk space on this host")
 
 

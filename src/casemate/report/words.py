@@ -98,7 +98,7 @@ def not_evaluated(report: Report) -> list[tuple[str, list[str]]]:
                 accepted = is_accepted(finding, report["summary"]["accepted"].get(host["name"], ()))
                 reasons.setdefault(code(finding) + (" (accepted)" if accepted else ""), []).append(finding["reason"])
         for why, told in reasons.items():
-            sentences = {sentence.partition(":")[2].strip() for sentence in told}
+            sentences = {" ".join(sentence.partition(":")[2].split()) for sentence in told}
             only = f": {sentences.pop()}" if len(sentences) == 1 else ""
             grouped.setdefault(f"{len(told)} {why}{only}", []).append(host["name"])
     return list(grouped.items())

@@ -17,12 +17,23 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import account, families, k3s_birth, k3s_rules, law, neighbours, preflight, probe, rules, waivers
+from casemate import (
+    account,
+    escalation,
+    families,
+    k3s_birth,
+    k3s_rules,
+    law,
+    neighbours,
+    preflight,
+    probe,
+    rules,
+    waivers,
+)
 from module_utils.casemate import waiver
 
 KNOWN = preflight.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 RESOLVERS = law.variables()[1]["__k3s_node_usual_resolvers"]
-SUDO = "sudo refuses this account, so nothing was changed: let it use sudo with NOPASSWD on this host"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -49,6 +60,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         first = self._place(task_vars, servers[0])[0] if servers else mine
         problems += rules.rule_problems(right, first) or families.problems(right, mine, first)
         warnings = families.warnings(right, mine, first)
+        problems += self._escalation(task_vars)
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
             wrong, more = rules.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
             warnings += more
@@ -161,18 +173,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except AnsibleConnectionFailure:
             raise
         except AnsibleError as refused:
-            raise AnsibleError(SUDO if "password" in str(refused) else str(refused)) from None
+            told = (
+                escalation.refusal(str(refused), self._has_password()) if "password" in str(refused) else str(refused)
+            )
+            raise AnsibleError(told) from None
         seen = probe.parse(done.get("stdout", ""))
         said = f"{done.get('stderr', '')}\n{done.get('stdout', '')}"
         if "uid" not in seen and re.search("sudo|password|privilege", said):
-            raise AnsibleError(SUDO)
+            raise AnsibleError(escalation.refusal(said, self._has_password()))
         if "machine" not in seen:
             raise AnsibleError(f"The host did not answer the probe (rc {done.get('rc')}): {said.strip()[-300:]}")
         return seen
+
+    def _escalation(self, task_vars: dict[str, Any]) -> list[str]:
+        """What is wrong with how this host's root is reached."""
+        become = self._templar.template(task_vars.get("ansible_become"))
+        asked, login = self._play_context, account.connecting(self._connection, self._play_context.remote_user)
+        return escalation.problems(become, str(asked.become_method or "sudo"), str(asked.become_user or "root"), login)
+
+    def _has_password(self) -> bool:
+        become = getattr(self._connection, "become", None)
+        return bool(become and become.get_option("become_pass", playcontext=self._play_context))
 
     def _refusal(self, problems: list[str]) -> dict[str, Any]:
         return {
             "failed": True,
             "changed": False,
+            "explained": True,  # each problem says what to do: no advice from its words
             "msg": "Nothing was changed.\n" + "\n".join(f"- {p}" for p in problems),
         }
