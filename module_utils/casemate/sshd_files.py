@@ -160,13 +160,35 @@ def keyword(option: str, value: str) -> str:
     return set_by[0].lower() if set_by else {"-g": "logingracetime", "-h": "hostkey"}.get(option, option)
 
 
-def untold(given: dict[str, Options], told: set[str]) -> list[str]:
-    """Who is given which option on the command line, less what failing keywords tell."""
-    whom: dict[str, list[str]] = {}
+def given_by(host: Host, extra: Options) -> str:
+    """The files of systemd that give the daemon such options: of its environment, its unit or a drop-in; or nothing."""
+    shown = host.systemctl(next_unit(host), "EnvironmentFiles", "FragmentPath", "DropInPaths")
+    paths = [shown["FragmentPath"], *shown["DropInPaths"].split()]
+    for pattern in re.findall(r"(?m)^(.*) \(ignore_errors=\w+\)$", shown["EnvironmentFiles"]):
+        paths += host.glob(pattern)
+    sought = [re.escape((re.match(r"\w+", value) or [value or option])[0]) for option, value in extra]
+    lines = {
+        path: [one for one in split_lines(host.text(path) or "") if one.lstrip()[:1] not in "#;"] for path in paths
+    }
+    found = [
+        path
+        for path, there in lines.items()
+        if any(re.search(rf"(?i)(?<!\w){one}(?!\w)", line) for one in sought for line in there)
+    ]
+    return f", given by {', '.join(found)}" if found else ""
+
+
+def untold(host: Host, given: dict[str, Options], told: set[str]) -> list[str]:
+    """Who is given which option on the command line, and by which file, less what failing keywords tell."""
+    whom: dict[Tuple[str, str], list[str]] = {}
     for when, extra in given.items():
         for option in extra:
-            whom.setdefault(" ".join(option), []).extend([when] if keyword(*option) not in told else [])
-    return [f"{option} on the command line of the {' and the '.join(n)}" for option, n in whom.items() if n]
+            whom.setdefault(option, []).extend([when] if keyword(*option) not in told else [])
+    return [
+        f"{' '.join(option)} on the command line of the {' and the '.join(n)}{given_by(host, (option,))}"
+        for option, n in whom.items()
+        if n
+    ]
 
 
 def past_files(host: Host, lines: list[Line]) -> list[str]:
@@ -247,10 +269,12 @@ def call(host: Host, asked: list[str], stdin: Optional[str] = None) -> tuple[Res
     return (again, key) if again.rc == 0 else (done, "")
 
 
-def decider(key: str, block: str, when: str, extra: Options, lines: list[Line]) -> str:
-    """What beats our drop-in for such connections: `path:line` of each directive, or a command line."""
-    if any(keyword(*option) in (key, "-f") for option in extra):
-        return f"the command line of the {when} ({' '.join(word for option in extra for word in option)})"
+def decider(host: Host, key: str, block: str, when: str, extra: Options, lines: list[Line]) -> str:
+    """What beats our drop-in for such connections: `path:line` of each directive, or a command line and its source."""
+    deciding = tuple(option for option in extra if keyword(*option) in (key, "-f"))
+    if deciding:
+        told = " ".join(word for option in extra for word in option)
+        return f"the command line of the {when} ({told}){given_by(host, deciding)}"
     foreign = [line for line in lines if line.key == key and line.path != OWNED]
     before = [n for n in foreign if not n.match and n.path.startswith(FOLDER) and n.path < OWNED][:1]
     inside = [line for line in foreign if line.match == block]

@@ -9,7 +9,35 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .base import Host
+
 SIGNS = {"usergroup": "%", "usergid": "%#", "userid": "#", "netgroup": "+", "nonunixgroup": "%:", "nonunixgid": "%:#"}
+
+
+def written(host: Host, path: str, depth: int = 0) -> list[tuple[str, str]]:
+    """(file:line, line) of everything that sudo reads from `path` on, in its order; a loop of includes must end."""
+    found: list[tuple[str, str]] = []
+    number, text = 0, host.text(path) or ""
+    for line in text.replace("\\\n", "\0").split("\n"):  # a continued line counts as the one where it begins
+        number += 1
+        include = re.match(r"[@#](include(?:dir)?)\s+\"?(.+?)\"?\s*$", line)
+        if include and depth < 8:
+            named = include[2] if include[2].startswith("/") else f"{path.rpartition('/')[0]}/{include[2]}"
+            inner = [one for one in host.glob(f"{named}/*") if not re.search(r"~$|\.", one[len(named) :])]
+            for one in inner if include[1] == "includedir" else [named]:
+                found += written(host, one, depth + 1)
+        elif not line.lstrip().startswith("#"):
+            found.append((f"{path}:{number}", line.replace("\0", " ")))
+        number += line.count("\0")
+    return found
+
+
+def places(lines: list[tuple[str, str]], words: str, whom: list[str]) -> str:
+    """Where a pattern of words stands: in lines that name each of `whom`, or, with an alias between, in all of them."""
+    hits = [(place, re.split(r"[\s,=:]+", line)) for place, line in lines if re.search(words, line)]
+    named = [place for place, tokens in hits if set(whom) & set(tokens)]
+    everyone = {name for name in whom for _, tokens in hits if name in tokens} == set(whom)
+    return ", ".join(named if named and everyone else [place for place, _ in hits])
 
 
 def nopasswd(policy: Mapping[str, Any], names: Mapping[int, str]) -> list[str]:

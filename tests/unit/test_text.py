@@ -10,6 +10,7 @@ from unit.fake_host import FakeHost
 
 from casemate import ROOT
 from module_utils.casemate.kinds import account, kernel_module, mount_option, sysctl
+from module_utils.casemate.pam import pam_modules
 from module_utils.casemate.sshd_files import directives
 from module_utils.casemate.sshd_match import members
 from module_utils.casemate.text import split_lines, split_words, systemd_lines
@@ -62,7 +63,7 @@ def test_nothing_is_hidden_by_what_only_python_takes_for_an_end(tmp_path: Path, 
     assert [line.key for line in directives(host)] == [""]
     assert sysctl.boot_lines(host) == {}
     assert kernel_module.boot_list(host) == set()
-    assert account.pam_modules("common-password", host) == []
+    assert pam_modules("common-password", host) == []
     assert account.login_defs(host.text("/etc/login.defs") or "") == {}
     assert mount_option.fstab(f"{hidden}/dev/x /tmp ext4 noexec 0 0\n") == {}
     assert members(host, "wheel")[:1] == ["z"]

@@ -12,9 +12,10 @@ from typing import Any
 
 from ..accounts import PLAIN, passwd, shadow
 from ..base import Host, Observation, Setting, Unavailable, Verdict
+from ..pam import pam_modules
 from ..schema import Field
-from ..sudoers import nopasswd, overridden
-from ..text import SPACE, split_lines, split_words
+from ..sudoers import nopasswd, overridden, places, written
+from ..text import SPACE, split_lines
 
 CHECKS = ("locked", "no_empty_password", "only_root_is_uid_0", "system_nologin", "hash_scheme", "login_def")
 SCHEMA = {
@@ -67,19 +68,6 @@ def least_uid(value: str) -> int:
     return int(match[match.lastindex or 0], base) if match else 1000
 
 
-def pam_modules(service: str, host: Host, depth: int = 0) -> list[str]:
-    """Modules that a PAM service calls, with their options; includes followed (at most 8 deep: a loop must end)."""
-    found: list[str] = []
-    for line in split_lines(host.text(f"/etc/pam.d/{service}") or ""):
-        words = split_words(re.sub(r"\[[^]]*\]", "control", line.split("#", 1)[0]))
-        included = words[1:2] if words[:1] == ["@include"] else words[2:3] if words[1:2] == ["include"] else []
-        if included and depth < 8:
-            found += pam_modules(included[0], host, depth + 1)
-        elif len(words) >= 3:
-            found.append(" ".join([words[2].rsplit("/", 1)[-1], *words[3:]]))
-    return found
-
-
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
     """Accounts with the kind of their password, and the settings that each check reads."""
     found = passwd(host.text("/etc/passwd") or "")
@@ -103,6 +91,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         elif setting["check"] in ("nopasswd_sudo", "sudo_defaults"):
             asked = host.run(["cvtsudoers", "-c", "/dev/null", "-f", "json", host.path(SUDOERS)])
             one = {"there": host.read(SUDOERS) is not None, "asked": asked, "accounts": accounts}
+            one["lines"] = written(host, SUDOERS)
             one["told"] = bool({str(setting.get("file")), FOLDER} & host.differing)
         seen.append(one)
     return seen
@@ -154,9 +143,13 @@ def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
         {one["uid"]: one["name"] for one in reversed(seen["accounts"])},
     )
     if setting["check"] == "sudo_defaults":
-        return _nobody(overridden(policy, setting["options"]), "in what sudo reads after or beside our file", evidence)
+        where = places(seen["lines"], rf"^\s*Defaults.*({'|'.join(map(re.escape, setting['options']))})", [])
+        why = f"in what sudo reads after or beside our file{': ' + where if where else ''}"
+        return _nobody(overridden(policy, setting["options"]), why, evidence)
     offenders = [name for name in nopasswd(policy, names) if name not in allow]
-    return _nobody(offenders, "may use sudo without a password", evidence)
+    where = places(seen["lines"], r"\bNOPASSWD\b|!\s*authenticate\b|\bexempt_group\b", offenders)
+    why = "may use sudo without a password" + (f": remove that from {where}, or allow it" if where else "")
+    return _nobody(offenders, why, evidence)
 
 
 def _judged(setting: Setting, seen: Observation, wrong: list[dict[str, Any]], why: str) -> Verdict:

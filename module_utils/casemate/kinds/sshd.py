@@ -108,7 +108,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
                 "label": ", ".join(part for part in (label, when if given[when] else "") if part),
                 "value": got.get(key, "not set"),
                 "after": then.get(key, "not set"),
-                "decider": decider(key, block, when, extra, lines),
+                "decider": decider(host, key, block, when, extra, lines),
             }
             for (label, block, _, when, extra), got, then in zip(cases, now, later)
         ]
@@ -122,7 +122,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             one.update(sshd_daemon.state(host, unread, OURS))
         elif setting["key"] == "listener":
             told = {s["key"] for s, other in zip(settings, found) if wrong(s, other) and not s.get("waived")}
-            one.update(values=[], others=past_files(host, lines) + ([] if broken else untold(whole, told)))
+            one.update(values=[], others=past_files(host, lines) + ([] if broken else untold(host, whole, told)))
     return found
 
 
