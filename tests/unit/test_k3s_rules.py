@@ -177,9 +177,7 @@ def test_a_host_that_has_all_of_it_passes() -> None:
     }
     assert k3s_rules.host_problems(values, {**SEEN, "hostname": "my_node"}, "192.0.2.1,2001:db8::1") == []
     assert k3s_rules.host_problems(values, {}, "192.0.2.9") == []  # a host that could not tell
-    made = {
-        "k3s_control_plane_apiserver_args": ["service-account-key-file=/var/lib/rancher/k3s/server/tls/service.key"]
-    }
+    key = "service-account-key-file=/var/lib/rancher/k3s/server/tls/service.key"
     assert list(k3s_rules.named_files({**values, "k3s_control_plane_apiserver_args": [key]})) == [
         "/etc/resolv.conf"
     ]  # K3s makes the other one itself
