@@ -47,6 +47,11 @@ class Kind:
     lasting: Callable[[Setting, Host], bool] = lambda setting, host: False
 
 
+def _at(path: str, said: str, host: Host) -> Left:
+    """Something of ours in a file, which stays where even root may not change that."""
+    return Left(said, host.barred(path) if said else "")
+
+
 def _lines(path: str, host: Host) -> list[str]:
     lines = (line.strip() for line in (host.text(path) or "").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
@@ -67,7 +72,7 @@ def file_left(setting: Setting, run: Run, host: Host) -> Left:
         rewritten = run.check and os.path.basename(source.path).startswith("casemate-")
         if path in (host.text(source.path) or "") and not rewritten:
             return Left(path, f"{source.path} still names it")
-    return Left(path)
+    return _at(path, path, host)
 
 
 def take_files(waived: list[Setting], _: list[Setting], host: Host) -> None:
@@ -112,7 +117,7 @@ def _keywords(host: Host) -> list[str]:
 
 def sshd_left(setting: Setting, run: Run, host: Host) -> Left:
     """A keyword in the owned drop-in."""
-    return Left(f"{OWNED} sets {setting['key']}" if setting["key"] in _keywords(host) else "")
+    return _at(OWNED, f"{OWNED} sets {setting['key']}" if setting["key"] in _keywords(host) else "", host)
 
 
 def sshd_unasked(settings: list[Setting], host: Host) -> str:
@@ -126,7 +131,8 @@ def _parameters(host: Host) -> list[str]:
 
 def sysctl_left(setting: Setting, run: Run, host: Host) -> Left:
     """A line of the owned file."""
-    return Left(f"{sysctl.OWNED} sets {setting['key']}" if setting["key"] in _parameters(host) else "")
+    said = f"{sysctl.OWNED} sets {setting['key']}" if setting["key"] in _parameters(host) else ""
+    return _at(sysctl.OWNED, said, host)
 
 
 def take_sysctls(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
@@ -162,7 +168,7 @@ def _module_file(setting: Setting) -> str:
 def module_left(setting: Setting, run: Run, host: Host) -> Left:
     """A line of the owned files. What is loaded or not stays as it is until the next boot."""
     path = _module_file(setting)
-    return Left(f"{path} names {setting['name']}" if (path, setting["name"]) in _modules(host) else "")
+    return _at(path, f"{path} names {setting['name']}" if (path, setting["name"]) in _modules(host) else "", host)
 
 
 def take_modules(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
@@ -208,7 +214,7 @@ def k3s_left(setting: Setting, run: Run, host: Host) -> Left:
     lasting = [key for key in stand if key in k3s_files.LASTING or "options" in setting]
     free = [key for key in stand if key not in lasting]
     if free:
-        return Left(f"{path} holds {', '.join(free)}")
+        return _at(path, f"{path} holds {', '.join(free)}", host)
     return Left(f"{path} holds {', '.join(lasting)}", "the node could not go on without it") if lasting else Left()
 
 
@@ -237,7 +243,7 @@ def nft_left(setting: Setting, run: Run, host: Host) -> Left:
         return Left()
     loaded = host.run(["nft", *nft.LIST.split()]).rc == 0
     there = [nft.FILE] * (host.stat(nft.FILE) is not None) + ["the table inet casemate"] * loaded
-    return Left(" and ".join(there))
+    return _at(nft.FILE, " and ".join(there), host)
 
 
 def take_nft(waived: list[Setting], wanted: list[Setting], host: Host) -> None:

@@ -180,6 +180,22 @@ def test_what_something_still_needs_stays_and_says_so(
     assert made.text(path) == before
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_what_even_root_may_not_change_stays_with_the_command_that_lifts_it(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controls, waived, path, _ = CASES[case]
+    made = host(tmp_path)
+    engine.run({"role": controls}, made, False)
+    made.changes.clear()
+    monkeypatch.setattr(made, "barred", lambda *_, **__: f"{path} is immutable: chattr -i {path}")
+    for check in (True, False):
+        result = engine.run({"role": controls}, made, check, {waived: WAIVER_NOW})
+        (one,) = [found for found in result.findings if found["control"] == waived]
+        assert (one["status"], one["action"], made.changes) == ("waived", "none", [])
+        assert f"it stays: {path} is immutable: chattr -i {path}" in one["reason"]
+
+
 def test_what_stays_goes_on_being_written_when_something_else_drifts(tmp_path: Path) -> None:
     controls = many({**K3S, "options": {"server": "https://a:6443"}}, {**K3S, "key": "debug", "value": True})
     made = FakeHost(tmp_path, context={"version": "v1.36.4+k3s1"})

@@ -29,6 +29,7 @@ SCHEMA = {
     "unit": Field("str", help="unit that must have started after the file last changed"),
     "known": Field("list", help="absent: paths below the pattern's folder that may be there all the same"),
     "login": Field("bool", help="it logs in the account whose home holds it, which has to be able to read it"),
+    "advice": Field("str", help="absent: what becomes of it or what to do, told where it is there"),
     "missing": Field("str", choices=("fail", "pass", "k3s"), help="what absence of a matched path means"),
     "sensitive": Field("bool", help="never show content, not even in a diff"),
     "enforced": Field("bool", help="false: observe only"),
@@ -71,7 +72,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if state == "absent":
         there = ", ".join(entry["path"] for entry in entries)
         bars = "; ".join(entry["barred"] for entry in entries if entry["barred"])
-        reason = "; ".join(filter(None, ["it is there" if there else "", bars]))
+        reason = "; ".join(filter(None, ["it is there" if there else "", there and setting.get("advice"), bars]))
         return Verdict(not there, "absent", there or "absent", reason, evidence, foreign=bars)
     expected: Setting = {"state": state}
     expected.update({n: setting[n] for n in ("mode", "mode_max", "owner", "group") if n in setting})

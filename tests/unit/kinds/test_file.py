@@ -356,3 +356,10 @@ def test_what_logs_somebody_in_stays_readable_and_that_of_casemate_as_it_is(
     file.enforce([KEYS, FOLDERS], {0, 1}, host)
     assert keys.stat().st_mode & 0o777 == after
     assert keys.parent.stat().st_mode & 0o055 == (after & 0o044) | (after & 0o044) >> 2
+
+
+def test_what_is_there_and_may_not_be_says_what_becomes_of_it(tmp_path: Path) -> None:
+    setting = {"path": "/etc/a", "state": "absent", "advice": "the host undoes it"}
+    for files, said in (({"/etc/a": "x"}, "it is there; the host undoes it"), ({}, "")):
+        host = FakeHost(tmp_path / str(len(files)), files)
+        assert file.assess(setting, file.observe([setting], host)[0]).reason == said
