@@ -45,11 +45,11 @@ STRANGER = (
 )
 FAULTS = {
     "CLUSTER-NODES-DECLARED": STRANGER,
-    "ETCD-SECRETS-REWRITTEN": PUT,
     "ETCD-COPIES-ENCRYPTED": f"{CLEAR} {DB}/state.db.migrated",
     "ETCD-SNAPSHOTS-ENCRYPTED": f"mkdir -p {DB}/snapshots && {CLEAR} {DB}/snapshots/flipped",
     "ETCD-ENCRYPTION-ACTIVE": "k3s secrets-encrypt disable && systemctl restart k3s",
     "API-ADMIN-ACCEPTED": FOREIGN,
+    "ETCD-SECRETS-REWRITTEN": PUT,  # last but one: until etcd compacts it, a new snapshot would hold it in the clear
     "NODE-TOKENS-CURRENT": "k3s token rotate --token $(cat /var/lib/rancher/k3s/server/token)",
 }
 """Control -> how its fault is made on the first server."""
