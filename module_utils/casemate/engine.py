@@ -213,6 +213,9 @@ def _judge_kind(
     broken = {i: out_of_bound(c) for i, c in enumerate(controls)}
     if check:
         outcome.due += [controls[i].role for i in todo | back]
+        for i in todo:
+            acts_on = before[i].observed if before[i].todo is None else before[i].todo
+            outcome.todo[controls[i].id] = _veil(controls[i], acts_on)
     if check or not todo | back:
         made = [_plain(c, v, check) for c, v in zip(controls, before)]
         outcome.stale += _stale(before, failing, outcome)

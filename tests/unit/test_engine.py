@@ -431,3 +431,10 @@ def test_a_control_that_could_not_be_judged_is_unsettled(tmp_path: Path, monkeyp
     monkeypatch.setattr(file, "observe", lambda settings, host: [][0])
     [said] = settle(FakeHost(tmp_path), owned()).unsettled
     assert said.startswith("FILE-A-SET: IndexError")
+
+
+def test_a_check_says_what_the_tasks_have_to_act_on(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/var/lib/dpkg/status": ""})
+    package = control("PACKAGE-A-PRESENT", {"kind": "package", "name": "a", "state": "present"})
+    assert list(settle(host, package, check=True).todo) == ["PACKAGE-A-PRESENT"]
+    assert settle(host, package).todo == {}

@@ -23,7 +23,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import account, law
+from casemate import account, law, refusals
 from module_utils.casemate import waiver
 from module_utils.casemate.base import Host
 from module_utils.casemate.control import VANTAGES, ControlError
@@ -121,6 +121,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         settings = {c["id"]: {"role": role, "setting": c["setting"]} for role, law_of in there.items() for c in law_of}
         order = {c["id"]: place for place, c in enumerate(c for controls in chosen.values() for c in controls)}
         result["findings"].sort(key=lambda made: order[made["control"]])
+        by_task = {cid: one["setting"] for cid, one in settings.items() if one["setting"]["kind"] in TASK_KINDS}
+        judged = [made for made in result["findings"] if made["control"] in by_task]
+        refusals.tell(judged, by_task, known.get("__k3s_host_refused") or {})
         result["account"] = known[account.NAME]
         result["accepted"] = list(context.get("accepted") or ())
         result["todo"] = [
