@@ -13,18 +13,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from casemate import ROOT, catalogue, runner, scratch
 from casemate.findings import SEVERITY, Finding, host_entry
 from module_utils.casemate import waiver
-
-if TYPE_CHECKING:
-    import pytest
+from module_utils.casemate.legible import shown
 
 INVENTORY = ROOT / "inventory" / "example" / "hosts.yml"
+ENDINGS = {"pass": "withstood", "fail": "broken", "error": "error", "not_evaluated": "not evaluated"}
 UNREACHABLE = re.compile(r"UNREACHABLE|ssh: connect to host|Failed to connect to the host")
 UNREACHABLE_SAID = "the attacks could not reach this host over SSH"
 ENDED = {2: "was interrupted", 3: "broke down", 4: "was called wrongly", 5: "found no attack to run"}
@@ -137,12 +138,23 @@ class Recorder:
         self.path = Path(path)
         self.seen: dict[str, dict[str, str]] = {}
         self.about: dict[str, tuple[tuple[str, ...], list[str]]] = {}
+        self.show: Callable[[str], None] = print
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """No dots: each attack has a line of its own."""
+        return (report.outcome, "", "") if self.show is not print else None
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Note which controls and fixtures each attack has."""
         for item in items:
             ids = [str(i) for mark in item.iter_markers("control") for i in mark.args]
             self.about[item.nodeid] = (tuple(ids), list(getattr(item, "fixturenames", ())))
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Forget the attacks that nobody asked for."""
+        for item in items:
+            self.about.pop(item.nodeid, None)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the worst phase of each attack."""
@@ -167,6 +179,9 @@ class Recorder:
         before = self.seen.get(report.nodeid)
         if before is None or SEVERITY.index(status) > SEVERITY.index(before["status"]):
             self.seen[report.nodeid] = {"node": report.nodeid, "status": status, "said": said, "claim": claim}
+            case = report.nodeid.partition("[")[2].rstrip("]")
+            told = f"{len(self.seen)}/{len(self.about)} {ENDINGS[status]}: {claim}{f' ({case})' if case else ''}"
+            self.show(shown(told + (f": {said}" if said and status in ("fail", "error") else "")))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Turn what was seen into hosts with findings."""
@@ -205,4 +220,8 @@ class Recorder:
 def pytest_configure(config: pytest.Config) -> None:
     """Record when `casemate prove` asks for it."""
     if os.environ.get("CASEMATE_PROVE"):
-        config.pluginmanager.register(Recorder(os.environ["CASEMATE_PROVE"]), "casemate-recorder")
+        recorder = Recorder(os.environ["CASEMATE_PROVE"])
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            recorder.show = reporter.write_line
+        config.pluginmanager.register(recorder, "casemate-recorder")

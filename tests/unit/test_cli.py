@@ -222,3 +222,15 @@ class TestProve:
         late = prove.waive(failing, waivers, datetime.date(2026, 2, 2))
         assert (late["status"], "expired" in late["reason"]) == ("fail", True)
         assert prove.waive(finding("pass"), waivers, datetime.date(2026, 2, 2))["waiver"] is None
+
+
+def test_each_attack_is_named_with_its_end() -> None:
+    said: list[str] = []
+    recorder = prove.Recorder("unused")
+    recorder.show = said.append
+    recorder.about = {f"t.py::test_{n}": ((), []) for n in ("root_is_refused", "it_holds")}
+    for name, outcome in (("root_is_refused[key\x1b]", "failed"), ("it_holds", "passed")):
+        recorder.pytest_runtest_logreport(
+            pytest.TestReport(f"t.py::test_{name}", ("", 0, ""), {}, outcome, None, "call")  # type: ignore[arg-type]
+        )
+    assert said == ["1/2 error: root is refused (key\\x1b)", "2/2 withstood: it holds"]
