@@ -64,6 +64,8 @@ class Verdict:
     says that apply still does its part of such a control (it sets the live value although the next boot's is
     somebody else's), so the control makes its role due, once; after that nothing is due or written for it.
 
+    `unwritable` says what keeps a file of ours from being written (it is `foreign` too): what needs it is not started.
+
     `todo` is what the role's task acts on, where that is less than what is observed.
     """
 
@@ -75,6 +77,7 @@ class Verdict:
     stale: tuple[str, ...] = ()
     foreign: str = ""
     partly: bool = False
+    unwritable: str = ""
     todo: Any = None
 
 
@@ -289,13 +292,14 @@ class Host:
         owner: tuple[int, int] | None = None,
         validate: Sequence[str] = (),
         sensitive: bool = False,
+        stays: bool = False,
     ) -> bool:
         """Replace a file atomically; return whether anything changed.
 
         The new bytes get their final mode and owner before they get the name, so a secret is never readable
         in between. Mode and owner default to those of the file that is replaced (else 0600, caller).
         `validate` is a command with `%s` for the new file; when it fails, the old bytes stay and EnforceError
-        is raised.
+        is raised. What `stays` is harmless, and no guard takes it back.
         """
         with self.folder(path, make=True) as folder:
             real = os.path.join(folder, os.path.basename(path))
@@ -308,7 +312,7 @@ class Host:
             if seen and old == data and statmod.S_IMODE(seen.st_mode) == want_mode and same_owner:
                 return False
             try:
-                self._replace(path, folder, data, want_mode, want_owner, validate, sensitive)
+                self._replace(path, folder, data, want_mode, want_owner, validate, sensitive, stays)
             except OSError as failed:  # it names a temporary file; people look for this one
                 raise OSError(failed.errno, failed.strerror or str(failed), path) from failed
             sync_folder(folder)
@@ -324,6 +328,7 @@ class Host:
         owner: tuple[int, int] | None,
         validate: Sequence[str],
         sensitive: bool,
+        stays: bool,
     ) -> None:
         real = os.path.join(folder, os.path.basename(path))
         handle, temporary = tempfile.mkstemp(prefix=".casemate-", dir=folder)
@@ -341,7 +346,8 @@ class Host:
                 if checked.rc != 0:
                     said = "" if sensitive else (checked.err or checked.out).strip().replace(temporary, path)
                     raise EnforceError(f"{path} was not written: {validate[0]} refused it: {said[:400]}".rstrip(": "))
-            self.about_to_change(path)
+            if not stays:
+                self.about_to_change(path)
             os.replace(temporary, real)
         finally:
             if os.path.exists(temporary):

@@ -216,6 +216,8 @@ def _judge_kind(
         for i in todo:
             acts_on = before[i].observed if before[i].todo is None else before[i].todo
             outcome.todo[controls[i].id] = _veil(controls[i], acts_on)
+    else:
+        outcome.unsettled += [before[i].unwritable for i in sorted(failing) if before[i].unwritable]
     if check or not todo | back:
         made = [_plain(c, v, check) for c, v in zip(controls, before)]
         outcome.stale += _stale(before, failing, outcome)

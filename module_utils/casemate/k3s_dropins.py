@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from .base import EnforceError, Host
+from .clock import stays_ahead
 from .k3s_files import FOLDER, text_of
 from .miniyaml import parse, render
 
@@ -25,3 +26,20 @@ def write(host: Host, name: str, keys: Dict[str, Any], secret: bool) -> None:
     if dict(parse(text)) != {k: text_of(v) for k, v in keys.items()}:
         raise EnforceError(f"{name} was not written: it would not be read back as it is meant")
     host.write(f"{FOLDER}/{name}", text.encode(), mode=0o600, owner=(0, 0), sensitive=secret)
+
+
+def ours(files: Files) -> List[str]:
+    """What Casemate itself dates: its drop-ins and their folder."""
+    return [FOLDER, *(f"{FOLDER}/{name}" for name in files)]
+
+
+def stuck(host: Host, late: List[str], files: Files) -> List[str]:
+    """Paths of others that would stay younger than K3s whatever is restarted, since their date lies ahead."""
+    return [path for path in late if path not in ours(files) and stays_ahead(host.stat(path))]
+
+
+def bring_back(host: Host, files: Files) -> None:
+    """Date with the present what is ours and dated ahead."""
+    for path in ours(files):
+        if stays_ahead(host.stat(path)):
+            host.touch(path)

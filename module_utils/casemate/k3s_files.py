@@ -15,7 +15,7 @@ import stat
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from .base import Host
-from .clock import Start, after, content_time, stays_ahead
+from .clock import Start, after, content_time
 from .k3s_flags import FLAGS, SHORT
 from .miniyaml import Value, YamlError, parse
 
@@ -90,11 +90,6 @@ def unread(host: Host, found: Iterable[Source], start: Start) -> List[str]:
     """Files that changed after K3s was started, or their folder where one of them is gone."""
     late, folder = [one.path for one in found if after(one.when, start)], host.stat(FOLDER)
     return late or ([FOLDER] if folder and after(content_time(folder), start) else [])
-
-
-def ahead_for_good(host: Host, paths: Iterable[str]) -> List[str]:
-    """Those of some paths whose date lies ahead of the clock whatever is read again: `touch` brings them back."""
-    return [path for path in paths if stays_ahead(host.stat(path))]
 
 
 def planned(found: Iterable[Source], files: Mapping[str, Mapping[str, Any]]) -> List[Source]:

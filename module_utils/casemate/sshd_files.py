@@ -18,7 +18,7 @@ from .base import Host, Result
 from .clock import after, change_time, content_time
 from .sshd_daemon import UNIT, next_unit
 from .sshd_keys import generate
-from .sshd_match import PLAIN, Spec, connections_of
+from .sshd_match import Spec, connections_of, plain
 from .text import SPACE, split_lines, split_words
 
 MAIN, FOLDER = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d"
@@ -99,7 +99,7 @@ def planned(host: Host, ours: str) -> str:
 def connections(host: Host, lines: list[Line]) -> list[tuple[str, str, Spec]]:
     """One connection for each way in which the configuration treats some differently: label, block, specification."""
     blocks = list(dict.fromkeys(line.match for line in lines if line.match))
-    specs: dict[str, tuple[str, Spec]] = {"": ("", PLAIN if any("localport" in b.lower() for b in blocks) else {})}
+    specs: dict[str, tuple[str, Spec]] = {"": ("", plain(blocks))}
     for block in blocks:
         for spec in connections_of(host, block):
             specs[f"Match {block} (user {spec['user']})"] = block, spec

@@ -60,4 +60,4 @@ def give(host: Host, path: str) -> None:
             raise EnforceError(f"{path} was not made: ssh-keygen could not make a key of type {sort_of(path)}")
         for end, mode in ((".pub", 0o644), ("", 0o600)):
             with open(f"{folder}/key{end}", "rb") as made:
-                host.write(path + end, made.read(), mode=mode, owner=(0, 0), sensitive=True)
+                host.write(path + end, made.read(), mode=mode, owner=(0, 0), sensitive=True, stays=True)

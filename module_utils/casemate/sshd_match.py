@@ -1,8 +1,8 @@
 """A connection that meets each Match block of sshd's configuration, in the words of `sshd -T -C`.
 
 Source: sshd_config(5), Match and PATTERNS of ssh_config(5) (a list needs one match and no negated one), CIDR lists of
-addresses; sshd(8), -C. Measured with OpenSSH 9.2 and 10.0: without lport any `Match LocalPort` makes sshd fail;
-invalid-user is a word without a value, and Version compares with sshd's own, so that it needs none.
+addresses; sshd(8), -C. Measured with OpenSSH 9.2 and 10.0: without lport, or with 0, any `Match LocalPort` makes sshd
+fail; invalid-user is a word without a value, and Version compares with sshd's own, so that it needs none.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ STRANGER: Spec = {
     "laddr": "192.0.2.2",
     "lport": "22",
 }
-PLAIN: Spec = {"lport": "0"}
-"""A connection to which no block applies but those for all: of what -C does not say nothing matches, the port apart."""
 ALONE = ("all", "invalid-user")
 """Criteria without a value."""
 NAMES = {"host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport", "rdomain": "rdomain"}
@@ -43,6 +41,13 @@ def criteria(block: str) -> dict[str, str]:
         name = words.pop(0).lower()
         found[name] = "" if name in ALONE else words.pop(0) if words else ""
     return found
+
+
+def plain(blocks: list[str]) -> Spec:
+    """A connection that only blocks for all meet: what -C does not say matches nothing, but the port has to be said."""
+    taken = {criteria(block).get("localport") for block in blocks}
+    free = (str(port) for port in range(1, len(taken) + 2))
+    return {"lport": next(port for port in free if port not in taken)} if taken - {None} else {}
 
 
 def connections_of(host: Host, block: str) -> list[Spec]:

@@ -20,6 +20,7 @@ from .base import EnforceError, Host, Setting, Unavailable
 from .k8s_fields import brief
 from .kinds import file, k3s_config, k8s_object, kernel_module, nft, sshd, sysctl
 from .sshd_files import OWNED
+from .text import split_lines
 
 
 class Left(NamedTuple):
@@ -53,7 +54,7 @@ def _at(path: str, said: str, host: Host) -> Left:
 
 
 def _lines(path: str, host: Host) -> list[str]:
-    lines = (line.strip() for line in (host.text(path) or "").splitlines())
+    lines = (line.strip() for line in split_lines(host.text(path) or ""))
     return [line for line in lines if line and not line.startswith("#")]
 
 

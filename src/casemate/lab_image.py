@@ -33,10 +33,11 @@ TOOLS = {
 RELEASES = {"12": "bookworm", "13": "trixie"}
 """The Debian releases that machines can be made of."""
 
-# What a plain server has before anyone hardens it, and what K3s takes from its host.
+# What a plain server has before anyone hardens it, and what K3s takes from its host. A language and time zones come
+# along, because nothing may depend on them.
 BASE_PACKAGES = (
-    "acl,busybox-static,ca-certificates,conntrack,dbus,ethtool,iproute2,ipset,iptables,kmod,less,libpam-systemd,"
-    "logrotate,mount,openssh-server,procps,python3,python3-apt,socat,sudo,systemd,systemd-sysv,util-linux"
+    "acl,busybox-static,ca-certificates,conntrack,dbus,ethtool,iproute2,ipset,iptables,kmod,less,libpam-systemd,locales,"
+    "logrotate,mount,openssh-server,procps,python3,python3-apt,socat,sudo,systemd,systemd-sysv,tzdata,util-linux"
 )
 # What the roles install. It is deliberately absent from the base, so that its installation is tested too.
 PACKAGES = [
@@ -66,6 +67,7 @@ rm -f /etc/ssh/ssh_host_*
 printf %s {shlex.quote(BOOT_UNIT)} > /etc/systemd/system/casemate-lab.service
 systemctl enable systemd-networkd.service casemate-lab.service
 mkdir -p /srv/apt /var/lib/rancher /var/lib/kubelet
+localedef --inputfile=de_DE --charmap=UTF-8 de_DE.UTF-8
 """
 
 

@@ -35,6 +35,7 @@ INSTALLED = {"k3s": "/usr/local/bin/k3s", "images": "/var/lib/rancher/k3s/agent/
 """What is asked of the probe -> file whose size in bytes it tells."""
 MARGIN = 64
 PROBE = r"""
+LC_ALL=C; export LC_ALL
 say() { printf 'casemate:%s=%s\n' "$1" "$2"; }
 near() {
   d=$1

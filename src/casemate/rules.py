@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from casemate import families, k3s_rules, law
+from casemate.merged_toml import merge
 from casemate.preflight import network
 from module_utils.casemate.k3s_files import flag_of, lint
 from module_utils.casemate.k3s_flags import SECRETS
@@ -76,6 +77,13 @@ def rule_problems(values: Mapping[str, Any], first: str = "") -> list[str]:
             "Separate them"
         )
     return found
+
+
+def dropin_problems(values: Mapping[str, Any]) -> list[str]:
+    """Where containerd's settings contradict each other; no value is shown."""
+    texts = values.get("k3s_node_containerd_dropins") or {}
+    said = merge({str(name): str(text) for name, text in texts.items()})[1]
+    return [f"k3s_node_containerd_dropins: {problem}. Correct it in the inventory" for problem in said]
 
 
 def _flat(value: Any) -> list[Any]:

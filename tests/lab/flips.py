@@ -223,8 +223,9 @@ def file(setting: Setting, own: frozenset[str]) -> Flips:
     matched = [name for name in sorted(glob.glob(path)) if name == path or name not in own]
     if not matched or setting.get("state") == "absent":
         name = re.sub(r"\[(.)[^]]*\]", r"\1", path.replace("/**", "")).replace("*", "flipped")
-        yield "planted", lambda: planted(name, mode=0o666)
-        if setting.get("state") == "absent" and "/*" in path:
+        absent = setting.get("state") == "absent"
+        yield "planted", lambda: planted(name, mode=0o600 if absent else 0o666)
+        if absent and "/*" in path:
             folder, file = os.path.split(name)
             yield "planted, hidden", lambda: planted(f"{folder}/.{file}")
         if "/**" in path:

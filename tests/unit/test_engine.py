@@ -438,3 +438,14 @@ def test_a_check_says_what_the_tasks_have_to_act_on(tmp_path: Path) -> None:
     package = control("PACKAGE-A-PRESENT", {"kind": "package", "name": "a", "state": "present"})
     assert list(settle(host, package, check=True).todo) == ["PACKAGE-A-PRESENT"]
     assert settle(host, package).todo == {}
+
+
+@pytest.mark.parametrize(
+    ("today", "status"), [("2026-12-31", "waived"), ("2027-01-01", "waived"), ("2027-01-02", "fail")]
+)
+def test_a_waiver_ends_on_the_day_that_the_controller_has(tmp_path: Path, today: str, status: str) -> None:
+    """A host without a clock would never see it end, or would end it years too early."""
+    host = FakeHost(tmp_path, context={"today": today})
+    controls = [owned("FILE-A-SET")]
+    waivers = {"FILE-A-SET": {"reason": "r", "owner": "o", "expires": "2027-01-01"}}
+    assert run({"k3s_host": controls}, host, True, waivers).findings[0]["status"] == status

@@ -401,6 +401,7 @@ def test_nothing_more_is_asked_while_everything_is_right(tmp_path: Path) -> None
         ({SSHD_D + "00-aaa.conf": "Match User root\nPermitRootLogin yes\n"}, "R"),
         ({SSHD_D + "00-aaa.conf": "X11Forwarding yes\n"}, "D"),
         ({sshd_files.OWNED: SSH_OURS[sshd_files.OWNED]}, "D"),  # changed and changed back
+        ({sshd_files.OWNED: SSH_OURS[sshd_files.OWNED], SSHD_D + "00-aaa.conf": "PermitRootLogin yes\n"}, "RD"),
         ({SSHD_D + "00-aaa.conf": "PermitRootLogin yes\n", SSHD_D + "50-x.conf": "X11Forwarding yes\n"}, "RD"),
     ],
 )
@@ -535,3 +536,5 @@ def test_what_a_flag_bars_is_said_by_check_and_tried_by_no_apply(
         assert (found["status"], found["action"]) == ("fail", "blocked")
         assert f"{place} is immutable: chattr -i {place}" in found["reason"]
         assert (outcome.due, host.changes) == ([], [])
+        needed = kind in ("file", "k3s_config")  # by what would be started with it
+        assert outcome.unsettled == ([f"{place} is immutable: chattr -i {place}"] if needed and not check else [])

@@ -461,6 +461,25 @@ def test_limits_of_roles_are_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("dropins", "says"),
+    [
+        ({"lab": "version = 3\n[x]\na = 1\n", "more": "[x]\nb = 1\n"}, []),
+        ({}, []),
+        (
+            {"lab": "[x]\na = 'CANARY'\n", "more": "[x]\na = 'CANARY-2'\n"},
+            ["k3s_node_containerd_dropins: lab and more differ in x.a; allowed: one value."],
+        ),
+    ],
+)
+def test_settings_of_containerd_are_judged_as_the_one_file_that_they_make(
+    dropins: dict[str, str], says: list[str]
+) -> None:
+    assert rules.dropin_problems({"k3s_node_containerd_dropins": dropins}) == [
+        f"{one} Correct it in the inventory" for one in says
+    ]
+
+
+@pytest.mark.parametrize(
     ("values", "says"),
     [
         ({}, ""),

@@ -73,7 +73,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         there = ", ".join(entry["path"] for entry in entries)
         bars = "; ".join(entry["barred"] for entry in entries if entry["barred"])
         reason = "; ".join(filter(None, ["it is there" if there else "", there and setting.get("advice"), bars]))
-        return Verdict(not there, "absent", there or "absent", reason, evidence, foreign=bars)
+        return Verdict(not there, "absent", there or "absent", reason, evidence, foreign=bars, unwritable=bars)
     expected: Setting = {"state": state}
     expected.update({n: setting[n] for n in ("mode", "mode_max", "owner", "group") if n in setting})
     expected.update({"content": digest(setting["content"].encode())} if "content" in setting else {})
@@ -86,7 +86,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         ok = setting.get("missing") == "pass"
         bars = seen["barred"]
         reason = "; ".join(filter(None, ["it is missing", bars]))
-        return Verdict(ok, expected, {"state": "absent"}, "" if ok else reason, evidence, foreign="" if ok else bars)
+        reason, bars = ("", "") if ok else (reason, bars)
+        return Verdict(ok, expected, {"state": "absent"}, reason, evidence, foreign=bars, unwritable=bars)
     judged = [(entry, _faults(setting, expected, entry)) for entry in entries]
     wrong = [pair for pair in judged if pair[1]]
     entry, faults = (wrong or judged)[0]
@@ -101,7 +102,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     foreign = dict.fromkeys([*alien, *barred])
     evidence += f" ({len(entries)} matched)"
     return Verdict(
-        not wrong, expected, observed, reason, evidence, stale, ", ".join(foreign), len(foreign) < len(wrong)
+        not wrong, expected, observed, reason, evidence, stale, ", ".join(foreign), len(foreign) < len(wrong),
+        unwritable="; ".join(barred),
     )  # fmt: skip
 
 

@@ -122,8 +122,7 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
     judged = [(s, assess(s, one)) for s, one in zip(settings, seen) if not (s.get("current") or s.get("waived"))]
     wrong = [(v, v.foreign or f"{v.evidence} {FOLDER}/{s.get('file')}") for s, v in judged if not v.ok]
     late = [path for path in late if not any(path in where for _, where in wrong)]
-    ours = [FOLDER, *(f"{FOLDER}/{name}" for name in plan)]
-    stuck = [path for path in k3s_files.ahead_for_good(host, late) if path not in ours]
+    stuck = k3s_dropins.stuck(host, late, plan)
     for one in seen:
         one["late"], one["stuck"] = [host.dated(path) for path in late], stuck
         one["restart"] = all(v.stale for v, _ in wrong)  # a wrong value would come into force
@@ -186,6 +185,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         (f"{seen['unit']}.service",) if stale and seen["unit"] else (),
         ", ".join(dict.fromkeys(foreign)),
         bool(stale or (not seen["barred"] and (seen["left"] or not all(at["own"] for at in seen["keys"].values())))),
+        unwritable=seen["barred"] if wrongs else "",
     )
 
 
@@ -194,8 +194,7 @@ def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     due = {settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False}
     files = k3s_files.kept(declared(resolvers.chosen(settings, host), str(host.context.get("version", ""))), host)
     if any(settings[i].get("current") for i in failing):
-        for path in k3s_files.ahead_for_good(host, [FOLDER, *(f"{FOLDER}/{name}" for name in files)]):
-            host.touch(path)
+        k3s_dropins.bring_back(host, files)
     for name in sorted(due):
         secret = any(setting.get("sensitive") for setting in settings if setting.get("file") == name)
         k3s_dropins.write(host, name, files[name], secret)

@@ -21,7 +21,10 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only (properties are never enforced by a task)"),
 }
 ENFORCED_BY = "task"
-FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+FOLDERS = (
+    *("/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient"),
+    *(f"{above}/systemd/system" for above in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")),
+)
 AT_BOOT = ("enabled", "enabled-runtime", "linked", "linked-runtime")
 WANTED_BY = ("WantedBy", "RequiredBy", "UpheldBy", "BoundBy", "TriggeredBy")
 """What starts a unit that cannot be enabled; with none of them the next boot leaves it down."""
@@ -80,11 +83,18 @@ def newer(files: set[str], shown: dict[str, str], host: Host) -> list[str]:
     ]
 
 
+def dropins_of(unit: str) -> list[str]:
+    """Folders whose *.conf reach a unit (systemd.unit(5)): its own, those of what its name begins with, of its type."""
+    name, _, sort = unit.rpartition(".")
+    starts = [name[: at + 1] for at, letter in enumerate(name) if letter == "-" and at + 1 < len(name)]
+    return [f"{unit}.d", *(f"{start}.{sort}.d" for start in starts), f"{sort}.d"]
+
+
 def unread_dropins(unit: str, shown: dict[str, str], host: Host) -> set[str]:
     """Drop-ins that systemd has not read: NeedDaemonReload is silent about a folder that it has not seen before."""
     if shown.get("LoadState") != "loaded":
         return set()
-    there = [path for folder in FOLDERS for path in host.glob(f"{folder}/systemd/system/{unit}.d/*.conf")]
+    there = [path for folder in FOLDERS for name in dropins_of(unit) for path in host.glob(f"{folder}/{name}/*.conf")]
     names = {os.path.basename(path) for path in shown.get("DropInPaths", "").split()}
     return {path for path in there if os.path.basename(path) not in names}
 

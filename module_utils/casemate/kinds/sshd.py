@@ -132,12 +132,13 @@ def wrong(setting: Setting, seen: Observation) -> list[dict[str, str]]:
 
 
 def unexplained(unread: set[str], settings: list[Setting], found: list[Observation], lines: list[Line]) -> set[str]:
-    """What the daemon has not read, less what a failing keyword tells: a file that sets it, or ours without it."""
+    """What the daemon has not read, less what a failing keyword tells: a file with a wrong value, ours without one."""
     told: set[str] = set()
     for setting, one in zip(settings, found):
         if setting["key"] not in NO_KEYWORDS and wrong(setting, one) and not setting.get("waived"):
-            files = {line.path for line in lines if line.key == setting["key"]}
-            told |= unread & (files | ({OWNED, FOLDER} if OWNED not in files else set()))
+            own = [line for line in lines if line.key == setting["key"]]
+            files = {line.path for line in own if normal(line.key, [line.value]) != wanted(setting)}
+            told |= unread & (files | ({OWNED, FOLDER} if all(line.path != OWNED for line in own) else set()))
     return unread - told - {path.rpartition("/")[0] for path in told}
 
 
@@ -185,11 +186,11 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     unread = newer(host, directives(host))
     if host.text(OWNED) == text and host.text(MAIN) == whole and not (unread or keys):
         return
-    host.arm([MAIN, OWNED, *(key + end for key in keys for end in ("", ".pub"))])
+    host.arm([MAIN, OWNED])
     checked, _ = call(host, ["-t", *STDIN], planned(host, text))
     if checked.rc != 0:
         raise EnforceError(f"{OWNED} was not written: sshd -t refused it: {(checked.err or checked.out).strip()[:400]}")
-    for key in keys:
+    for key in keys:  # no guard takes one back: clients have to be told of it, and another next time would help nobody
         sshd_keys.give(host, key)
     host.write(OWNED, text.encode("utf-8", "surrogateescape"), mode=0o600, owner=(0, 0))
     host.write(MAIN, whole.encode("utf-8", "surrogateescape"))

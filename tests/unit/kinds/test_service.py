@@ -116,3 +116,23 @@ def test_a_drop_in_that_systemd_has_not_read_counts_even_where_it_says_nothing(t
     assert "systemd has not read" in judge(host, state="running").reason
     host.differing.add("/etc/systemd/system/a.service.d/new.conf")
     assert judge(host, state="running").ok
+
+
+@pytest.mark.parametrize(
+    ("path", "read"),
+    [
+        ("/etc/systemd/system/k3s-agent.service.d/x.conf", True),
+        ("/etc/systemd/system/k3s-.service.d/x.conf", True),
+        ("/etc/systemd/system/service.d/x.conf", True),
+        ("/run/systemd/transient/k3s-agent.service.d/x.conf", True),
+        ("/etc/systemd/system.control/k3s-agent.service.d/x.conf", True),
+        ("/usr/local/lib/systemd/system/k3s-agent.service.d/x.conf", True),
+        ("/etc/systemd/system/k3s-agent.service.d/.x.conf", False),
+        ("/etc/systemd/system/k3s-agent.service.d/x.txt", False),
+        ("/etc/systemd/system/k3s.service.d/x.conf", False),
+        ("/etc/systemd/system/timer.d/x.conf", False),
+    ],
+)
+def test_a_drop_in_counts_where_systemd_looks_for_it(tmp_path: Path, path: str, read: bool) -> None:
+    host = FakeHost(tmp_path, {path: ""})
+    assert service.unread_dropins("k3s-agent.service", {"LoadState": "loaded"}, host) == ({path} if read else set())

@@ -61,6 +61,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems += rules.rule_problems(right, first) or families.problems(right, mine, first)
         warnings = families.warnings(right, mine, first)
         problems += self._escalation(task_vars)
+        problems += rules.dropin_problems(right)
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
             wrong, more = rules.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
             warnings += more

@@ -1,0 +1,63 @@
+"""Judge sshd's files on this machine for each case of given.json, and print what was seen. Runs as root in a chroot.
+
+Standard library only, Python 3.9; see test_sshd_on_debian.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+
+from module_utils.casemate import sshd_keys
+from module_utils.casemate.base import Host, Unavailable
+from module_utils.casemate.kinds import sshd
+from module_utils.casemate.sshd_files import MAIN
+
+SETTINGS = [
+    {"kind": "sshd", "key": "permitrootlogin", "value": "no"},
+    {"kind": "sshd", "key": "hostkey", "value": "/etc/ssh/ssh_host_ed25519_key"},
+    {"kind": "sshd", "key": "daemon", "value": "current"},
+]
+
+
+def judged() -> dict[str, list[object]]:
+    seen, found = sshd.observe(SETTINGS, Host()), {}
+    for number, setting in enumerate(SETTINGS):
+        try:
+            verdict = sshd.assess(setting, seen[number])
+            found[setting["key"]] = [verdict.ok, verdict.reason, verdict.foreign]
+        except Unavailable as lacking:
+            found[setting["key"]] = [None, str(lacking), ""]
+    return found
+
+
+def main() -> None:
+    with open("/given.json", encoding="utf-8") as handle:
+        given = json.load(handle)
+    host = Host(guard=lambda *_: None)
+    found: dict[str, object] = {}
+    sshd_keys.give(host, SETTINGS[1]["value"])
+    for name, block in given["blocks"].items():
+        with open(MAIN, "w", encoding="utf-8") as main_file:
+            main_file.write("Include /etc/ssh/sshd_config.d/*.conf\n")
+        sshd.enforce(SETTINGS, {0}, host)
+        with open(MAIN, "a", encoding="utf-8") as main_file:
+            main_file.write(f"Match {block}\n  PermitRootLogin yes\n")
+        found[name] = judged()
+    with open(MAIN, "w", encoding="utf-8") as main_file:
+        main_file.write("Include /etc/ssh/sshd_config.d/*.conf\n")
+    found["clean"] = judged()
+    shutil.rmtree("/run/sshd", ignore_errors=True)
+    found["no /run/sshd"] = judged()
+    os.remove(SETTINGS[1]["value"])
+    found["no key"] = judged()
+    sshd.enforce(SETTINGS, {1}, host)
+    found["key made"] = judged()
+    found["left behind"] = {"/run/sshd": os.path.exists("/run/sshd"), "/tmp": os.listdir("/tmp")}
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
