@@ -157,20 +157,22 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         setting = {**setting, "value": seen["value"]}
     wrongs: List[str] = []
     foreign: List[str] = []
+    places: List[str] = []
     stale = False
     demanded = {key: k3s_values.veil(key, text_of(value), seen["secret"]) for key, value in wanted(setting).items()}
     for key, value in demanded.items():
         at = seen["keys"][key]
         wrong = [f"{key} cannot be told: {fault}" for fault in at["hidden"]] or k3s_values.wrong(key, value, at)
         if wrong and (at["barred"] or k3s_values.wrong(key, value, {**at, "value": at["after"]})):
-            foreign += at["barred"] or at["others"] or [f"no file of ours for {key}"]
+            there = at["barred"] or at["others"]
+            places, foreign = [*places, *there], [*foreign, *(there or [f"no file of ours for {key}"])]
         if not wrong:  # only right values are worth a restart: a wrong one would come into force
             wrong = k3s_values.behind(key, value, seen["running"].get(key))
             stale = stale or bool(wrong)
         wrongs += wrong
     wrongs += filter(None, [seen["left"]])
-    if foreign:
-        wrongs.append(f"remove it from {', '.join(dict.fromkeys(foreign))}")
+    if places:
+        wrongs.append(f"remove it from {', '.join(dict.fromkeys(places))}")
     if wrongs and seen["barred"]:
         foreign, wrongs = [*foreign, seen["barred"]], [*wrongs, seen["barred"]]
     if wrongs and seen["unit"] and seen["broken"]:
