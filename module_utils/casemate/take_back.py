@@ -77,10 +77,8 @@ def file_left(setting: Setting, run: Run, host: Host) -> Left:
 
 
 def take_files(waived: list[Setting], _: list[Setting], host: Host) -> None:
-    """Remove them, under the guard where writing them is guarded, and load what is left."""
+    """Remove them, and load what is left."""
     for setting in waived:
-        if setting.get("guard"):
-            host.arm([setting["path"]])
         host.remove(setting["path"])
         command = tuple(setting.get("reload") or ())
         if command:
@@ -145,9 +143,7 @@ def take_sysctls(waived: list[Setting], wanted: list[Setting], host: Host) -> No
             value, _ = sysctl.boot_value(path[len(sysctl.PROC) :], lines)
             live = sysctl.normal(host.text(path))
             if value is not None and live != value and os.access(host.path(path), os.W_OK):
-                with open(host.path(path), "w", encoding="ascii") as handle:
-                    handle.write(value)
-                host.changed(path, live + "\n", value + "\n")
+                sysctl.set_live(path, value, host)
 
 
 def sysctl_unasked(settings: list[Setting], host: Host) -> str:

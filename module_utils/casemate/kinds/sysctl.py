@@ -146,16 +146,20 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     for setting in (settings[index] for index in sorted(failing)):
         want, good = normal(setting["value"]), acceptable(setting)
         for path in host.glob(PROC + below_proc(setting["key"])):
-            old = normal(host.text(path))
-            if old in good:
+            if normal(host.text(path)) in good:
                 continue
             try:
-                host.about_to_change(path, "value")
-                with open(host.path(path), "w", encoding="ascii") as handle:
-                    handle.write(want)
+                set_live(path, want, host)
             except OSError as error:
                 refused.append(f"{path} could not be set to {want}: {error.strerror}")
-            else:
-                host.changed(path, old + "\n", want + "\n")
     if refused:
         raise EnforceError("; ".join(refused))
+
+
+def set_live(path: str, value: str, host: Host) -> None:
+    """Give a parameter of the running kernel, by its file, another value; the one before is kept. Raises OSError."""
+    before = normal(host.text(path))
+    host.about_to_change(path, "value")
+    with open(host.path(path), "w", encoding="ascii") as handle:
+        handle.write(value)
+    host.changed(path, before + "\n", value + "\n")
