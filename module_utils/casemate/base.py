@@ -109,6 +109,7 @@ class Host:
         self.role = role
         self.changes: list[dict[str, str]] = []
         self.differing: set[str] = set()  # files whose own control fails: what follows from them is not told twice
+        self.gone: set[str] = set()  # files that apply would remove first, so a check judges all else without them
         self.guarded = False
         self._guard = guard
         self._cache: dict[str, Any] = {}
@@ -127,7 +128,7 @@ class Host:
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a regular file, or None where there is none. A pipe planted there blocks nobody."""
-        return read_file(self.path(path))
+        return None if path in self.gone else read_file(self.path(path))
 
     def text(self, path: str) -> str | None:
         """Like `read`, decoded; undecodable bytes are kept as surrogates."""
@@ -136,7 +137,7 @@ class Host:
 
     def stat(self, path: str) -> os.stat_result | None:
         """lstat, or None where nothing is. Links are not followed: a link is never the file."""
-        return stat_of(self.path(path))
+        return None if path in self.gone else stat_of(self.path(path))
 
     def glob(self, pattern: str, hidden: bool = False) -> list[str]:
         """Absolute paths (as the target sees them) that match a pattern, in the order of their bytes.
@@ -161,7 +162,12 @@ class Host:
                 for name in names_in(self.path(folder or "/"))
                 if matches(name) and (dots or not name.startswith("."))
             ]
-        return sorted((path for path in found if os.path.lexists(self.path(path))), key=os.fsencode)
+        there = (path for path in found if path not in self.gone and os.path.lexists(self.path(path)))
+        return sorted(there, key=os.fsencode)
+
+    def loses(self, folder: str) -> bool:
+        """Whether a folder holds files that are as good as gone: that it changes is told where they are."""
+        return any(os.path.dirname(path) == folder for path in self.gone)
 
     def folders(self, folder: str) -> list[str]:
         """A folder and all below it, hidden or not; no link is followed."""

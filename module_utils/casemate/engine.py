@@ -21,7 +21,7 @@ from .legible import legible, veiled
 
 Finding = dict[str, Any]
 Seen = tuple[Control, Any]
-FILE = KINDS["file"]
+FILE, LEFTOVER = KINDS["file"], KINDS["leftover"]
 K3S = ("k3s", "k3s-agent")
 RUNNING = ("active", "reloading", "activating", "deactivating")
 UNITS = ("init.scope", *(f"{name}.service" for name in K3S), "ssh.service", "ssh.socket")
@@ -216,6 +216,8 @@ def _judge_kind(
         for i in todo:
             acts_on = before[i].observed if before[i].todo is None else before[i].todo
             outcome.todo[controls[i].id] = _veil(controls[i], acts_on)
+            if kind is LEFTOVER:
+                host.gone.update(acts_on)
     else:
         outcome.unsettled += [before[i].unwritable for i in sorted(failing) if before[i].unwritable]
     if check or not todo | back:

@@ -17,6 +17,8 @@ from .base import EnforceError
 HOME = "/var/lib/casemate/guard"
 UNITS = "/etc/systemd/system"
 TIMER = "casemate-guard-revert.timer"
+OWNED = tuple(f"{UNITS}/{name}" for name in ("casemate-guard.service", "casemate-guard-revert.service", TIMER))
+"""What is written beside the files that controls declare."""
 
 # `boot` does nothing in the boot that armed it: systemd starts an inactive unit of sysinit.target again whenever
 # something else that needs the target is started.

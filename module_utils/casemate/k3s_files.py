@@ -89,7 +89,7 @@ def kept(files: Dict[str, Dict[str, Any]], host: Host) -> Dict[str, Dict[str, An
 def unread(host: Host, found: Iterable[Source], start: Start) -> List[str]:
     """Files that changed after K3s was started, or their folder where one of them is gone."""
     late, folder = [one.path for one in found if after(one.when, start)], host.stat(FOLDER)
-    return late or ([FOLDER] if folder and after(content_time(folder), start) else [])
+    return late or ([FOLDER] if folder and not host.loses(FOLDER) and after(content_time(folder), start) else [])
 
 
 def planned(found: Iterable[Source], files: Mapping[str, Mapping[str, Any]]) -> List[Source]:

@@ -302,7 +302,9 @@ def newer(host: Host, lines: list[Line]) -> set[str]:
     return {
         path
         for path, seen in stats.items()
-        if seen and after(content_time(seen) if path in content_only else change_time(seen), start)
+        if seen
+        and not host.loses(path)
+        and after(content_time(seen) if path in content_only else change_time(seen), start)
     }
 
 

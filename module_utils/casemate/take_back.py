@@ -46,6 +46,7 @@ class Kind:
     take: Callable[[list[Setting], list[Setting], Host], None] = lambda waived, wanted, host: None
     unasked: Callable[[list[Setting], Host], str] = lambda settings, host: ""
     lasting: Callable[[Setting, Host], bool] = lambda setting, host: False
+    written: Callable[[Setting], str] = lambda setting: ""
 
 
 def _at(path: str, said: str, host: Host) -> Left:
@@ -301,14 +302,29 @@ def take_objects(waived: list[Setting], wanted: list[Setting], host: Host) -> No
             host.changed(path, "fields of the manager casemate\n", "")
 
 
+def written(setting: Setting) -> str:
+    """The file of ours that a setting is written to, which may still be a template; "" for none."""
+    return KINDS.get(setting["kind"], Kind()).written(setting)
+
+
 KINDS: dict[str, Kind] = {
-    "file": Kind(file_left, take_files),
+    "file": Kind(file_left, take_files, written=lambda setting: setting["path"] if "content" in setting else ""),
     "link": Kind(link_left, take_links),
-    "kernel_module": Kind(module_left, take_modules, module_unasked),
-    "sysctl": Kind(sysctl_left, take_sysctls, sysctl_unasked),
-    "k3s_config": Kind(k3s_left, take_k3s, lasting=k3s_lasting),
-    "sshd": Kind(sshd_left, lambda waived, wanted, host: sshd.enforce(wanted, set(), host), sshd_unasked),
-    "nft": Kind(nft_left, take_nft),
+    "kernel_module": Kind(module_left, take_modules, module_unasked, written=_module_file),
+    "sysctl": Kind(sysctl_left, take_sysctls, sysctl_unasked, written=lambda setting: sysctl.OWNED),
+    "k3s_config": Kind(
+        k3s_left,
+        take_k3s,
+        lasting=k3s_lasting,
+        written=lambda setting: f"{k3s_files.FOLDER}/{setting['file']}" if "file" in setting else "",
+    ),
+    "sshd": Kind(
+        sshd_left,
+        lambda waived, wanted, host: sshd.enforce(wanted, set(), host),
+        sshd_unasked,
+        written=lambda setting: OWNED,
+    ),
+    "nft": Kind(nft_left, take_nft, written=lambda setting: nft.FILE),
     "k8s_object": Kind(object_left, take_objects),
 }
 """Kind -> how it takes back. One that is not here writes nothing that could be told from what was there before."""

@@ -65,7 +65,7 @@ NOT_BY_HAND = {
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
 """Controls that nobody can flip here, and why."""
-ALIKE = ("sysctl", "file", "link", "package", "account", "port")
+ALIKE = ("sysctl", "file", "link", "package", "account", "port", "leftover")
 """Kinds that judge each setting by itself, so many can be flipped at once; see `crossed`."""
 
 CONFIG, SSHD = "/etc/rancher/k3s/config.yaml.d", "/etc/ssh/sshd_config"
@@ -247,6 +247,15 @@ def file(setting: Setting, own: frozenset[str]) -> Flips:
         yield "chgrp", lambda: after(*undo, by=marked(target, lambda _: os.chown(target, -1, 12345)))
     if setting.get("no_acl"):
         yield "acl", lambda: after(*undo, by=marked(target, lambda _: sh(f"setfacl -m u:nobody:r '{target}'")))
+
+
+def leftover(setting: Setting) -> Flips:
+    """A file of ours in each folder, so that whatever reads the folder reads it too."""
+    ends = {"sudoers.d": "", "logrotate.d": "", "system": "", "config.yaml.d": ".yaml", "config-v3.toml.d": ".toml"}
+    for pattern in setting["paths"]:
+        folder, name = os.path.split(pattern)
+        path = f"{folder}/{name.replace('*', 'old')}{ends.get(os.path.basename(folder), '.conf')}"
+        yield f"planted {path}", functools.partial(planted, path, "# Managed by Casemate.\n", 0o400)
 
 
 def package(setting: Setting) -> Flips:
@@ -751,7 +760,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "sysctl": sysctl, "package": package, "account": account, "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
-        "stored_secrets": stored_secrets, "resolver": resolver, "link": link,
+        "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

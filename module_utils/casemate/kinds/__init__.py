@@ -17,6 +17,7 @@ from . import (
     k3s_config,
     k8s_object,
     kernel_module,
+    leftover,
     link,
     membership,
     mount_option,
@@ -46,6 +47,7 @@ class Kind(Protocol):
 KINDS: dict[str, Kind] = {
     name: cast(Kind, module)
     for name, module in {
+        "leftover": leftover,
         "file": file,
         "kernel_module": kernel_module,
         "sysctl": sysctl,

@@ -24,7 +24,7 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate import account, law, refusals
-from module_utils.casemate import waiver
+from module_utils.casemate import guard, take_back, waiver
 from module_utils.casemate.base import Host
 from module_utils.casemate.control import VANTAGES, ControlError
 from module_utils.casemate.engine import run
@@ -44,6 +44,10 @@ SETTINGS = {
 """Options that are the same for every task of a run, and the variables that hold them."""
 SHARED = ("__casemate_lock", "__casemate_k3s_version", *SETTINGS.values(), "__k3s_node_type", "__k3s_firewall_sources")
 """What many templates use, in the order in which it builds on itself: templated once, not for each of them."""
+
+
+ASKED = "__casemate_asked_files"
+"""Variable that holds the files of Casemate's own that controls of a host, or the guard, ask for."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -86,6 +90,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
         # Many controls hold the same expression: the address of the host, the modes of the role's files.
         template = functools.cache(lambda text: templar.template(trust_as_template(text)))
+        # Of all roles, whichever are applied now: what another role of this host asks for is not left over.
+        asked = {
+            take_back.written(c["setting"])
+            for controls in [*DECLARED.values(), *raws.values()]
+            for c in controls
+            if law.applies(c, scope, level)
+        }
+        known[ASKED] = sorted({*guard.OWNED, *(law.each(path, template) for path in asked if path)})
 
         def resolved(*vantages: str) -> dict[str, Any]:
             return {
