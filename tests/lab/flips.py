@@ -53,6 +53,7 @@ ALSO = {
     ("NODE-TOKENS-CURRENT", "older /etc/rancher/k3s/token"): {"NODE-TOKEN-PRIVATE": "fail"},  # K3s has not read it
     ("NODE-TOKENS-CURRENT", "older /etc/rancher/k3s/agent-token"): {"NODE-AGENT-TOKEN-SEPARATE": "fail"},
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
+    ("SSH-KEYCOMMAND-ABSENT", "edited"): {"SSH-ROOT-REFUSED": "fail"},  # told first: a line that no control asks for
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
     },
@@ -770,6 +771,11 @@ def lacking(setting: Setting) -> bool:
     return setting["kind"] == "sysctl" and not glob.glob("/proc/sys/" + below_proc(setting["key"]))
 
 
+def judged_with_its_unit(setting: Setting) -> bool:
+    """Whether such a file counts as changed until its unit starts again, also once its bytes and times are back."""
+    return setting["kind"] == "file" and "unit" in setting
+
+
 def main() -> None:
     with zipfile.ZipFile(sys.argv[0]) as sent:
         given = json.loads(sent.read("given.json"))
@@ -778,6 +784,8 @@ def main() -> None:
     alike: list[Flip] = []
     alone: list[Flip] = []
     lasting: list[tuple[str, Flip]] = []
+    read_at_start: list[tuple[set[str], Flip]] = []
+    files = {c["id"]: c["setting"]["unit"] for c in machine.controls if judged_with_its_unit(c["setting"])}
     restarts: list[Setting] = []
     for control in machine.controls:
         cid, setting, status = control["id"], control["setting"], machine.start.get(control["id"])
@@ -799,13 +807,21 @@ def main() -> None:
         tally = counts.setdefault(setting["kind"], [0, 0])
         tally[0] += bool(total)
         tally[1] += total
-        if setting["kind"] == "file" and "unit" in setting:
-            lasting += [(setting["unit"], flip) for flip in made]
-        else:
-            (alike if setting["kind"] in ALIKE else alone).extend(made)
+        if cid in files:
+            lasting += [(files[cid], flip) for flip in made]
+            continue
+        for flip in made:
+            if units := {files[name] for name in flip.breaks if name in files}:
+                read_at_start.append((units, flip))
+            else:
+                (alike if setting["kind"] in ALIKE else alone).append(flip)
     machine.crossed(alike)
     for flip in alone:
         machine.judge(flip)
+    for units, flip in read_at_start:
+        machine.judge(flip, lasting=True)
+        machine.base = machine.start
+        machine.restarted(units, machine.start)
     for _, flip in lasting:
         machine.judge(flip, lasting=True)
     machine.base = machine.start

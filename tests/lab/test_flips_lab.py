@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from casemate import ROOT
+from casemate import ROOT, runner
 
 pytestmark = pytest.mark.lab
 RUN = """sudo sh -c 'cat >/root/flips.zip; python3 /root/flips.zip; code=$?; rm -f /root/flips.zip; exit $code'"""
@@ -41,17 +40,27 @@ def sent(controls: list[dict[str, Any]], context: dict[str, Any]) -> bytes:
     return made.getvalue()
 
 
-def flipped(inventory: str, name: str, address: str, known: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
-    """What flips.py says of one machine."""
-    explain = [str(Path(sys.executable).with_name("casemate")), "explain", "--all", "--format=json", "-i", inventory]
-    resolved = subprocess.run([*explain, "--limit", name], capture_output=True, text=True, check=True).stdout
-    controls = [c for c in json.loads(resolved) if c.get("vantage", "self") == "self" and c["id"] not in left_out]
+def resolved(inventory: str) -> dict[str, list[dict[str, Any]]]:
+    """Host -> its controls with their role, and with the values that are never shown."""
+    run = runner.play("explain.yml", (inventory,), variables={"__casemate_openly": True})
+    assert run.results, run.errors
+    return {
+        name: [{**control, "role": role} for role, controls in result["controls"].items() for control in controls]
+        for name, result in run.results.items()
+    }
+
+
+def flipped(
+    every: list[dict[str, Any]], name: str, address: str, known: dict[str, Any], left_out: set[str]
+) -> dict[str, Any]:
+    """What flips.py says of one machine, of whose controls some are left out."""
+    controls = [c for c in every if c.get("vantage", "self") == "self" and c["id"] not in left_out]
     version = known["casemate_k3s_version"]
     lock = json.loads(Path(known["casemate_artifact_lock"]).read_text())
     context = {"version": version, "address": address, "capabilities": lock["releases"][version]["provides"]}
     argv = ["ssh", *known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
     argv += ["-i", known["ansible_ssh_private_key_file"], f"{known['ansible_user']}@{address}", RUN]
-    done = subprocess.run(argv, input=sent(controls, context), capture_output=True, timeout=900, check=False)
+    done = subprocess.run(argv, input=sent(controls, context), capture_output=True, timeout=1500, check=False)
     assert done.returncode == 0, f"{name}: {done.stderr.decode()}"
     said: dict[str, Any] = json.loads(done.stdout)
     return said
@@ -63,11 +72,12 @@ def test_each_flip_names_its_control_and_no_other(request: pytest.FixtureRequest
         pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
     given = yaml.safe_load(Path(inventory).read_text())["all"]
     hosts = {name: facts for group in given["children"].values() for name, facts in group["hosts"].items()}
+    controls = resolved(inventory)
     with ThreadPoolExecutor(len(hosts)) as pool:
         said = {
             name: pool.submit(
                 flipped,
-                inventory,
+                controls[name],
                 name,
                 facts["ansible_host"],
                 given["vars"],

@@ -54,7 +54,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs `k3s_controls` on the host and the controller's share of it here.
 
     Beyond the options of the module: `roles` (whose controls; default: of all), `kinds` (only these kinds),
-    `explain` (only return the resolved controls; the host is not contacted), and `level`.
+    `explain` (only return the resolved controls; the host is not contacted), and `level`. What is never shown is shown
+    by `explain` with `__casemate_openly` alone, for the flips of the tests, which have to know what to undo.
     """
 
     _supports_check_mode = True
@@ -107,10 +108,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         elsewhere = [vantage for vantage in VANTAGES if vantage != "controller"]
         if given.pop("explain", False):
-            told = {
-                role: [{**control, "setting": public(control["setting"])} for control in controls]
-                for role, controls in resolved(*VANTAGES).items()
-            }
+            told = resolved(*VANTAGES)
+            if not known.get("__casemate_openly"):
+                told = {
+                    role: [{**control, "setting": public(control["setting"])} for control in controls]
+                    for role, controls in told.items()
+                }
             return {"changed": False, "controls": told, "waivers": given.get("waivers")}
         people = templar.template(known["k3s_access_allow_users"])
         context = {**(given.get("context") or {}), "account": known[account.NAME], "people": list(people)}
