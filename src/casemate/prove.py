@@ -28,6 +28,8 @@ INVENTORY = ROOT / "inventory" / "example" / "hosts.yml"
 ENDINGS = {"pass": "withstood", "fail": "broken", "error": "error", "not_evaluated": "not evaluated"}
 UNREACHABLE = re.compile(r"UNREACHABLE|ssh: connect to host|Failed to connect to the host")
 UNREACHABLE_SAID = "the attacks could not reach this host over SSH"
+NAMED = 3
+"""Hosts of an attack that are named in its line; more are counted."""
 ENDED = {2: "was interrupted", 3: "broke down", 4: "was called wrongly", 5: "found no attack to run"}
 
 
@@ -138,6 +140,8 @@ class Recorder:
         self.path = Path(path)
         self.seen: dict[str, dict[str, str]] = {}
         self.about: dict[str, tuple[tuple[str, ...], list[str]]] = {}
+        self.servers: list[str] = []
+        self.agents: list[str] = []
         self.show: Callable[[str], None] = print
 
     @pytest.hookimpl(tryfirst=True)
@@ -150,6 +154,14 @@ class Recorder:
         for item in items:
             ids = [str(i) for mark in item.iter_markers("control") for i in mark.args]
             self.about[item.nodeid] = (tuple(ids), list(getattr(item, "fixturenames", ())))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note who is attacked."""
+        inventory = _machines(session)
+        self.servers, self.agents = (
+            list(inventory.get_hosts(group)) if group in inventory.inventory else []
+            for group in ("k3s_server", "k3s_agent")
+        )
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Forget the attacks that nobody asked for."""
@@ -180,20 +192,17 @@ class Recorder:
         if before is None or SEVERITY.index(status) > SEVERITY.index(before["status"]):
             self.seen[report.nodeid] = {"node": report.nodeid, "status": status, "said": said, "claim": claim}
             case = report.nodeid.partition("[")[2].rstrip("]")
-            told = f"{len(self.seen)}/{len(self.about)} {ENDINGS[status]}: {claim}{f' ({case})' if case else ''}"
+            hosts = targets(self.about.get(report.nodeid, ((), []))[1], self.servers, self.agents)
+            where = ", ".join(hosts) if len(hosts) <= NAMED else f"{len(hosts)} hosts"
+            told = f"{len(self.seen)}/{len(self.about)} {where or 'hosts'} {ENDINGS[status]}: {claim}"
+            told += f" ({case})" if case else ""
             self.show(shown(told + (f": {said}" if said and status in ("fail", "error") else "")))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Turn what was seen into hosts with findings."""
         if not self.seen:
             return
-        from testinfra.utils.ansible_runner import AnsibleRunner
-
-        inventory = AnsibleRunner.get_runner(session.config.getoption("ansible_inventory"))
-        servers, agents = (
-            list(inventory.get_hosts(group)) if group in inventory.inventory else []
-            for group in ("k3s_server", "k3s_agent")
-        )
+        inventory, servers, agents = _machines(session), self.servers, self.agents
         by_host: dict[str, dict[str, list[dict[str, str]]]] = {}
         dark: dict[str, str] = {}
         for node, outcome in self.seen.items():
@@ -215,6 +224,13 @@ class Recorder:
             ]
             hosts.append(host_entry(host, "unreachable" if host in dark else "ok", found, dark.get(host, "")))
         self.path.write_text(json.dumps({"hosts": hosts, "accepted": accepted}))
+
+
+def _machines(session: pytest.Session) -> Any:
+    """testinfra's view of the inventory, which it reads once."""
+    from testinfra.utils.ansible_runner import AnsibleRunner
+
+    return AnsibleRunner.get_runner(session.config.getoption("ansible_inventory"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -228,9 +228,10 @@ def test_each_attack_is_named_with_its_end() -> None:
     said: list[str] = []
     recorder = prove.Recorder("unused")
     recorder.show = said.append
-    recorder.about = {f"t.py::test_{n}": ((), []) for n in ("root_is_refused", "it_holds")}
+    recorder.servers, recorder.agents = ["s1"], ["a1", "a2", "a3"]
+    recorder.about = {"t.py::test_root_is_refused[key\x1b]": ((), ["server"]), "t.py::test_it_holds": ((), ["nodes"])}
     for name, outcome in (("root_is_refused[key\x1b]", "failed"), ("it_holds", "passed")):
         recorder.pytest_runtest_logreport(
             pytest.TestReport(f"t.py::test_{name}", ("", 0, ""), {}, outcome, None, "call")  # type: ignore[arg-type]
         )
-    assert said == ["1/2 error: root is refused (key\\x1b)", "2/2 withstood: it holds"]
+    assert said == ["1/2 s1 error: root is refused (key\\x1b)", "2/2 4 hosts withstood: it holds"]
