@@ -71,8 +71,9 @@ ALIKE = ("sysctl", "file", "link", "package", "account", "port", "leftover")
 
 CONFIG, SSHD = "/etc/rancher/k3s/config.yaml.d", "/etc/ssh/sshd_config"
 RELOAD_NFT = "nft -f /etc/casemate/firewall.nft"
-REREAD_SSH = "systemctl reset-failed ssh; systemctl restart ssh"
-"""Not a reload, which returns before sshd has read anything: it would meet what is undone next."""
+REREAD_SSH = "systemctl reset-failed ssh; systemctl restart ssh; sleep 0.05"
+"""Not a reload, which returns before sshd has read anything: it would meet what is undone next. The kernel dates files
+by a clock that is up to a hundredth of a second behind: what changes at once would count as before the restart."""
 SSHD_VALUES = {
     "allowusers": "alice", "loglevel": "QUIET", "maxauthtries": "9", "logingracetime": "600",
     "maxstartups": "100:30:200", "maxsessions": "99", "clientaliveinterval": "0", "clientalivecountmax": "9",

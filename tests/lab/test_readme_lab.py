@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,16 +85,17 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader() -> Iterator[Reader]:
     if os.geteuid() != 0:
         pytest.skip("lab: only root can start machines")
     if fault := missing_tools():
         pytest.skip(f"lab: {fault}")
-    folder = tmp_path_factory.mktemp("readme")
-    try:
-        yield Reader(folder, lab.up(NAME, servers=1, agents=1, workdir=folder / "work"))
-    finally:
-        lab.down(NAME)
+    with tempfile.TemporaryDirectory(prefix="readme-") as made:  # short, for ssh's sockets lie in its home
+        folder = Path(made)
+        try:
+            yield Reader(folder, lab.up(NAME, servers=1, agents=1, workdir=folder / "work"))
+        finally:
+            lab.down(NAME)
 
 
 def fine(done: subprocess.CompletedProcess[str]) -> None:
