@@ -50,6 +50,8 @@ ADVICE = (
      "offer the right key only: ansible_ssh_private_key_file, and -o IdentitiesOnly=yes in ansible_ssh_common_args"),
     (r"UNKNOWN port 65535|stdio forwarding failed|kex_exchange_identification",
      "the way there fails: check the jump host of ProxyJump or ProxyCommand, and that it may reach this host"),
+    (r"too long for Unix domain socket",
+     "your home has a long path, and ssh's sockets lie in it: set ANSIBLE_SSH_CONTROL_PATH_DIR to a short folder"),
     (r"Permission denied \(", "check ansible_user and the key that this host accepts"),
     (r"Bad configuration option|command-line: line \d",
      "correct ansible_ssh_common_args or ansible_ssh_extra_args: ssh does not take them"),

@@ -36,6 +36,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"msg": f"{SSH}@@@@@@@\r\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n@@@@@@@\r\n"
                 "IT IS POSSIBLE THAT SOMEONE IS DOING IT!\r\nHost key verification failed."}, "ssh-keygen -R",
     ),
+    "sockets in a deep home": (
+        {"msg": f"{SSH}unix_listener: path \"/home/{'x' * 80}/.ansible/cp/f42f7c.rdtA\" too long for Unix domain "
+                "socket"}, "ANSIBLE_SSH_CONTROL_PATH_DIR",
+    ),
     "refused": ({"msg": f"{SSH}ssh: connect to host 198.18.106.10 port 2: Connection refused"}, "ansible_port"),
     "timed out": ({"msg": f"{SSH}ssh: connect to host 198.18.106.10 port 22: Connection timed out"}, "is up"),
     "no route": ({"msg": f"{SSH}ssh: connect to host 198.18.106.99 port 22: No route to host"}, "is up"),
