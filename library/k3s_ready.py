@@ -77,6 +77,9 @@ from ansible.module_utils.casemate import ready
 from ansible.module_utils.casemate.base import Host
 from ansible.module_utils.casemate.refused import Refusal
 
+STARTED = 10
+"""Seconds before the waiting in which K3s was started, by a task of its own."""
+
 
 def main() -> None:
     """Translate between Ansible and the waiting."""
@@ -109,7 +112,7 @@ def main() -> None:
             msg=f"{given['unit']} may not restart now, so nothing was written here: {missing}. {hint}.", seconds=seconds
         )
     if missing:
-        said = ready.last_words(host, given["unit"])
+        said = ready.last_words(host, given["unit"], time.time() - seconds - STARTED)
         module.fail_json(msg=f"K3s is not up: {missing}. {given['unit']} last said: {said}", seconds=seconds)
     module.exit_json(changed=False, seconds=seconds)
 

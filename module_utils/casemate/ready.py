@@ -22,6 +22,8 @@ LOUD = ("level=fatal", "Shutdown request", "level=error", "Error:", "level=warni
 """Complaints in K3s' journal, the most telling first."""
 LAST, LONGEST = 3, 500
 """Of the last words: how many lines that say something different, and characters of each."""
+LOOKED_AT = 4000
+"""Lines of the journal in which a complaint is looked for: a server that ends and is started again says 1,000 each."""
 STAMP = re.compile(r'^time="[^"]*" |^[IWEF]\d{4} [\d:.]+ +\d+ ')
 """What begins a line of K3s and of Kubernetes' components, and is another one each time."""
 
@@ -184,15 +186,20 @@ def wait(
         time.sleep(PAUSE)
 
 
-def last_words(host: Host, unit: str) -> str:
-    """The most telling complaint of the unit's journal, and the last lines whatever their level.
+def last_words(host: Host, unit: str, since: float = 0.0) -> str:
+    """The most telling complaint of the unit's journal since a moment, and the last lines whatever their level.
 
     K3s says at level=info why a join does not come about ("Waiting to retrieve agent configuration; server is not
     ready: Node password rejected, duplicate hostname"), and says it again every few seconds.
     """
-    said = host.run(["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=500", f"--unit={unit}"]).out
+    window = [f"--lines={LOOKED_AT}", f"--since=@{since:.0f}"]
+    said = host.run(["journalctl", "--no-pager", "--quiet", "--output=cat", *window, f"--unit={unit}"]).out
     lines = [line.strip() for line in said.splitlines()[::-1] if line.strip()]
     complaint = [line for loud in LOUD for line in lines if loud in line][:1]
-    messages = {STAMP.sub("", line): line for line in lines[::-1]}  # of lines that differ in their time alone, the last
-    newest = sorted(messages.values(), key=lines.index)[:LAST]
-    return " | ".join(line[:LONGEST] for line in dict.fromkeys([*complaint, *newest[::-1]])) or "nothing"
+    newest: dict[str, str] = {}
+    for line in lines:
+        newest.setdefault(STAMP.sub("", line), line)  # of lines that differ in their time alone, the last
+        if len(newest) == LAST:
+            break
+    told = dict.fromkeys([*complaint, *list(newest.values())[::-1]])
+    return " | ".join(line[:LONGEST] for line in told) or "nothing"

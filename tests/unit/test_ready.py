@@ -213,7 +213,8 @@ WAITING = 'level=info msg="Waiting to retrieve agent configuration; server is no
 )
 def test_the_last_words_are_told_whatever_their_level(tmp_path: Path, lines: list[str], told: list[str]) -> None:
     host = FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")})
-    said = ready.last_words(host, UNIT)
+    said = ready.last_words(host, UNIT, 1000.4)
+    assert "--since=@1000" in host.ran[0]  # what an earlier start complained of says nothing of this one
     places = [said.index(one) for one in told]
     assert places == sorted(places)
     assert said.startswith(told[0]) or told[0] in lines[0]
