@@ -90,18 +90,24 @@ def test_a_run_names_locks_and_removes_its_folder(tmp_path: Path, monkeypatch: p
 RUN = "import sys; from casemate import scratch\nwith scratch.folder():\n print('up', flush=True); sys.stdin.read()"
 
 
+def heed_signals() -> None:
+    """A run that was started in the background may have been told to ignore them, and hands that on."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_nothing_that_its_successor_does_not_remove(tmp_path: Path, number: int) -> None:
     run = subprocess.Popen(
         [sys.executable, "-c", RUN], env={**os.environ, "TMPDIR": str(tmp_path)}, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=heed_signals,
     )  # fmt: skip
     assert run.stdout is not None and run.stdin is not None
     assert run.stdout.readline() == "up\n"
     scratch.sweep(str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 1  # it lives
     run.send_signal(number)
-    assert run.wait() != 0
+    assert run.wait(60) != 0
     assert len(list(tmp_path.iterdir())) == (1 if number == signal.SIGKILL else 0)
     scratch.sweep(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
