@@ -1,4 +1,4 @@
-"""The command line: apply, check, prove, report, explain, docs, lab.
+"""The command line: init, apply, check, prove, report, explain, docs, lab.
 
 Exit codes: 0 every finding is settled, 2 something fails or was not evaluated, 3 a host was unreachable,
 1 the tool failed or was misused. The worst wins: 1, then 3, then 2.
@@ -6,6 +6,7 @@ Exit codes: 0 every finding is settled, 2 something fails or was not evaluated, 
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -25,6 +26,12 @@ from module_utils.casemate.legible import legible
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 DEFAULT_FORMATS = (("json", Path("report/report.json")), ("html", Path("report/report.html")))
 STYLE = {"pass": "green", "waived": "cyan", "not_evaluated": "yellow", "fail": "red", "error": "bold red"}
+LATER = {
+    verb: module
+    for verb, module in (("init", "casemate.init"), ("lab", "casemate.lab_cli"))
+    if importlib.util.find_spec(module)
+}
+"""Verb -> the module that has it, imported only when it is asked for. Where Casemate is installed is no lab."""
 SHOWN = 60
 """Failing findings that are printed; the reports have all."""
 out = Console(soft_wrap=True, highlight=False)
@@ -48,15 +55,14 @@ class Cli(click.Group):
     """Misuse exits 1: 2 is a finding here."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All verbs; `lab` is imported only when it is asked for."""
-        return [*super().list_commands(ctx), "lab"]
+        """All verbs, those that are imported only when they are asked for among them."""
+        return [*super().list_commands(ctx), *LATER]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of that name."""
-        if cmd_name == "lab":
-            from casemate.lab_cli import lab
-
-            return lab
+        if cmd_name in LATER:
+            command: click.Command = getattr(importlib.import_module(LATER[cmd_name]), cmd_name)
+            return command
         return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +100,7 @@ def check_inventories(_: click.Context, __: click.Parameter, given: tuple[str, .
     """Refuse a path that is not there: Ansible would go on with no hosts."""
     for path in given:
         if "," not in path and not os.path.exists(path):
-            raise click.BadParameter(f"there is no inventory at {path!r}")
+            raise click.BadParameter(f"there is no inventory at {path!r} (casemate init writes one)")
     return given
 
 

@@ -1,4 +1,4 @@
-"""A fresh machine is driven by nothing but the README's text: its blocks are run as they stand, addresses replaced.
+"""A fresh machine is driven by nothing but the README's text: its lines are run as they stand, addresses replaced.
 
 What a lab needs and a stranger's hosts do not (a key, a release without a network) stands in group_vars beside the
 inventory; who logs in is named in another way for each command, as people do.
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.lab
 NAME = "readme"
 README = (ROOT / "README.md").read_text()
 BLOCKS = [re.sub("(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^ {4}.*\n)+", README)]
-INVENTORY, COMMANDS, WAIVER, SIGNING = (
+COMMANDS, WAIVER, SIGNING = (
     next(block for block in BLOCKS if block.startswith(start))
-    for start in ("all:", "make .venv/.ready", "casemate_waivers:", "ssh-keygen")
+    for start in ("make .venv/.ready", "casemate_waivers:", "ssh-keygen")
 )
 ELSEWHERE = (
     "ansible_user", "casemate_automation_user", "casemate_admin_sources", "casemate_artifact_lock",
@@ -52,15 +52,13 @@ class Reader:
         for made in (".venv", ".venv-uv"):
             (self.project / made).symlink_to(ROOT / made)
         network = given["vars"]["casemate_admin_sources"][0]
-        text = INVENTORY.replace("192.0.2.0/24", network)
+        text = line("casemate init").replace("192.0.2.0/24", network)
         for machine, name, address in (("server1", "node1", "203.0.113.11"), ("agent1", "node2", "203.0.113.12")):
             facts = state["machines"][machine]
             text = text.replace(address, facts["address"])
             command = f"echo {name} >/etc/hostname; hostname {name}; echo 127.0.1.1 {name} >>/etc/hosts"
             entered = ["nsenter", f"--target={lab._init(facts)}", "--all", "sh", "-c", command]
             subprocess.run(entered, check=True, timeout=60)
-        self.inventory = text
-        (self.project / "hosts.yml").write_text(text)
         needed = {name: value for name, value in given["vars"].items() if name not in ELSEWHERE}
         for group in ("all", "k3s_server"):
             more = yaml.safe_load((ROOT / f"inventory/lab/group_vars/{group}.yml").read_text())
@@ -71,6 +69,7 @@ class Reader:
             shutil.copy(work / name, self.home / ".ssh")
         shutil.copy(work / "artifacts.lock.json", self.project)
         (self.home / "as_ops").write_text("Host *\n  User ops\n")
+        fine(self.type(text))
 
     def say(self, path: str, values: object) -> None:
         (self.project / path).parent.mkdir(exist_ok=True)
@@ -141,7 +140,7 @@ def test_prove(reader: Reader) -> None:
 
 def test_the_waiver_and_the_playbook(reader: Reader) -> None:
     """The account is named on the command line of Ansible, which does the same work; then by the inventory."""
-    inventory = yaml.safe_load(reader.inventory)
+    inventory = yaml.safe_load((reader.project / "hosts.yml").read_text())
     inventory["all"]["vars"].update(yaml.safe_load(WAIVER))
     reader.say("hosts.yml", inventory)
     (playbook,) = re.findall(r"`(ansible-playbook playbooks/site.yml [^`]*)`", README)
