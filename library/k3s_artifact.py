@@ -71,7 +71,7 @@ after: {description: Digest of the file that is there, or in check mode would be
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.casemate.artifact import (
+from ansible.module_utils.casemate.k3s.artifact import (
     ArtifactError,
     digest_of,
     fetch,

@@ -59,8 +59,8 @@ started: {description: Whether K3s was started anew., type: bool, returned: with
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.casemate.base import EnforceError, Host
-from ansible.module_utils.casemate.k3s_change import Change, go_back, joined_server, state_of
+from ansible.module_utils.casemate.host.machine import EnforceError, Host
+from ansible.module_utils.casemate.k3s.change import Change, go_back, joined_server, state_of
 
 
 def main() -> None:

@@ -61,12 +61,12 @@ guard: {description: Whether a change waits for its confirmation., type: bool, r
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.casemate.base import Host
-from ansible.module_utils.casemate.control import ControlError
-from ansible.module_utils.casemate.engine import foreseen, run
-from ansible.module_utils.casemate.guard import Guard
-from ansible.module_utils.casemate.k3s_change import Change
-from ansible.module_utils.casemate.legible import legible
+from ansible.module_utils.casemate.core.legible import legible
+from ansible.module_utils.casemate.engine.control import ControlError
+from ansible.module_utils.casemate.engine.run import foreseen, run
+from ansible.module_utils.casemate.host.guard import Guard
+from ansible.module_utils.casemate.host.machine import Host
+from ansible.module_utils.casemate.k3s.change import Change
 
 UNGUARDED = {"k3s_node", "k3s_control_plane", "k3s_cluster"}
 """Roles that change nothing but what K3s reads; whatever else is changed could keep people from coming back as root."""

@@ -73,9 +73,9 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.casemate import ready
-from ansible.module_utils.casemate.base import Host
-from ansible.module_utils.casemate.refused import Refusal
+from ansible.module_utils.casemate.host.machine import Host
+from ansible.module_utils.casemate.k3s import readiness
+from ansible.module_utils.casemate.k3s.refused import Refusal
 
 STARTED = 10
 """Seconds before the waiting in which K3s was started, by a task of its own."""
@@ -101,10 +101,10 @@ def main() -> None:
     node = given["node"] or os.uname().nodename.lower()
     conditions = given["conditions"] if given["api"] else []
     asked = (given["unit"], given["server"] and given["api"], node, conditions, given["stay"], given["tries"])
-    step = functools.partial(ready.is_up, host, *asked)
+    step = functools.partial(readiness.is_up, host, *asked)
     if given["others"]:
-        step = functools.partial(ready.others_hold_quorum, host, node)
-    missing = ready.wait(step, given["timeout"], refusal=Refusal(host, given["unit"], node))
+        step = functools.partial(readiness.others_hold_quorum, host, node)
+    missing = readiness.wait(step, given["timeout"], refusal=Refusal(host, given["unit"], node))
     seconds = round(time.monotonic() - start, 1)
     if missing and given["others"]:
         hint = "Bring K3s up there (`casemate apply --limit` starts it), and apply again"
@@ -112,7 +112,7 @@ def main() -> None:
             msg=f"{given['unit']} may not restart now, so nothing was written here: {missing}. {hint}.", seconds=seconds
         )
     if missing:
-        said = ready.last_words(host, given["unit"], time.time() - seconds - STARTED)
+        said = readiness.last_words(host, given["unit"], time.time() - seconds - STARTED)
         module.fail_json(msg=f"K3s is not up: {missing}. {given['unit']} last said: {said}", seconds=seconds)
     module.exit_json(changed=False, seconds=seconds)
 

@@ -60,8 +60,9 @@ refusals: {description: Why the host could not join\, and what to do., type: lis
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.casemate import rejoin
-from ansible.module_utils.casemate.base import Host, Unavailable
+from ansible.module_utils.casemate.core.verdict import Unavailable
+from ansible.module_utils.casemate.host.machine import Host
+from ansible.module_utils.casemate.k3s import rejoin
 from ansible.module_utils.casemate.kinds.cluster_nodes import cluster_of
 
 

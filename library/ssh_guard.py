@@ -65,8 +65,8 @@ reverted_at: {description: When a change was last undone (seconds since the epoc
 import glob
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.casemate.base import EnforceError
-from ansible.module_utils.casemate.guard import Guard
+from ansible.module_utils.casemate.host.guard import Guard
+from ansible.module_utils.casemate.host.machine import EnforceError
 
 
 def main() -> None:

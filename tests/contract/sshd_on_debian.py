@@ -10,10 +10,11 @@ import os
 import shutil
 import sys
 
-from module_utils.casemate import sshd_keys
-from module_utils.casemate.base import Host, Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.formats import sshd_keys
+from module_utils.casemate.formats.sshd_files import MAIN
+from module_utils.casemate.host.machine import Host
 from module_utils.casemate.kinds import sshd
-from module_utils.casemate.sshd_files import MAIN
 
 SETTINGS = [
     {"kind": "sshd", "key": "permitrootlogin", "value": "no"},

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from casemate import ROOT, catalogue
-from module_utils.casemate import control as engine
+from casemate.catalogue import pages
+from module_utils.casemate.core.schema import Field
+from module_utils.casemate.engine import control as engine
 from module_utils.casemate.kinds import KINDS
-from module_utils.casemate.schema import Field
 
 CONTROLS = catalogue.load()
 MITIGATIONS = {
@@ -126,4 +127,4 @@ def test_every_kind_declares_a_schema(name: str) -> None:
 
 
 def test_the_page_of_controls_is_fresh() -> None:
-    assert catalogue.DOCS.read_text() == catalogue.markdown(CONTROLS), "run `casemate docs`"
+    assert pages.DOCS.read_text() == pages.markdown(CONTROLS), "run `casemate docs`"

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from casemate import runner
 from casemate.cli import main
+from casemate.run import runner
 
 PLAY = [
     {

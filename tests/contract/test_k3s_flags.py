@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from module_utils.casemate.k3s_flags import FLAGS, SHORT
+from module_utils.casemate.k3s.flags import FLAGS, SHORT
 
 RELEASE = Path(os.environ.get("CASEMATE_K3S_ARTIFACTS", "~/.cache/casemate/k3s")).expanduser()
 BINARY = RELEASE / "k3s"

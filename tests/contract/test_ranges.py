@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from casemate import ROOT, law, preflight
+from casemate import ROOT
+from casemate.catalogue import declarations
+from casemate.preflight import inputs
 
-KNOWN = preflight.known_inputs()
+KNOWN = inputs.known_inputs()
 DEFAULTS = sorted(ROOT.glob("roles/*/defaults/main.yml"))
 RANGE = re.compile(r"(\d+)s? to (\d+)|(\d+)s? or more|(\d+)s? or less")
 VAGUE = re.compile(r"at (most|least) \d+|up to \d+|no more than \d+|[<>]=? ?\d+|\d+ ?(-|\.\.) ?\d+(?! )")
@@ -50,7 +52,7 @@ def accepted(spec: dict[str, Any]) -> Bounds:
 
 def demanded(name: str) -> list[Bounds]:
     """What controls demand of a knob."""
-    bounds = [c["bound"] for controls in law.declared().values() for c in controls if "bound" in c]
+    bounds = [c["bound"] for controls in declarations.controls().values() for c in controls if "bound" in c]
     return [(b.get("min"), b.get("max")) for b in bounds if re.search(rf"\b{name}\b", str(b["of"]))]
 
 
@@ -67,7 +69,7 @@ CASES = [(name, text) for path in DEFAULTS for name, text in comments(path)]
 
 
 def test_every_default_is_looked_at() -> None:
-    assert {name for name, _ in CASES} == {n for path in DEFAULTS for n in law.read(path) or {}}
+    assert {name for name, _ in CASES} == {n for path in DEFAULTS for n in declarations.read(path) or {}}
     assert len(CASES) > 35
 
 
@@ -100,12 +102,12 @@ def made(spec: Any, number: int, text: str) -> list[str]:
         sized = "x" * number
     else:
         sized = f"{number}s" if spec["type"] == "str" else number
-    return preflight.value_problems("x", sized, spec)
+    return inputs.value_problems("x", sized, spec)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/meta/argument_specs.yml")), ids=lambda p: p.parts[-3])
 def test_descriptions_contradict_no_range(path: Path) -> None:
-    for name, spec in law.read(path)["argument_specs"]["main"]["options"].items():
+    for name, spec in declarations.read(path)["argument_specs"]["main"]["options"].items():
         said = str(spec["description"])
         if name in KNOWN and accepted(dict(KNOWN[name])) != (None, None):
             assert ranges(said) <= {accepted(dict(KNOWN[name]))}, name

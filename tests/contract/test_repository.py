@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from casemate import ROOT, preflight
+from casemate import ROOT
+from casemate.preflight import inputs
 
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 FOLDERS = {"playbooks", "roles", "library", "module_utils", "src", "inventory", "molecule", "tests", "docs"}
@@ -86,10 +87,10 @@ def test_every_default_is_explained(role: Path) -> None:
 
 @pytest.mark.parametrize("role", ROLES, ids=by_name)
 def test_defaults_and_limits_fit_the_preflight(role: Path) -> None:
-    known = preflight.known_inputs()
+    known = inputs.known_inputs()
     for name, value in (load(role / "defaults/main.yml") or {}).items():
         if not (isinstance(value, str) and "{{" in value):
-            assert preflight.value_problems(name, value, known[name]) == []
+            assert inputs.value_problems(name, value, known[name]) == []
     limits_file = role / "vars/main/limits.yml"
     limits = load(limits_file)[f"__{role.name}_limits"] if limits_file.is_file() else {}
     assert set(limits or {}) <= set(options(role))
@@ -101,7 +102,7 @@ def test_defaults_and_limits_fit_the_preflight(role: Path) -> None:
 
 
 def test_shared_inputs_are_well_formed_and_used() -> None:
-    known = load(ROOT / "src/casemate/schema/inputs.yml")
+    known = load(ROOT / "src/casemate/preflight/schema/inputs.yml")
     fields = {
         "type", "elements", "format", "required", "description", "choices", "default", "pattern", "words", "example",
         "keys", "values",
@@ -116,7 +117,7 @@ def test_shared_inputs_are_well_formed_and_used() -> None:
         assert len(spec["description"]) >= 10
         assert name in text, f"{name} is described and used by nobody"
         if "default" in spec:
-            assert preflight.value_problems(name, spec["default"], spec) == []
+            assert inputs.value_problems(name, spec["default"], spec) == []
     used = set(re.findall(r"\bcasemate_[a-z0-9_]+", "\n".join(roles_text())))
     assert used <= set(known) | {"casemate_preflight", "casemate_outcome"}
 
@@ -170,7 +171,7 @@ def test_links_and_targets_of_documents_exist(name: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (path.parent / target).exists(), target
     for control in re.findall(r"casemate explain ([A-Z]+-[A-Z-]+)|casemate_waivers: \{([A-Z]+-[A-Z-]+)", text):
-        assert "".join(control) in preflight.known_controls()
+        assert "".join(control) in inputs.known_controls()
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make ([a-z]+)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
@@ -178,7 +179,7 @@ def test_links_and_targets_of_documents_exist(name: str) -> None:
 
 def test_every_mitigation_stands_in_the_threat_model() -> None:
     text = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
-    threats = load(ROOT / "src/casemate/threats.yml")
+    threats = load(ROOT / "src/casemate/catalogue/threats.yml")
     for threat in threats:
         for mitigation in threat["mitigations"]:
             assert f"**{mitigation['id']}**" in text

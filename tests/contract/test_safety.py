@@ -10,8 +10,10 @@ import jinja2
 import pytest
 import yaml
 
-from casemate import ROOT, law, preflight
-from module_utils.casemate.legible import public
+from casemate import ROOT
+from casemate.catalogue import declarations
+from casemate.preflight import inputs
+from module_utils.casemate.core.legible import public
 
 
 def load(path: str) -> Any:
@@ -232,11 +234,11 @@ def reach(text: str, variables: dict[str, Any]) -> set[str]:
 
 
 def test_an_input_that_is_never_shown_stands_in_no_control_openly() -> None:
-    secret = {name for name, spec in preflight.known_inputs().items() if preflight.is_secret(name, spec)}
+    secret = {name for name, spec in inputs.known_inputs().items() if inputs.is_secret(name, spec)}
     assert secret == {"k3s_node_config", "k3s_node_containerd_dropins"}
-    variables = {name: value for part in law.variables() for name, value in part.items()}
+    variables = {name: value for part in declarations.variables() for name, value in part.items()}
     seen = set()
-    for control in (control for controls in law.declared().values() for control in controls):
+    for control in (control for controls in declarations.controls().values() for control in controls):
         setting = {k: v for k, v in control["setting"].items() if k not in ("sensitive", "node")}
         # Which node is meant is asked of K3s; a node's name is no secret.
         if reach(str(setting), variables) & secret:

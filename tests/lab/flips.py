@@ -27,9 +27,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from module_utils.casemate import engine
-from module_utils.casemate.base import Host
-from module_utils.casemate.etcd import Etcd
+from module_utils.casemate.engine import run as engine
+from module_utils.casemate.host.machine import Host
+from module_utils.casemate.k3s.etcd import Etcd
 from module_utils.casemate.kinds import journal_args
 from module_utils.casemate.kinds.sysctl import below_proc
 

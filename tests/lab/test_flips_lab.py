@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from casemate import ROOT, runner
+from casemate import ROOT
+from casemate.run import runner
 
 pytestmark = pytest.mark.lab
 RUN = """sudo sh -c 'cat >/root/flips.zip; python3 /root/flips.zip; code=$?; rm -f /root/flips.zip; exit $code'"""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from module_utils.casemate.base import Host, Result
+from module_utils.casemate.host.machine import Host, Result
 
 
 class FakeHost(Host):

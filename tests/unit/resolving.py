@@ -7,7 +7,8 @@ from typing import Any
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-from casemate import ROOT, law
+from casemate import ROOT
+from casemate.catalogue import declarations
 
 
 def resolved(name: str, host: str = "one", given: dict[str, Any] | None = None, **inventory: str) -> Any:
@@ -17,9 +18,9 @@ def resolved(name: str, host: str = "one", given: dict[str, Any] | None = None, 
 
 def rendered(text: str, host: str = "one", given: dict[str, Any] | None = None, **inventory: str) -> Any:
     """A template, as `resolved`."""
-    shared = law.read(ROOT / "playbooks/group_vars/all.yml")
-    defaults, internals = law.variables()
-    variables = law.each({**defaults, **internals, **shared}, trust_as_template)
+    shared = declarations.read(ROOT / "playbooks/group_vars/all.yml")
+    defaults, internals = declarations.variables()
+    variables = declarations.each({**defaults, **internals, **shared}, trust_as_template)
     hosts = {n: {"inventory_hostname": n, "ansible_host": n, "k3s_node_ip": ip} for n, ip in inventory.items()}
     variables.update(hosts[host], hostvars=hosts, casemate_admin_sources=["192.0.2.0/24"])
     variables.update(groups={"k3s_server": ["one"], "k3s_agent": [n for n in hosts if n != "one"]})

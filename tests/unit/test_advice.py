@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from casemate import advice, escalation, runner
+from casemate.run import advice, escalation, runner
 
 SSH = 'Data could not be sent to remote host "198.18.106.10". Make sure this host can be reached over ssh: '
 BANNER = "Authorised use only. What happens here is recorded.\r\n"

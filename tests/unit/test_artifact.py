@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from module_utils.casemate.artifact import ArtifactError, digest_of, fetch, install, may_redirect, newer, url_of
+from module_utils.casemate.k3s.artifact import ArtifactError, digest_of, fetch, install, may_redirect, newer, url_of
 
 NEW, OLD = b"new k3s" * 1000, b"old k3s"
 DIGEST = hashlib.sha256(NEW).hexdigest()
@@ -72,7 +72,7 @@ def test_a_full_disk_gives_one_message_and_leaves_nothing(target: Path, monkeypa
         path.touch()
         return os.open("/dev/full", os.O_WRONLY), str(path)
 
-    monkeypatch.setattr("module_utils.casemate.artifact.tempfile.mkstemp", full)
+    monkeypatch.setattr("module_utils.casemate.k3s.artifact.tempfile.mkstemp", full)
     with pytest.raises(ArtifactError, match=rf"no space left in {target.parent}; k3s was not installed"):
         install(io.BytesIO(NEW), str(target), DIGEST)
     assert untouched(target)

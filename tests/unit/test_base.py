@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import base
-from module_utils.casemate.base import EnforceError, Host, Result
-from module_utils.casemate.clock import Start, moment
+from module_utils.casemate.host import machine
+from module_utils.casemate.host.clock import Start, moment
+from module_utils.casemate.host.machine import EnforceError, Host, Result
 from module_utils.casemate.kinds import sysctl
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -397,7 +397,7 @@ def test_flags_that_bind_root_are_named(
     (tmp_path / "d").mkdir()
     (tmp_path / "d/f").touch()
     host = Host(root=str(tmp_path))
-    monkeypatch.setattr(base, "flags_of", lambda real: flags if real == host.path(place) else 0)
+    monkeypatch.setattr(machine, "flags_of", lambda real: flags if real == host.path(place) else 0)
     assert host.barred("/d/f", content) == told
 
 
@@ -407,7 +407,7 @@ def test_a_file_to_be_made_needs_the_folder_that_is_there(
 ) -> None:
     (tmp_path / "d").mkdir()
     host = Host(root=str(tmp_path))
-    monkeypatch.setattr(base, "flags_of", lambda real: flags if real == host.path("/d") else 0)
+    monkeypatch.setattr(machine, "flags_of", lambda real: flags if real == host.path("/d") else 0)
     assert host.barred("/d/new/folder/file") == told
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from casemate import catalogue, law
+from casemate import catalogue
+from casemate.catalogue import declarations, pages
 
 
 def control(cid: str = "SSH-ROOT-REFUSED", **rest: Any) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def test_a_near_miss_is_suggested(wanted: str, near: str) -> None:
 
 
 def test_an_explanation_says_everything() -> None:
-    told = catalogue.text({**control(impact="Scripts that log in as root", refs={"cis": "5.1"}), "role": "k3s_access"})
+    told = pages.text({**control(impact="Scripts that log in as root", refs={"cis": "5.1"}), "role": "k3s_access"})
     for part in (
         "Root cannot",
         "must not be enough",
@@ -89,28 +90,28 @@ def test_only_what_applies_is_resolved(groups: list[str], first: bool, level: st
         control("C", applies_to=["cluster"]),
         control("X", level="strict"),
     ]
-    scope = law.scopes(groups, first)
-    assert {c["id"] for c in controls if law.applies(c, scope, level)} == expected
+    scope = declarations.scopes(groups, first)
+    assert {c["id"] for c in controls if declarations.applies(c, scope, level)} == expected
 
 
 def test_only_templates_are_touched() -> None:
-    seen = law.each({"a": ["{{ x }}", "plain", 1], "b": {"c": "{% if y %}"}}, lambda text: f"<{text}>")
+    seen = declarations.each({"a": ["{{ x }}", "plain", 1], "b": {"c": "{% if y %}"}}, lambda text: f"<{text}>")
     assert seen == {"a": ["<{{ x }}>", "plain", 1], "b": {"c": "<{% if y %}>"}}
 
 
 def test_internals_of_roles_cannot_be_beaten_by_an_inventory_or_by_each_other() -> None:
     """The law puts an inventory above them, Ansible below: with names of their own it makes no difference."""
-    _, internals = law.variables()
+    _, internals = declarations.variables()
     assert internals
-    assert all(name.startswith(tuple(f"__{role}_" for role in law.ROLES)) for name in internals)
+    assert all(name.startswith(tuple(f"__{role}_" for role in declarations.ROLES)) for name in internals)
 
 
 def test_every_role_is_part_of_the_law() -> None:
-    assert set(law.declared()) == set(law.ROLES)
+    assert set(declarations.controls()) == set(declarations.ROLES)
 
 
 def test_the_page_escapes_tables_and_names_open_mitigations() -> None:
-    page = catalogue.markdown({"SSH-ROOT-REFUSED": {**control(title="a | b"), "role": "k3s_access"}})
+    page = pages.markdown({"SSH-ROOT-REFUSED": {**control(title="a | b"), "role": "k3s_access"}})
     assert "a \\| b" in page
     assert "| T1.4 SSH by key only, for few users from few addresses | `SSH-ROOT-REFUSED` |" in page
     assert "| T6.1 Images come from trusted registries only | open: " in page
@@ -119,10 +120,10 @@ def test_the_page_escapes_tables_and_names_open_mitigations() -> None:
 def test_stale_docs_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(catalogue, "ROOT", tmp_path)
-    monkeypatch.setattr(catalogue, "DOCS", tmp_path / "docs" / "controls.md")
-    assert catalogue.write_docs(only_check=True) == 1
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    monkeypatch.setattr(pages, "DOCS", tmp_path / "docs" / "controls.md")
+    assert pages.write_docs(only_check=True) == 1
     assert "stale" in capsys.readouterr().err
     assert not (tmp_path / "docs").exists()
-    assert catalogue.write_docs() == 0
-    assert catalogue.write_docs(only_check=True) == 0
+    assert pages.write_docs() == 0
+    assert pages.write_docs(only_check=True) == 0

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from casemate import catalogue, cli, findings, prove, runner
+from casemate import catalogue
+from casemate.cli import app as cli
+from casemate.prove import attacks as prove
+from casemate.report import findings
+from casemate.run import runner
 
 Invoke = Callable[..., Result]
 

@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-from module_utils.casemate import clock
-from module_utils.casemate.clock import Start, after, ahead, change_time, content_time, moment, start_of, stays_ahead
+from module_utils.casemate.host import clock
+from module_utils.casemate.host.clock import (
+    Start,
+    after,
+    ahead,
+    change_time,
+    content_time,
+    moment,
+    start_of,
+    stays_ahead,
+)
 
 NOW, UP = 1_795_000_000.0, 5_000.0
 """The time of day, and since when the machine runs, in seconds."""

@@ -9,7 +9,8 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-from casemate import ROOT, catalogue, law
+from casemate import ROOT, catalogue
+from casemate.catalogue import declarations
 from module_utils.casemate.kinds import k8s_object as kind
 
 CONTROLS = catalogue.load()
@@ -23,9 +24,9 @@ GIVEN = {
 def setting(cid: str) -> dict[str, Any]:
     """The setting of a control, with the variables of the role."""
     internal = yaml.safe_load((ROOT / "roles/k3s_cluster/vars/main/internal.yml").read_text())
-    known = law.each(internal, trust_as_template)
+    known = declarations.each(internal, trust_as_template)
     templar = Templar(loader=DataLoader(), variables={**known, **GIVEN})
-    return dict(law.each(CONTROLS[cid]["setting"], lambda text: templar.template(trust_as_template(text))))
+    return dict(declarations.each(CONTROLS[cid]["setting"], lambda text: templar.template(trust_as_template(text))))
 
 
 def judged(cid: str, name: str, labels: dict[str, str]) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from casemate import ROOT, account
+from casemate import ROOT
+from casemate.run import account
 
 HOSTS: dict[str, tuple[dict[str, str], str]] = {
     "nothing": ({}, getpass.getuser()),

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import Unavailable, Verdict
-from module_utils.casemate.control import ControlError
-from module_utils.casemate.engine import foreseen, run
+from module_utils.casemate.core.verdict import Unavailable, Verdict
+from module_utils.casemate.engine.control import ControlError
+from module_utils.casemate.engine.run import foreseen, run
 from module_utils.casemate.kinds import KINDS, file, sysctl
 
 TODAY = datetime.date(2027, 1, 31)

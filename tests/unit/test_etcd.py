@@ -11,8 +11,8 @@ import pytest
 from unit.cluster_server import ClusterServer
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import etcd
-from module_utils.casemate.base import Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.k3s import etcd
 
 KEYS = [f"/registry/secrets/ns/{n:03}".encode() for n in range(7)]
 

@@ -18,8 +18,12 @@ from unit.fake_host import FakeHost
 from unit.kinds.test_nft import ACCEPT, DROP, ETCD, GOOD, REST, SHUT, accept_to, listing, match
 from unit.test_engine import WAIVER, control
 
-from module_utils.casemate import base, engine, k3s_files, sshd_daemon, sshd_files
-from module_utils.casemate.base import Result
+from module_utils.casemate.engine import run as engine
+from module_utils.casemate.formats import sshd_daemon, sshd_files
+from module_utils.casemate.host import machine
+from module_utils.casemate.host.files import IMMUTABLE
+from module_utils.casemate.host.machine import Result
+from module_utils.casemate.k3s import files as k3s_files
 from module_utils.casemate.kinds import kernel_module, nft, sshd, sysctl
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
@@ -527,7 +531,7 @@ def test_what_a_flag_bars_is_said_by_check_and_tried_by_no_apply(
         host.commands["modprobe --show-depends"] = 0, "insmod /lib/modules/x/cramfs.ko\n", ""
         return host
 
-    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real.endswith(place) else 0)
+    monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real.endswith(place) else 0)
     controls = [control("THE-ONE", setting)]
     for root, check in ((tmp_path / "check", True), (tmp_path / "apply", False)):
         host = make(root)

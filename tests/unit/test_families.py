@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from unit.resolving import resolved
 
-from casemate import families, rules
+from casemate.preflight import combinations, families
 
 A4, A6 = "192.0.2.7", "2001:db8::7"
 P4, P6, S4, S6 = "10.42.0.0/16", "fd00:42::/56", "10.43.0.0/16", "fd00:43::/112"
@@ -81,8 +81,10 @@ def test_a_node_of_both_families_is_told_that_its_pods_get_one(address: str, pod
 
 def test_k3s_own_networks_of_ipv6_may_not_be_overlapped_either() -> None:
     values = given(pods="fd00:43::/48")
-    assert "overlap" in rules.rule_problems(values, A6)[0]
-    assert rules.rule_problems(given(pods="10.43.0.0/20"), A6) == []  # of the other family, which families refuses
+    assert "overlap" in combinations.rule_problems(values, A6)[0]
+    assert (
+        combinations.rule_problems(given(pods="10.43.0.0/20"), A6) == []
+    )  # of the other family, which families refuses
 
 
 def test_the_firewall_admits_both_addresses_of_each_node() -> None:

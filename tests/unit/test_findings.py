@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from casemate import findings
+from casemate.report import findings
 
 
 def finding(status: str = "pass", control: str = "A-B", **rest: Any) -> findings.Finding:

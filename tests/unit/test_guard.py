@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from module_utils.casemate.backup import Backup
-from module_utils.casemate.base import EnforceError
-from module_utils.casemate.guard import HOME, TIMER, Guard
+from module_utils.casemate.host.backup import Backup
+from module_utils.casemate.host.guard import HOME, TIMER, Guard
+from module_utils.casemate.host.machine import EnforceError
 
 
 class Held(Guard):

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from casemate import init, preflight
-from casemate.cli import main
+from casemate.cli import init, main
+from casemate.preflight import inputs
 
 ENOUGH = ("--server", "192.0.2.1", "--admin-source", "198.51.100.0/24")
 
@@ -73,7 +73,7 @@ def test_examples_in_comments_are_right() -> None:
     values = yaml.safe_load(text)["all"]["vars"]
     assert set(values) == {"ansible_user", "casemate_admin_sources", "casemate_waivers", "k3s_firewall_allow"}
     ours = {name: value for name, value in values.items() if name != "ansible_user"}
-    assert preflight.input_problems(ours, preflight.known_inputs()) == []
+    assert inputs.input_problems(ours, inputs.known_inputs()) == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from casemate import ROOT, k3s_birth, probe
+from casemate import ROOT
+from casemate.preflight import birth, host_facts
 
 RUNS: dict[str, Any] = {
     "ClusterIPRanges": [{"IP": "10.42.0.0", "Mask": "//8AAA=="}],
@@ -32,7 +33,7 @@ SIX = {
 
 
 def problems(values: dict[str, Any], address: str = "192.0.2.1", role: str = "server", **seen: Any) -> list[str]:
-    return k3s_birth.birth_problems(values, {**SEEN, **seen}, role, address)
+    return birth.birth_problems(values, {**SEEN, **seen}, role, address)
 
 
 @pytest.mark.parametrize(
@@ -93,19 +94,17 @@ def test_what_stays_as_it_is_passes(values: dict[str, Any], seen: dict[str, Any]
 
 def test_several_servers_do_not_begin_to_encrypt_with_a_key_each() -> None:
     seen = {**SEEN, "encryption": False, "cluster": {**RUNS, "EncryptSecrets": False}}
-    [problem] = k3s_birth.encryption_problems({}, seen, ["a", "b"])
+    [problem] = birth.encryption_problems({}, seen, ["a", "b"])
     assert "k3s secrets-encrypt enable" in problem
-    waived: dict[str, Any] = {"casemate_waivers": {k3s_birth.ENCRYPTION: {}}}
-    assert k3s_birth.encryption_problems({}, {**seen, "encryption": True}, ["a", "b"]) == []
-    assert (
-        k3s_birth.encryption_problems(waived, seen, ["a", "b"]) == k3s_birth.encryption_problems({}, seen, ["a"]) == []
-    )
+    waived: dict[str, Any] = {"casemate_waivers": {birth.ENCRYPTION: {}}}
+    assert birth.encryption_problems({}, {**seen, "encryption": True}, ["a", "b"]) == []
+    assert birth.encryption_problems(waived, seen, ["a", "b"]) == birth.encryption_problems({}, seen, ["a"]) == []
 
 
 def test_another_backend_is_a_warning() -> None:
-    assert k3s_birth.birth_warnings({"k3s_node_config": {"flannel-backend": "host-gw"}}, SEEN)
-    assert not k3s_birth.birth_warnings({"k3s_node_config": {"flannel-backend": "vxlan"}}, SEEN)
-    assert not k3s_birth.birth_warnings({}, SEEN)
+    assert birth.birth_warnings({"k3s_node_config": {"flannel-backend": "host-gw"}}, SEEN)
+    assert not birth.birth_warnings({"k3s_node_config": {"flannel-backend": "vxlan"}}, SEEN)
+    assert not birth.birth_warnings({}, SEEN)
 
 
 @pytest.mark.parametrize(
@@ -130,31 +129,31 @@ def test_another_backend_is_a_warning() -> None:
     ],
 )
 def test_servers_agree(first: dict[str, Any], second: dict[str, Any], says: str) -> None:
-    [problem] = k3s_birth.agreement_problems({"a": first, "b": second}, {})
+    [problem] = birth.agreement_problems({"a": first, "b": second}, {})
     assert says in problem and "for all" in problem
-    assert k3s_birth.agreement_problems({"a": first, "b": first}, {}) == []
+    assert birth.agreement_problems({"a": first, "b": first}, {}) == []
 
 
 def test_agents_agree_about_the_networks_alone() -> None:
     other = {"casemate_service_cidr": "10.53.0.0/16", "k3s_node_config": {"cluster-domain": "x"}}
-    [problem] = k3s_birth.agreement_problems({"a": {}}, {"b": other})
+    [problem] = birth.agreement_problems({"a": {}}, {"b": other})
     assert "casemate_service_cidr differs between a and b (not set, 10.53.0.0/16)" in problem
 
 
 def test_the_probe_tells_what_a_host_is(tmp_path: Path) -> None:
     told = subprocess.run(
-        ["sh", "-c", probe.script("", ["/dev/null", str(tmp_path / "it's gone")])],
+        ["sh", "-c", host_facts.script("", ["/dev/null", str(tmp_path / "it's gone")])],
         capture_output=True,
         text=True,
         check=True,
     )
-    seen = probe.told_by("host", probe.parse(told.stdout))
+    seen = host_facts.told_by("host", host_facts.parse(told.stdout))
     assert "lo" in seen["interfaces"] and "127.0.0.1" in seen["addresses"]
     assert seen["absent"] == [str(tmp_path / "it's gone")] and seen["cluster"] == {}
-    assert probe.told_by("host", {}) == {}
+    assert host_facts.told_by("host", {}) == {}
 
 
 def test_what_runs_on_hosts_needs_nothing_of_ours() -> None:
-    script = (ROOT / "module_utils/casemate/k3s_running.py").read_text()
+    script = (ROOT / "module_utils/casemate/k3s/running.py").read_text()
     told = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True, cwd="/")
     assert json.loads(told.stdout.partition("=")[2])["hostname"]

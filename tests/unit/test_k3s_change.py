@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import k3s_change
-from module_utils.casemate.base import EnforceError, Host
-from module_utils.casemate.k3s_change import Change, go_back, joined_server, state_of
+from module_utils.casemate.host.machine import EnforceError, Host
+from module_utils.casemate.k3s import change as k3s_change
+from module_utils.casemate.k3s.change import Change, go_back, joined_server, state_of
 
 CONFIG = "/etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml"
 FRESH = "/etc/rancher/k3s/fresh.yaml"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import k3s_encryption
-from module_utils.casemate.api import Api
-from module_utils.casemate.base import Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.k3s import encryption as k3s_encryption
+from module_utils.casemate.k3s.api import Api
 from module_utils.casemate.kinds import k8s_object as kind
 
 SECRET = "c2VjcmV0LWNhbmFyeS1zZWNyZXQtY2FuYXJ5LXNlY3I="

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from casemate import k3s_rules, law
-from module_utils.casemate import k3s_running
+from casemate.catalogue import declarations
+from casemate.preflight import k3s_values as k3s_rules
+from module_utils.casemate.k3s import running as k3s_running
 
 LONG = "a" * 64
 
@@ -221,7 +222,7 @@ def test_a_mount_is_found_by_the_folder_that_lies_on_it(tmp_path: Path, monkeypa
 def test_every_folder_of_an_owned_file_is_asked_for() -> None:
     owned = [
         control["setting"]
-        for controls in law.declared().values()
+        for controls in declarations.controls().values()
         for control in controls
         if control["setting"]["kind"] == "file" and {"content", "random_bytes"} & {*control["setting"]}
     ]

@@ -66,7 +66,7 @@ def test_only_the_double_excuses_what_it_cannot_do() -> None:
 
 
 def test_shared_inputs_of_the_lab_are_known() -> None:
-    known = yaml.safe_load((ROOT / "src/casemate/schema/inputs.yml").read_text())
+    known = yaml.safe_load((ROOT / "src/casemate/preflight/schema/inputs.yml").read_text())
     assert {name for name in rendered(real=True)["vars"] if name.startswith("casemate_")} <= set(known)
 
 

@@ -18,10 +18,11 @@ from rich.console import Console
 from unit.fake_host import FakeHost
 from unit.test_engine import control
 
-from casemate import cli, findings, runner
-from casemate.report import render
-from module_utils.casemate import engine
-from module_utils.casemate.legible import legible, shown
+from casemate.cli import app as cli
+from casemate.report import findings, render
+from casemate.run import runner
+from module_utils.casemate.core.legible import legible, shown
+from module_utils.casemate.engine import run as engine
 
 HOSTILE = st.text(
     st.one_of(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casemate.merged_toml import merge, render
+from casemate.preflight.merged_toml import merge, render
 
 LAB = "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\n"
 RUNTIME = "[plugins.'io.containerd.cri.v1.runtime']\n"

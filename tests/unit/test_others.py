@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from casemate import neighbours, probe
-from module_utils.casemate import others
+from casemate.preflight import host_facts, neighbours
+from module_utils.casemate.host import others
 from module_utils.casemate.kinds import nft
 
 CANARY = "K10canary::server:canary"
@@ -279,8 +279,8 @@ def test_hosts_that_would_be_one_node_are_refused_and_copies_of_one_machine_are_
 
 def test_the_probe_runs_as_it_stands() -> None:
     done = subprocess.run(
-        ["sh", "-c", probe.script(sys.executable, [], ["/etc/passwd"])], capture_output=True, text=True
+        ["sh", "-c", host_facts.script(sys.executable, [], ["/etc/passwd"])], capture_output=True, text=True
     )
-    seen: dict[str, Any] = probe.told_by("others", probe.parse(done.stdout))
+    seen: dict[str, Any] = host_facts.told_by("others", host_facts.parse(done.stdout))
     assert set(seen) == {"cluster", "units", "ufw", "listeners", "denying", "machine", "key", "resolvers"}
     assert "root:" in json.dumps(seen["resolvers"]["/etc/passwd"])

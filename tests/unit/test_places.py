@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate.formats.sshd_files import decider, given_by, untold
+from module_utils.casemate.formats.sudoers import places, written
 from module_utils.casemate.kinds import account
-from module_utils.casemate.sshd_files import decider, given_by, untold
-from module_utils.casemate.sudoers import places, written
 
 MAIN = "# %old ALL = NOPASSWD: ALL\nroot ALL=(ALL) ALL\n"
 MAIN += "User_Alias PLAY = games, \\\n  sync\n@includedir sudoers.d\n@include /etc/more\n"

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from casemate import ROOT, preflight, probe, rules
+from casemate import ROOT
+from casemate.preflight import combinations, host_facts
+from casemate.preflight import inputs as preflight
 
 RIGHT = {"casemate_admin_sources": ["198.18.0.0/24", "2001:db8::/32", "203.0.113.9"]}
 HOST = {
@@ -474,7 +476,7 @@ def test_limits_of_roles_are_applied(tmp_path: Path) -> None:
 def test_settings_of_containerd_are_judged_as_the_one_file_that_they_make(
     dropins: dict[str, str], says: list[str]
 ) -> None:
-    assert rules.dropin_problems({"k3s_node_containerd_dropins": dropins}) == [
+    assert combinations.dropin_problems({"k3s_node_containerd_dropins": dropins}) == [
         f"{one} Correct it in the inventory" for one in says
     ]
 
@@ -495,7 +497,7 @@ def test_settings_of_containerd_are_judged_as_the_one_file_that_they_make(
     ],
 )
 def test_rules_between_values(values: dict[str, Any], says: str) -> None:
-    found = rules.rule_problems(values)
+    found = combinations.rule_problems(values)
     assert len(found) == bool(says)
     assert not says or says in found[0]
 
@@ -562,7 +564,7 @@ def test_rules_between_values(values: dict[str, Any], says: str) -> None:
     ],
 )
 def test_keys_of_k3s_are_known_before_any_host_is_touched(config: dict[str, Any], node: str, says: str) -> None:
-    found = rules.option_problems({"k3s_node_config": config}, node, "v1.36.4+k3s1")
+    found = combinations.option_problems({"k3s_node_config": config}, node, "v1.36.4+k3s1")
     assert len(found) == bool(says), found
     assert not says or (says in found[0] and "k3s_node_config" in found[0])
     assert "canary" not in str(found)
@@ -586,19 +588,19 @@ def test_keys_of_k3s_are_known_before_any_host_is_touched(config: dict[str, Any]
     ],
 )
 def test_keys_of_k3s_agree_with_the_other_inputs(values: dict[str, Any], problems: int) -> None:
-    assert len(rules.option_problems(values, "server", "v1.36.4+k3s1")) == problems
+    assert len(combinations.option_problems(values, "server", "v1.36.4+k3s1")) == problems
 
 
 def test_a_node_is_named_where_its_credentials_are_made() -> None:
     values = {"k3s_node_kubelet_args": ["v=2", "hostname-override=canary"]}
-    (problem,) = rules.option_problems(values, "agent", "v1.36.4+k3s1")
+    (problem,) = combinations.option_problems(values, "agent", "v1.36.4+k3s1")
     assert problem.startswith("k3s_node_kubelet_args has hostname-override, but ")
     assert "Remove it; set node-name in k3s_node_config instead" in problem
     assert "canary" not in problem
 
 
 def test_a_k3s_whose_keys_nobody_knows_is_refused() -> None:
-    (problem,) = rules.option_problems({}, "agent", "v1.99.0+k3s1")
+    (problem,) = combinations.option_problems({}, "agent", "v1.99.0+k3s1")
     assert "the keys of K3s v1.99.0+k3s1 are not known" in problem
 
 
@@ -643,14 +645,14 @@ NODES = {"a": ("192.0.2.1", "192.0.2.1:22"), "b": ("192.0.2.2", "192.0.2.2:22")}
     ],
 )  # fmt: skip
 def test_inventories(groups: dict[str, list[str]], nodes: dict[str, tuple[str, str]], says: str) -> None:
-    found, warnings = rules.inventory_problems(groups, {**NODES, **nodes})
+    found, warnings = combinations.inventory_problems(groups, {**NODES, **nodes})
     assert warnings == []
     assert len(found) == bool(says)
     assert not says or says in found[0]
 
 
 def test_an_even_number_of_servers_is_accepted_with_a_warning() -> None:
-    found, warnings = rules.inventory_problems({"k3s_server": ["a", "b"]}, NODES)
+    found, warnings = combinations.inventory_problems({"k3s_server": ["a", "b"]}, NODES)
     assert found == []
     assert "2 servers survive the loss of no more of them than 1 would" in warnings[0]
 
@@ -684,14 +686,14 @@ def test_an_even_number_of_servers_is_accepted_with_a_warning() -> None:
     ],
 )
 def test_hosts(change: dict[str, str], says: str) -> None:
-    problems, warnings = probe.host_problems({**HOST, **change}, RIGHT["casemate_admin_sources"], 300)
+    problems, warnings = host_facts.host_problems({**HOST, **change}, RIGHT["casemate_admin_sources"], 300)
     assert warnings == []
     assert len(problems) == bool(says)
     assert not says or says in problems[0]
 
 
 def test_a_home_needs_no_room_where_nothing_is_brought_through_it() -> None:
-    assert probe.host_problems({**HOST, "home": "0"}, RIGHT["casemate_admin_sources"], 0) == ([], [])
+    assert host_facts.host_problems({**HOST, "home": "0"}, RIGHT["casemate_admin_sources"], 0) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -710,30 +712,30 @@ def test_a_home_needs_no_room_where_nothing_is_brought_through_it() -> None:
 def test_the_account_that_ansible_comes_as_stays_admitted(
     login: str, automation: str, others: list[str], root: bool, says: str
 ) -> None:
-    found = probe.login_problems(login, automation, others, root)
+    found = host_facts.login_problems(login, automation, others, root)
     assert len(found) == bool(says)
     assert not says or says in found[0]
 
 
 @pytest.mark.parametrize("version", ["22.04", "24.04"])
 def test_ubuntu_is_accepted_with_a_warning(version: str) -> None:
-    problems, warnings = probe.host_problems({**HOST, "os": f"ubuntu {version}"}, ["198.18.0.0/24"], 0)
+    problems, warnings = host_facts.host_problems({**HOST, "os": f"ubuntu {version}"}, ["198.18.0.0/24"], 0)
     assert problems == []
     assert "untested" in warnings[0]
 
 
 def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_parents() -> None:
-    script = probe.script(sys.executable)
+    script = host_facts.script(sys.executable)
     environment = {**os.environ, "SSH_CONNECTION": "198.51.100.7 4711 198.51.100.8 22"}
     # As sudo does: the probe's own environment is without it, its parent's has it.
     command = ["sh", "-c", 'env -u SSH_CONNECTION sh -c "$1"; true', "parent", script]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    seen = probe.parse(f"Welcome! casemate:uid=9\n{said}")
+    seen = host_facts.parse(f"Welcome! casemate:uid=9\n{said}")
     assert seen["source"] == "198.51.100.7"
     assert seen["uid"] == str(os.getuid())
     assert seen["python"] == "{}.{}".format(*sys.version_info)
-    assert all(int(seen[key]) >= 0 for key in probe.SPACE)
-    assert set(probe.INSTALLED) <= set(seen)
+    assert all(int(seen[key]) >= 0 for key in host_facts.SPACE)
+    assert set(host_facts.INSTALLED) <= set(seen)
     assert seen["machine"] == os.uname().machine
 
 
@@ -741,7 +743,7 @@ def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_pa
     ("asked", "tried"), [("/opt/python", "for p in /opt/python; do"), ("auto_silent", "python3.9 ")]
 )
 def test_the_probe_asks_the_interpreter_that_ansible_will_use(asked: str, tried: str) -> None:
-    assert tried in probe.script(asked)
+    assert tried in host_facts.script(asked)
 
 
 IMAGES = "k3s-airgap-images-amd64.tar.zst"
@@ -761,30 +763,30 @@ def locked(folder: Path, **there: bytes) -> dict[str, Any]:
 
 def test_a_folder_that_fits_the_lock_passes(tmp_path: Path) -> None:
     values = locked(tmp_path)
-    assert probe.lock_problems(values) == probe.folder_problems(values, "x86_64") == []
-    assert probe.lock_problems({}) == probe.folder_problems({}, "x86_64") == []
+    assert host_facts.lock_problems(values) == host_facts.folder_problems(values, "x86_64") == []
+    assert host_facts.lock_problems({}) == host_facts.folder_problems({}, "x86_64") == []
 
 
 @pytest.mark.parametrize("name", ["k3s", IMAGES])
 def test_one_flipped_byte_of_any_file_that_is_brought_is_refused(tmp_path: Path, name: str) -> None:
     values = locked(tmp_path, **{name: b"flipped"})
-    (problem,) = probe.folder_problems(values, "x86_64")
+    (problem,) = host_facts.folder_problems(values, "x86_64")
     assert str(tmp_path / "release" / name) in problem
     assert hashlib.sha256(b"flipped").hexdigest() in problem
     assert f"the lock demands {hashlib.sha256(name.encode()).hexdigest()}: fetch it again" in problem
-    assert probe.folder_problems(values, "aarch64") == []  # of another type, so none of it is brought there
+    assert host_facts.folder_problems(values, "aarch64") == []  # of another type, so none of it is brought there
 
 
 def test_all_files_that_do_not_fit_are_named_at_once(tmp_path: Path) -> None:
-    assert len(probe.folder_problems(locked(tmp_path, **{"k3s": b"x", IMAGES: b"x"}), "x86_64")) == 2
+    assert len(host_facts.folder_problems(locked(tmp_path, **{"k3s": b"x", IMAGES: b"x"}), "x86_64")) == 2
 
 
 def test_a_folder_needs_the_binary_and_may_have_images(tmp_path: Path) -> None:
     values = locked(tmp_path)
     (tmp_path / "release" / IMAGES).unlink()
-    assert probe.folder_problems(values, "x86_64") == []
+    assert host_facts.folder_problems(values, "x86_64") == []
     (tmp_path / "release/k3s").unlink()
-    (problem,) = probe.folder_problems(values, "x86_64")
+    (problem,) = host_facts.folder_problems(values, "x86_64")
     assert "has no k3s: copy it from the release v1.36.4+k3s1" in problem
 
 
@@ -797,7 +799,7 @@ def test_a_file_is_hashed_once_for_a_host(tmp_path: Path, monkeypatch: Any) -> N
 
     values = locked(tmp_path)
     monkeypatch.setattr(hashlib, "file_digest", digest)
-    problems = probe.lock_problems(values) + probe.folder_problems(values, "x86_64")
+    problems = host_facts.lock_problems(values) + host_facts.folder_problems(values, "x86_64")
     assert (problems, hashed) == ([], ["k3s", IMAGES])
 
 
@@ -815,8 +817,8 @@ def test_the_home_has_room_for_the_largest_file_that_is_brought_through_it(
     tmp_path: Path, seen: dict[str, str], room: int
 ) -> None:
     values = locked(tmp_path, **{"k3s": b"x" * 2**20, IMAGES: b"x" * 3 * 2**20})
-    assert probe.room(values, {"machine": "x86_64", **seen}) == room
-    assert probe.room({}, {"machine": "x86_64", **seen}) == 0
+    assert host_facts.room(values, {"machine": "x86_64", **seen}) == room
+    assert host_facts.room({}, {"machine": "x86_64", **seen}) == 0
 
 
 @pytest.mark.parametrize(
@@ -828,7 +830,7 @@ def test_the_home_has_room_for_the_largest_file_that_is_brought_through_it(
     ],
 )
 def test_locks_that_cannot_be_trusted_are_refused(tmp_path: Path, change: dict[str, str], says: str) -> None:
-    (problem,) = probe.lock_problems({**locked(tmp_path), **change})
+    (problem,) = host_facts.lock_problems({**locked(tmp_path), **change})
     assert says in problem
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from unit.resolving import rendered, resolved
 
-from casemate import ROOT, law, preflight
+from casemate import ROOT
+from casemate.catalogue import declarations
+from casemate.preflight import inputs
 
 PROXY = "http://proxy.example.org:3128"
 BOTH = {"casemate_http_proxy": PROXY, "casemate_https_proxy": PROXY}
@@ -51,7 +53,7 @@ def test_the_clusters_own_addresses_are_reached_past_it() -> None:
 
 
 def test_every_task_that_fetches_gets_it() -> None:
-    tasks = [task for path in sorted(ROOT.glob("roles/*/tasks/*.yml")) for task in law.read(path) or []]
+    tasks = [task for path in sorted(ROOT.glob("roles/*/tasks/*.yml")) for task in declarations.read(path) or []]
     fetching = [task for task in tasks if {"ansible.builtin.apt", "k3s_artifact"} & set(task)]
     assert len(fetching) >= 4
     assert {task.get("environment") for task in fetching} == {"{{ __casemate_proxy_environment }}"}
@@ -59,8 +61,8 @@ def test_every_task_that_fetches_gets_it() -> None:
 
 @pytest.mark.parametrize("name", ["casemate_http_proxy", "casemate_https_proxy"])
 def test_a_password_is_refused_and_not_repeated(name: str) -> None:
-    spec = preflight.known_inputs()[name]
-    (problem,) = preflight.value_problems(name, "http://ops:canary@proxy:3128", spec)
+    spec = inputs.known_inputs()[name]
+    (problem,) = inputs.value_problems(name, "http://ops:canary@proxy:3128", spec)
     assert "canary" not in problem
     assert "no account or password" in problem
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import ready
-from module_utils.casemate.api import Api, Kubelet
-from module_utils.casemate.base import Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.k3s import readiness
+from module_utils.casemate.k3s.api import Api, Kubelet
 
 UNIT = "k3s.service"
 
@@ -23,25 +23,25 @@ def machine(path: Path, shown: str) -> FakeHost:
 def test_an_active_unit_without_a_job_is_up(tmp_path: Path) -> None:
     for job in ("Job=\n", "Job=0\n", ""):
         shown = f"ActiveState=active\n{job}MainPID=7\nExecMainStartTimestamp=Tue 2026-11-24 13:00:00.500000 UTC\n"
-        assert ready.unit_is_up(machine(tmp_path, shown), UNIT) == ("7", 1795525200.5)
+        assert readiness.unit_is_up(machine(tmp_path, shown), UNIT) == ("7", 1795525200.5)
 
 
 @pytest.mark.parametrize(
     ("shown", "kind", "says"),
     [
-        ("ActiveState=active\nJob=4711\n", ready.NotReady, "systemd to start k3s.service, which is active"),
-        ("ActiveState=inactive\nJob=4711\n", ready.NotReady, "which is inactive"),
-        ("ActiveState=activating\nJob=\n", ready.NotReady, "which is activating, to be active"),
-        ("ActiveState=failed\nJob=\nResult=exit-code\n", ready.Hopeless, r"failed \(exit-code\)"),
-        ("ActiveState=inactive\nJob=\n", ready.Hopeless, "is inactive"),
-        ("", ready.NotReady, "which is unknown"),
+        ("ActiveState=active\nJob=4711\n", readiness.NotReady, "systemd to start k3s.service, which is active"),
+        ("ActiveState=inactive\nJob=4711\n", readiness.NotReady, "which is inactive"),
+        ("ActiveState=activating\nJob=\n", readiness.NotReady, "which is activating, to be active"),
+        ("ActiveState=failed\nJob=\nResult=exit-code\n", readiness.Hopeless, r"failed \(exit-code\)"),
+        ("ActiveState=inactive\nJob=\n", readiness.Hopeless, "is inactive"),
+        ("", readiness.NotReady, "which is unknown"),
     ],
 )
 def test_what_is_not_up_yet_is_told_from_what_never_will_be(
     tmp_path: Path, shown: str, kind: type[Exception], says: str
 ) -> None:
     with pytest.raises(kind, match=says):
-        ready.unit_is_up(machine(tmp_path, shown), UNIT)
+        readiness.unit_is_up(machine(tmp_path, shown), UNIT)
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, status: int, body: Any) -> None:
@@ -58,17 +58,17 @@ def node(**states: str) -> dict[str, Any]:
 def test_a_node_is_up_with_all_conditions_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     host, both = FakeHost(tmp_path), ["Ready", "EtcdIsVoter"]
     answering(monkeypatch, 200, node(Ready="True", EtcdIsVoter="True"))
-    ready.node_is_ready(host, "n", both, 0.0)
+    readiness.node_is_ready(host, "n", both, 0.0)
     answering(monkeypatch, 200, node(Ready="True"))
-    ready.node_is_ready(host, "n", ["Ready"], 0.0)
-    with pytest.raises(ready.NotReady, match="node n to be EtcdIsVoter: not reported yet"):
-        ready.node_is_ready(host, "n", both, 0.0)
+    readiness.node_is_ready(host, "n", ["Ready"], 0.0)
+    with pytest.raises(readiness.NotReady, match="node n to be EtcdIsVoter: not reported yet"):
+        readiness.node_is_ready(host, "n", both, 0.0)
     answering(monkeypatch, 200, node(Ready="False", EtcdIsVoter="True"))
-    with pytest.raises(ready.NotReady, match="node n to be Ready: container runtime network not ready"):
-        ready.node_is_ready(host, "n", both, 0.0)
+    with pytest.raises(readiness.NotReady, match="node n to be Ready: container runtime network not ready"):
+        readiness.node_is_ready(host, "n", both, 0.0)
     answering(monkeypatch, 200, {"status": {}})
-    with pytest.raises(ready.NotReady, match="not reported yet"):
-        ready.node_is_ready(host, "n", both, 0.0)
+    with pytest.raises(readiness.NotReady, match="not reported yet"):
+        readiness.node_is_ready(host, "n", both, 0.0)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
@@ -76,10 +76,10 @@ def test_an_api_that_does_not_answer_200_is_not_ready(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int
 ) -> None:
     answering(monkeypatch, status, {})
-    with pytest.raises(ready.NotReady, match=str(status)):
-        ready.api_is_ready(FakeHost(tmp_path))
-    with pytest.raises(ready.NotReady, match=f"to register .the API server answers {status}"):
-        ready.node_is_ready(FakeHost(tmp_path), "n", ["Ready"], 0.0)
+    with pytest.raises(readiness.NotReady, match=str(status)):
+        readiness.api_is_ready(FakeHost(tmp_path))
+    with pytest.raises(readiness.NotReady, match=f"to register .the API server answers {status}"):
+        readiness.node_is_ready(FakeHost(tmp_path), "n", ["Ready"], 0.0)
 
 
 def test_a_kubelet_without_credentials_is_awaited(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_what_the_kubelet_said_before_the_start_does_not_count(monkeypatch: pyte
         condition["lastHeartbeatTime"] = "2026-11-24T13:00:00Z"
     answering(monkeypatch, 200, said)
     both = ["Ready", "EtcdIsVoter"]
-    ready.node_is_ready(FakeHost(tmp_path), "n", both, 1795525200.9)  # the heartbeat is told in whole seconds
-    with pytest.raises(ready.NotReady, match="has not reported since K3s started"):
-        ready.node_is_ready(FakeHost(tmp_path), "n", both, 1795525201.1)
+    readiness.node_is_ready(FakeHost(tmp_path), "n", both, 1795525200.9)  # the heartbeat is told in whole seconds
+    with pytest.raises(readiness.NotReady, match="has not reported since K3s started"):
+        readiness.node_is_ready(FakeHost(tmp_path), "n", both, 1795525201.1)
 
 
 STARTED = 1795525200.0
@@ -107,17 +107,17 @@ LED = {
 
 def processes(monkeypatch: pytest.MonkeyPatch, *pids: str) -> None:
     left = list(pids)
-    monkeypatch.setattr(ready, "unit_is_up", lambda host, unit, tries=0: (left.pop(0), STARTED))
+    monkeypatch.setattr(readiness, "unit_is_up", lambda host, unit, tries=0: (left.pop(0), STARTED))
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 def test_a_k3s_that_is_started_again_and_again_is_not_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answering(monkeypatch, 200, LED)
     processes(monkeypatch, "7", "8")
-    with pytest.raises(ready.NotReady, match="to stay up"):
-        ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"])
+    with pytest.raises(readiness.NotReady, match="to stay up"):
+        readiness.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"])
     processes(monkeypatch, "8", "8")
-    ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"])
+    readiness.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"])
 
 
 def test_a_k3s_that_ends_late_is_not_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_a_k3s_that_ends_late_is_not_up(monkeypatch: pytest.MonkeyPatch, tmp_pat
     answering(monkeypatch, 200, LED)
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     processes(monkeypatch, "7", "7", "7", "8")
-    with pytest.raises(ready.NotReady, match="to stay up"):
-        ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"], stay=10)
+    with pytest.raises(readiness.NotReady, match="to stay up"):
+        readiness.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"], stay=10)
 
 
 def test_what_served_at_first_has_to_serve_still(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_what_served_at_first_has_to_serve_still(monkeypatch: pytest.MonkeyPatch
     now = iter((0.0, 11.0))
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     processes(monkeypatch, "7", "7")
-    with pytest.raises(ready.NotReady, match="answers 500"):
-        ready.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"], stay=10)
+    with pytest.raises(readiness.NotReady, match="answers 500"):
+        readiness.is_up(FakeHost(tmp_path), UNIT, True, "n", ["Ready"], stay=10)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_the_controllers_are_led_since_k3s_started(
 ) -> None:
     answering(monkeypatch, status, lease)
     if led:
-        ready.controllers_are_led(FakeHost(tmp_path), STARTED)
+        readiness.controllers_are_led(FakeHost(tmp_path), STARTED)
     else:
-        with pytest.raises(ready.NotReady, match="to be led"):
-            ready.controllers_are_led(FakeHost(tmp_path), STARTED)
+        with pytest.raises(readiness.NotReady, match="to be led"):
+            readiness.controllers_are_led(FakeHost(tmp_path), STARTED)
 
 
 @pytest.mark.parametrize(("again", "tries", "hopeless"), [(3, 3, True), (2, 3, False), (9, 0, False)])
@@ -166,8 +166,10 @@ def test_a_k3s_that_was_healthy_before_is_given_up_after_a_few_tries(
     tmp_path: Path, again: int, tries: int, hopeless: bool
 ) -> None:
     host = machine(tmp_path, f"ActiveState=activating\nJob=\nNRestarts={again}\n")
-    with pytest.raises(ready.Hopeless if hopeless else ready.NotReady, match=r"ended 3 times|which is activating"):
-        ready.unit_is_up(host, UNIT, tries)
+    with pytest.raises(
+        readiness.Hopeless if hopeless else readiness.NotReady, match=r"ended 3 times|which is activating"
+    ):
+        readiness.unit_is_up(host, UNIT, tries)
 
 
 def failing(*errors: Exception) -> Callable[[], None]:
@@ -183,11 +185,11 @@ def failing(*errors: Exception) -> Callable[[], None]:
 def test_a_step_is_repeated_until_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     passed = [0.0]
     monkeypatch.setattr("time.sleep", lambda seconds: passed.__setitem__(0, passed[0] + seconds))
-    late = failing(ready.NotReady("a"), Unavailable("k3s", "b"), ConnectionResetError())
-    assert ready.wait(late, 60, lambda: passed[0]) == ""
-    assert ready.wait(failing(ready.NotReady("the node")), 2, lambda: passed[0]) == "waited 2 s for the node"
+    late = failing(readiness.NotReady("a"), Unavailable("k3s", "b"), ConnectionResetError())
+    assert readiness.wait(late, 60, lambda: passed[0]) == ""
+    assert readiness.wait(failing(readiness.NotReady("the node")), 2, lambda: passed[0]) == "waited 2 s for the node"
     before = passed[0]
-    assert ready.wait(failing(ready.Hopeless("it failed")), 60, lambda: passed[0]) == "it failed"
+    assert readiness.wait(failing(readiness.Hopeless("it failed")), 60, lambda: passed[0]) == "it failed"
     assert passed[0] == before
 
 
@@ -213,7 +215,7 @@ WAITING = 'level=info msg="Waiting to retrieve agent configuration; server is no
 )
 def test_the_last_words_are_told_whatever_their_level(tmp_path: Path, lines: list[str], told: list[str]) -> None:
     host = FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")})
-    said = ready.last_words(host, UNIT, 1000.4)
+    said = readiness.last_words(host, UNIT, 1000.4)
     assert "--since=@1000" in host.ran[0]  # what an earlier start complained of says nothing of this one
     places = [said.index(one) for one in told]
     assert places == sorted(places)
@@ -222,9 +224,9 @@ def test_the_last_words_are_told_whatever_their_level(tmp_path: Path, lines: lis
 
 def test_last_words_that_repeat_are_told_once_and_are_never_endless(tmp_path: Path) -> None:
     lines = [f'time="2026-11-27T10:00:{at:02}Z" {WAITING}' for at in range(60)] + ["level=info msg=" + "x" * 9999]
-    said = ready.last_words(FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")}), UNIT)
+    said = readiness.last_words(FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")}), UNIT)
     assert said.count("Waiting") == 1
-    assert len(said) < 4 * ready.LONGEST
+    assert len(said) < 4 * readiness.LONGEST
 
 
 def members(*names: str) -> dict[str, Any]:
@@ -259,10 +261,10 @@ def test_a_server_restarts_only_while_the_others_hold_quorum(
                 raise Unavailable("k3s", "refused")
             return (500 if self.address in ill else 200), {}
 
-    monkeypatch.setattr(ready, "Api", Server)
+    monkeypatch.setattr(readiness, "Api", Server)
     if goes_on:
-        ready.others_hold_quorum(FakeHost(tmp_path), "a")
+        readiness.others_hold_quorum(FakeHost(tmp_path), "a")
     else:
-        with pytest.raises(ready.NotReady, match=f"{', '.join(ill)} to be ready: without it etcd would lose"):
-            ready.others_hold_quorum(FakeHost(tmp_path), "a")
+        with pytest.raises(readiness.NotReady, match=f"{', '.join(ill)} to be ready: without it etcd would lose"):
+            readiness.others_hold_quorum(FakeHost(tmp_path), "a")
     assert asked == list(names[1:])

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from casemate import ROOT, law, refusals
+from casemate import ROOT
+from casemate.catalogue import declarations
+from casemate.run import refusals
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def test_the_finding_says_what_was_refused(setting: dict[str, Any], observed: An
 
 
 def test_no_refusal_of_one_thing_stops_what_comes_after_it() -> None:
-    tasks = law.read(ROOT / "roles/k3s_host/tasks/main.yml")
+    tasks = declarations.read(ROOT / "roles/k3s_host/tasks/main.yml")
     for module in ("ansible.builtin.user", "ansible.builtin.systemd_service"):
         (task,) = [task for task in tasks if module in task]
         assert task["failed_when"] is False and task["register"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import ready, refused
+from module_utils.casemate.k3s import readiness, refused
 
 DUPLICATE = (
     'level=fatal msg="etcd cluster join failed: duplicate node name found, please use a unique name for this node"'
@@ -35,11 +35,11 @@ def test_a_refusal_that_is_repeated_is_told_with_what_to_do(lines: list[str], sa
 
 def test_the_wait_ends_with_the_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never() -> None:
-        raise ready.NotReady("node s2 to register")
+        raise readiness.NotReady("node s2 to register")
 
     monkeypatch.setattr(refused, "PAUSE", 0)
     host = FakeHost(tmp_path, commands={"journalctl": (0, f"{DUPLICATE}\n{DUPLICATE}\n", "")})
-    told = ready.wait(never, 600, refusal=refused.Refusal(host, "k3s.service", "s2"))
+    told = readiness.wait(never, 600, refusal=refused.Refusal(host, "k3s.service", "s2"))
     assert told.startswith("it is refused: etcd still has a member of this name")
     assert any(argument.startswith("--since=@") for argument in host.ran[0])
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import rejoin
-from module_utils.casemate.base import Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.k3s import rejoin
 
 
 def known(*rows: tuple[str, str, bool]) -> dict[str, dict[str, Any]]:

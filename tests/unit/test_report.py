@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from casemate import catalogue, findings
-from casemate.report import render
+from casemate import catalogue
+from casemate.report import findings, render
 
 WAIVER = {"reason": "until the old job is gone", "owner": "ops", "expires": "2020-02-01"}
 

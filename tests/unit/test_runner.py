@@ -12,7 +12,9 @@ import ansible_runner
 import pytest
 from rich.console import Console
 
-from casemate import ROOT, advice, findings, runner
+from casemate import ROOT
+from casemate.report import findings
+from casemate.run import advice, runner
 
 
 def result(*found: dict[str, Any], accepted: tuple[str, ...] = (), **rest: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from casemate import runner, scratch
+from casemate.run import runner, scratch
 
 GONE = 2**22 + 1
 """A process id beyond those that Linux gives (proc(5), pid_max)."""
@@ -87,7 +87,7 @@ def test_a_run_names_locks_and_removes_its_folder(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
-RUN = "import sys; from casemate import scratch\nwith scratch.folder():\n print('up', flush=True); sys.stdin.read()"
+RUN = "import sys; from casemate.run import scratch\nwith scratch.folder():\n print('up', flush=True); sys.stdin.read()"
 
 
 def heed_signals() -> None:

@@ -14,7 +14,9 @@ from unit.kinds.test_nft import GOOD, listing
 from unit.test_engine import control
 from unit.test_exact import FIREWALL, SSH, SSH_FILES, WAIVER_NOW, Controls, Machine, ids, settled
 
-from module_utils.casemate import engine, sshd_files, take_back
+from module_utils.casemate.engine import run as engine
+from module_utils.casemate.engine import take_back
+from module_utils.casemate.formats import sshd_files
 from module_utils.casemate.kinds import KINDS, k8s_object, kernel_module, nft, sysctl
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")

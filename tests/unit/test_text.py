@@ -9,11 +9,11 @@ import pytest
 from unit.fake_host import FakeHost
 
 from casemate import ROOT
+from module_utils.casemate.formats.pam import pam_modules
+from module_utils.casemate.formats.sshd_files import directives
+from module_utils.casemate.formats.sshd_match import members
+from module_utils.casemate.host.text import split_lines, split_words, systemd_lines
 from module_utils.casemate.kinds import account, kernel_module, mount_option, sysctl
-from module_utils.casemate.pam import pam_modules
-from module_utils.casemate.sshd_files import directives
-from module_utils.casemate.sshd_match import members
-from module_utils.casemate.text import split_lines, split_words, systemd_lines
 
 ODD = ("\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1d", "\x1e")
 """What Python takes for the end of a line, and no daemon does."""
@@ -70,8 +70,8 @@ def test_nothing_is_hidden_by_what_only_python_takes_for_an_end(tmp_path: Path, 
 
 
 def test_nothing_that_runs_on_hosts_parts_lines_as_python_does() -> None:
-    """miniyaml reads what Go's YAML reads, with more ends of a line; others read the kernel and our own commands."""
-    allowed = {"miniyaml.py", "signature.py", "ready.py", "text.py", "k3s_running.py", "others.py"}
+    """yaml_subset reads what Go's YAML reads, with more ends of a line; others read the kernel and our own commands."""
+    allowed = {"yaml_subset.py", "signature.py", "readiness.py", "text.py", "running.py", "others.py"}
     found = [
         path.name
         for path in (ROOT / "module_utils/casemate").rglob("*.py")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from casemate import ROOT, runner, waivers
+from casemate import ROOT
+from casemate.run import runner, waivers
 
 HOLDS = {"reason": "r", "owner": "o", "expires": "2099-01-31"}
 ENDED = {**HOLDS, "expires": "2020-01-31"}

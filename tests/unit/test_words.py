@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from casemate import findings
-from casemate.report import words
+from casemate.report import findings, words
 
 LONG = "/" + "/".join(f"folder-{n}" for n in range(60)) + "/the-end"
 REMEDY = "remove it there, or run `k3s secrets-encrypt enable` on one server, then restart the others one by one " * 3

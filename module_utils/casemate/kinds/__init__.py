@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
-from ..base import Host, Observation, Setting, Verdict
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Verdict
+from ..host.machine import Host
 from . import (
     account,
     artifact,

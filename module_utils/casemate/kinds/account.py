@@ -10,12 +10,13 @@ import json
 import re
 from typing import Any
 
-from ..accounts import PLAIN, passwd, shadow
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..pam import pam_modules
-from ..schema import Field
-from ..sudoers import nopasswd, overridden, places, written
-from ..text import SPACE, split_lines
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..formats.pam import pam_modules
+from ..formats.sudoers import nopasswd, overridden, places, written
+from ..host.accounts import PLAIN, passwd, shadow
+from ..host.machine import Host
+from ..host.text import SPACE, split_lines
 
 CHECKS = ("locked", "no_empty_password", "only_root_is_uid_0", "system_nologin", "hash_scheme", "login_def")
 SCHEMA = {

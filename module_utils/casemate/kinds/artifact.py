@@ -13,10 +13,11 @@ import shutil
 import tempfile
 from typing import Any, Dict, List
 
-from ..artifact import digest_of, mapped, newer, stated_version
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..schema import Field
-from ..signature import SignatureError, signer
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import Host
+from ..host.signature import SignatureError, signer
+from ..k3s.artifact import digest_of, mapped, newer, stated_version
 from .journal_args import running_unit
 
 SCHEMA = {

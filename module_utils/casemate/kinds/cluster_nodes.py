@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..api import Api
-from ..base import Host, Observation, Setting, Verdict
-from ..etcd import Etcd
-from ..k8s_fields import several
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Verdict
+from ..host.machine import Host
+from ..k3s.api import Api
+from ..k3s.etcd import Etcd
+from ..k3s.objects import several
 
 SCHEMA = {
     "aspect": Field("str", True, choices=("declared", "joined"), help="every node is a host, or every host a node"),

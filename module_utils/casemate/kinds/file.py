@@ -9,10 +9,11 @@ from __future__ import annotations
 import secrets
 import stat as statmod
 
-from .. import file_entries
-from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
-from ..file_entries import bring_back, digest, make_folder, matches
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host import entries as file_entries
+from ..host.entries import bring_back, digest, make_folder, matches
+from ..host.machine import EnforceError, Host
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/\S.*", help="absolute path, or a pattern with *, ? and **"),

@@ -11,8 +11,9 @@ import http.client
 import socket
 import ssl
 
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import Host
 
 SCHEMA = {
     "address": Field("str", True, help="host or IP address, as seen from the vantage"),

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import Dict, List, Optional, Tuple
 
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..clock import NEVER, Start, start_of
-from ..schema import Field
-from ..text import split_lines
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.clock import NEVER, Start, start_of
+from ..host.machine import Host
+from ..host.text import split_lines
 
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 SCHEMA = {

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Set
 
-from .. import k3s_dropins, k3s_files, k3s_values, resolvers
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..k3s_files import BASE, FOLDER, Source, flag_of, lint, text_of, value_of
-from ..k3s_flags import SECRETS
-from ..k3s_values import wanted
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import Host
+from ..k3s import dropins as k3s_dropins
+from ..k3s import files as k3s_files
+from ..k3s import resolvers
+from ..k3s import values as k3s_values
+from ..k3s.files import BASE, FOLDER, Source, flag_of, lint, text_of, value_of
+from ..k3s.flags import SECRETS
+from ..k3s.values import wanted
 from .journal_args import running_args, running_unit
 
 SCHEMA = {

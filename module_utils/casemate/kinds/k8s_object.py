@@ -11,11 +11,12 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from .. import k3s_encryption
-from ..api import REFUSALS, Api, unanswered
-from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
-from ..k8s_fields import beyond, faults, leaves, several, whole
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import EnforceError, Host
+from ..k3s import encryption as k3s_encryption
+from ..k3s.api import REFUSALS, Api, unanswered
+from ..k3s.objects import beyond, faults, leaves, several, whole
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} or {node} stands for each"),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 
-from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
-from ..schema import Field
-from ..text import SPACE, split_lines, systemd_lines
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import EnforceError, Host
+from ..host.text import SPACE, split_lines, systemd_lines
 
 SCHEMA = {
     "name": Field("str", True, pattern=r"[a-z0-9][a-z0-9_-]*", help="module, such as cramfs"),

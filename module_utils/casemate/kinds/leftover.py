@@ -11,10 +11,11 @@ import re
 import stat as statmod
 from typing import Callable, Dict, List, Set
 
-from .. import sshd_daemon
-from ..base import EnforceError, Host, Observation, Setting, Verdict
-from ..schema import Field
-from ..sshd_files import FOLDER as SSHD_FOLDER
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Verdict
+from ..formats import sshd_daemon
+from ..formats.sshd_files import FOLDER as SSHD_FOLDER
+from ..host.machine import EnforceError, Host
 
 SCHEMA = {
     "paths": Field("list", True, help="patterns of the names that our files have, in the folders where they lie"),

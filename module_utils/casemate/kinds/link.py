@@ -10,8 +10,9 @@ import os
 import stat as statmod
 from typing import List, Set
 
-from ..base import EnforceError, Host, Observation, Setting, Verdict
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Verdict
+from ..host.machine import EnforceError, Host
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/\S+", help="absolute path of the link"),

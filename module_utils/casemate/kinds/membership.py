@@ -13,10 +13,11 @@ import re
 import ssl
 from typing import Any
 
-from ..api import Api, Kubelet, takes, unanswered
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..rejoin import SPLIT
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import Host
+from ..k3s.api import Api, Kubelet, takes, unanswered
+from ..k3s.rejoin import SPLIT
 
 SCHEMA = {
     "aspect": Field("str", True, choices=("kubelet", "tokens", "administrator"), help="whose credentials"),

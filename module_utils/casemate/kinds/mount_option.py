@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..base import Host, Observation, Setting, Verdict
-from ..schema import Field
-from ..text import SPACE, split_lines, split_words
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Verdict
+from ..host.machine import Host
+from ..host.text import SPACE, split_lines, split_words
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/\S*", help="a folder"),

@@ -7,10 +7,11 @@ control of a policy or of ports tells does not count against the whole as well.
 
 from __future__ import annotations
 
-from .. import others
-from ..base import EnforceError, Host, Observation, Setting, Verdict
-from ..nft_rules import FLAGS, Thing, differences, flagged, judged, judges, listed
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Verdict
+from ..formats.nft_rules import FLAGS, Thing, differences, flagged, judged, judges, listed
+from ..host import others
+from ..host.machine import EnforceError, Host
 
 SCHEMA = {
     "ruleset": Field("str", help="the whole declared file: it is written, loaded, and compared with what is live"),

@@ -10,8 +10,9 @@ import fnmatch
 import re
 from itertools import zip_longest
 
-from ..base import Host, Observation, Setting, Verdict
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Verdict
+from ..host.machine import Host
 
 SCHEMA = {
     "name": Field("str", True, pattern=r"[a-z0-9*][a-z0-9+.*-]*", help="package; for absent also a pattern"),

@@ -13,9 +13,10 @@ import socket
 import time
 from typing import Any
 
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..schema import Field
-from ..text import split_lines
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import Host
+from ..host.text import split_lines
 
 SCHEMA = {
     "port": Field("int", True, help="1 to 65535"),

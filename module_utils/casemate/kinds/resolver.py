@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import List
 
-from .. import k3s_files, resolvers
-from ..base import Host, Observation, Setting, Verdict
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Verdict
+from ..host.machine import Host
+from ..k3s import files as k3s_files
+from ..k3s import resolvers
 from .journal_args import running_args, running_unit
 
 SCHEMA = {

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..clock import after, content_time, start_of
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.clock import after, content_time, start_of
+from ..host.machine import Host
 
 SCHEMA = {
     "unit": Field("str", True, pattern=r"[A-Za-z0-9:_.@\\-]+\.(service|socket|timer|target|mount|path)"),

@@ -7,12 +7,11 @@ one drop-in that is read first, since in sshd_config(5) the first value wins. Fi
 
 from __future__ import annotations
 
-from .. import sshd_daemon, sshd_keys
-from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
-from ..clock import stays_ahead
-from ..schema import Field
-from ..sshd_daemon import UNIT
-from ..sshd_files import (
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..formats import sshd_daemon, sshd_keys
+from ..formats.sshd_daemon import UNIT
+from ..formats.sshd_files import (
     FOLDER,
     MAIN,
     OWNED,
@@ -33,6 +32,8 @@ from ..sshd_files import (
     untold,
     unwritable,
 )
+from ..host.clock import stays_ahead
+from ..host.machine import EnforceError, Host
 
 SCHEMA = {
     "key": Field(

@@ -18,11 +18,12 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from ..base import Host, Observation, Setting, Unavailable, Verdict
-from ..etcd import Etcd
-from ..k3s_encryption import CONFIG, ROTATE
-from ..k8s_fields import several
-from ..schema import Field
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import Host
+from ..k3s.encryption import CONFIG, ROTATE
+from ..k3s.etcd import Etcd
+from ..k3s.objects import several
 
 SCHEMA = {
     "where": Field("str", True, choices=("etcd", "files"), help="the running database, or copies of one"),

@@ -12,9 +12,10 @@ import fnmatch
 import os
 import re
 
-from ..base import EnforceError, Host, Observation, Setting, Unavailable, Verdict
-from ..schema import Field
-from ..text import split_words, systemd_lines
+from ..core.schema import Field
+from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host.machine import EnforceError, Host
+from ..host.text import split_words, systemd_lines
 
 SCHEMA = {
     "key": Field("str", True, pattern=r"[a-z0-9_]+(\.[A-Za-z0-9_*-]+)+", help="name such as kernel.panic"),

@@ -13,8 +13,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from casemate import catalogue
-from casemate.findings import SEVERITY, Finding, Report, is_accepted
-from module_utils.casemate.legible import legible
+from casemate.report.findings import SEVERITY, Finding, Report, is_accepted
+from module_utils.casemate.core.legible import legible
 
 HERE = Path(__file__).parent
 SHOWN_FIRST = {"error": 0, "fail": 1, "not_evaluated": 2, "waived": 3, "pass": 4}

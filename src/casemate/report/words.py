@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from casemate.findings import Finding, Report, code, is_accepted
+from casemate.report.findings import Finding, Report, code, is_accepted
 
 LONG = 160
 """Characters of a value that are shown; of a longer one the middle is left out. What to do is never shortened."""

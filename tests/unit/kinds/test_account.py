@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import accounts
-from module_utils.casemate.base import Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.formats.sudoers import nopasswd
+from module_utils.casemate.host import accounts
 from module_utils.casemate.kinds import account
-from module_utils.casemate.sudoers import nopasswd
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\nbin:x:2:2:bin:/bin:/usr/sbin/nologin\nops:x:1000:1000::/home/ops:/bin/bash\n"
 SHADOW = "root:*:1::::::\nbin:!*:1::::::\nops:$y$j9T$SALTSALT$HASHHASH:1::::::\n"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import Result, Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.host.machine import Result
 from module_utils.casemate.kinds import artifact
 
 WRAPPER = "/usr/local/bin/k3s"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import Verdict
+from module_utils.casemate.core.verdict import Verdict
 from module_utils.casemate.kinds import cluster_nodes as kind
 
 SERVERS = [["s1", "192.0.2.1", "203.0.113.1"], ["s2", "", "192.0.2.2"]]

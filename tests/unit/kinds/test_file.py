@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import base, file_entries
-from module_utils.casemate.base import EnforceError, Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.host import entries, machine
+from module_utils.casemate.host.files import IMMUTABLE
+from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import file
 
 ME = {"owner": "root", "group": "root"}
@@ -249,7 +251,7 @@ def test_what_a_flag_bars_is_blocked_with_the_command_that_lifts_it(
     if there:
         make(host, "/etc/a")
     flagged = host.path("/etc/a" if there else "/etc")
-    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real == flagged else 0)
+    monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real == flagged else 0)
     verdict = judge(host, {"path": "/etc/a", **setting})
     assert (verdict.foreign, verdict.partly) == (foreign, False)
     assert foreign in verdict.reason
@@ -259,7 +261,7 @@ def test_what_a_flag_bars_is_blocked_with_the_command_that_lifts_it(
 def test_one_flag_does_not_keep_the_others_from_being_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost(tmp_path)
     make(host, "/etc/a", mode=0o666), make(host, "/etc/b", mode=0o666)
-    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real == host.path("/etc/a") else 0)
+    monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real == host.path("/etc/a") else 0)
     verdict = judge(host, {"path": "/etc/*", "mode_max": "0600"})
     assert (verdict.foreign, verdict.partly) == (FLAG, True)
 
@@ -273,7 +275,7 @@ def test_a_file_dated_in_the_future_is_told_as_such_and_brought_back(
     host = FakeHost(tmp_path, commands={"systemctl show k3s.service": (0, up, "")})
     make(host, "/etc/a")
     ahead = {"": True}
-    monkeypatch.setattr(file_entries, "stays_ahead", lambda seen: ahead.pop("", False))
+    monkeypatch.setattr(entries, "stays_ahead", lambda seen: ahead.pop("", False))
     monkeypatch.setattr(host, "dated", lambda path: f"{path} (dated 2030-01-01, in the future)")
     setting = {"path": "/etc/a", "content": "x", "mode": "0600", "unit": "k3s.service"}
     verdict = judge(host, setting)

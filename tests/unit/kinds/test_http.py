@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import Unavailable
+from module_utils.casemate.core.verdict import Unavailable
 from module_utils.casemate.kinds import http as kind
 
 

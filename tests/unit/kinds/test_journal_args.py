@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import Unavailable
+from module_utils.casemate.core.verdict import Unavailable
 from module_utils.casemate.kinds import journal_args
 
 CALL = "0123456789abcdef0123456789abcdef"

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import base, k3s_files
-from module_utils.casemate.base import Unavailable
-from module_utils.casemate.k3s_files import lint
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.formats.yaml_subset import YamlError, parse, render
+from module_utils.casemate.host import machine
+from module_utils.casemate.host.files import IMMUTABLE
+from module_utils.casemate.k3s import files as k3s_files
+from module_utils.casemate.k3s.files import lint
 from module_utils.casemate.kinds import k3s_config
-from module_utils.casemate.miniyaml import YamlError, parse, render
 
 CANARY = "K10canary::server:canary"
 MAIN = "/etc/rancher/k3s/config.yaml"
@@ -496,7 +498,7 @@ def test_a_drop_in_that_nothing_can_replace_is_blocked_with_the_flag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: false\n"})
-    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real == host.path(OURS) else 0)
+    monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real == host.path(OURS) else 0)
     (protect,) = judge(host, PROTECT)
     assert (protect.foreign, protect.partly) == (f"{OURS} is immutable: chattr -i {OURS}", False)
     assert protect.foreign in protect.reason

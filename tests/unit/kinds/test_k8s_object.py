@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import k8s_fields
-from module_utils.casemate.api import Api
-from module_utils.casemate.base import EnforceError, Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.host.machine import EnforceError
+from module_utils.casemate.k3s import objects as k8s_fields
+from module_utils.casemate.k3s.api import Api
 from module_utils.casemate.kinds import k8s_object as kind
 
 NAMESPACES = {"items": [{"metadata": {"name": n}, "status": {"phase": "Active"}} for n in ("default", "web")]}

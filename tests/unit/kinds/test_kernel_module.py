@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import EnforceError, Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import kernel_module as kind
 
 TREE = {f"/lib/modules/{os.uname().release}/modules.dep": ""}

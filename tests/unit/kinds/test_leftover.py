@@ -15,9 +15,14 @@ from unit.fake_host import FakeHost
 from unit.test_engine import control
 from unit.test_exact import WAIVER_NOW, ids, reason, settled
 
-from casemate import ROOT, law
-from module_utils.casemate import backup, engine, guard, k3s_files, sshd_daemon, sshd_files, take_back
-from module_utils.casemate.base import EnforceError
+from casemate import ROOT
+from casemate.catalogue import declarations
+from module_utils.casemate.engine import run as engine
+from module_utils.casemate.engine import take_back
+from module_utils.casemate.formats import sshd_daemon, sshd_files
+from module_utils.casemate.host import backup, guard
+from module_utils.casemate.host.machine import EnforceError
+from module_utils.casemate.k3s import files as k3s_files
 from module_utils.casemate.kinds import leftover, sysctl
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
@@ -223,7 +228,7 @@ def test_what_other_roles_of_a_host_ask_for_is_not_left_over(tmp_path: Path) -> 
 
 
 def every() -> list[dict[str, Any]]:
-    return [control for controls in law.declared().values() for control in controls]
+    return [control for controls in declarations.controls().values() for control in controls]
 
 
 def test_every_file_that_we_write_into_a_shared_folder_is_looked_for_there_and_known_as_ours() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import engine
-from module_utils.casemate.base import EnforceError
+from module_utils.casemate.engine import run as engine
+from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import link
 
 KUBECTL = "/usr/local/bin/kubectl"

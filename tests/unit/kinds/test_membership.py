@@ -11,8 +11,8 @@ import pytest
 from unit.cluster_server import ClusterServer, certificate
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.api import AGENT, TLS, Api, Kubelet
-from module_utils.casemate.base import Unavailable, Verdict
+from module_utils.casemate.core.verdict import Unavailable, Verdict
+from module_utils.casemate.k3s.api import AGENT, TLS, Api, Kubelet
 from module_utils.casemate.kinds import membership as kind
 
 MACHINE = "0123456789abcdef0123456789abcdef"

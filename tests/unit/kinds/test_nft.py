@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import EnforceError
+from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import nft
 
 Rule = list[dict[str, Any]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import Unavailable
+from module_utils.casemate.core.verdict import Unavailable
 from module_utils.casemate.kinds import port
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import resolvers
+from module_utils.casemate.k3s import resolvers
 from module_utils.casemate.kinds import k3s_config, resolver
 
 ETC, STUBLESS, NO_STUB = (

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate import base, sshd_daemon, sshd_files
-from module_utils.casemate.base import EnforceError, Result
-from module_utils.casemate.control import ControlError, parse
+from module_utils.casemate.engine.control import ControlError, parse
+from module_utils.casemate.formats import sshd_daemon, sshd_files
+from module_utils.casemate.host import machine
+from module_utils.casemate.host.files import IMMUTABLE
+from module_utils.casemate.host.machine import EnforceError, Result
 from module_utils.casemate.kinds import sshd
 
 MAIN = "Include /etc/ssh/sshd_config.d/*.conf\nX11Forwarding yes\n"
@@ -500,7 +502,7 @@ def test_a_stopped_daemon_whose_folder_is_gone_is_judged_in_a_private_one(tmp_pa
 def test_a_drop_in_that_nothing_can_replace_is_blocked_with_the_flag(tmp_path: Path, monkeypatch: Any) -> None:
     host = host_of(tmp_path, {sshd_files.OWNED: "permitrootlogin yes\n"}, {"/usr/sbin/sshd -T": (0, OPEN, "")})
     flagged = host.path(sshd_files.OWNED)
-    monkeypatch.setattr(base, "flags_of", lambda real: base.IMMUTABLE if real == flagged else 0)
+    monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real == flagged else 0)
     root, _ = judge(host, ROOT, DAEMON)
     assert root.foreign == f"{sshd_files.OWNED} is immutable: chattr -i {sshd_files.OWNED}"
     assert root.foreign in root.reason

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import Unavailable, Verdict
-from module_utils.casemate.k3s_encryption import CONFIG
+from module_utils.casemate.core.verdict import Unavailable, Verdict
+from module_utils.casemate.k3s.encryption import CONFIG
 from module_utils.casemate.kinds import stored_secrets as kind
 
 UNKNOWN = "with a key that is not known here"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.base import EnforceError, Unavailable
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import sysctl
 
 P = "/proc/sys/"

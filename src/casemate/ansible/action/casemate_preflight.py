@@ -17,23 +17,14 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import (
-    account,
-    escalation,
-    families,
-    k3s_birth,
-    k3s_rules,
-    law,
-    neighbours,
-    preflight,
-    probe,
-    rules,
-    waivers,
-)
-from module_utils.casemate import waiver
+from casemate.catalogue import declarations
+from casemate.preflight import birth, combinations, families, host_facts, inputs, neighbours
+from casemate.preflight import k3s_values as k3s_rules
+from casemate.run import account, escalation, waivers
+from module_utils.casemate.engine import waiver
 
-KNOWN = preflight.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
-RESOLVERS = law.variables()[1]["__k3s_node_usual_resolvers"]
+KNOWN = inputs.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
+RESOLVERS = declarations.variables()[1]["__k3s_node_usual_resolvers"]
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -53,23 +44,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.args.get("compare"):
             return self._compare(task_vars)
         values, failed = self._inputs(task_vars)
-        problems = preflight.input_problems(values, KNOWN, failed) + self._waivers(task_vars, values)
-        right = {n: v for n, v in values.items() if n in KNOWN and not preflight.value_problems(n, v, KNOWN[n])}
+        problems = inputs.input_problems(values, KNOWN, failed) + self._waivers(task_vars, values)
+        right = {n: v for n, v in values.items() if n in KNOWN and not inputs.value_problems(n, v, KNOWN[n])}
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
         mine = self._place(task_vars, task_vars["inventory_hostname"])[0]
         first = self._place(task_vars, servers[0])[0] if servers else mine
-        problems += rules.rule_problems(right, first) or families.problems(right, mine, first)
+        problems += combinations.rule_problems(right, first) or families.problems(right, mine, first)
         warnings = families.warnings(right, mine, first)
         problems += self._escalation(task_vars)
-        problems += rules.dropin_problems(right)
+        problems += combinations.dropin_problems(right)
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
-            wrong, more = rules.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
+            wrong, more = combinations.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
             warnings += more
-            problems += wrong + k3s_birth.agreement_problems(*self._shared(task_vars))
-        problems = problems or probe.lock_problems(values)
-        version = str(right.get("casemate_k3s_version", "")) if problems else probe.version(values)
+            problems += wrong + birth.agreement_problems(*self._shared(task_vars))
+        problems = problems or host_facts.lock_problems(values)
+        version = str(right.get("casemate_k3s_version", "")) if problems else host_facts.version(values)
         node = "server" if "k3s_server" in task_vars.get("group_names", ()) else "agent"
-        problems += rules.option_problems(right, node, version)
+        problems += combinations.option_problems(right, node, version)
         if self._task.args.get("host") is not False and not self._task.check_mode:
             problems += neighbours.connection_problems(self._connection.transport)
         if problems:
@@ -79,23 +70,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = right.get("k3s_node_resolv_conf", "auto")
         files = RESOLVERS if given == "auto" else [given]
         python = str(task_vars.get("ansible_python_interpreter") or "")
-        seen = self._probe(probe.script(python, k3s_rules.named_files(right), files))
+        seen = self._probe(host_facts.script(python, k3s_rules.named_files(right), files))
         sources = values.get("casemate_admin_sources") or []
-        problems, more = probe.host_problems(seen, sources, probe.room(values, seen))
+        problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
         automation = account.automation(self, task_vars)
         root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
         others = values.get("k3s_access_allow_users") or []
-        problems += probe.login_problems(seen.get("login", ""), automation, others, root)
-        running, address = probe.told_by("host", seen), mine
+        problems += host_facts.login_problems(seen.get("login", ""), automation, others, root)
+        running, address = host_facts.told_by("host", seen), mine
         problems += k3s_rules.room_problems(running)
         problems += k3s_rules.host_problems(right, running, address)
-        problems += k3s_birth.birth_problems(right, running, node, address)
+        problems += birth.birth_problems(right, running, node, address)
         if servers[:1] == [task_vars["inventory_hostname"]]:
-            problems += k3s_birth.encryption_problems(right, running, servers)
-            more += k3s_birth.birth_warnings(right, running)
-        beside = probe.told_by("others", seen)
+            problems += birth.encryption_problems(right, running, servers)
+            more += birth.birth_warnings(right, running)
+        beside = host_facts.told_by("others", seen)
         problems += neighbours.problems(beside, node, files, list(values.get("casemate_waivers") or {}))
-        problems = problems or probe.folder_problems(values, seen["machine"])
+        problems = problems or host_facts.folder_problems(values, seen["machine"])
         if problems:
             return self._refusal(problems)
         facts = {"os": seen["os"], "arch": seen["machine"]}
@@ -118,18 +109,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             try:
                 value = self._templar.template(raw)
             except AnsibleError as broken:
-                found.append(f"{name} fails: {str(broken).strip().splitlines()[0]}. {preflight.FIX}")
+                found.append(f"{name} fails: {str(broken).strip().splitlines()[0]}. {inputs.FIX}")
                 continue
             every.append(value)
             if value != values.get(waivers.NAME):  # which is judged by its own name
-                found += preflight.value_problems(name, value, spec)
-        if not found and not preflight.value_problems(waivers.NAME, values.get(waivers.NAME) or {}, spec):
+                found += inputs.value_problems(name, value, spec)
+        if not found and not inputs.value_problems(waivers.NAME, values.get(waivers.NAME) or {}, spec):
             values[waivers.NAME] = waiver.holding(waivers.added_up(every), waiver.today_in_utc())
         return found
 
     def _inputs(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """The variables with our prefixes, resolved; those whose expression fails as they are, and why it does."""
-        values: dict[str, Any] = {n: v for n, v in task_vars.items() if n.startswith(preflight.PREFIXES)}
+        values: dict[str, Any] = {n: v for n, v in task_vars.items() if n.startswith(inputs.PREFIXES)}
         failed: dict[str, str] = {}
         for name in values.keys() & KNOWN.keys():
             try:
@@ -163,7 +154,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for name in groups.get(group, ()):
                 with contextlib.suppress(AnsibleError):
                     theirs = task_vars["hostvars"][name]
-                    nodes[name] = {one: theirs[one] for one in k3s_birth.VARIABLES if one in theirs}
+                    nodes[name] = {one: theirs[one] for one in birth.VARIABLES if one in theirs}
             shared.append(nodes)
         return shared
 
@@ -178,7 +169,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 escalation.refusal(str(refused), self._has_password()) if "password" in str(refused) else str(refused)
             )
             raise AnsibleError(told) from None
-        seen = probe.parse(done.get("stdout", ""))
+        seen = host_facts.parse(done.get("stdout", ""))
         said = f"{done.get('stderr', '')}\n{done.get('stdout', '')}"
         if "uid" not in seen and re.search("sudo|password|privilege", said):
             raise AnsibleError(escalation.refusal(said, self._has_password()))

@@ -23,17 +23,19 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import account, law, refusals
-from module_utils.casemate import guard, take_back, waiver
-from module_utils.casemate.base import Host
-from module_utils.casemate.control import VANTAGES, ControlError
-from module_utils.casemate.engine import run
+from casemate.catalogue import declarations
+from casemate.run import account, refusals
+from module_utils.casemate.core.legible import public
+from module_utils.casemate.engine import take_back, waiver
+from module_utils.casemate.engine.control import VANTAGES, ControlError
+from module_utils.casemate.engine.run import run
+from module_utils.casemate.host import guard
+from module_utils.casemate.host.machine import Host
 from module_utils.casemate.kinds import KINDS
-from module_utils.casemate.legible import public
 
 # Ansible imports this file once, before it forks a worker for each host: what is read here is read once.
-DEFAULTS, INTERNALS = (law.each(values, trust_as_template) for values in law.variables())
-DECLARED = law.declared()
+DEFAULTS, INTERNALS = (declarations.each(values, trust_as_template) for values in declarations.variables())
+DECLARED = declarations.controls()
 TASK_KINDS = [name for name, kind in KINDS.items() if kind.ENFORCED_BY == "task"]
 SETTINGS = {
     "level": "__casemate_level",
@@ -77,16 +79,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
         given.update(self._task.args)
         level = given.pop("level", None) or "baseline"
-        if level not in law.LEVELS:
-            raise AnsibleActionFail(f"casemate_level is {level!r}; allowed: {', '.join(law.LEVELS)}")
+        if level not in declarations.LEVELS:
+            raise AnsibleActionFail(f"casemate_level is {level!r}; allowed: {', '.join(declarations.LEVELS)}")
         servers = task_vars.get("groups", {}).get("k3s_server") or []
-        scope = law.scopes(task_vars.get("group_names", ()), servers[:1] == [task_vars["inventory_hostname"]])
+        scope = declarations.scopes(task_vars.get("group_names", ()), servers[:1] == [task_vars["inventory_hostname"]])
         raws = given.pop("controls", None) or {
-            role: known.get(f"__{role}_controls", DECLARED[role]) for role in given.pop("roles", law.ROLES)
+            role: known.get(f"__{role}_controls", DECLARED[role]) for role in given.pop("roles", declarations.ROLES)
         }
         kinds = given.pop("kinds", None)
         chosen = {
-            role: [c for c in controls if law.applies(c, scope, level) and (not kinds or c["setting"]["kind"] in kinds)]
+            role: [
+                c
+                for c in controls
+                if declarations.applies(c, scope, level) and (not kinds or c["setting"]["kind"] in kinds)
+            ]
             for role, controls in raws.items()
         }
         # Many controls hold the same expression: the address of the host, the modes of the role's files.
@@ -96,13 +102,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             take_back.written(c["setting"])
             for controls in [*DECLARED.values(), *raws.values()]
             for c in controls
-            if law.applies(c, scope, level)
+            if declarations.applies(c, scope, level)
         }
-        known[ASKED] = sorted({*guard.OWNED, *(law.each(path, template) for path in asked if path)})
+        known[ASKED] = sorted({*guard.OWNED, *(declarations.each(path, template) for path in asked if path)})
 
         def resolved(*vantages: str) -> dict[str, Any]:
             return {
-                role: [law.each(c, template) for c in controls if c.get("vantage", "self") in vantages]
+                role: [declarations.each(c, template) for c in controls if c.get("vantage", "self") in vantages]
                 for role, controls in chosen.items()
             }
 

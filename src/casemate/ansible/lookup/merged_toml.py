@@ -7,7 +7,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-from casemate.merged_toml import merge, render
+from casemate.preflight.merged_toml import merge, render
 
 DOCUMENTATION = r"""
 name: merged_toml

@@ -13,8 +13,8 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate import waivers
-from module_utils.casemate import waiver
+from casemate.run import waivers
+from module_utils.casemate.engine import waiver
 
 DOCUMENTATION = r"""
 name: waivers

@@ -1,0 +1,55 @@
+"""What every kind is written against: what it is told to demand, what it sees, and what it says about the two.
+
+A kind observes (reads effective values, in one batch), assesses (pure) and, if it may, enforces by atomically changing
+a file or setting that Casemate owns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Setting = dict[str, Any]
+
+
+Observation = dict[str, Any]
+
+
+class Unavailable(Exception):  # noqa: N818 - not an error but an answer
+    """The effective value cannot be had here: the control is not_evaluated, never pass.
+
+    `code` is one word that `casemate_accept_not_evaluated` may list; `why` is for people.
+    """
+
+    def __init__(self, code: str, why: str) -> None:
+        """Say what lacks, as `code: why`."""
+        super().__init__(f"{code}: {why}")
+        self.code, self.why = code, why
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What comparing a setting with an observation says.
+
+    `stale` names systemd units that still run with an older setting (drift, whatever the file says).
+
+    `foreign` names what Casemate does not own and what keeps the value wrong whatever apply does: file and line, or a
+    command line. The action is then `blocked`, in check as in apply: neither promises what it cannot keep. `partly`
+    says that apply still does its part of such a control (it sets the live value although the next boot's is
+    somebody else's), so the control makes its role due, once; after that nothing is due or written for it.
+
+    `unwritable` says what keeps a file of ours from being written (it is `foreign` too): what needs it is not started.
+
+    `todo` is what the role's task acts on, where that is less than what is observed.
+    """
+
+    ok: bool
+    expected: Any
+    observed: Any
+    reason: str = ""
+    evidence: str = ""
+    stale: tuple[str, ...] = ()
+    foreign: str = ""
+    partly: bool = False
+    unwritable: str = ""
+    todo: Any = None

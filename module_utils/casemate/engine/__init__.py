@@ -1,0 +1,1 @@
+"""Controls and the one pass over them: observe, compare, enforce, take back."""

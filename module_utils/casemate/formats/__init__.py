@@ -1,0 +1,1 @@
+"""Files of other programs, read as those programs read them."""

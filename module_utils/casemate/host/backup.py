@@ -1,0 +1,288 @@
+"""What files were before a change, kept on the host until the change is settled: restored or dropped, never both.
+
+Each path is copied to `pending/` with its owner, mode and context, or noted as absent. Restoring and dropping both
+claim `pending/` by one atomic rename, so exactly one of them wins. Restoring is a shell script that lies beside the
+copies and needs no Python, and that may be killed anywhere and run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import stat as statmod
+import subprocess
+from collections.abc import Sequence
+
+from .accounts import PLAIN, passwd
+from .files import copy_context, only_roots, sync_folder
+from .machine import EnforceError
+from .text import split_lines
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+# An entry is complete once it has its number for a name. The claim, the end and every restored file are renames, so
+# it may be killed anywhere and run again. @BEFORE@ may end it before the claim; @AFTER@ runs when all files are back,
+# sees their paths in $restored, each after a $newline, and sets failed=1 where what it does did not work.
+SCRIPT = r"""#!/bin/sh
+# Managed by Casemate: restores what was kept before a change.
+cd @HOME@ || exit 0
+@BEFORE@
+if ! [ -d reverting ]; then mv pending reverting 2>/dev/null || exit 0; fi
+newline='
+'
+file() {
+  if [ -e "$entry/absent" ]; then
+    rm -f "$path" || failed=1
+  elif [ -f "$path" ] && ! [ -L "$path" ] && ! [ -L "$entry/data" ] && cmp -s "$entry/data" "$path" \
+    && [ "$(stat -c %a:%u:%g "$entry/data")" = "$(stat -c %a:%u:%g "$path")" ]; then
+    return  # written anew it would count as changed
+  else
+    mkdir -p "${path%/*}"
+    { cp -a "$entry/data" "$path.casemate-revert" \
+      && { [ -L "$entry/data" ] || sync "$path.casemate-revert" ; } \
+      && mv -f "$path.casemate-revert" "$path" ; } || { rm -f "$path.casemate-revert" ; failed=1 ; }
+  fi
+  sync "${path%/*}"
+}
+mode() {
+  read -r mode uid gid by <"$entry/mode"
+  [ -e "$path" ] && ! [ -L "$path" ] || return
+  if [ "$by" = root ]; then
+    { chown "$uid:$gid" "$path" && chmod "$mode" "$path" ; } || failed=1
+  else  # others may change what the path means: this may do no more than the file's owner could
+    setpriv --reuid="$uid" --regid="$gid" --clear-groups chmod "$mode" "$path" || echo "casemate: $path kept its mode"
+  fi
+}
+value() {  # the next boot takes it from the files; some values of the kernel are final until then
+  [ "$how" = boot ] || ! [ -e "$path" ] || cat "$entry/value" >"$path" || echo "casemate: $path kept its value"
+}
+account() {
+  IFS=: read -r hash changed shell <"$entry/account"
+  line=$(getent -s files passwd -- "$path") || return
+  [ "${line##*:}" = "$shell" ] || usermod -s "$shell" -- "$path" || failed=1
+  now=$(awk -F: -v "name=$path" '$1 == name { print $2; exit }' /etc/shadow)
+  [ "$now" = "$hash" ] && return
+  { printf '%s:%s\n' "$path" "$hash" | chpasswd -e && chage -d "${changed:--1}" -- "$path" ; } || failed=1
+}
+unit() {
+  read -r enabled active <"$entry/unit"
+  case $enabled in
+    masked) systemctl -q mask "$path" ;;
+    enabled|linked) systemctl -q unmask "$path" ; systemctl -q enable "$path" ;;
+    disabled) systemctl -q disable "$path" ;;
+  esac
+  case $active in
+    active|activating|reloading) systemctl -q --no-block start "$path" ;;
+    inactive) systemctl -q --no-block stop "$path" ;;
+  esac || echo "casemate: $path is not as it was"
+}
+sync . ; failed=0 ; restored= ; how=${1-}
+for number in $(ls reverting | sort -rn); do  # the latest first: what was kept twice ends as it was first
+  entry=reverting/$number
+  case $number in *[!0-9]*) continue ;; esac
+  [ -f "$entry/path" ] || continue
+  path=$(cat "$entry/path")
+  for sort in mode value account unit file; do [ -e "$entry/$sort" ] && break; done
+  $sort
+  restored=$restored$newline$path
+  echo "casemate: the earlier state of $path is back"
+done
+@AFTER@
+[ $failed = 0 ] || exit 1
+rm -rf reverted && mv reverting reverted && sync .
+"""
+SORTS = ("file", "mode", "value", "account", "unit")
+"""What can be kept: a whole file, link or absence; mode and owner of what is there, whose content others may change
+meanwhile; the live value of a kernel parameter; shell and password of an account; whether a unit runs, now and at boot.
+"""
+NAMED = ("account", "unit")
+"""Those of them that have a name and no path."""
+
+
+class Backup:
+    """Keeps, restores and drops what files were. `home` is a folder of its own; `root` lets tests point it at one."""
+
+    BEFORE = ""
+    AFTER = ""
+
+    def __init__(self, home: str, root: str = "/") -> None:
+        self.root = root
+        self.home = self._real(home)
+        self.pending = os.path.join(self.home, "pending")
+        self.reverting = os.path.join(self.home, "reverting")
+        self._begun = False
+
+    def keep(self, names: Sequence[str], sort: str = "file") -> None:
+        """Keep some of a sort (see SORTS) as they are now: paths, but for accounts and units, which have names.
+
+        May be called again to add more. What is kept is never overwritten: it is the last settled state, whichever
+        run kept it. Raises EnforceError or OSError when any of it fails; then nothing of it may be changed.
+        """
+        try:
+            if not self._begun:
+                os.makedirs(self.home, mode=0o700, exist_ok=True)
+                self._put(os.path.join(self.home, "revert"), self._script(), 0o700)
+                os.makedirs(self.pending, mode=0o700, exist_ok=True)
+                with open(BOOT_ID, encoding="ascii") as boot:
+                    self._put(os.path.join(self.pending, "boot"), boot.read())
+                self._begun = True
+            held = self._held()
+            for name in names:
+                real = name if sort in NAMED else self._real(name)
+                if "\n" in name or not (sort in NAMED or name.startswith("/")):
+                    raise EnforceError(f"{name!r} cannot be guarded")
+                if (sort, real) not in held.values():
+                    number = max(held, default=-1) + 1
+                    self._add(number, sort, real)
+                    held[number] = (sort, real)
+            sync_folder(self.pending)  # fails if a restore has taken it meanwhile
+        except (OSError, EnforceError):
+            for half in glob.glob(os.path.join(glob.escape(self.pending), "*.new")):
+                shutil.rmtree(half, ignore_errors=True)
+            raise
+
+    def restore(self) -> bool:
+        """Put back what is kept; return whether there was anything. Raises EnforceError when it fails."""
+        if not any(os.path.isdir(folder) for folder in (self.pending, self.reverting)):
+            return False
+        self._begun = False
+        self._run(["/bin/sh", os.path.join(self.home, "revert")])
+        return True
+
+    def drop(self) -> bool:
+        """Forget what is kept: the change stays. Return False when nothing is kept (any more)."""
+        self._begun, kept = False, os.path.join(self.home, "confirmed")
+        shutil.rmtree(kept, ignore_errors=True)
+        try:
+            os.rename(self.pending, kept)
+        except FileNotFoundError:
+            return False
+        sync_folder(self.home)
+        shutil.rmtree(kept, ignore_errors=True)
+        return True
+
+    def paths(self) -> list[str]:
+        """What is kept, in the order in which it was."""
+        held = self._held()
+        return [held[number][1] for number in sorted(held)]
+
+    def _held(self) -> dict[int, tuple[str, str]]:
+        held: dict[int, tuple[str, str]] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.pending):
+                if name.isdigit():
+                    folder = os.path.join(self.pending, name)
+                    with open(os.path.join(folder, "path"), encoding="utf-8", errors="surrogateescape") as entry:
+                        sort = next((one for one in SORTS if os.path.exists(os.path.join(folder, one))), "file")
+                        held[int(name)] = (sort, entry.read())
+        return held
+
+    def _real(self, path: str) -> str:
+        return path if self.root == "/" else os.path.join(self.root, path.lstrip("/"))
+
+    def _script(self) -> str:
+        script = SCRIPT.replace("@BEFORE@\n", self.BEFORE).replace("@AFTER@\n", self.AFTER)
+        return script.replace("@HOME@", self.home)
+
+    def _add(self, number: int, sort: str, name: str) -> None:
+        """Keep one; the entry counts once it is complete and durable."""
+        entry = os.path.join(self.pending, str(number))
+        shutil.rmtree(entry + ".new", ignore_errors=True)
+        os.mkdir(entry + ".new", 0o700)
+        self._put(entry + ".new/path", name)
+        if sort == "file":
+            self._copy(name, entry + ".new")
+        else:
+            told = {"mode": self._mode, "value": self._value, "account": self._account, "unit": self._unit}[sort](name)
+            self._put(f"{entry}.new/{sort}", told)
+        sync_folder(entry + ".new")
+        os.rename(entry + ".new", entry)
+
+    def _copy(self, path: str, entry: str) -> None:
+        """Copy a file with its owner, mode and context, or a link, or note that nothing is there."""
+        data = os.path.join(entry, "data")
+        try:
+            seen = os.lstat(path)
+        except FileNotFoundError:
+            self._put(os.path.join(entry, "absent"), "")
+            return
+        if statmod.S_ISLNK(seen.st_mode):
+            os.symlink(os.readlink(path), data)
+            return
+        if not statmod.S_ISREG(seen.st_mode):
+            raise EnforceError(f"{path} is not a regular file")
+        shutil.copy2(path, data)
+        os.chown(data, seen.st_uid, seen.st_gid)
+        os.chmod(data, statmod.S_IMODE(seen.st_mode))
+        copy_context(path, data)
+        with open(data, "rb") as copied:
+            os.fsync(copied.fileno())
+
+    def _mode(self, path: str) -> str:
+        """Mode and owner; and whether root may set them again by the path, or only its owner: others may replace it."""
+        seen = os.lstat(path)
+        by = "root" if roots_alone(os.path.dirname(path), self.root) else "owner"
+        if by == "owner" and seen.st_uid == 0:
+            raise EnforceError(f"{path} is root's in a folder of somebody else, so it is not changed")
+        return f"{statmod.S_IMODE(seen.st_mode):04o} {seen.st_uid} {seen.st_gid} {by}\n"
+
+    def _value(self, path: str) -> str:
+        with open(path, encoding="utf-8") as live:
+            return live.read()
+
+    def _account(self, name: str) -> str:
+        """Password, the day of its last change and the shell, as the files have them now."""
+        known = {account.name: account for account in passwd(self._text("/etc/passwd")) if account.first}
+        if name not in known or not PLAIN.fullmatch(name):
+            raise EnforceError(f"{name!r} is no account of /etc/passwd")
+        lines = (line.split(":") for line in split_lines(self._text("/etc/shadow")))
+        fields = next((fields for fields in lines if fields[0] == name and len(fields) > 2), [name, "!", ""])
+        if known[name].password != "x":  # noqa: S105 - x says that it stands in the other file
+            fields = [name, known[name].password, ""]
+        return f"{fields[1]}:{fields[2]}:{known[name].shell}\n"
+
+    def _text(self, path: str) -> str:
+        with open(self._real(path), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+
+    def _unit(self, name: str) -> str:
+        shown = self._run(["systemctl", "show", "-p", "UnitFileState", "-p", "ActiveState", "--", name])
+        facts = dict(line.split("=", 1) for line in split_lines(shown) if "=" in line)
+        return f"{facts.get('UnitFileState') or 'none'} {facts.get('ActiveState') or 'unknown'}\n"
+
+    def _put(self, path: str, text: str, mode: int = 0o600) -> bool:
+        """Write a small file of our own atomically and durably; return whether it differed."""
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="surrogateescape") as old:
+            if old.read() == text:
+                return False
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as out:
+                os.fchmod(out.fileno(), mode)
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(path + ".new", path)
+        except OSError as failed:  # a full disk: nothing half-written stays
+            with contextlib.suppress(OSError):
+                os.unlink(path + ".new")
+            raise OSError(failed.errno, failed.strerror, path) from failed
+        sync_folder(os.path.dirname(path))
+        return True
+
+    def _run(self, argv: Sequence[str]) -> str:
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+        if done.returncode != 0:
+            raise EnforceError(f"{' '.join(argv)} failed: {(done.stderr or done.stdout).strip()[:300]}")
+        return done.stdout
+
+
+def roots_alone(folder: str, root: str = "/") -> bool:
+    """Whether nobody but root can change what a path below this folder means."""
+    while only_roots(folder):
+        if folder in (root, "/"):
+            return True
+        folder = os.path.dirname(folder)
+    return False

@@ -1,0 +1,139 @@
+"""What the files that a setting names are like, and what keeps them from being changed.
+
+A name with a leading dot is a name: Go's os.ReadDir, filepath.Glob and filepath.WalkDir, by which K3s, containerd and
+the kubelet list their folders, see it, and so does whoever may read it.
+"""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import os
+import pwd
+import re
+import shlex
+import stat as statmod
+from typing import Any, Callable
+
+from ..core.verdict import Setting
+from .accounts import passwd
+from .clock import Start, after, stays_ahead
+from .machine import Host
+
+TYPES = (("file", statmod.S_ISREG), ("directory", statmod.S_ISDIR), ("link", statmod.S_ISLNK))
+
+
+def matches(setting: Setting, host: Host) -> list[str]:
+    """The paths that match, without those that are known to be there; ** stands for any folders, or none."""
+    path = setting["path"]
+    above = re.split(r"/[^/]*[*?[]", path)[0]
+    known = {f"{above}/{name}" for name in setting.get("known") or ()}
+    return [found for found in host.glob(path, hidden=True) if found not in known]
+
+
+def name_of(lookup: Callable[[int], Any], number: int) -> str:
+    """The name of an account or group, or its number where it has none."""
+    try:
+        return str(lookup(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def digest(data: bytes | None) -> str:
+    """What stands for a content in findings."""
+    return "" if data is None else "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def entry(path: str, setting: Setting, host: Host, started: Start | None) -> dict[str, Any] | None:
+    """Type, mode, owner, group, ACL, digest; whether its unit started before it changed; what bars apply from it."""
+    found = host.stat(path)
+    if found is None:
+        return None
+    state = next((name for name, test in TYPES if test(found.st_mode)), "special")
+    content = digest(host.read(path)) if "content" in setting and state == "file" else ""
+    short = found.st_size < 2 * setting.get("random_bytes", 0)
+    replaced = short or setting.get("state") == "absent" or content != _wanted(setting)
+    return {
+        "path": path,
+        "state": state,
+        "content": content,
+        "mode": statmod.S_IMODE(found.st_mode),
+        "owner": name_of(pwd.getpwuid, found.st_uid),
+        "group": name_of(grp.getgrgid, found.st_gid),
+        "acl": host.has_acl(path),
+        "short": short,
+        "late": host.dated(path) if started and after(found.st_ctime, started) else "",
+        "barred": spared(path, setting, host) or host.barred(path, replaced),
+    }
+
+
+def most(setting: Setting, roots: bool) -> int:
+    """The bits that a mode may have. What logs an account in is read by the account itself, also where it is root's."""
+    allowed = int(setting.get("mode_max", "07777"), 8)
+    widened = 0o055 if setting.get("state") == "directory" else 0o044
+    return allowed | widened if roots and setting.get("login") else allowed
+
+
+def spared(path: str, setting: Setting, host: Host) -> str:
+    """Why apply leaves alone what logs somebody in, with what to do by hand; empty for all else.
+
+    What belongs to the account itself may be narrowed: sshd reads it in the name of the account, as its owner.
+    """
+    found, account = host.stat(path), str(host.context.get("account") or "")
+    if found is None:
+        return ""
+    by_hand = f"chmod {statmod.S_IMODE(found.st_mode) & most(setting, found.st_uid == 0):04o} {shlex.quote(path)}"
+    if host.has_acl(path):
+        by_hand = f"setfacl -b {shlex.quote(path)}; {by_hand}"
+    uid, home = account_of(account, host)
+    folder = os.path.join(os.path.realpath(host.path(home)), ".ssh") if home else ""
+    if folder and found.st_uid != uid and f"{os.path.realpath(host.path(path))}/".startswith(f"{folder}/"):
+        told = f"{path} logs {account} in, as which Casemate comes, and is not its own, so it is left alone"
+        return f"{told}; by hand: {by_hand}"
+    if setting.get("login") and found.st_uid == 0 and host.has_acl(path):
+        return f"{path} is root's and its ACL may be what lets the account read it; by hand: {by_hand}"
+    return ""
+
+
+def account_of(name: str, host: Host) -> tuple[int, str]:
+    """Uid and home of an account, of the files or of a directory; an empty home where there is none."""
+    listed = {one.name: (one.uid, one.home) for one in reversed(passwd(host.text("/etc/passwd") or ""))}
+    if name in listed or host.root != "/":
+        return listed.get(name, (-1, ""))
+    try:
+        known = pwd.getpwnam(name)
+    except KeyError:
+        return -1, ""
+    return known.pw_uid, known.pw_dir
+
+
+def _wanted(setting: Setting) -> str:
+    return digest(setting["content"].encode()) if "content" in setting else ""
+
+
+def absent(setting: Setting, host: Host) -> str:
+    """What keeps apply from making what is not there."""
+    makes = "content" in setting or "random_bytes" in setting or setting.get("state") == "directory"
+    return host.barred(setting["path"]) if makes and not re.search(r"[*?[]", setting["path"]) else ""
+
+
+def bring_back(setting: Setting, path: str, host: Host) -> None:
+    """Date a file with the present where it would stay younger than its unit whatever is restarted."""
+    if "unit" in setting and stays_ahead(host.stat(path)):
+        host.touch(path)
+
+
+def ids(setting: Setting) -> tuple[int, int] | None:
+    """Owner and group as numbers, -1 for one that nothing demands. Raises KeyError for a name that is not there."""
+    if "owner" not in setting and "group" not in setting:
+        return None
+    uid = pwd.getpwnam(setting["owner"]).pw_uid if "owner" in setting else -1
+    gid = grp.getgrnam(setting["group"]).gr_gid if "group" in setting else -1
+    return uid, gid
+
+
+def make_folder(path: str, host: Host) -> None:
+    """Make a folder that only root reads; its mode is set after that."""
+    with host.folder(path, make=True) as folder:
+        os.mkdir(os.path.join(folder, os.path.basename(path)), mode=0o700)
+    host.changed(path, "", "directory\n")

@@ -1,0 +1,148 @@
+"""The on-host guard against locking people out: a change that nobody confirms is undone by the host itself.
+
+Armed before the first guarded write: what is about to change is kept (see backup.py), a timer starts, and an enabled
+boot unit makes sure that a reboot does not save an unconfirmed change. `confirm` and the revert both claim what is
+kept, so exactly one of them wins. Neither a controller nor Python is needed to revert.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from .backup import BOOT_ID, Backup
+from .machine import EnforceError
+
+HOME = "/var/lib/casemate/guard"
+UNITS = "/etc/systemd/system"
+TIMER = "casemate-guard-revert.timer"
+OWNED = tuple(f"{UNITS}/{name}" for name in ("casemate-guard.service", "casemate-guard-revert.service", TIMER))
+"""What is written beside the files that controls declare."""
+
+# `boot` does nothing in the boot that armed it: systemd starts an inactive unit of sysinit.target again whenever
+# something else that needs the target is started.
+BEFORE = r"""if [ "${1-}" = boot ] && [ "$(cat pending/boot 2>/dev/null)" = "$(cat @BOOT_ID@)" ]; then exit 0; fi
+"""
+AFTER = r"""[ -z "$restored" ] || echo "casemate-guard: nobody confirmed the change in time"
+case $restored in *"$newline/etc/casemate/firewall.nft"*)
+  if [ -s /etc/casemate/firewall.nft ]; then nft -f /etc/casemate/firewall.nft || failed=1
+  elif nft list table inet casemate >/dev/null 2>&1; then nft delete table inet casemate || failed=1; fi
+esac
+case $restored in *"$newline/etc/systemd/system/"*) [ "$how" = boot ] || systemctl daemon-reload || failed=1 ;; esac
+case $restored in *"$newline/etc/ssh/"*)
+  if [ "$how" != boot ] && systemctl -q is-active ssh.service; then
+    if /usr/sbin/sshd -t; then systemctl reload ssh.service || failed=1; else failed=1; fi
+  fi
+esac
+"""
+BOOT_UNIT = """# Managed by Casemate: a change that was not confirmed does not survive a reboot.
+[Unit]
+Description=Casemate guard: undo an unconfirmed change before anything listens
+DefaultDependencies=no
+RequiresMountsFor=@HOME@ /etc
+After=local-fs.target
+Before=sysinit.target systemd-sysctl.service systemd-modules-load.service
+Before=casemate-firewall.service network-pre.target ssh.socket ssh.service shutdown.target
+Conflicts=shutdown.target
+ConditionPathExists=|@HOME@/pending
+ConditionPathExists=|@HOME@/reverting
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh @HOME@/revert boot
+
+[Install]
+WantedBy=sysinit.target
+"""
+REVERT_UNIT = """# Managed by Casemate.
+[Unit]
+Description=Casemate guard: undo an unconfirmed change
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh @HOME@/revert
+Restart=on-failure
+RestartSec=10
+"""
+TIMER_UNIT = """# Managed by Casemate.
+[Unit]
+Description=Casemate guard: how long a change may stay unconfirmed
+
+[Timer]
+OnActiveSec=@SECONDS@
+AccuracySec=1
+RemainAfterElapse=no
+"""
+
+
+class Guard(Backup):
+    """Keeps, arms, confirms and reverts. `root` lets tests point it at a folder."""
+
+    BEFORE = BEFORE.replace("@BOOT_ID@", BOOT_ID)
+    AFTER = AFTER
+
+    def __init__(self, seconds: int = 120, root: str = "/") -> None:
+        super().__init__(HOME, root)
+        self.seconds = min(max(int(seconds), 60), 900)
+
+    def arm(self, names: Sequence[str], sort: str = "file") -> None:
+        """Guard some of a sort (see backup.py) before they change.
+
+        May be called again to add more. A backup that is pending is never overwritten: it is the last confirmed
+        state, whichever run made it. Raises EnforceError when any of it fails; then nothing may be changed.
+        """
+        try:
+            if not self._begun:
+                self._install()
+                self._systemctl("restart", TIMER)
+                if os.path.isdir(self.reverting):
+                    self.revert()  # one that was killed: its state is the confirmed one
+                    self._systemctl("restart", TIMER)
+            self.keep(names, sort)
+        except (OSError, EnforceError) as failed:
+            raise EnforceError(f"the guard could not be armed, so nothing was changed: {failed}") from failed
+
+    def begin_anew(self) -> None:
+        """Count the time from now on, if it was not over yet: what took long to change may take as long to confirm."""
+        if os.path.isdir(self.pending):
+            self._systemctl("restart", TIMER)
+
+    def confirm(self) -> bool:
+        """Keep the change: claim what is kept, then stop the timer. Return False when nothing is pending (any more)."""
+        settled = self.drop()
+        if settled:
+            self._systemctl("stop", TIMER)
+        return settled
+
+    def revert(self) -> bool:
+        """Undo now what is pending; return whether there was anything. Raises EnforceError when it fails."""
+        undone = self.restore()
+        if undone:
+            self._systemctl("stop", TIMER)
+        return undone
+
+    def status(self) -> dict[str, Any]:
+        """Whether something is pending, what, and what the last revert undid."""
+        undone = os.path.join(self.home, "reverted")
+        last = os.stat(undone).st_ctime if os.path.isdir(undone) else None
+        return {"pending": os.path.isdir(self.pending), "paths": self.paths(), "reverted_at": last}
+
+    def _install(self) -> None:
+        """The script and the units, written only where they differ; the boot unit is enabled."""
+        os.makedirs(self.home, mode=0o700, exist_ok=True)
+        self._put(os.path.join(self.home, "revert"), self._script(), 0o700)
+        units = {
+            "casemate-guard.service": BOOT_UNIT,
+            "casemate-guard-revert.service": REVERT_UNIT,
+            TIMER: TIMER_UNIT.replace("@SECONDS@", str(self.seconds)),
+        }
+        folder = self._real(UNITS)
+        fresh = [self._put(os.path.join(folder, n), t.replace("@HOME@", self.home), 0o644) for n, t in units.items()]
+        if any(fresh):
+            self._systemctl("daemon-reload")
+        self._systemctl("enable", "casemate-guard.service")
+
+    def _systemctl(self, *arguments: str) -> None:
+        self._run(["systemctl", "--quiet", *arguments])

@@ -1,0 +1,51 @@
+"""The catalogue: every control of every role as it is declared, and the threats that they answer."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from casemate import ROOT
+from casemate.catalogue import declarations
+from casemate.catalogue.declarations import read
+
+
+@functools.cache
+def load(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Every declared control by id, with its `role` added; values may still be templates.
+
+    Raises ValueError when two controls have one id.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for role, controls in declarations.controls(root).items():
+        for control in controls:
+            if control["id"] in found:
+                raise ValueError(f"{control['id']} is declared in {found[control['id']]['role']} and in {role}")
+            found[control["id"]] = {**control, "role": role}
+    return found
+
+
+@functools.cache
+def threats() -> list[dict[str, Any]]:
+    """Threats T1 to T7 with their mitigations, as the threat model names them."""
+    made: list[dict[str, Any]] = read(Path(__file__).with_name("threats.yml"))
+    return made
+
+
+def mitigations() -> dict[str, str]:
+    """Every mitigation id with its title."""
+    return {m["id"]: m["title"] for threat in threats() for m in threat["mitigations"]}
+
+
+def open_mitigations(root: Path = ROOT) -> dict[str, str]:
+    """Mitigations that nothing enforces or attacks yet, with the reason."""
+    path = root / "docs" / "open-mitigations.yml"
+    return (read(path) or {}) if path.exists() else {}
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """The id that looks most like `wanted`, or an empty string."""
+    return next(iter(difflib.get_close_matches(wanted.upper(), list(known), n=1, cutoff=0.4)), "")

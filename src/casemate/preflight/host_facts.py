@@ -1,0 +1,216 @@
+"""What a host says of itself before the first change, and whether lock and release folder hold what it needs.
+
+Pure but for reading the lock and the release on the controller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from casemate import ROOT
+from casemate.preflight.inputs import network
+from casemate.supply.lock import ARCHITECTURES, LockError, load, verify
+
+SUPPORTED = {
+    ("debian", "12"): True,
+    ("debian", "13"): True,
+    ("ubuntu", "22.04"): False,
+    ("ubuntu", "24.04"): False,
+}
+SPACE = {
+    "data": ("/var/lib/rancher", 1024, 200),
+    "binary": ("/usr/local/bin", 100, 100),
+    "home": ("$home", 0, 0),
+    "state": ("/var/lib/casemate", 16, 16),
+    "etc": ("/etc", 16, 16),
+}
+"""What is asked of the probe -> (folder, MiB that must be free before K3s is installed, and after). Home: `room`."""
+INSTALLED = {"k3s": "/usr/local/bin/k3s", "images": "/var/lib/rancher/k3s/agent/images/casemate-airgap-images.tar.zst"}
+"""What is asked of the probe -> file whose size in bytes it tells."""
+MARGIN = 64
+PROBE = r"""
+LC_ALL=C; export LC_ALL
+say() { printf 'casemate:%s=%s\n' "$1" "$2"; }
+near() {
+  d=$1
+  while [ ! -d "$d" ]; do d=${d%/*}; d=${d:-/}; done
+  df -Pk "$d" | awk 'END { print int($4 / 1024) }'
+}
+say uid "$(id -u)"
+say login "${SUDO_USER:-$(id -un)}"
+say machine "$(uname -m)"
+home=$(getent passwd "${SUDO_USER:-$(id -un)}" | cut -d: -f6)
+say os "$(. /etc/os-release; printf '%s %s' "$ID" "$VERSION_ID")"
+for p in PYTHONS; do
+  v=$("$p" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && say python "$v" && break
+done
+"$p" -c RUNNING 2>/dev/null
+"$p" -c OTHERS 2>/dev/null
+SPACE
+[ -w /etc ] && say writable yes
+[ -e /usr/local/bin/k3s ] && say installed yes
+p=$$
+while [ "${p:-1}" -gt 1 ]; do
+  s=$(tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | sed -n 's/^SSH_CONNECTION=\([^ ]*\) .*/\1/p')
+  [ -n "$s" ] && say source "$s" && break
+  p=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$p/status" 2>/dev/null)
+done
+true
+"""
+"""Run by root's sh on the host; reads only. sudo drops SSH_CONNECTION, so its parents are asked for it."""
+RUNNING = ROOT / "module_utils/casemate/k3s/running.py"
+OTHERS = ROOT / "module_utils/casemate/host/others.py"
+"""Run by the host's Python in the same call."""
+PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
+
+
+def script(interpreter: str = "", paths: Iterable[str] = (), resolvers: Iterable[str] = ()) -> str:
+    """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word.
+
+    `paths` are files of the host whose absence it tells, `resolvers` those whose text.
+    """
+    asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
+    lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
+    lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
+    running = " ".join(map(shlex.quote, [RUNNING.read_text(), *paths]))
+    others = " ".join(map(shlex.quote, [OTHERS.read_text(), *resolvers]))
+    asked = asked.replace("SPACE", "\n".join(lines), 1)
+    return re.sub("RUNNING|OTHERS", lambda which: running if which[0] == "RUNNING" else others, asked)
+
+
+def parse(output: str) -> dict[str, str]:
+    """The key=value lines of PROBE; whatever else a host prints (banners) is ignored."""
+    return dict(re.findall(r"^casemate:(\w+)=(.*?)\s*$", output, re.MULTILINE))
+
+
+def told_by(what: str, seen: Mapping[str, str]) -> dict[str, Any]:
+    """What k3s_running ("host") or others told; empty where the host has no Python to tell it."""
+    told = json.loads(seen.get(what) or "{}")
+    return told if isinstance(told, dict) else {}
+
+
+def login_problems(login: str, automation: str, others: Sequence[str], root: bool) -> list[str]:
+    """Whether the account that Ansible came as would still get in; `root` says that root may (a waiver)."""
+    if "root" in (login, automation) and not root:
+        told = "root may not log in over SSH any more (SSH-ROOT-REFUSED): make an account with a key and NOPASSWD sudo"
+        return [f"{told}, and name it in ansible_user"]
+    if login and login not in (automation, *others):
+        told = f"Ansible comes as {login}, but only {automation or 'nobody'} would stay admitted over SSH: name {login}"
+        return [f"{told} in ansible_user or casemate_automation_user, or list it in k3s_access_allow_users"]
+    return []
+
+
+def host_problems(seen: Mapping[str, str], sources: Sequence[str], home: int) -> tuple[list[str], list[str]]:
+    """(problems, warnings) of a host, from what PROBE said; `home`: MiB that its login account's home has to hold."""
+    problems, warnings = [], []
+    if seen.get("uid") != "0":
+        problems.append(f"the tasks run with uid {seen.get('uid')}, not as root: give the account NOPASSWD sudo")
+    name, _, version = seen.get("os", "").partition(" ")
+    tested = SUPPORTED.get((name, version))
+    if tested is None:
+        problems.append(
+            f"{name} {version} is not supported; supported: Debian 12 and 13 (Ubuntu 22.04, 24.04 untested)"
+        )
+    elif not tested:
+        warnings.append(f"{name} {version} is accepted but untested; Debian 12 and 13 are tested")
+    if seen.get("machine") not in ARCHITECTURES:
+        problems.append(f"machine type {seen.get('machine')} is not supported; supported: {', '.join(ARCHITECTURES)}")
+    python = seen.get("python", "")
+    if not python or tuple(map(int, python.split("."))) < (3, 9):
+        problems.append(f"Python is {python or 'missing'}; 3.9 or newer is needed: apt-get install python3")
+    for key, (path, fresh, installed) in SPACE.items():
+        least = home if key == "home" else installed if seen.get("installed") else fresh
+        free = seen.get(key, "")
+        if least and (not free.isdigit() or int(free) < least):
+            folder = "the home of the login account" if path == "$home" else path
+            problems.append(f"{folder} has {free or '?'} MiB free; {least} MiB are needed: free or add disk space")
+    if not seen.get("writable"):
+        problems.append("/etc cannot be written: remount its filesystem read-write")
+    source = seen.get("source", "")
+    if source and not any(inside(source, net) for net in sources):
+        problems.append(
+            f"casemate_admin_sources does not contain {source}, where this controller comes from: "
+            "add it, or the firewall would lock the controller out"
+        )
+    return problems, warnings
+
+
+def inside(address: str, net: str) -> bool:
+    """Whether an address (also an IPv4 one mapped into IPv6, or with a zone) is in a network."""
+    there, home = network(address.partition("%")[0].removeprefix("::ffff:")), network(net)
+    return bool(there and home and there.version == home.version and there.network_address in home)
+
+
+def lock_problems(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the lock and its signature."""
+    signers = values.get("casemate_allowed_signers")
+    try:
+        version(values)
+        if signers:
+            verify(_lock(values), Path(str(signers)).expanduser())
+    except LockError as refusal:
+        return [f"{refusal}. Review and sign the lock, or correct casemate_artifact_lock or casemate_k3s_version"]
+    return []
+
+
+def folder_problems(values: Mapping[str, Any], machine: str) -> list[str]:
+    """What is wrong with the files that the controller would bring to a machine type.
+
+    Each host asks again (0.3 s for K3s' own files): Ansible forks a worker for each, and folders may differ by host.
+    """
+    problems = []
+    try:
+        for file, digest in _brought(values, machine).values():
+            with file.open("rb") as handle:
+                found = hashlib.file_digest(handle, "sha256").hexdigest()
+            if found != digest:
+                told = f"{file} has sha256 {found}; the lock demands {digest}: fetch it again, "
+                problems.append(f"{told}it is not the reviewed file")
+    except FileNotFoundError:
+        told = f"casemate_artifact_dir {file.parent} has no {file.name}: copy it from the release {version(values)}"
+        problems.append(told)
+    except OSError as unread:
+        problems.append(f"{file} cannot be read ({unread.strerror}): let this account read it, or fetch it again")
+    except LockError as refusal:
+        problems.append(f"{refusal}. Correct casemate_artifact_lock or casemate_k3s_version")
+    return problems
+
+
+def room(values: Mapping[str, Any], seen: Mapping[str, str]) -> int:
+    """MiB that must be free in the login account's home, through which files go one at a time; 0 when none is brought.
+
+    What is there already is told by its size, which costs no reading: another release has another one.
+    """
+    try:
+        files = {what: file.stat().st_size for what, (file, _) in _brought(values, seen.get("machine", "")).items()}
+    except (LockError, OSError):
+        return 0  # refused for that
+    largest = max((size for what, size in files.items() if str(size) != seen.get(what)), default=0)
+    return -(-largest // 2**20) + MARGIN if largest else 0
+
+
+def _brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, str]]:
+    """Of INSTALLED what comes from the controller -> (file, sha256); images only where they lie in the folder."""
+    if not values.get("casemate_artifact_dir"):
+        return {}
+    release = load(_lock(values)).release(values.get("casemate_k3s_version"))
+    named = {"k3s": release.binary(machine), "images": release.images(machine)}
+    folder = Path(str(values["casemate_artifact_dir"])).expanduser()
+    files = {what: (folder / file[0], file[1]) for what, file in named.items() if file}
+    return {what: file for what, file in files.items() if what == "k3s" or file[0].is_file()}
+
+
+def version(values: Mapping[str, Any]) -> str:
+    """The K3s version that is wanted: the one asked for, or the lock's default. Raises LockError."""
+    return load(_lock(values)).release(values.get("casemate_k3s_version")).version
+
+
+def _lock(values: Mapping[str, Any]) -> Path:
+    given = values.get("casemate_artifact_lock") or ROOT / "roles/k3s_node/files/artifacts.lock.json"
+    return Path(str(given)).expanduser()

@@ -1,0 +1,1 @@
+"""One run of Ansible: the account it comes as, its progress, its errors in words."""

@@ -1,0 +1,323 @@
+"""Run the project's playbooks through ansible-runner and record, for each host, what they found.
+
+Ansible's own output stays with Ansible unless `-v` asks for it: people see one line for each host, or, without
+a terminal, one line for each stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from casemate import ROOT
+from casemate.report.findings import STOPPED, Finding, host_entry, settle
+from casemate.run import scratch
+from casemate.run.advice import ANSI, advised, explain, located
+from module_utils.casemate.core.legible import legible, shown
+
+Event = dict[str, Any]
+SAYING = ("verbose", "error", "warning", "system_warning", "deprecated")
+"""Events of what Ansible prints beside the results of tasks."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+WAIT, MOMENT = 30, 5
+"""Seconds between two looks at what is waited for, and from which a task is told as a wait."""
+IDENT = "run"
+"""What ansible-runner calls the folder of the only run that it does for us."""
+ASKING = ("ANSIBLE_ASK_PASS", "ANSIBLE_ASK_VAULT_PASS", "ANSIBLE_BECOME_ASK_PASS")
+FILES = ("ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_BECOME_PASSWORD_FILE",
+         "ANSIBLE_CONNECTION_PASSWORD_FILE")  # fmt: skip
+UNSETTLED = "Ansible ended before the run was complete; what was begun is finished or rolled back there: run it again"
+
+
+@dataclass
+class Host:
+    """What a run knows of one host so far; `since` is when it began its task, None while it does nothing."""
+
+    name: str
+    status: str = "ok"
+    message: str = ""
+    task: str = ""
+    since: float | None = None
+    passes: dict[str, list[Finding]] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """One finding for each control that any pass judged."""
+        return [settle(passes) for passes in list(self.passes.values())]
+
+
+@dataclass
+class Run:
+    """The outcome of a playbook: hosts by name, and why it ended early, if it did."""
+
+    hosts: dict[str, Host] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    stage: str = ""
+    clue: str = ""
+    _line: str = ""
+    _open: bool = False
+    warnings: list[str] = field(default_factory=list)
+    cancelled: bool = False
+    settled: bool = False
+
+    def record(self, event: Event) -> None:
+        """Take in one ansible-runner event."""
+        kind, data = event.get("event", ""), event.get("event_data") or {}
+        if kind in SAYING:
+            self._said(str(event.get("stdout") or ""))
+        elif kind == "playbook_on_stats":
+            self._stats(data)
+        elif kind.startswith("runner_on_") and data.get("host"):
+            self._host(kind, data)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The hosts as a report has them."""
+        made = []
+        for host in self.hosts.values():
+            status, message = host.status, host.message
+            if status == "ok" and not self.settled:  # what it found so far says nothing of how it ends
+                status, message = "error", "interrupted" if self.cancelled else UNSETTLED
+            elif status == "ok" and not host.passes:
+                status, message = "error", STOPPED
+            made.append(host_entry(host.name, status, host.findings, message))
+        return made
+
+    def messages(self) -> list[tuple[str, list[str]]]:
+        """Each distinct message once, with the hosts that it concerns."""
+        grouped: dict[str, list[str]] = {}
+        for host in self.entries():
+            if host.get("message"):
+                grouped.setdefault(host["message"], []).append(host["name"])
+        return list(grouped.items())
+
+    def _host(self, kind: str, data: dict[str, Any]) -> None:
+        host = self.hosts.setdefault(data["host"], Host(data["host"]))
+        result = data.get("res") or {}
+        self.warnings += [said for said in map(str, result.get("warnings") or ()) if said not in self.warnings]
+        host.task = str(data.get("task") or host.task)
+        host.since = time.monotonic() if kind == "runner_on_start" else None
+        if kind not in ("runner_on_start", "runner_on_skipped"):  # it does something
+            self.stage = str(data.get("play") or self.stage)
+        if kind == "runner_on_unreachable":
+            host.status, host.message = "unreachable", explain(result)
+        elif kind == "runner_on_failed" and result.get("told") and host.message:
+            host.status = "error"  # what it says has been heard where it happened, with its advice
+        elif kind == "runner_on_failed" and not data.get("ignore_errors"):
+            host.status, host.message = "error", f"{host.task}: {explain(result)}"
+        elif kind == "runner_on_ok":
+            self.results[host.name] = result
+            if "findings" in result:
+                host.accepted = list(result.get("accepted") or host.accepted)
+                host.left_out = list(result.get("left_out") or ())
+                for made in result["findings"]:
+                    host.passes.setdefault(made["control"], []).append(made)
+
+    def _stats(self, data: dict[str, Any]) -> None:
+        """Ansible's own count has the last word: a failure that a rescue handled is none."""
+        self.settled = True
+        failed, dark = data.get("failures") or {}, data.get("dark") or {}
+        for host in self.hosts.values():
+            if host.name not in failed and host.name not in dark:
+                host.status, host.message = "ok", ""
+
+    def _said(self, text: str) -> None:
+        """Take in what Ansible says beside its events: an error, with the place and the cause that come with it."""
+        for line in (ANSI.sub("", raw).strip() for raw in text.splitlines()):
+            error = re.match(r"\[?ERROR[]!:]*\s*(.*)", line)
+            origin = re.match(r"Origin: (?:<.* with source '(.*)'>|(.*))$", line)
+            if error:
+                told = error[1]
+                if self.clue and "parse inventory source" in told:
+                    told += f"\n-> {self.clue}"
+                self.errors.append(told)
+                self._open = True
+            elif line.startswith("[WARNING]"):
+                self._open = False
+            elif origin and self._open:  # of the error: the innermost cause and its place come last
+                head = self.errors[-1].partition("\n")[0]
+                cause = "" if self._line in head else f": {self._line}"
+                self.errors[-1] = f"{head}\n-> {origin[1] or origin[2]}{cause}"
+            elif origin:
+                self.clue = self.clue or f"{origin[1] or origin[2]}: {self._line}"
+            self._line = line or self._line
+
+
+def play(
+    playbook: str,
+    inventories: tuple[str, ...],
+    limit: str | None = None,
+    variables: dict[str, Any] | None = None,
+    verbosity: int = 0,
+    watch: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Run `playbook` (a name in playbooks/) and return what it found; Ctrl-C ends it and is recorded.
+
+    What ansible-runner and Ansible keep on disk while they run (arguments, events, files on their way) stands in a
+    private folder that is removed afterwards. The environment, which may hold the operator's credentials, never does.
+    """
+    import ansible_runner  # here because it takes 0.3 s, which `casemate explain` need not pay
+
+    run = Run()
+
+    def handle(event: Event) -> bool:
+        run.record(event)
+        if verbosity and event.get("stdout"):
+            print(coloured(event["stdout"]), flush=True)
+        watch(run)
+        return False  # nothing of the event is kept on disk
+
+    with scratch.folder() as private, _swallowed(Path(private) / "artifacts" / IDENT / "command"):
+        done = ansible_runner.run(
+            private_data_dir=private,
+            ident=IDENT,
+            project_dir=str(ROOT),
+            playbook=str(ROOT / "playbooks" / playbook),
+            inventory=[os.path.abspath(path) if os.path.exists(path) else path for path in inventories] or None,
+            limit=limit,
+            extravars=variables or None,
+            verbosity=verbosity or None,
+            envvars={
+                **environment(),
+                "ANSIBLE_HOST_KEY_CHECKING": os.environ.get(
+                    "ANSIBLE_HOST_KEY_CHECKING", "True"
+                ),  # else it turns it off
+                "ANSIBLE_LOCAL_TEMP": os.path.join(private, "ansible"),  # what is copied to hosts passes through here
+            },
+            settings={"pexpect_timeout": 1, "suppress_ansible_output": True, "suppress_output_file": True},
+            event_handler=handle,
+        )
+    run.cancelled = done.status == "canceled"
+    if done.rc != 0 and not run.hosts and not run.errors:
+        run.errors.append(f"ansible-playbook ended with {done.rc} before it came to any host; -v shows its output")
+    run.errors = [advised(located(error, inventories)) for error in run.errors]
+    return run
+
+
+def environment() -> dict[str, str]:
+    """What Ansible gets besides the operator's environment, from `apply` as from `prove`.
+
+    Ansible runs in the project's folder, so relative paths of files are made whole; and it has no terminal of its own,
+    so it must not wait for a password that nobody can type.
+    """
+    made = {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        **dict.fromkeys(ASKING, "False"),
+    }
+    made.update((name, os.path.abspath(os.environ[name])) for name in FILES if os.path.exists(os.environ.get(name, "")))
+    return made
+
+
+@contextlib.contextmanager
+def _swallowed(path: Path) -> Iterator[None]:
+    """Let nothing of what is written to `path` reach the disk: ansible-runner puts the whole environment there."""
+    path.parent.mkdir(parents=True, mode=0o700)
+    os.mkfifo(path, 0o600)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # now, so that no writer waits
+
+    def swallow() -> None:
+        while select.select([reading], [], []) and os.read(reading, 65536):
+            pass
+
+    thread = threading.Thread(target=swallow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.close(os.open(path, os.O_WRONLY))  # wakes it where nobody has written
+        thread.join()
+        os.close(reading)
+
+
+def coloured(text: str) -> str:
+    """Ansible's own output with its colours, and nothing else that a terminal would obey."""
+    parts = COLOUR.split(text)
+    colours = COLOUR.findall(text)
+    return "".join(shown(part) + colour for part, colour in zip(parts, [*colours, ""], strict=True))
+
+
+@contextlib.contextmanager
+def progress(console: Console, quiet: bool) -> Iterator[Callable[[Run], None]]:
+    """Show how a run goes: a live line for each host; without a terminal one for each stage and each long wait.
+
+    `quiet` leaves all but the waits to Ansible's own output.
+    """
+    seen: list[Run] = []
+    said: list[str] = []
+    ended = threading.Event()
+
+    def live() -> Table | str:
+        return table(seen[0], time.monotonic()) if seen else ""  # asked for by itself: seconds pass without an event
+
+    def see(run: Run) -> None:
+        seen[:] = [run]
+
+    if console.is_terminal and not quiet:
+        with Live(console=console, refresh_per_second=4, transient=True, get_renderable=live):
+            yield see
+        return
+
+    def line(run: Run) -> None:
+        see(run)
+        if run.stage and run.stage not in said and not quiet:
+            said.append(run.stage)
+            console.print(f"{run.stage} …")
+
+    def tell_waits() -> None:
+        while not ended.wait(WAIT):
+            for told in waits(seen[0], time.monotonic()) if seen else ():
+                console.print(told, markup=False)
+
+    thread = threading.Thread(target=tell_waits, daemon=True)
+    thread.start()
+    try:
+        yield line
+    finally:
+        ended.set()
+        thread.join()
+
+
+def waits(run: Run, now: float) -> list[str]:
+    """Which hosts are at which task for how many seconds: one line for each task, those of a moment left out. Pure."""
+    grouped: dict[str, list[tuple[str, int]]] = {}
+    for host in list(run.hosts.values()):
+        if host.since is not None and now - host.since >= MOMENT:
+            grouped.setdefault(host.task, []).append((host.name, int(now - host.since)))
+    return [
+        legible(f"{', '.join(name for name, _ in hosts)}: {task}, for {max(seconds for _, seconds in hosts)} s")
+        for task, hosts in grouped.items()
+    ]
+
+
+def table(run: Run, now: float = 0.0) -> Table:
+    """One line for each host: how it stands, what it does now, and, where that takes long, since when."""
+    made = Table.grid(padding=(0, 2))
+    made.title, made.title_justify = run.stage, "left"
+    for host in list(run.hosts.values()):
+        mark = {
+            "ok": Text("●", "green"),
+            "error": Text("✗ failed", "red"),
+            "unreachable": Text("✗ unreachable", "red"),
+        }
+        changed = sum(f["action"] == "changed" for f in host.findings)
+        seconds = 0 if host.since is None else int(now - host.since)
+        doing = legible(host.task) + (f", for {seconds} s" if seconds >= MOMENT else "")
+        made.add_row(mark[host.status], legible(host.name), f"{changed} changed" if changed else "", Text(doing, "dim"))
+    return made

@@ -1,0 +1,1 @@
+"""Where what is installed comes from: the signed lock of digests."""
