@@ -77,6 +77,12 @@ def test_two_long_values_are_shown_where_they_differ() -> None:
     assert len(told) < 3 * words.LONG
 
 
+def test_of_two_long_lists_only_what_differs_is_shown() -> None:
+    many = [f"/etc/folder/file-{n}" for n in range(40)]
+    told = words.difference(finding(expected={"paths": many}, observed={"paths": [*many[1:], "/tmp/x"]}))
+    assert told == 'paths: lacks "/etc/folder/file-0"; paths: has, not demanded, "/tmp/x"'
+
+
 def test_of_many_differing_keys_the_first_are_shown_and_the_rest_is_counted() -> None:
     told = words.difference(finding(expected={str(n): n for n in range(9)}, observed={str(n): -1 for n in range(9)}))
     assert told.count("expected") == words.MOST and told.endswith("and 5 more")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .flow import quoted
+
 TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -37,9 +39,9 @@ def problem(value: Any, field: Field) -> str | None:
     if not isinstance(value, TYPES[field.type]) or (field.type == "int" and isinstance(value, bool)):
         return f"must be of type {field.type}, not {type(value).__name__}"
     if field.choices and value not in field.choices:
-        return f"is {value!r}; allowed: {', '.join(map(str, field.choices))}"
+        return f"is {quoted(value)}; allowed: {', '.join(map(str, field.choices))}"
     if field.pattern and not re.fullmatch(field.pattern, str(value)):
-        return f"is {value!r}, which does not match {field.pattern}"
+        return f"is {quoted(value)}, which does not match {field.pattern}"
     return None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.flow import flow, quoted
 from ..core.schema import Field, problems
 from ..core.verdict import Setting
 from ..kinds import KINDS, Kind
@@ -76,9 +77,9 @@ def wrong(raw: Any) -> list[str]:
     for field, allowed in (("applies_to", APPLIES_TO), ("mitigations", None)):
         for item in raw.get(field) or [None]:
             if allowed and item not in allowed:
-                found.append(f"{name}.{field}: {item!r} is not one of {', '.join(allowed)}")
+                found.append(f"{name}.{field}: {quoted(item)} is not one of {', '.join(allowed)}")
             if not allowed and not re.fullmatch(MITIGATION, str(item)):
-                found.append(f"{name}.{field}: {item!r} is not a mitigation such as T1.4")
+                found.append(f"{name}.{field}: {quoted(item)} is not a mitigation such as T1.4")
     setting = raw.get("setting")
     if isinstance(setting, Mapping):
         kind = KINDS.get(str(setting.get("kind")))
@@ -144,14 +145,14 @@ def out_of_bound(control: Control) -> str:
         return ""
     value = bound["of"]
     if "one_of" in bound and value not in bound["one_of"]:
-        return f"the knob is {value!r}, the control demands one of {bound['one_of']}"
+        return f"the knob is {quoted(value)}, the control demands one of {', '.join(map(flow, bound['one_of']))}"
     if "min" in bound or "max" in bound:
         try:
             number = float(value)  # `-e knob=8` on the command line gives a string
         except (TypeError, ValueError):
-            return f"the knob is {value!r}, the control demands a number"
+            return f"the knob is {quoted(value)}, the control demands a number"
         if "min" in bound and number < bound["min"]:
-            return f"the knob is {value!r}, the control demands at least {bound['min']!r}"
+            return f"the knob is {quoted(value)}, the control demands at least {flow(bound['min'])}"
         if "max" in bound and number > bound["max"]:
-            return f"the knob is {value!r}, the control demands at most {bound['max']!r}"
+            return f"the knob is {quoted(value)}, the control demands at most {flow(bound['max'])}"
     return ""

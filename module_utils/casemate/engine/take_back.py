@@ -23,7 +23,6 @@ from ..k3s import files as k3s_files
 from ..k3s import resolvers
 from ..k3s import values as k3s_values
 from ..k3s.api import Api
-from ..k3s.objects import brief
 from ..kinds import file, k3s_config, k8s_object, kernel_module, nft, sshd, sysctl
 
 
@@ -301,7 +300,7 @@ def take_objects(waived: list[Setting], wanted: list[Setting], host: Host) -> No
                 status, answer = api.call("PATCH", f"{path}?fieldManager={k8s_object.MANAGER}&force=true", body)
                 by_hand = f"kubectl edit the object at {path}"
             if status not in (200, 202):
-                said = brief((answer or {}).get("message", ""))
+                said = (answer or {}).get("message") or "without a reason"
                 raise EnforceError(f"{path} still holds our fields: HTTP {status}: {said}; by hand: {by_hand}")
             host.changed(path, "fields of the manager casemate\n", "")
 

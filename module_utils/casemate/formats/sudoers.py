@@ -68,7 +68,10 @@ def overridden(policy: Mapping[str, Any], options: Mapping[str, Any]) -> list[st
             else:
                 general[name] = value
     found = [(name, general.get(name, "not set")) for name in options] + special
-    return sorted({f"{name} is {value}" for name, value in found if not as_good(value, options[name])})
+    words = {True: "on", False: "off"}
+    return sorted(
+        {f"{name} is {words.get(value, value)}" for name, value in found if not as_good(value, options[name])}
+    )
 
 
 def as_good(value: Any, wanted: Any) -> bool:

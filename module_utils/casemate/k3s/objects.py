@@ -6,10 +6,11 @@ because a further rule, selector or end of a range admits more.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ..core.flow import flow, lists_apart, short
 
 EMPTY: tuple[Any, ...] = (None, {}, [])
 
@@ -38,34 +39,37 @@ def faults(body: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def missing(want: Any, have: Any, where: str = "") -> list[str]:
-    """Every demanded field that differs, as "path: is X, not Y"; lists are compared item by item."""
+    """Every demanded field that differs, as "path: is X, not Y"; of long values the parts in which they differ."""
     if want in ([], {}):
-        return [] if have in EMPTY else [f"{where or 'object'}: is {brief(have)}, not {brief(want)}"]
+        return [] if have in EMPTY else [f"{where or 'object'}: is {flow(have)}, not {flow(want)}"]
     if isinstance(want, dict):
-        if not isinstance(have, dict):
-            return [f"{where or 'object'}: is {brief(have)}, not {brief(want)}"]
-        return [fault for key in want for fault in missing(want[key], have.get(key), f"{where}.{key}".lstrip("."))]
+        if (have is not None and not isinstance(have, dict)) or (have is None and short(want)):
+            return [f"{where or 'object'}: is {flow(have)}, not {flow(want)}"]
+        there, at = have or {}, f"{where}." if where else ""
+        found = [fault for key in want for fault in missing(want[key], there.get(key), f"{at}{key}")]
+        return found or ([] if have is not None else [f"{where or 'object'}: is absent, not {flow(want)}"])
     if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
         return [f for n, (w, h) in enumerate(zip(want, have)) for f in missing(w, h, f"{where}[{n}]")]
-    return [] if want == have else [f"{where}: is {brief(have)}, not {brief(want)}"]
+    if isinstance(want, list) and (have is None or isinstance(have, list)) and not short(want, have):
+        return [f"{where or 'object'}: {fault}" for fault in lists_apart(want, have or [], fits)]
+    return [] if want == have else [f"{where}: is {flow(have)}, not {flow(want)}"]
+
+
+def fits(want: Any, have: Any) -> bool:
+    """Whether an item of a list has everything that one is demanded to have."""
+    return not missing(want, have)
 
 
 def further(want: Any, have: Any, where: str) -> list[str]:
     """Every field that nobody demands, beside those that `missing` tells. An empty selector is one: it takes all."""
     if isinstance(want, dict) and want and isinstance(have, dict):
         more = [key for key in have if key not in want and have[key] is not None]
-        return [f"{where}.{key}: is {brief(have[key])}, not absent" for key in sorted(more)] + [
+        return [f"{where}.{key}: is {flow(have[key])}, not absent" for key in sorted(more)] + [
             fault for key in want for fault in further(want[key], have.get(key), f"{where}.{key}")
         ]
     if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
         return [f for n, (w, h) in enumerate(zip(want, have)) for f in further(w, h, f"{where}[{n}]")]
     return []
-
-
-def brief(value: Any) -> str:
-    """A value as JSON of at most 80 characters."""
-    text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def beyond(

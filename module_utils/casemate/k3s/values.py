@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, List, Mapping, Optional
 
+from ..core.flow import plain
 from ..core.legible import veiled
 from ..formats.yaml_subset import Value
 from .files import Part, flag_of, items, text_of
@@ -91,7 +92,7 @@ def wrong(key: str, value: Any, at: Mapping[str, Any]) -> List[str]:
         return [
             f"{key} is {'not set' if at['value'] is None else 'another value, which is not shown,'}{by}".rstrip(",")
         ]
-    return [f"{key} is {'not set' if at['value'] is None else at['value']}{by}"]
+    return [f"{key} is {'not set' if at['value'] is None else plain(at['value'])}{by}"]
 
 
 def behind(key: str, value: Any, running: Optional[Mapping[str, List[str]]]) -> List[str]:

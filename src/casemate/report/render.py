@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from casemate import catalogue
+from casemate.report import words
 from casemate.report.findings import SEVERITY, Finding, Report, is_accepted
 from module_utils.casemate.core.legible import legible
 
@@ -61,7 +62,8 @@ def as_junit(report: Report) -> str:
             case = ElementTree.SubElement(suite, "testcase", classname=host["name"], name=finding["control"])
             tag = {"fail": "failure", "error": "error", "not_evaluated": "skipped", "waived": "skipped"}
             if finding["status"] in tag:
-                told = finding["reason"] or f"expected {finding['expected']!r}, is {finding['observed']!r}"
+                wrong = finding["status"] in ("fail", "error")
+                told = words.difference(finding) if wrong else finding["reason"] or "waived"
                 ElementTree.SubElement(case, tag[finding["status"]], message=told)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from casemate.report.findings import Finding, Report, code, is_accepted
+from module_utils.casemate.core.flow import lists_apart, plain, short
 
-LONG = 160
+LONG = 240
 """Characters of a value that are shown; of a longer one the middle is left out. What to do is never shortened."""
 LEAD = 20
 """Characters that are shown before the first one in which two long values differ."""
@@ -40,8 +40,13 @@ def compared(expected: Any, observed: Any, why: str) -> Iterator[str]:
     for path, wanted, found in different:
         one, other = apart(wanted, found)
         known = why and ((one in why and other in why) or _is_digest(wanted) or _is_digest(found))
-        if one != other and not known:
-            told.append(f"{path + ': ' if path else ''}expected {one}, is {other}")
+        lead = f"{path}: " if path else ""
+        if known or one == other:
+            continue
+        if isinstance(wanted, list) and isinstance(found, list) and not short(wanted, found):
+            told += [f"{lead}{part}" for part in lists_apart(wanted, found) if part not in why]
+        else:
+            told.append(f"{lead}expected {one}, is {other}")
     yield from told[:MOST]
     if len(told) > MOST:
         yield f"and {len(told) - MOST} more"
@@ -78,8 +83,7 @@ def line(value: Any) -> str:
     """A value on one line."""
     if value in NOTHING:
         return "nothing"
-    told = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
-    return " ".join(told.split()) or "blanks"
+    return " ".join(plain(value).split()) or "blanks"
 
 
 def brief(value: Any) -> str:

@@ -283,16 +283,16 @@ GOOD_DEFAULTS = [{"Options": [{"use_pty": True}, {"logfile": "/l"}, {"timestamp_
     ("more", "wrong"),
     [
         ([], []),
-        ([{"Options": [{"use_pty": False}]}], ["use_pty is False"]),
+        ([{"Options": [{"use_pty": False}]}], ["use_pty is off"]),
         ([{"Options": [{"use_pty": False}]}, {"Options": [{"use_pty": True}]}], []),
-        ([{"Binding": [EVE], "Options": [{"use_pty": False}]}, {"Options": [{"use_pty": True}]}], ["use_pty is False"]),
-        ([{"Options": [{"logfile": False}]}], ["logfile is False"]),
+        ([{"Binding": [EVE], "Options": [{"use_pty": False}]}, {"Options": [{"use_pty": True}]}], ["use_pty is off"]),
+        ([{"Options": [{"logfile": False}]}], ["logfile is off"]),
         ([{"Options": [{"logfile": "/dev/null"}]}], ["logfile is /dev/null"]),
         ([{"Options": [{"timestamp_timeout": False}]}], []),
         ([{"Options": [{"timestamp_timeout": "0.5"}]}], []),
         ([{"Options": [{"timestamp_timeout": "15"}]}], ["timestamp_timeout is 15"]),
         ([{"Options": [{"timestamp_timeout": "-1"}]}], ["timestamp_timeout is -1"]),
-        ([{"Options": [{"timestamp_timeout": True}]}], ["timestamp_timeout is True"]),
+        ([{"Options": [{"timestamp_timeout": True}]}], ["timestamp_timeout is on"]),
     ],
 )
 def test_defaults_that_take_ours_back(tmp_path: Path, more: list[Any], wrong: list[str]) -> None:

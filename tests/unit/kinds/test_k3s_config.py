@@ -502,3 +502,9 @@ def test_a_drop_in_that_nothing_can_replace_is_blocked_with_the_flag(
     (protect,) = judge(host, PROTECT)
     assert (protect.foreign, protect.partly) == (f"{OURS} is immutable: chattr -i {OURS}", False)
     assert protect.foreign in protect.reason
+
+
+def test_a_list_is_told_as_yaml(tmp_path: Path) -> None:
+    setting: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "disable", "value": ["traefik"]}
+    host = FakeHost(tmp_path, {MAIN: "disable: [traefik, coredns]\n"})
+    assert judge(host, setting)[0].reason.startswith(f'disable is ["traefik", "coredns"] by {MAIN}')

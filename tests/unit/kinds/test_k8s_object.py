@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -403,3 +404,43 @@ def test_what_one_refusal_hides_does_not_hide_the_rest(tmp_path: Path, monkeypat
     assert kind.assess(settings[1], seen[1]).ok
     with pytest.raises(Unavailable, match="refused"):
         kind.assess(settings[0], seen[0])
+
+
+RULES = [{"apiGroups": [""], "resources": [f"thing-{n}"], "verbs": ["get", "list", "watch"]} for n in range(9)]
+PLANTED = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+
+
+@pytest.mark.parametrize(
+    ("want", "have", "said"),
+    [
+        (["a", "b"], ["a"], '/x spec: is ["a"], not ["a", "b"]'),
+        (["a"], None, '/x spec: is absent, not ["a"]'),
+        (True, False, "/x spec: is false, not true"),
+        ("x", None, '/x spec: is absent, not "x"'),
+        ("é", "e", '/x spec: is "e", not "é"'),
+        ({"a": {"b": 1}}, {"a": {"b": None}}, "/x spec.a.b: is absent, not 1"),
+        (RULES, [*RULES, PLANTED],
+         '/x spec: has, not demanded, {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}'),
+        (RULES, [PLANTED, *RULES[1:], PLANTED],
+         ('/x spec: lacks {"apiGroups": [""], "resources": ["thing-0"], "verbs": ["get", "list", "watch"]}; '
+         '/x spec: has, not demanded, {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, '
+         '{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}')),
+        # what the server adds to each item counts for none of them
+        (RULES, [{**rule, "nonResourceURLs": []} for rule in RULES[1:]],
+         '/x spec: lacks {"apiGroups": [""], "resources": ["thing-0"], "verbs": ["get", "list", "watch"]}'),
+        (RULES, [*RULES[:4], {**RULES[4], "verbs": ["*"]}, *RULES[5:]],
+         '/x spec[4].verbs: is ["*"], not ["get", "list", "watch"]'),
+        ({"rules": RULES, "x": {}}, None, "/x spec.rules: lacks " + ", ".join(
+            json.dumps(rule, sort_keys=True) for rule in RULES[:5]) + " and 4 more"),
+        (RULES, "y" * 300, None),
+    ],
+)  # fmt: skip
+def test_a_difference_is_told_whole_or_by_what_differs_in_it(
+    tmp_path: Path, api: type[FakeApi], want: Any, have: Any, said: str | None
+) -> None:
+    api.answers["/x"] = {"spec": have} if have is not None else {"kind": "X"}
+    setting = {"path": "/x", "body": {"spec": want}}
+    verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
+    assert not verdict.ok
+    assert said is None or verdict.reason == said
+    assert "..." not in verdict.reason

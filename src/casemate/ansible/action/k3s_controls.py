@@ -25,6 +25,7 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate.catalogue import declarations
 from casemate.run import account, refusals
+from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
 from module_utils.casemate.engine import take_back, waiver
 from module_utils.casemate.engine.control import VANTAGES, ControlError
@@ -80,7 +81,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given.update(self._task.args)
         level = given.pop("level", None) or "baseline"
         if level not in declarations.LEVELS:
-            raise AnsibleActionFail(f"casemate_level is {level!r}; allowed: {', '.join(declarations.LEVELS)}")
+            raise AnsibleActionFail(f"casemate_level is {quoted(level)}; allowed: {', '.join(declarations.LEVELS)}")
         servers = task_vars.get("groups", {}).get("k3s_server") or []
         scope = declarations.scopes(task_vars.get("group_names", ()), servers[:1] == [task_vars["inventory_hostname"]])
         raws = given.pop("controls", None) or {
