@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleActionFail
 
+from casemate.ansible.action import k3s_artifact
 from casemate.run import advice, escalation, runner
 
 SSH = 'Data could not be sent to remote host "198.18.106.10". Make sure this host can be reached over ssh: '
@@ -174,3 +181,106 @@ def test_that_is_refused_before_any_host_is_touched(tmp_path: Path, host_vars: s
 )
 def test_a_refusal_of_sudo_says_what_to_do(said: str, password: bool, todo: str) -> None:
     assert todo in escalation.refusal(said, password)
+
+
+SPOILT = "/etc/sudoers.d/zz-test:1:14: syntax error\nops ALL=(ALL nonsense\n             ^~~~~~~~\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "password", "todo"),
+    [
+        (f"{SPOILT}sudo: a password is required", False, "visudo (/etc/sudoers.d/zz-test:1)"),
+        (f"{SPOILT}sudo: no valid sudoers sources found, quitting", False, "visudo (/etc/sudoers.d/zz-test:1)"),
+        (">>> /etc/sudoers: syntax error near line 27 <<<\nsudo: parse error in /etc/sudoers near line 27", False,
+         "visudo (/etc/sudoers"),
+        ("sudo: a password is required", False, "sudo asks for a password, and nobody gave one"),
+        ("sudo: a terminal is required to read the password", False, "nobody gave one"),
+        ("Timeout (12s) waiting for privilege escalation prompt: ", True, "/etc/nsswitch.conf"),
+        ("sudo: ldap_sasl_bind_s(): Can't contact LDAP server", False, "/etc/nsswitch.conf"),
+        ("sudo: effective uid is not 0, is it on a file system with the 'nosuid' option set", False, "nosuid"),
+        ('sudo: The "no new privileges" flag is set, which prevents sudo from running as root.', False, "nosuid"),
+        ("sudo: Account expired or PAM config lacks an \"account\" section for sudo", False, "chage -l"),
+        ("sudo: account validation failure, is your account locked?\nsudo: a password is required", True, "chage -l"),
+        ("Sorry, try again.\nsudo: 1 incorrect password attempt", True, "does not take the password"),
+        ("ops is not in the sudoers file.", False, "let this account use sudo with NOPASSWD"),
+    ],
+)  # fmt: skip
+def test_each_refusal_of_sudo_has_a_remedy_of_its_own(said: str, password: bool, todo: str) -> None:
+    told = escalation.refusal(said, password)
+    assert todo in told
+    assert "nothing was changed" in told and "\n" not in told
+
+
+MORE: dict[str, tuple[dict[str, Any], str]] = {
+    "sudo waits for LDAP": ({"msg": "Timeout (12s) waiting for privilege escalation prompt: "}, "LDAP"),
+    "old Python": (
+        {"msg": NO_JSON, "module_stderr": "SyntaxError: future feature annotations is not defined\n"}, "Python 3.9",
+    ),
+    "old Python, told": (
+        {"msg": "ansible-core requires a minimum of Python version 3.9. Current version: 3.7.3"}, "Python 3.9"
+    ),
+    "full /tmp": ({"msg": NO_JSON, "module_stderr": "OSError: [Errno 28] No space left on device\n"}, "space"),
+    "noexec": (
+        {"msg": NO_JSON, "module_stderr": "/bin/sh: 1: /var/tmp/ansible-tmp-1-2/x: Permission denied\n"}, "noexec",
+    ),
+    "interpreter": ({"msg": NO_JSON, "module_stderr": "/bin/sh: 1: /usr/bin/python3: not found\n"}, "install python3"),
+    "changed key, several lines": (
+        {"msg": f"{SSH}Offending key in /h/known_hosts:3\r\nHost key verification failed."}, "ssh-keygen -R"
+    ),
+    "temporary failure": ({"msg": f"{SSH}ssh: Could not resolve hostname n1: Temporary failure in name resolution"},
+                          "DNS"),
+    "slow banner": ({"msg": f"{SSH}Connection timed out during banner exchange"}, "listens there"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "remedy"), MORE.values(), ids=MORE)
+def test_more_of_what_stops_ansible_is_told_with_what_to_do(said: dict[str, Any], remedy: str) -> None:
+    _, arrow, todo = advice.explain(said).rpartition("\n-> ")
+    assert arrow and remedy in todo
+
+
+class Answering:
+    """What the connection gives back of one command."""
+
+    def __init__(self, out: str, err: str = "", rc: int = 0) -> None:
+        self.done = {"stdout": out, "stdout_lines": out.splitlines(), "stderr": err, "rc": rc}
+
+
+@pytest.mark.parametrize("before", ["", SPOILT, "Welcome to Debian\n", "sudo: unable to resolve host n1\n"])
+def test_what_sudo_says_beside_an_answer_is_no_part_of_it(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Answering(f"{before}casemate:x86_64\ncasemate:{'a' * 64}  /usr/local/bin/k3s\n").done
+    assert look(done) == ("x86_64", {"/usr/local/bin/k3s": "a" * 64})
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "todo"),
+    [
+        ("", f"{SPOILT}sudo: a password is required", "visudo (/etc/sudoers.d/zz-test:1)"),
+        (f"{SPOILT}sudo: a password is required", "", "visudo (/etc/sudoers.d/zz-test:1)"),
+        ("", "sudo: a password is required", "nobody gave one"),
+        ("", "Killed", "the host did not answer as it must (rc 1): Killed"),
+    ],
+)
+def test_a_file_is_looked_at_or_it_is_said_why_not(out: str, err: str, todo: str) -> None:
+    with pytest.raises(AnsibleActionFail, match=re.escape(todo)):
+        look(Answering(out, err, 1).done)
+
+
+def look(done: dict[str, Any]) -> Any:
+    """What the controller's side of an installation makes of a command's end."""
+    plugin = k3s_artifact.ActionModule.__new__(k3s_artifact.ActionModule)
+    plugin._connection = SimpleNamespace(become=None)
+    plugin._low_level_execute_command = lambda command, sudoable: done
+    return plugin._look(["/usr/local/bin/k3s"])
+
+
+def test_our_lines_are_marked_by_the_command_itself(tmp_path: Path) -> None:
+    """The very command, run here."""
+    (tmp_path / "k3s").write_text("x")
+    ran = subprocess.run(
+        ["sh", "-c", k3s_artifact.LOOK, "sh", tmp_path / "k3s", tmp_path / "none"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    machine, files = look(Answering(ran.stdout).done)
+    assert machine == os.uname().machine
+    assert files == {str(tmp_path / "k3s"): hashlib.sha256(b"x").hexdigest()}

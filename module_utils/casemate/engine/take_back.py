@@ -20,6 +20,7 @@ from ..host.machine import EnforceError, Host
 from ..host.text import split_lines
 from ..k3s import dropins as k3s_dropins
 from ..k3s import files as k3s_files
+from ..k3s import owned as k8s_owned
 from ..k3s import resolvers
 from ..k3s import values as k3s_values
 from ..k3s.api import Api
@@ -260,16 +261,7 @@ def take_nft(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
 
 def _managed(setting: Setting, api: Api) -> list[tuple[str, Any]]:
     """(path, object) of each object of which the field manager casemate holds fields."""
-    found = []
-    for path in k8s_object._paths(setting, k8s_object._namespaces(api), {}):
-        status, item = api.call("GET", path)
-        if status == 200 and any(one.get("manager") == k8s_object.MANAGER for one in _managers(item)):
-            found.append((path, item))
-    return found
-
-
-def _managers(item: Any) -> list[dict[str, Any]]:
-    return [one for one in item.get("metadata", {}).get("managedFields") or () if not one.get("subresource")]
+    return k8s_owned.managed(k8s_object.paths(setting, k8s_object.namespaces(api), {}), api)
 
 
 def object_left(setting: Setting, run: Run, host: Host) -> Left:
@@ -286,23 +278,11 @@ def object_left(setting: Setting, run: Run, host: Host) -> Left:
 
 
 def take_objects(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
-    """Give up our fields by a server-side apply of none; an object that is nobody else's goes."""
+    """Give up our fields of each object."""
     api = Api(host)
     for setting in waived:
         for path, item in _managed(setting, api):
-            meta = {key: item["metadata"][key] for key in ("name", "namespace") if key in item["metadata"]}
-            if all(one.get("manager") == k8s_object.MANAGER for one in _managers(item)):
-                body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": item["metadata"]["uid"]}}
-                status, answer = api.call("DELETE", path, body)
-                by_hand = f"kubectl delete --raw {path}"
-            else:
-                body = {**{key: setting["body"][key] for key in ("apiVersion", "kind")}, "metadata": meta}
-                status, answer = api.call("PATCH", f"{path}?fieldManager={k8s_object.MANAGER}&force=true", body)
-                by_hand = f"kubectl edit the object at {path}"
-            if status not in (200, 202):
-                said = (answer or {}).get("message") or "without a reason"
-                raise EnforceError(f"{path} still holds our fields: HTTP {status}: {said}; by hand: {by_hand}")
-            host.changed(path, "fields of the manager casemate\n", "")
+            k8s_owned.give_up(setting, path, item, api, host)
 
 
 def written(setting: Setting) -> str:

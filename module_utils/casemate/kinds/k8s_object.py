@@ -15,8 +15,10 @@ from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..k3s import encryption as k3s_encryption
+from ..k3s import owned as k8s_owned
 from ..k3s.api import REFUSALS, Api, unanswered
 from ..k3s.objects import beyond, faults, leaves, several, whole
+from ..k3s.owned import MANAGER
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} or {node} stands for each"),
@@ -30,7 +32,6 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
 }
 ENFORCED_BY = "engine"
-MANAGER = "casemate"
 
 
 def identity(setting: Setting) -> str:
@@ -41,7 +42,8 @@ def identity(setting: Setting) -> str:
     return f"{setting['path']}#{fields}"
 
 
-def _namespaces(api: Api) -> list[str]:
+def namespaces(api: Api) -> list[str]:
+    """Names of the namespaces that stay."""
     items = api.get("/api/v1/namespaces")["items"]
     return [item["metadata"]["name"] for item in items if item["status"].get("phase") != "Terminating"]
 
@@ -56,13 +58,22 @@ def _nodes(api: Api) -> dict[str, bool]:
     return {name: found[0] for name, found in ready.items() if found}
 
 
-def _paths(setting: Setting, namespaces: list[str], nodes: dict[str, bool]) -> list[str]:
+def paths(setting: Setting, names: list[str], nodes: dict[str, bool]) -> list[str]:
+    """The paths of a setting's objects, for the names of namespaces and node -> whether it is Ready."""
     if "{node}" in setting["path"]:
         return [setting["path"].replace("{node}", name) for name, ready in nodes.items() if ready]
     if "{namespace}" not in setting["path"]:
         return [setting["path"]]
     left_out = set(setting.get("except_namespaces") or ())
-    return [setting["path"].replace("{namespace}", name) for name in namespaces if name not in left_out]
+    return [setting["path"].replace("{namespace}", name) for name in names if name not in left_out]
+
+
+def _left_out(setting: Setting, names: list[str], api: Api) -> list[tuple[str, Any]]:
+    """(path, object) of namespaces that are left out now, in which we wrote before they were."""
+    if "{namespace}" not in setting["path"] or "body" not in setting or setting.get("enforced") is False:
+        return []
+    out = [name for name in setting.get("except_namespaces") or () if name in names]
+    return k8s_owned.managed([setting["path"].replace("{namespace}", name) for name in out], api)
 
 
 def observe(settings: list[Setting], host: Host) -> list[Observation]:
@@ -76,7 +87,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
 
 
 def _look(settings: list[Setting], host: Host, api: Api) -> list[Observation]:
-    namespaces = _namespaces(api)
+    names = namespaces(api)
     nodes = _nodes(api) if any("{node}" in setting["path"] for setting in settings) else {}
     answers: dict[str, tuple[int, Any]] = {}
     seen: list[Observation] = []
@@ -86,7 +97,7 @@ def _look(settings: list[Setting], host: Host, api: Api) -> list[Observation]:
         silent += ["no node has a kubelet"] if of_nodes and not nodes else []
         objects: dict[str, Any] = {}
         refused: list[str] = []
-        for path in _paths(setting, namespaces, nodes):
+        for path in paths(setting, names, nodes):
             try:
                 answers[path] = answers.get(path) or api.call("GET", path)
             except Unavailable as unheard:
@@ -103,6 +114,8 @@ def _look(settings: list[Setting], host: Host, api: Api) -> list[Observation]:
             else:
                 raise unanswered(path, status, answer)
         seen.append({"objects": objects, "silent": silent, **({"refused": refused} if refused else {})})
+        if left := [path for path, _ in _left_out(setting, names, api)]:
+            seen[-1]["left"] = left
         if "encryption" in setting:
             servers = [node for found in objects.values() for node in (found or {}).get("items", [])]
             seen[-1]["encryption"] = k3s_encryption.look(host.read(k3s_encryption.CONFIG), servers)
@@ -136,20 +149,23 @@ def _judge(setting: Setting, seen: Observation, evidence: str) -> Verdict:
         extra = beyond(items, only, setting.get("select") or {}, setting.get("except_namespaces") or ())
         good = {only["field"]: only["allowed"], **({"also": only["also"]} if only.get("also") else {})}
         return Verdict(not extra, good, {only["field"]: extra} if extra else "only allowed", several(extra), evidence)
-    wrong = []
+    wrong, left = [], seen.get("left", [])
     for path, found in sorted(objects.items()):
         wrong += [f"{path}: missing"] if found is None else [f"{path} {f}" for f in faults(setting["body"], found)]
+    wrong += [f"{path} still holds our fields, though it is left out now; apply takes them back" for path in left]
     return Verdict(not wrong, setting["body"], wrong or setting["body"], several(wrong), evidence)
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     """Server-side apply of what differs, owned by the field manager `casemate`; a NetworkPolicy is replaced."""
     api = Api(host)
-    namespaces = _namespaces(api)
+    names = namespaces(api)
     for setting in (settings[i] for i in sorted(failing)):
         if "body" not in setting or setting.get("enforced") is False:
             continue
-        for path in _paths(setting, namespaces, {}):
+        for path, item in _left_out(setting, names, api):
+            k8s_owned.give_up(setting, path, item, api, host)
+        for path in paths(setting, names, {}):
             status, found = api.call("GET", path)
             if status == 200 and not faults(setting["body"], found):
                 continue

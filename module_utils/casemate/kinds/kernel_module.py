@@ -1,7 +1,8 @@
 """Kernel modules: kept out now and at the next load, or loaded now and at the next boot.
 
 What would happen is asked of modprobe itself (`--show-depends`, which reads all of modprobe.d(5) and touches
-nothing). `blacklist` alone stops only loading by alias, so a blocked module gets an `install` line too.
+nothing). `blacklist` alone stops only loading by alias, so a blocked module gets an `install` line too. A module that
+the machine uses is told and left alone, in our file too: the next boot would be without its file system or device.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 
 from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..host import modules as modules_in_use
 from ..host.machine import EnforceError, Host
 from ..host.text import SPACE, split_lines, systemd_lines
 
@@ -53,6 +55,11 @@ def own_step(name: str, lines: str) -> list[str]:
     return next(([verb, rest.strip()] for verb, rest in reversed(steps) if verb == "install"), ["none"])
 
 
+def free(settings: list[Setting], used: dict[str, str]) -> list[Setting]:
+    """The settings without the modules that should be kept out and are in use."""
+    return [s for s in settings if s["state"] != "blocked" or identity(s) not in used]
+
+
 def texts(settings: list[Setting]) -> dict[str, str]:
     """State -> text of the owned file for it, where one is needed."""
     blocked = sorted(s["name"] for s in settings if s["state"] == "blocked")
@@ -71,7 +78,9 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         raise Unavailable("modules", "the running kernel's modules are not on this machine")
     loaded = {line.split(" ", 1)[0] for line in split_lines(host.text("/proc/modules") or "")}
     boot = boot_list(host)
-    planned = texts([s for s in settings if not s.get("waived")])
+    used = modules_in_use.uses(map(identity, settings), host)
+    planned = texts(free([s for s in settings if not s.get("waived")], used))
+    ours = split_lines(host.text(BLOCKED) or "")
     bars = {s: host.barred(FILES[s]) if host.text(FILES[s]) != text else "" for s, text in planned.items()}
     seen: list[Observation] = []
     for setting in settings:
@@ -82,7 +91,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             raise OSError(f"modprobe cannot tell about {setting['name']}: {asked.err.strip()[:200]}")
         name = identity(setting)
         one = {"loaded": name in loaded, "next": own_step(name, asked.out), "boot": name in boot}
-        seen.append({**one, "barred": bars.get(setting["state"], "")})
+        written = f"blacklist {setting['name']}" in ours
+        seen.append({**one, "barred": bars.get(setting["state"], ""), "used": used.get(name, ""), "written": written})
     return seen
 
 
@@ -105,16 +115,26 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         return Verdict(True, "blocked", "blocked" if verb == "install" else "no such module", evidence=evidence)
     reason = "it is part of the kernel" if builtin else "it is loaded; unload it, or reboot" if refused else ""
     reason = reason or "the next request would load it"
+    observed = {"now": now, "next load": "refused" if refused else "loaded"}
+    if seen["used"]:
+        reason = f"it is in use ({seen['used']}), so it is not kept out; do without that, or waive this control"
+        return Verdict(False, "blocked", observed, reason, evidence, foreign=seen["used"], partly=seen["written"])
     bars = "" if refused else seen["barred"]
     reason = "; ".join(filter(None, [reason, bars]))
-    observed = {"now": now, "next load": "refused" if refused else "loaded"}
     return Verdict(False, "blocked", observed, reason, evidence, foreign=bars, partly=seen["loaded"])
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
-    """Write the owned files, then load or unload what differs; a module in use stays, and is named."""
+    """Write the owned files, then load or unload what differs; a module in use stays, and is named.
+
+    Of a file that would be empty the head stays.
+    """
     refused = []
-    for state, text in texts(settings).items():
+    used = modules_in_use.uses(map(identity, settings), host)
+    before, planned = host.text(BLOCKED) or "", texts(free(settings, used))
+    if before and "blocked" not in planned and any(s["state"] == "blocked" for s in settings):
+        planned["blocked"] = HEADER
+    for state, text in planned.items():
         bars = host.barred(FILES[state]) if host.text(FILES[state]) != text else ""
         if bars:
             refused.append(bars)
@@ -123,6 +143,10 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     present = {line.split(" ", 1)[0] for line in split_lines(host.text("/proc/modules") or "")}
     for setting in (settings[index] for index in sorted(failing)):
         wanted = setting["state"] == "loaded"
+        if not wanted and identity(setting) in used:
+            if f"blacklist {setting['name']}" not in split_lines(before):
+                refused.append(f"{setting['name']} is in use: {used[identity(setting)]}")
+            continue
         if (identity(setting) in present) == wanted:
             continue
         done = host.run(["modprobe", *([] if wanted else ["-r"]), setting["name"]])

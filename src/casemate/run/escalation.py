@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 SUPPORTED = ("sudo", "ansible.builtin.sudo")
@@ -27,18 +28,41 @@ def problems(become: Any, method: str, user: str, account: str) -> list[str]:
     return found
 
 
+LET = "let this account use sudo with NOPASSWD"
+REFUSALS = (
+    (r"syntax error|parse error|near line \d|no valid sudoers sources",
+     "sudo cannot read its configuration there: correct it as root with visudo ({place})"),
+    (r"must have a tty",
+     "sudo wants a terminal (requiretty): switch that off for this account in sudoers (Defaults:ACCOUNT !requiretty)"),
+    (r"ldap|sssd?\b|[Tt]imeout|[Tt]imed out|Can't contact",
+     "sudo did not answer in time: make the directory (LDAP, sssd) answer that `sudoers:` of /etc/nsswitch.conf names"),
+    (r"must be owned by uid 0|effective uid is not 0|no new privileges",
+     "sudo may not become root on this host: apt-get install --reinstall sudo, as root, and mount it without nosuid"),
+    (r"[Aa]ccount (has )?expired|account validation failure|password has expired|PAM",
+     "sudo's own check of the account fails there: look at its expiry (chage -l ACCOUNT) and at /etc/pam.d/sudo"),
+    (r"sudo: (command )?not found|executable: sudo|No such file or directory:? .*sudo",
+     f"there is no sudo on this host: install it, then {LET}"),
+)  # fmt: skip
+"""What sudo says, and what to do; the first one that fits counts, before passwords."""
+OF_SUDO = re.compile("sudo|password|privilege")
+SPOILT = re.compile(r"(/\S*sudoers\S*?):(\d+)(?::\d+)?: (?:syntax|parse) error|(/\S*sudoers\S*) near line (\d+)")
+
+
 def refusal(said: str, password: bool) -> str:
     """What to do where sudo refused; `password` says whether it was given one."""
-    if "must have a tty" in said:
-        return (
-            "sudo wants a terminal (requiretty), so nothing was changed: switch that off for this account in sudoers "
-            "(Defaults:ACCOUNT !requiretty)"
-        )
-    if password and ("ncorrect" in said or "try again" in said):
-        return (
-            "sudo does not take the password of ansible_become_password, so nothing was changed: correct it, or let "
-            "this account use sudo with NOPASSWD"
-        )
-    if "not found" in said or "No such file" in said:
-        return "there is no sudo on this host, so nothing was changed: install it, and let this account use NOPASSWD"
-    return "sudo refuses this account, so nothing was changed: let it use sudo with NOPASSWD on this host"
+    spoilt = SPOILT.search(said)
+    place = ":".join(filter(None, spoilt.groups())) if spoilt else "/etc/sudoers and /etc/sudoers.d"
+    todo = next((todo for pattern, todo in REFUSALS if re.search(pattern, said)), "").format(place=place)
+    if not todo and password and re.search("ncorrect|try again", said):
+        todo = f"sudo does not take the password of ansible_become_password: correct it, or {LET}"
+    if not todo and not password and re.search("password is required|Missing .*password|terminal is required", said):
+        todo = f"sudo asks for a password, and nobody gave one: {LET}, or set ansible_become_password (in a vault)"
+    todo = todo or f"sudo refuses this account: {LET} on this host"
+    return f"nothing was changed: {todo}"
+
+
+def unanswered(said: str, rc: int | None, password: bool) -> str:
+    """What to say of a command of ours, run as root, that did not print what it prints."""
+    if OF_SUDO.search(said):
+        return refusal(said, password)
+    return f"the host did not answer as it must (rc {rc}): {' '.join(said.split())[-300:] or 'it said nothing'}"

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from unit.saying import unfit
 
-from casemate.report import findings
-from casemate.report import words
+from casemate.report import findings, words
 from module_utils.casemate.core.verdict import Verdict
 
 

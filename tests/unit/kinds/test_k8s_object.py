@@ -444,3 +444,26 @@ def test_a_difference_is_told_whole_or_by_what_differs_in_it(
     assert not verdict.ok
     assert said is None or verdict.reason == said
     assert "..." not in verdict.reason
+
+
+@pytest.mark.parametrize(("manager", "ours"), [("casemate", True), ("kubectl", False), ("", False)])
+def test_what_was_written_in_a_namespace_that_is_left_out_later_is_taken_back(
+    tmp_path: Path, api: type[FakeApi], manager: str, ours: bool
+) -> None:
+    body = {"apiVersion": "v1", "kind": "ServiceAccount", **WANT}
+    setting = {"path": ACCOUNT, "body": body, "except_namespaces": ["web", "not-there"]}
+    managers = [{"manager": "kube-controller-manager"}, *([{"manager": manager}] if manager else [])]
+    meta = {"name": "default", "namespace": "web", "uid": "1", "managedFields": managers}
+    api.answers[ACCOUNT.format(namespace="default")] = body
+    api.answers[ACCOUNT.format(namespace="web")] = {**body, "metadata": meta}
+    host = FakeHost(tmp_path)
+    verdict = kind.assess(setting, kind.observe([setting], host)[0])
+    assert verdict.ok is not ours
+    assert ("namespaces/web/serviceaccounts/default still holds our fields" in verdict.reason) is ours
+    kind.enforce([setting], {0}, host)
+    assert api.patched == [ACCOUNT.format(namespace="web")] * ours
+    assert kind.assess(setting, kind.observe([setting], host)[0]).ok
+    given = api.answers[ACCOUNT.format(namespace="web")]
+    assert ("automountServiceAccountToken" in given) is not ours
+    kind.enforce([setting], {0}, host)
+    assert api.patched == [ACCOUNT.format(namespace="web")] * ours

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from unit.fake_host import FakeHost
+from unit.test_engine import control
 
 from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.engine import run as engine
 from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import kernel_module as kind
 
@@ -94,3 +96,51 @@ def test_a_module_in_use_stays_and_is_named(tmp_path: Path) -> None:
 
 def test_dash_and_underscore_are_one_module() -> None:
     assert kind.identity({"name": "usb-storage"}) == kind.identity({"name": "usb_storage"})
+
+
+USED: dict[str, tuple[str, dict[str, str], str]] = {
+    "a mounted file system": ("vfat", {"/proc/self/mounts": "/dev/sda1 /boot/efi vfat rw 0 0\n"}, "/boot/efi"),
+    "one that the next boot mounts": ("vfat", {"/etc/fstab": "# <fs>\nLABEL=E /boot/efi vfat ro 0 1\n"}, "fstab"),
+    "one of several": ("udf", {"/etc/fstab": "/dev/sr0 /media/cd udf,iso9660 user,noauto 0 0\n"}, "/media/cd"),
+    "snaps": ("squashfs", {"/proc/self/mounts": "/dev/loop0 /snap/core/1 squashfs ro 0 0\n"}, "/snap/core/1"),
+    "counted by the kernel": ("sctp", {"/proc/modules": "sctp 40 2 - Live 0x0\n"}, "used 2 times"),
+    "used by another": ("usb-storage", {"/proc/modules": "usb_storage 77 1 uas, Live 0x0\n"}, "used by uas"),
+    "the driver of a device": (
+        "usb-storage",
+        {"/proc/modules": "usb_storage 77 0 - Live\n", "/sys/module/usb_storage/drivers/usb:x/1-1:1.0/driver": ""},
+        "the driver of 1-1:1.0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize(("name", "files", "by"), USED.values(), ids=USED)
+def test_what_the_machine_uses_is_told_and_never_kept_out(
+    tmp_path: Path, name: str, files: dict[str, str], by: str, written: bool
+) -> None:
+    settings = [{"name": name, "state": "blocked"}, {"name": "cramfs", "state": "blocked"}]
+    files = {**TREE, "/proc/modules": "", **files}
+    own = Path(FakeHost(tmp_path, files).path(kind.BLOCKED))
+    own.parent.mkdir(parents=True)
+    own.write_text(kind.texts(settings)["blocked"] if written else "")
+    controls = [control(f"MODULE-{n}-BLOCKED", {"kind": "kernel_module", **s}) for n, s in enumerate(settings)]
+    changes = []
+    for check in (True, False, True, False):  # what check foretells is what apply does, and the second apply is quiet
+        host = FakeHost(tmp_path, commands={"modprobe --show-depends": (0, f"insmod /lib/{name}.ko\n", "")})
+        step = "install /bin/false\n" if "cramfs" in own.read_text() else "insmod /lib/cramfs.ko\n"
+        host.commands["modprobe --show-depends cramfs"] = (0, step, "")
+        done = engine.run({"role": controls}, host, check)
+        used = done.findings[0]
+        assert (used["status"], used["action"], done.unsettled) == ("fail", "blocked", [])
+        assert "it is in use" in used["reason"] and by in used["reason"]
+        assert not [argv for argv in host.ran if argv[:2] == ["modprobe", "-r"]]
+        changes.append((bool(done.due), len(host.changes)))
+    assert changes == [(True, 0), (False, 1), (False, 0), (False, 0)]
+    assert f"blacklist {name}" not in own.read_text() and "blacklist cramfs" in own.read_text()
+
+
+def test_a_module_that_is_loaded_and_unused_is_unloaded_as_before(tmp_path: Path) -> None:
+    host = host_of(tmp_path, (0, LOADS, ""), "usb_storage 77 0 - Live\n")
+    verdict = judge(host, "blocked")
+    assert (verdict.foreign, verdict.partly) == ("", True)

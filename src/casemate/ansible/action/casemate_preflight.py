@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -165,16 +164,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except AnsibleConnectionFailure:
             raise
         except AnsibleError as refused:
-            told = (
-                escalation.refusal(str(refused), self._has_password()) if "password" in str(refused) else str(refused)
-            )
-            raise AnsibleError(told) from None
+            said, of_sudo = str(refused), escalation.OF_SUDO.search(str(refused))
+            raise AnsibleError(escalation.refusal(said, self._has_password()) if of_sudo else said) from None
         seen = host_facts.parse(done.get("stdout", ""))
         said = f"{done.get('stderr', '')}\n{done.get('stdout', '')}"
-        if "uid" not in seen and re.search("sudo|password|privilege", said):
-            raise AnsibleError(escalation.refusal(said, self._has_password()))
         if "machine" not in seen:
-            raise AnsibleError(f"The host did not answer the probe (rc {done.get('rc')}): {said.strip()[-300:]}")
+            raise AnsibleError(escalation.unanswered(said, done.get("rc"), self._has_password()))
         return seen
 
     def _escalation(self, task_vars: dict[str, Any]) -> list[str]:

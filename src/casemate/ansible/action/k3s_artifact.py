@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-LOOK = 'uname -m; for f in "$@"; do [ -L "$f" ] || [ ! -f "$f" ] || sha256sum -- "$f"; done 2>/dev/null; true'
+PROJECT = Path(__file__).resolve().parents[4]
+for folder in (PROJECT, PROJECT / "src"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from casemate.run import escalation
+
+MARK = "casemate:"
+LOOK = f"""printf '{MARK}%s\\n' "$(uname -m)"
+for f in "$@"; do [ -L "$f" ] || [ ! -f "$f" ] || sha256sum -- "$f" | sed 's/^/{MARK}/'; done 2>/dev/null; true"""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -52,10 +63,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result
 
     def _look(self, paths: list[str]) -> tuple[str, dict[str, str]]:
-        """(type of the machine, path -> SHA-256 of what is there); a link counts as nothing."""
-        command = shlex.join(["sh", "-c", LOOK, "sh", *paths])
-        machine, *sums = self._low_level_execute_command(command, sudoable=True)["stdout_lines"] or [""]
-        return machine.strip(), {path: digest for digest, _, path in (line.partition("  ") for line in sums)}
+        """(type of the machine, path -> SHA-256 of what is there); a link counts as nothing.
+
+        Lines of ours are marked: sudo may complain of a drop-in beside them, and a profile greet.
+        """
+        done = self._low_level_execute_command(shlex.join(["sh", "-c", LOOK, "sh", *paths]), sudoable=True)
+        ours = [line[len(MARK) :].rstrip() for line in done["stdout_lines"] if line.startswith(MARK)]
+        if not ours:
+            become = getattr(self._connection, "become", None)
+            password = bool(become and become.get_option("become_pass", playcontext=self._play_context))
+            said = f"{done.get('stderr', '')}\n{done.get('stdout', '')}"
+            raise AnsibleActionFail(escalation.unanswered(said, done.get("rc"), password))
+        return ours[0], {path: digest for digest, _, path in (line.partition("  ") for line in ours[1:])}
 
     def _bring(self, source: str) -> str:
         """Copy a file of the controller into a folder of the login account, and return its path.
