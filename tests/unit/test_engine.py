@@ -449,3 +449,19 @@ def test_a_waiver_ends_on_the_day_that_the_controller_has(tmp_path: Path, today:
     controls = [owned("FILE-A-SET")]
     waivers = {"FILE-A-SET": {"reason": "r", "owner": "o", "expires": "2027-01-01"}}
     assert run({"k3s_host": controls}, host, True, waivers).findings[0]["status"] == status
+
+
+@pytest.mark.parametrize("command", file.RELOADS[1:])
+def test_a_reload_that_is_refused_is_told_although_the_file_is_right(tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = "/etc/systemd/x.conf.d/casemate.conf"
+    setting = {"kind": "file", "path": path, "mode": "0644", "content": "right\n", "reload": command}
+    other = {"kind": "file", "path": "/etc/a.conf", "mode": "0644", "content": "x\n"}
+    host = FakeHost(tmp_path, {path: "wrong\n"}, {" ".join(command): (1, "", "Access denied")})
+    controls = [control("TEST-A-SET", other), control("TEST-B-SET", setting)]
+    done = run({"role": controls}, host, False)
+    first, told = done.findings
+    assert host.text(path) == "right\n"
+    assert (first["status"], first["action"]) == ("pass", "changed")
+    assert (told["status"], told["action"]) == ("fail", "blocked")
+    assert f"{' '.join(command)} failed: Access denied" in told["reason"]
+    assert done.unsettled == [told["reason"]]

@@ -230,7 +230,9 @@ def _judge_kind(
         kept = _take_back(controls, back, host, unwritten, ours) if back else ""
         after = _judge(controls, host, unwritten, ours.unasked(declared, host))
         made = [_settled(c, b, a, i in todo, refused) for i, (c, b, a) in enumerate(zip(controls, before, after))]
-        if refused and any(made[i]["action"] == "blocked" for i in todo):
+        if refused and not any(made[i]["action"] == "blocked" for i in todo):
+            _say_refused(made, controls, todo, refused)
+        if refused:
             outcome.unsettled.append(refused)
         outcome.stale += _stale(after, {i for i, c in enumerate(controls) if c.id not in holds}, outcome)
         outcome.unsettled += [kept] if kept else []
@@ -376,6 +378,12 @@ def _settled(control: Control, before: Any, after: Any, tried: bool, refused: st
         made["action"] = "blocked"
         made["reason"] = "; ".join(part for part in (refused, made["reason"]) if part)
     return made
+
+
+def _say_refused(made: list[Finding], controls: list[Control], todo: set[int], refused: str) -> None:
+    """What was refused although all is as demanded now, as the reload of a right file: one finding tells it."""
+    bearer = next((i for i in sorted(todo) if controls[i].setting.get("reload")), min(todo))
+    made[bearer].update(status="fail", action="blocked", reason=refused)
 
 
 def _stale(verdicts: Sequence[Any], failing: set[int], outcome: Outcome) -> list[str]:

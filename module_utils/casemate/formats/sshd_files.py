@@ -233,7 +233,12 @@ def normal(key: str, values: list[str]) -> str:
 
 
 def effective(host: Host, extra: Options, spec: Spec, config: str | None = None) -> dict[str, str]:
-    """What `sshd -T` says of the files, or of `config`. Raises OSError where that is broken or there is no sshd."""
+    """What `sshd -T` says of the files, or of `config`. Raises OSError where that is broken or there is no sshd.
+
+    A check leaves out drop-ins of ours that apply removes first, wherever they sort.
+    """
+    if config is None and host.loses(FOLDER) and "-f" not in dict(extra):
+        config = planned(host, host.text(OWNED) or "")
     said = ",".join(name if value is None else f"{name}={value}" for name, value in spec.items())
     given = [word for option in extra for word in option]
     asked = ["-T", *given, *(STDIN if config is not None else ()), *(["-C", said] if spec else [])]

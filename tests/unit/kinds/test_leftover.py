@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 from unit.test_engine import control
-from unit.test_exact import WAIVER_NOW, ids, reason, settled
+from unit.test_exact import SSH, SSH_FILES, SSH_OURS, WAIVER_NOW, Machine, ids, reason, settled
 
 from casemate import ROOT
 from casemate.catalogue import declarations
@@ -21,7 +21,7 @@ from module_utils.casemate.engine import run as engine
 from module_utils.casemate.engine import take_back
 from module_utils.casemate.formats import sshd_daemon, sshd_files
 from module_utils.casemate.host import backup, guard
-from module_utils.casemate.host.machine import EnforceError
+from module_utils.casemate.host.machine import EnforceError, Result
 from module_utils.casemate.k3s import files as k3s_files
 from module_utils.casemate.kinds import leftover, sysctl
 
@@ -250,3 +250,30 @@ def test_the_guards_units_are_those_that_it_writes(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(one, "home", str(tmp_path / "home"))
     one._install()
     assert {f"{guard.UNITS}/{name}" for name in os.listdir(tmp_path / guard.UNITS[1:])} == {*guard.OWNED}
+
+
+class RealSshd(Machine):
+    """sshd itself reads what is there, whatever a check foretells of it."""
+
+    def sshd(self, argv: list[str], stdin: str | None) -> Result:
+        gone, self.gone = self.gone, set()
+        try:
+            return super().sshd(argv, stdin)
+        finally:
+            self.gone = gone
+
+
+@pytest.mark.parametrize("name", ["00-aaa-casemate.conf", "0-casemate.conf", "zz-casemate.conf"])
+@pytest.mark.parametrize("line", ["PermitRootLogin yes", "Match User root\n PermitRootLogin yes", "NoSuchOption yes"])
+def test_an_old_drop_in_of_ours_for_sshd_is_told_once_wherever_it_sorts(tmp_path: Path, name: str, line: str) -> None:
+    path = f"/etc/ssh/sshd_config.d/{name}"
+    left = {"kind": "leftover", "paths": ["/etc/ssh/sshd_config.d/*casemate*"], "asked": [sshd_files.OWNED]}
+    controls = [*SSH, control("ACCESS-LEFTOVERS-ABSENT", left)]
+    old = f"# Managed by Casemate (roles/k3s_access).\n{line}\n"
+    files = {**SSH_FILES, **SSH_OURS, path: old}
+    plan, done = settled(tmp_path, lambda where: RealSshd(where, files), controls)
+    assert [f["control"] for f in plan.findings if f["status"] != "pass"] == ["ACCESS-LEFTOVERS-ABSENT"]
+    assert [(f["control"], f["action"]) for f in done.findings if f["action"] != "none"] == [
+        ("ACCESS-LEFTOVERS-ABSENT", "changed")
+    ]
+    assert all(f["status"] == "pass" for f in done.findings)
