@@ -77,6 +77,12 @@ def test_every_control_serves_known_mitigations(cid: str) -> None:
     assert set(served) <= MITIGATIONS
 
 
+def test_every_reference_names_a_benchmark_with_its_version() -> None:
+    assert all(set(one) == {"title", "version"} for one in catalogue.benchmarks().values())
+    named = {key for control in CONTROLS.values() for key in control.get("refs") or {}}
+    assert named == set(catalogue.benchmarks())
+
+
 def test_threats_and_mitigations_are_those_of_the_model() -> None:
     assert set(catalogue.mitigations()) == MITIGATIONS
 

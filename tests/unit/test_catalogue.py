@@ -28,15 +28,34 @@ def control(cid: str = "SSH-ROOT-REFUSED", **rest: Any) -> dict[str, Any]:
 
 def project(folder: Path, **roles: list[dict[str, Any]]) -> Path:
     for role, controls in roles.items():
-        path = folder / "roles" / role / "vars" / "main" / "controls.yml"
+        path = folder / "roles" / role / "controls" / "topic.yml"
         path.parent.mkdir(parents=True)
-        path.write_text(yaml.safe_dump({f"__{role}_controls": controls}))
+        path.write_text(yaml.safe_dump({"controls": controls}))
     return folder
 
 
 def test_controls_are_loaded_with_their_role(tmp_path: Path) -> None:
     known = catalogue.load(project(tmp_path, k3s_access=[control()], k3s_host=[]))
     assert known["SSH-ROOT-REFUSED"]["role"] == "k3s_access"
+
+
+def test_what_a_file_says_for_all_its_controls_holds_where_one_does_not_say_it(tmp_path: Path) -> None:
+    folder = tmp_path / "roles/k3s_access/controls"
+    folder.mkdir(parents=True)
+    given = {"severity": "low", "level": "strict", "mitigations": ["T1.1"]}
+    spare = {name: value for name, value in control("SSH-A-SET").items() if name not in given}
+    for name, made in (("a", [spare]), ("b", [control("SSH-B-SET")])):
+        (folder / f"{name}.yml").write_text(yaml.safe_dump({"defaults": given, "controls": made}))
+    first, second = catalogue.load(tmp_path).values()
+    assert {name: first[name] for name in given} == given
+    assert (second["severity"], second["level"], second["mitigations"]) == ("high", "baseline", ["T1.4"])
+
+
+def test_a_reference_is_told_with_the_version_of_its_benchmark() -> None:
+    assert catalogue.references({"cis_debian12": ["5.2.2", "5.2.3"], "k3s_docs": ["cli/server"]}) == [
+        "CIS Debian Linux 12 Benchmark 1.1.0: 5.2.2, 5.2.3",
+        "K3s documentation 1.36: cli/server",
+    ]
 
 
 def test_an_id_in_two_roles_is_refused(tmp_path: Path) -> None:
@@ -59,7 +78,7 @@ def test_a_near_miss_is_suggested(wanted: str, near: str) -> None:
 
 
 def test_an_explanation_says_everything() -> None:
-    told = pages.text({**control(impact="Scripts that log in as root", refs={"cis": "5.1"}), "role": "k3s_access"})
+    told = pages.text({**control(impact="Scripts that log in as root", refs={"cis": ["5.1"]}), "role": "k3s_access"})
     for part in (
         "Root cannot",
         "must not be enough",

@@ -58,6 +58,10 @@ def test_a_good_control_is_parsed() -> None:
         ({"setting": {"kind": "file", "path": "/a", "mode": "644"}}, ".setting.mode"),
         ({"setting": {"kind": "file", "path": "/a", "mode": 420}}, "must be of type str"),
         ({"bound": {"min": 1}}, ".bound.of: missing"),
+        ({"os": ["Debian 12"]}, ".os: 'Debian 12' is not a system and its version such as debian12"),
+        ({"os": "debian12"}, ".os: must be of type list"),
+        ({"refs": {"cis_debian12": "5.1.20"}}, ".refs.cis_debian12: '5.1.20' is not a list of sections"),
+        ({"refs": {"cis_debian12": []}}, ".refs.cis_debian12: [] is not a list of sections"),
     ],
 )
 def test_a_malformed_control_is_refused_by_name(change: dict[str, Any], named: str) -> None:

@@ -465,3 +465,20 @@ def test_a_reload_that_is_refused_is_told_although_the_file_is_right(tmp_path: P
     assert (told["status"], told["action"]) == ("fail", "blocked")
     assert f"{' '.join(command)} failed: Access denied" in told["reason"]
     assert done.unsettled == [told["reason"]]
+
+
+@root
+@pytest.mark.parametrize(
+    ("release", "judged"),
+    [
+        ('ID=debian\nVERSION_ID="12"\n', ["FILE-A-SET", "FILE-B-SET"]),
+        ("ID=debian\nVERSION_ID='13'\n", ["FILE-A-SET"]),
+        ('ID=ubuntu\nVERSION_ID="24.04"\n', ["FILE-A-SET"]),
+        ("", ["FILE-A-SET"]),
+    ],
+)
+def test_a_control_for_other_systems_is_not_judged(tmp_path: Path, release: str, judged: list[str]) -> None:
+    host = FakeHost(tmp_path, {"/etc/os-release": release, "/etc/b": "theirs\n"})
+    done = settle(host, owned(), {**owned("FILE-B-SET", "/etc/b"), "os": ["debian11", "debian12"]})
+    assert [made["control"] for made in done.findings] == judged
+    assert (host.text("/etc/b") == "good\n") == ("FILE-B-SET" in judged)

@@ -18,6 +18,8 @@ APPLIES_TO = ("node", "server", "agent", "cluster")
 VANTAGES = ("self", "peer", "controller", "stranger")
 ID = r"[A-Z][A-Z0-9]*(-[A-Z0-9]+)+"
 MITIGATION = r"T[1-7]\.[1-9]"
+SYSTEM = r"[a-z]+[0-9.]+"
+"""A system and its version, such as debian12: ID and VERSION_ID of os-release(5)."""
 
 FIELDS: dict[str, Field] = {
     "id": Field("str", True, pattern=ID),
@@ -33,6 +35,7 @@ FIELDS: dict[str, Field] = {
     "needs": Field("list"),
     "vantage": Field("str", False, VANTAGES),
     "cost": Field("str", False, ("scan",)),
+    "os": Field("list"),
     "bound": Field("dict"),
     "role": Field("str"),
 }
@@ -59,6 +62,7 @@ class Control:
     needs: tuple[str, ...] = ()
     vantage: str = "self"
     cost: str = ""
+    os: tuple[str, ...] = ()
     bound: Mapping[str, Any] | None = None
     role: str = ""
 
@@ -80,6 +84,13 @@ def wrong(raw: Any) -> list[str]:
                 found.append(f"{name}.{field}: {quoted(item)} is not one of {', '.join(allowed)}")
             if not allowed and not re.fullmatch(MITIGATION, str(item)):
                 found.append(f"{name}.{field}: {quoted(item)} is not a mitigation such as T1.4")
+    for system in raw.get("os") or ():
+        if not re.fullmatch(SYSTEM, str(system)):
+            found.append(f"{name}.os: {quoted(system)} is not a system and its version such as debian12")
+    refs = raw.get("refs")
+    for key, sections in refs.items() if isinstance(refs, Mapping) else ():
+        if not isinstance(sections, list) or not sections or not all(isinstance(one, str) for one in sections):
+            found.append(f"{name}.refs.{key}: {quoted(sections)} is not a list of sections")
     setting = raw.get("setting")
     if isinstance(setting, Mapping):
         kind = KINDS.get(str(setting.get("kind")))
@@ -109,6 +120,7 @@ def parse(raw: Mapping[str, Any]) -> Control:
         needs=tuple(raw.get("needs") or ()),
         vantage=raw.get("vantage") or "self",
         cost=raw.get("cost") or "",
+        os=tuple(raw.get("os") or ()),
         bound=raw.get("bound"),
         role=raw.get("role") or "",
     )

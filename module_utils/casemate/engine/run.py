@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,7 @@ def run(
     Raises ControlError before anything is observed when any control is malformed.
     """
     controls = parse_all({**raw, "role": role} for role, raws in catalogue.items() for raw in raws)
+    controls = [c for c in controls if not c.os or system(host) in c.os]
     outcome, every = Outcome(), controls
     if not scan:
         outcome.left_out = [c.id for c in controls if c.cost == "scan"]
@@ -152,6 +154,14 @@ def _short(text: str) -> str:
     if "\0" in text:
         return "(not text)\n"
     return text if len(text) <= SHOWN else f"({len(text)} characters, not shown)\n"
+
+
+def system(host: Host) -> str:
+    """The system and its version, such as debian12, which a control may be for (`os`)."""
+    told: dict[str, str] = dict(
+        re.findall(r"^(ID|VERSION_ID)=[\"']?(.*?)[\"']?$", host.text("/etc/os-release") or "", re.MULTILINE)
+    )
+    return told.get("ID", "") + told.get("VERSION_ID", "")
 
 
 def capabilities(host: Host) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +49,17 @@ def open_mitigations(root: Path = ROOT) -> dict[str, str]:
 def nearest(wanted: str, known: Iterable[str]) -> str:
     """The id that looks most like `wanted`, or an empty string."""
     return next(iter(difflib.get_close_matches(wanted.upper(), list(known), n=1, cutoff=0.4)), "")
+
+
+@functools.cache
+def benchmarks() -> dict[str, dict[str, str]]:
+    """What `refs` may name: key -> its `title` and `version`."""
+    made: dict[str, dict[str, str]] = read(Path(__file__).with_name("benchmarks.yml"))
+    return made
+
+
+def references(refs: Mapping[str, Iterable[str]]) -> list[str]:
+    """The `refs` of a control for people: each benchmark with its version and the sections of it."""
+    known = benchmarks()
+    names = {key: f"{known[key]['title']} {known[key]['version']}:" if key in known else key for key in refs}
+    return [f"{names[key]} {', '.join(sections)}" for key, sections in refs.items()]

@@ -1,4 +1,4 @@
-"""The law: the controls of every role as they are declared, and as they resolve for one host.
+"""The controls of every role as they are declared, and as they resolve for one host.
 
 Read here and not by importing the roles into a play: Ansible would remember the place of every string, copy all of
 them into the variables of each task, and template nine of ten that are constant, at the price of a whole check.
@@ -28,21 +28,28 @@ def read(path: Path) -> Any:
 
 @functools.cache
 def controls(root: Path = ROOT) -> dict[str, list[Raw]]:
-    """Role -> its controls; values may still be templates. Read once: nobody changes what this returns."""
-    paths = sorted(root.glob("roles/*/vars/main/controls.yml"))
-    return {path.parts[-4]: (read(path) or {}).get(f"__{path.parts[-4]}_controls") or [] for path in paths}
+    """Role -> its controls; values may still be templates. Read once: nobody changes what this returns.
+
+    What a file says in `defaults` holds for each of its controls that does not say it itself.
+    """
+    found: dict[str, list[Raw]] = {}
+    for path in sorted(root.glob("roles/*/controls/*.yml")):
+        declared = read(path)
+        shared = declared.get("defaults") or {}
+        found.setdefault(path.parts[-3], []).extend({**shared, **control} for control in declared["controls"])
+    return found
 
 
 @functools.cache
 def variables() -> tuple[Raw, Raw]:
-    """(defaults, internals) of all roles, without their controls. Internals are named `__<role>_x`, so none meet."""
+    """(defaults, internals) of all roles. Internals are named `__<role>_x`, so none meet."""
     defaults: Raw = {}
     internals: Raw = {}
     for role in ROLES:
         folder = ROOT / "roles" / role
         defaults.update(read(folder / "defaults/main.yml") or {})
         for path in sorted((folder / "vars/main").glob("*.yml")):
-            internals.update(read(path) or {} if path.name != "controls.yml" else {})
+            internals.update(read(path) or {})
     return defaults, internals
 
 

@@ -75,6 +75,7 @@ def page() -> Any:
 
     made = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     made.filters["shown"] = shown
+    made.globals["references"] = catalogue.references
     return made.get_template("report.html.j2")
 
 
