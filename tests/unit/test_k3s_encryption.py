@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,18 @@ def test_in_the_midst_of_a_rotation_the_advice_is_to_end_it() -> None:
     for demand in ("active", "secretbox"):
         assert "after a rotation restart K3s on each server" in k3s_encryption.judge(demand, seen).reason
         assert "rotate-keys" not in k3s_encryption.judge(demand, seen).reason
+
+
+def test_after_encryption_was_switched_off_what_was_stored_meanwhile_is_rewritten() -> None:
+    raw = config(IDENTITY, AESCBC)
+
+    def todo(*names: str) -> list[str]:
+        seen = k3s_encryption.look(raw, [node(name, raw) for name in names])
+        return re.findall("`([^`]*)`", k3s_encryption.judge(k3s_encryption.ACTIVE, seen).reason)
+
+    enable, rotate, restart = "k3s secrets-encrypt enable", "k3s secrets-encrypt rotate-keys", "systemctl restart k3s"
+    assert todo("s1") == [enable, rotate, restart]  # right after a restart K3s takes no rotation yet
+    assert todo("s1", "s2") == [enable, restart, rotate]  # and none while servers differ
 
 
 @pytest.mark.parametrize(("providers", "ok"), [([AESCBC, IDENTITY], True), ([IDENTITY, AESCBC], False)])

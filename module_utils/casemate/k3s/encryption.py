@@ -19,18 +19,30 @@ CONFIG = "/var/lib/rancher/k3s/server/cred/encryption-config.json"
 ANNOTATION = "k3s.io/encryption-config-hash"
 ACTIVE = "active"
 RESTART = "restart K3s on each server, one after the other (`systemctl restart k3s`)"
-ENABLE = f"run `k3s secrets-encrypt enable` on one server, then {RESTART}"
+ENABLE, REWRITE = "run `k3s secrets-encrypt enable` on one server", "`k3s secrets-encrypt rotate-keys` on one server"
+ENABLE_ALONE = f"{ENABLE}, then {REWRITE}, which rewrites what was stored meanwhile, then {RESTART}"
+ENABLE_ALL = (
+    f"{ENABLE} and {RESTART}; once all are Ready, run {REWRITE}, which rewrites what was stored meanwhile, "
+    "and restart each again"
+)
+"""Switching on rewrites Secrets while the API server still has the old configuration, so in the clear; and keys are
+rotated only while all servers have the same configuration, which another server takes over at its start."""
 ALIKE = f"after a rotation {RESTART}; else put back the file that K3s wrote"
-ROTATE = f"apply, then run `k3s secrets-encrypt rotate-keys` on one server, then {RESTART}"
+ROTATE = f"apply, then run {REWRITE}, then {RESTART}"
 
 
 def look(raw: bytes | None, nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The providers for Secrets in their order (None: no such file), and what differs from what servers wrote down."""
+    """The providers for Secrets in their order (None: no such file), what differs from what servers wrote down, and
+    whether this server is alone.
+    """
+    nodes = list(nodes)
+    alone = len(nodes) < 2
     if raw is None:
-        return {"providers": None, "differ": []}
+        return {"providers": None, "differ": [], "alone": alone}
     own = hashlib.sha256(raw).hexdigest()
     marks = {node["metadata"]["name"]: (node["metadata"].get("annotations") or {}).get(ANNOTATION) for node in nodes}
     return {
+        "alone": alone,
         "providers": _providers(raw),
         "differ": sorted(f"{name}: {mark[:40]}" for name, mark in marks.items() if mark and mark.split("-")[-1] != own),
     }
@@ -54,7 +66,7 @@ def judge(demand: str, seen: Mapping[str, Any]) -> Verdict:
     Raises Unavailable where there is no cipher. What fails is foreign: K3s takes such a change by its own command only,
     never by a setting and a restart.
     """
-    providers, reason, advice = seen["providers"], "", ENABLE
+    providers, reason, advice = seen["providers"], "", ENABLE_ALONE if seen["alone"] else ENABLE_ALL
     if demand != ACTIVE:
         ciphers = [name for name in providers or () if name != "identity"]
         if not ciphers:
