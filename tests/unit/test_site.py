@@ -126,10 +126,32 @@ def test_what_is_due_on_one_host_makes_everybody_be_looked_at_again(tmp_path: Pa
     assert (rc, hosts_of(ran, "look"), hosts_of(ran, "k3s_node")) == (0, sorted(ALL * 2), ["a2"]), said
 
 
-def test_a_host_that_is_lost_on_the_way_is_looked_for_again(tmp_path: Path) -> None:
-    rc, ran, said = site(tmp_path, due=DUE, dark=["k3s_host a2"])
+@pytest.mark.parametrize(
+    ("dark", "script", "nodes", "cluster"),
+    [
+        ("k3s_host a2", {}, sorted({*ALL} - {"a2"}), ["s1"]),
+        # The whole batch, by which Ansible would end a run: a server, the first agent, the only one to join.
+        ("k3s_node s2", {}, ["s1", "s2"], ["s1"]),
+        ("k3s_node s1", {}, ["s1"], []),
+        ("k3s_node a1", {}, ["a1", *SERVERS], ["s1"]),
+        ("k3s_node a4", {"runs": [*SERVERS, "a1", "a2", "a3"]}, ALL, ["s1"]),
+        ("k3s_cluster s1", {}, ALL, ["s1"]),
+        # One of a batch of several: those of its batch are done.
+        ("k3s_node a3", {"vars": {"casemate_agents_at_once": [1, 2]}}, sorted({*ALL} - {"a4"}), ["s1"]),
+    ],
+)
+def test_a_host_that_is_lost_on_the_way_keeps_nobody_from_a_last_look(
+    tmp_path: Path, dark: str, script: dict[str, Any], nodes: list[str], cluster: list[str]
+) -> None:
+    rc, ran, said = site(tmp_path, due=DUE, dark=[dark], **script)
     assert (rc, hosts_of(ran, "look")) == (4, sorted(ALL * 2)), said
-    assert hosts_of(ran, "k3s_node") == sorted({*ALL} - {"a2"})
+    assert (hosts_of(ran, "k3s_node"), hosts_of(ran, "k3s_cluster")) == (nodes, cluster), said
+
+
+def test_the_first_agent_of_those_that_are_due_goes_alone(tmp_path: Path) -> None:
+    due = {"k3s_node": ["a2", "a3", "a4"]}
+    _, ran, said = site(tmp_path, due=due, broken=["k3s_node a2"])
+    assert hosts_of(ran, "k3s_node") == ["a2"], said
 
 
 def test_wrong_input_on_one_host_stops_all_before_the_first_change(tmp_path: Path) -> None:
