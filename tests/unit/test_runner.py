@@ -53,6 +53,18 @@ def test_plan_role_and_verify_make_one_finding() -> None:
     assert made.hosts["n1"].left_out == ["C-D"]
 
 
+def test_what_is_shown_while_a_run_goes_on_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settling all findings of 500 hosts takes longer than the time between two looks."""
+    seen = run(
+        event("runner_on_ok", res=result(finding("fail", action="would_change"))),
+        event("runner_on_ok", res=result(finding("pass", action="changed"), finding("pass", action="none"))),
+    )
+    monkeypatch.setattr(runner, "settle", lambda passes: pytest.fail("settled before the end"))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(runner.table(seen))
+    assert "1 changed" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_the_accepted_reasons_of_a_host_come_with_its_findings() -> None:
     assert run(event("runner_on_ok", res=result(finding("pass"), accepted=("kernel",)))).hosts["n1"].accepted == [
         "kernel"

@@ -47,7 +47,7 @@ def attack(
             return [], {}, f"the inventory cannot be read: {str(refused.stderr).strip()}"
         terse = () if verbose else ("-q", "--no-header", "--no-summary", "--tb=no", "-W", "ignore")
         command = [
-            sys.executable, "-m", "pytest", "-p", "casemate.prove", "-p", "no:cacheprovider", *terse,
+            sys.executable, "-m", "pytest", "-p", __name__, "-p", "no:cacheprovider", *terse,
             f"--ansible-inventory={inventory}", "tests/behaviour", *arguments,
         ]  # fmt: skip
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=sys.stderr, check=False)

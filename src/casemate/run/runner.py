@@ -45,7 +45,10 @@ UNSETTLED = "Ansible ended before the run was complete; what was begun is finish
 
 @dataclass
 class Host:
-    """What a run knows of one host so far; `since` is when it began its task, None while it does nothing."""
+    """What a run knows of one host so far; `since` is when it began its task, None while it does nothing.
+
+    `changed` are the controls that a pass has changed: they are counted as they come, and settled once, in the end.
+    """
 
     name: str
     status: str = "ok"
@@ -53,6 +56,7 @@ class Host:
     task: str = ""
     since: float | None = None
     passes: dict[str, list[Finding]] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
     accepted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -128,6 +132,8 @@ class Run:
                 host.left_out = list(result.get("left_out") or ())
                 for made in result["findings"]:
                     host.passes.setdefault(made["control"], []).append(made)
+                    if made["action"] == "changed":
+                        host.changed.add(made["control"])
 
     def _stats(self, data: dict[str, Any]) -> None:
         """Ansible's own count has the last word: a failure that a rescue handled is none."""
@@ -316,7 +322,7 @@ def table(run: Run, now: float = 0.0) -> Table:
             "error": Text("✗ failed", "red"),
             "unreachable": Text("✗ unreachable", "red"),
         }
-        changed = sum(f["action"] == "changed" for f in host.findings)
+        changed = len(host.changed)
         seconds = 0 if host.since is None else int(now - host.since)
         doing = legible(host.task) + (f", for {seconds} s" if seconds >= MOMENT else "")
         made.add_row(mark[host.status], legible(host.name), f"{changed} changed" if changed else "", Text(doing, "dim"))
