@@ -225,6 +225,8 @@ def test_rules_of_iptables_are_read_where_nft_is_not_there(
     [
         ({"ufw.service": "active"}, True, "ufw is active: rules that are not Casemate's drop"),
         ({"ufw.service": "active"}, False, "find out what loads these chains"),
+        ({}, True, "then turn the other one off: ufw disable. Or"),  # `ufw enable` starts no unit
+        ({"firewalld.service": "active"}, True, "firewalld and ufw are active"),
         ({"firewalld.service": "active"}, False, "systemctl disable --now firewalld"),
         ({"netfilter-persistent.service": "active"}, False, "netfilter-persistent flush"),
         ({"nftables.service": "active", "ferm.service": "enabled"}, False, "systemctl disable nftables"),

@@ -111,8 +111,9 @@ def _other_clusters(units: Mapping[str, str], listeners: Mapping[str, Sequence[s
 def _firewall(others: Mapping[str, Any]) -> str:
     """Rules that close what nodes need: where, whose they are as far as units tell, and how they go."""
     units = [unit.removesuffix(".service") for unit, state in others["units"].items() if state == "active"]
-    firewalls = [name for name in units if name not in CLUSTERS and (name != "ufw" or others.get("ufw"))]
-    whose = f"{' and '.join(firewalls)} is active: " if firewalls else ""
+    firewalls = [name for name in units if name not in CLUSTERS and name != "ufw"]
+    firewalls += ["ufw"] if others.get("ufw") else []  # its rules outlive its unit, and come before it is started
+    whose = f"{' and '.join(firewalls)} {'are' if firewalls[1:] else 'is'} active: " if firewalls else ""
     remedy = "; ".join(REMEDIES.get(name, OFF.format(name)) for name in firewalls)
     return (
         f"{whose}rules that are not Casemate's drop whatever they do not admit ({'; '.join(others['denying'])}), joins "
