@@ -229,6 +229,7 @@ MORE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "temporary failure": ({"msg": f"{SSH}ssh: Could not resolve hostname n1: Temporary failure in name resolution"},
                           "DNS"),
+    "no such package": ({"msg": "No package matching 'apparmor' is available"}, "apt-get update"),
     "slow banner": ({"msg": f"{SSH}Connection timed out during banner exchange"}, "listens there"),
 }  # fmt: skip
 

@@ -69,6 +69,8 @@ ADVICE = (
      "ssh here and there have no algorithm in common: update the older one"),
     # The host
     (r"No space left on device|Disk quota exceeded", "free some disk space on this host"),
+    (r"No package matching|Unable to locate package|has no installation candidate",
+     "the index of packages there does not name it: apt-get update as root, or add its source to /etc/apt"),
     (r"Read-only file system", "remount that file system read-write"),
     (r"requires a minimum of Python|(SyntaxError|ImportError|ModuleNotFoundError).*(future feature|annotations)",
      "install Python 3.9 or newer there (apt-get install python3), or name one in ansible_python_interpreter"),
