@@ -47,10 +47,10 @@ options:
     type: bool
     default: false
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: full}
-  idempotent: {support: full}
-author: Casemate maintainers
+  check_mode: {support: full, description: Tells what would change and changes nothing.}
+  diff_mode: {support: full, description: Tells what differs.}
+  idempotent: {support: full, description: Changes nothing when run again.}
+author: Casemate maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -65,7 +65,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before: {description: Digest of the file that was there., type: str, returned: always}
-after: {description: Digest of the file that is there, or in check mode would be., type: str, returned: always}
+after: {description: "Digest of the file that is there, or in check mode would be.", type: str, returned: always}
 """
 
 import re

@@ -38,9 +38,9 @@ options:
     elements: str
     default: []
 attributes:
-  check_mode: {support: full}
-  idempotent: {support: full}
-author: Casemate maintainers
+  check_mode: {support: full, description: Tells what would change and changes nothing.}
+  idempotent: {support: full, description: Changes nothing when run again.}
+author: Casemate maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -54,7 +54,7 @@ runs: {description: Whether K3s runs or is being started., type: bool, returned:
 up: {description: Whether it is up by systemd's account., type: bool, returned: always}
 left: {description: Whether a run before this one left a change pending., type: bool, returned: always}
 paths: {description: What was put back., type: list, elements: str, returned: with back}
-binary: {description: Why the binary was not put back, or nothing., type: str, returned: with back}
+binary: {description: "Why the binary was not put back, or nothing.", type: str, returned: with back}
 started: {description: Whether K3s was started anew., type: bool, returned: with back}
 """
 

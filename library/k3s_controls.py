@@ -35,10 +35,10 @@ options:
     type: bool
     default: false
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: full}
-  idempotent: {support: full}
-author: Casemate maintainers
+  check_mode: {support: full, description: Tells what would change and changes nothing.}
+  diff_mode: {support: full, description: Tells what differs.}
+  idempotent: {support: full, description: Changes nothing when run again.}
+author: Casemate maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -51,7 +51,7 @@ RETURN = r"""
 findings: {description: One finding for each control., type: list, elements: dict, returned: always}
 due: {description: Roles with something to change., type: list, elements: str, returned: always}
 todo: {description: In check mode what apply would act on by control., type: dict, returned: always}
-unsettled: {description: What could not be written or judged\, and why., type: list, elements: str, returned: always}
+unsettled: {description: "What could not be written or judged, and why.", type: list, elements: str, returned: always}
 barred: {description: What is wrong and keeps K3s from being started., type: list, elements: str, returned: always}
 stale: {description: Units that run with older settings., type: list, elements: str, returned: always}
 left_out: {description: Controls that a quick pass does not judge (C(cost=scan))., type: list, returned: always}

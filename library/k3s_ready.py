@@ -51,9 +51,9 @@ options:
     type: int
     default: 600
 attributes:
-  check_mode: {support: full}
-  idempotent: {support: full}
-author: Casemate maintainers
+  check_mode: {support: full, description: Tells what would change and changes nothing.}
+  idempotent: {support: full, description: Changes nothing when run again.}
+author: Casemate maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

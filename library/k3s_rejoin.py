@@ -40,9 +40,9 @@ options:
     type: bool
     default: true
 attributes:
-  check_mode: {support: full}
-  idempotent: {support: full}
-author: Casemate maintainers
+  check_mode: {support: full, description: Tells what would change and changes nothing.}
+  idempotent: {support: full, description: Changes nothing when run again.}
+author: Casemate maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -53,8 +53,8 @@ EXAMPLES = r"""
 RETURN = r"""
 holds: {description: Whether the host has what its cluster knows it by., type: bool, returned: without host}
 node: {description: The node's name., type: str, returned: without host}
-elsewhere: {description: Why its data is another cluster's\, and what to do., type: str, returned: without host}
-refusals: {description: Why the host could not join\, and what to do., type: list, elements: str, returned: with host}
+elsewhere: {description: "Why its data is another cluster's, and what to do.", type: str, returned: without host}
+refusals: {description: "Why the host could not join, and what to do.", type: list, elements: str, returned: with host}
 """
 
 import os

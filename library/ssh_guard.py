@@ -38,11 +38,12 @@ options:
     elements: str
     default: []
 attributes:
-  check_mode: {support: full}
+  check_mode: {support: full, description: Tells what would change and changes nothing.}
   idempotent:
+    description: Changes nothing when run again.
     support: partial
     details: V(confirmed) fails when nothing is pending, since then the host has already undone the change.
-author: Casemate maintainers
+author: Casemate maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from casemate import __version__, catalogue
+from casemate import ROOT, __version__, catalogue
 from casemate.catalogue import pages
 from casemate.report import findings, render, words
 from casemate.run import runner
@@ -106,6 +106,12 @@ def check_inventories(_: click.Context, __: click.Parameter, given: tuple[str, .
     return given
 
 
+def demand(inventories: tuple[str, ...]) -> None:
+    """Refuse to go without an inventory: only a checkout has one of its own, which its ansible.cfg names."""
+    if not inventories and not os.environ.get("ANSIBLE_INVENTORY") and not (ROOT / "inventory").is_dir():
+        raise click.UsageError("there is no inventory: give -i INVENTORY (casemate init writes one)")
+
+
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="casemate")
 def main() -> None:
@@ -134,6 +140,7 @@ def prove(pytest_arguments: tuple[str, ...], **given: Any) -> int:
     """Attack the hosts; what withstands is proven. Arguments after `--` go to pytest."""
     from casemate.prove import attacks as attack
 
+    demand(given["inventories"])
     started = findings.now()
     hosts, accepted, trouble = attack.attack(
         given["inventories"], given["limit"], pytest_arguments, bool(given["verbose"])
@@ -185,6 +192,7 @@ def explain(control: str | None, every: bool, shape: str, limit: str | None, inv
             raise click.ClickException(f"there is no control {control!r}" + (f"; did you mean {hint}?" if hint else ""))
         click.echo(json.dumps(found, indent=2) if shape == "json" else pages.text(found))
         return 0
+    demand(inventories)
     run = runner.play("explain.yml", inventories, limit)
     if run.errors or any(host.status != "ok" for host in run.hosts.values()) or not run.results:
         tell(run.errors, run.messages())
@@ -211,6 +219,7 @@ def docs(only_check: bool) -> int:
 
 def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, **given: Any) -> int:
     """Run a playbook, report what it found, and return the exit code."""
+    demand(given["inventories"])
     started = findings.now()
     if given["limit"] is not None and not given["limit"].strip():
         raise click.UsageError("--limit is empty: name a host or group, or leave it out for all.")

@@ -16,6 +16,8 @@ from typing import Any
 from casemate import ROOT
 from casemate.preflight.inputs import network
 from casemate.supply.lock import ARCHITECTURES, LockError, load, verify
+from module_utils.casemate.host import others
+from module_utils.casemate.k3s import running
 
 SUPPORTED = {
     ("debian", "12"): True,
@@ -64,8 +66,7 @@ done
 true
 """
 """Run by root's sh on the host; reads only. sudo drops SSH_CONNECTION, so its parents are asked for it."""
-RUNNING = ROOT / "module_utils/casemate/k3s/running.py"
-OTHERS = ROOT / "module_utils/casemate/host/others.py"
+RUNNING, OTHERS = (Path(str(module.__file__)) for module in (running, others))
 """Run by the host's Python in the same call."""
 PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 

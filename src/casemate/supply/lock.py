@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.host.signature import SignatureError, signer
 
@@ -110,6 +108,8 @@ def parse(text: str) -> Lock:
         raw = json.loads(text, object_pairs_hook=_unique)
     except ValueError as broken:
         raise LockError(f"it is not JSON: {broken}") from broken
+    from jsonschema import Draft202012Validator  # here: a collection is also read where it is not installed
+
     faults = sorted(Draft202012Validator(SCHEMA).iter_errors(raw), key=lambda fault: fault.json_path)
     if faults:
         raise LockError("; ".join(f"{fault.json_path}: {fault.message}" for fault in faults[:5]))

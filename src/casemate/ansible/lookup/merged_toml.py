@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.errors import AnsibleError
-from ansible.plugins.lookup import LookupBase
-
-from casemate.preflight.merged_toml import merge, render
-
 DOCUMENTATION = r"""
 name: merged_toml
 short_description: Merge texts of TOML
 description: What the texts say together, without their C(version) and comments. Fails where they contradict each other.
 options:
   _terms: {description: Mappings of names to texts., required: true, type: list, elements: dict}
-author: Casemate maintainers
+author: Casemate maintainers (!UNKNOWN)
 """
+
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+
+from casemate.preflight.merged_toml import merge, render
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]

@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from ansible.plugins.lookup import LookupBase
-from ansible.template import trust_as_template
-
 DOCUMENTATION = r"""
 name: rendered
 short_description: Render a template file of the project
 description: The same as M(ansible.builtin.template) without its options, and without copying all variables.
 options:
   _terms: {description: Absolute paths., required: true, type: list, elements: path}
-author: Casemate maintainers
+author: Casemate maintainers (!UNKNOWN)
 """
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase
+from ansible.template import trust_as_template
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+DOCUMENTATION = r"""
+name: waivers
+short_description: The waivers of a host, added up over all its groups
+description: Control id to waiver. What is set in a more specific place wins for the control that it is about.
+options:
+  holding: {description: Leave out those that have expired., type: bool, default: false}
+author: Casemate maintainers (!UNKNOWN)
+"""
+
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,15 +24,6 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate.run import waivers
 from module_utils.casemate.engine import waiver
-
-DOCUMENTATION = r"""
-name: waivers
-short_description: The waivers of a host, added up over all its groups
-description: Control id to waiver. What is set in a more specific place wins for the control that it is about.
-options:
-  holding: {description: Leave out those that have expired., type: bool, default: false}
-author: Casemate maintainers
-"""
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
