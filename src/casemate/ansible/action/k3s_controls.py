@@ -23,6 +23,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.run import account, refusals
 from module_utils.casemate.core.flow import quoted
@@ -71,7 +72,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
-        known = {**DEFAULTS, **INTERNALS, **task_vars}
+        # Controls are judged outside of any role, too: `__casemate_roles` is the folder of all of them.
+        known = {**DEFAULTS, **INTERNALS, "__casemate_roles": str(ROOT / "roles"), **task_vars}
         templar = self._templar.copy_with_new_env(available_variables=known)
         for name in SETTINGS.values() if "controls" in self._task.args else SHARED:
             if name in known:
