@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MOLECULE_GLOB := $(CURDIR)/molecule/*/molecule.yml
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo test lint unit contract molecule lockout docs bench release lab-packages clean
+.PHONY: help demo test lint unit contract molecule lockout docs bench release release-test lab-packages clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -54,13 +54,15 @@ docs: .venv/.ready ## Generate what is generated
 bench: .venv/.ready lab-packages ## Ratios to ansible -m ping and to doing it by hand
 	$(BIN)/python tests/bench/bench.py
 
-release: test ## An archive of the commit, with its digest
-	@git diff --quiet HEAD || { echo "release: commit your changes first" >&2; exit 1; }
+release: test release-test ## Wheel, sdist, collection and execution environment of the commit, with digests
+	@[ -z "$$(git status --porcelain)" ] || { echo "release: commit your changes first" >&2; exit 1; }
 	@version=$$($(BIN)/casemate --version | sed 's/.* //'); \
-	grep -q "^## $$version" CHANGELOG.md || { echo "release: CHANGELOG.md has no section $$version" >&2; exit 1; }; \
-	mkdir -p dist; git archive --prefix="casemate-$$version/" -o "dist/casemate-$$version.tar.gz" HEAD; \
-	cd dist; sha256sum "casemate-$$version.tar.gz" | tee SHA256SUMS; \
+	grep -q "^## $$version" CHANGELOG.md || { echo "release: CHANGELOG.md has no section $$version" >&2; exit 1; }
+	@rm -rf dist; .ci/release dist; cat dist/SHA256SUMS; \
 	echo "Sign it: ssh-keygen -Y sign -f KEY -n casemate-release dist/SHA256SUMS"
+
+release-test: .venv/.ready ## Ansible's sanity tests on the collection; some minutes, from the package index
+	@.ci/sanity
 
 clean: ## Remove what was built
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache dist build
