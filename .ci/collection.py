@@ -99,7 +99,7 @@ def full_names(text: str, modules: list[str], roles: list[str], lookups: list[st
     text = re.sub(rf"(?m)^(\s*(?:- )?)({'|'.join(modules)}):", rf"\1{ours}\2:", text)
     text = re.sub(rf"\bM\(({'|'.join(modules)})\)", rf"M({ours}\1)", text)
     text = re.sub(rf"((?:include|import)_role:\s+\{{?name: )({'|'.join(roles)})\b", rf"\1{ours}\2", text)
-    return re.sub(rf"(\b(?:lookup|query)\(')({'|'.join(lookups)})'", rf"\1{ours}\2'", text)
+    return re.sub(rf"(\b(?:lookup|query|q)\(')({'|'.join(lookups)})'", rf"\1{ours}\2'", text)
 
 
 def full_imports(text: str, modules: list[str]) -> str:

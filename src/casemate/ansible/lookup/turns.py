@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.lookup import LookupBase
-from ansible.utils.helpers import pct_to_int
-
 DOCUMENTATION = r"""
 name: turns
 short_description: Hosts in batches
@@ -15,8 +10,13 @@ options:
   _terms: {description: "How many, or which share such as 25%; the last item goes for the rest.", required: true}
   hosts: {description: Names of the hosts, in their order., type: list, elements: str, required: true}
   of: {description: The number that a share is a share of., type: int, required: true}
-author: Casemate maintainers
+author: Casemate maintainers (!UNKNOWN)
 """
+
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase
+from ansible.utils.helpers import pct_to_int
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
