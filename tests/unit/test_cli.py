@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from unit import made
 
 from casemate import catalogue
 from casemate.cli import app as cli
@@ -26,9 +27,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 
 
 def finding(status: str, control: str = "SSH-ROOT-REFUSED", **rest: Any) -> findings.Finding:
-    made = dict.fromkeys(findings.KEYS, None)
-    made.update(control=control, status=status, action="none", reason="", evidence="", mitigations=["T1.4"])
-    return {**made, **rest}
+    return made.finding(status, control, **rest)
 
 
 def outcome(*found: findings.Finding, errors: tuple[str, ...] = (), **rest: Any) -> runner.Run:
@@ -198,24 +197,27 @@ class TestProve:
 
     def test_the_worst_attack_decides(self) -> None:
         attacks = [
-            {"status": "pass", "said": "", "claim": "root is refused", "node": "t.py::test_a[x]"},
-            {"status": "fail", "said": "assert 0 == 255", "claim": "root is refused", "node": "t.py::test_a[y]"},
-        ]
-        made = prove.conclude("A-B", attacks, ["T1.4"])
-        assert (made["status"], made["reason"]) == ("fail", "assert 0 == 255")
-        assert made["evidence"] == "t.py::test_a (2 cases)"
-        assert prove.conclude("A-B", attacks[:1], [])["observed"] == "withstood 1 attack"
+            {"status": "pass", "code": "", "said": "", "claim": "root is refused", "node": "t.py::test_a[x]"},
+            {
+                "status": "fail", "code": "broken", "said": "assert 0 == 255", "claim": "root is refused",
+                "node": "t.py::test_a[y]",
+            },
+        ]  # fmt: skip
+        found = prove.conclude(CONTROL, attacks)
+        assert (found["status"], found["code"], found["reason"]) == ("fail", "broken", "assert 0 == 255")
+        assert found["evidence"] == "t.py::test_a (2 cases)"
+        assert prove.conclude(CONTROL, attacks[:1])["observed"] == "withstood 1 attack"
 
     @pytest.mark.parametrize(
-        ("said", "reason"),
+        ("said", "code", "reason"),
         [
-            ("Skipped: api_semantics: a double", "api_semantics: a double"),
-            ("Skipped: no tool here", "skipped: no tool here"),
-            ("", "skipped: without a reason"),
+            ("Skipped: api_semantics: a double", "api_semantics", "api_semantics: a double"),
+            ("Skipped: no tool here", "skipped", "skipped: no tool here"),
+            ("", "skipped", "skipped: without a reason"),
         ],
     )
-    def test_a_skip_has_a_code(self, said: str, reason: str) -> None:
-        assert prove.skipped(said) == reason
+    def test_a_skip_has_a_code(self, said: str, code: str, reason: str) -> None:
+        assert prove.skipped(said) == (code, reason)
 
     def test_only_a_waiver_that_holds_excuses(self) -> None:
         import datetime

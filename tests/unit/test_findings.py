@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from unit import made
 
 from casemate.report import findings
 
 
 def finding(status: str = "pass", control: str = "A-B", **rest: Any) -> findings.Finding:
-    made = dict.fromkeys(findings.KEYS, None)
-    made.update(control=control, status=status, action="none", reason="", evidence="", mitigations=["T1.1"])
-    if status == "not_evaluated":
-        made["reason"] = "kernel: not here"
-    return {**made, **rest}
+    reason = {"reason": "kernel: not here"} if status == "not_evaluated" else {}
+    return made.finding(status, control, **{**reason, **rest})
 
 
 def host(*found: findings.Finding, name: str = "n1", status: str = "ok", message: str = "") -> dict[str, Any]:

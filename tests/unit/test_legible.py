@@ -71,6 +71,7 @@ def hostile_report(text: str, verb: str = "check") -> findings.Report:
     """A report in which a stranger's text stands wherever it can."""
     made: findings.Finding = dict.fromkeys(findings.KEYS, text)
     made.update(control="SSH-ROOT-REFUSED", status="fail", action="none", mitigations=["T1.4"], observed={text: [text]})
+    made.update(severity="high", level="baseline", code="differs", where=[text], refs={text: [text]})
     made["waiver"] = {"reason": text or "x", "owner": text or "x", "expires": "2020-01-01"}
     hosts = [findings.host_entry("n1", "error", [made], text or "x")]
     return findings.report(verb, findings.now(), hosts, {}, [text])

@@ -27,7 +27,7 @@ def test_the_finding_says_what_was_refused(setting: dict[str, Any], observed: An
     found = [dict(fail), dict(other), dict(passing)]
     refusals.tell(found, {"A-B": setting}, {"x": "Unable to stop service x:\n  Operation refused"})
     reason = "it is on; refused: x: Unable to stop service x: Operation refused"
-    assert found[0] == {**fail, "action": "blocked", "reason": reason}
+    assert found[0] == {**fail, "action": "blocked", "code": "refused", "reason": reason}
     assert found[1:] == [other, passing]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from unit import made
 
 from casemate import catalogue
 from casemate.report import findings, render
@@ -18,9 +19,7 @@ WAIVER = {"reason": "until the old job is gone", "owner": "ops", "expires": "202
 
 
 def finding(status: str, control: str, **rest: Any) -> findings.Finding:
-    made = dict.fromkeys(findings.KEYS, None)
-    made.update(control=control, status=status, action="none", reason="", evidence="a file", mitigations=["T1.4"])
-    return {**made, "expected": "no", "observed": "no", **rest}
+    return made.finding(status, control, **{"evidence": "a file", "expected": "no", "observed": "no", **rest})
 
 
 def report(*found: findings.Finding, verb: str = "check", accepted: tuple[str, ...] = ()) -> findings.Report:
@@ -75,7 +74,11 @@ def test_every_report_fits_the_published_schema(verb: str) -> None:
         ({"action": "maybe"}, "action"),
         ({"mitigations": ["T8.1"]}, "mitigations"),
         ({"waiver": {"reason": "x"}}, "waiver"),
-        ({"reason": "no code here", "status": "not_evaluated"}, "reason"),
+        ({"reason": "no code here", "status": "not_evaluated", "code": "kernel"}, "reason"),
+        ({"reason": "kernel: not here", "status": "not_evaluated", "code": ""}, "code"),
+        ({"code": "two words"}, "code"),
+        ({"where": "/etc/ssh/sshd_config:7"}, "where"),
+        ({"refs": {"cis_debian12": "5.1.20"}}, "refs"),
         ({"secret": 1}, "findings[0]"),
     ],
 )
@@ -84,6 +87,33 @@ def test_a_malformed_finding_is_refused_by_place(change: dict[str, Any], place: 
     made["hosts"][0]["findings"][0].update(change)
     with pytest.raises(ValueError, match=re.escape(place)):
         render.validate(made)
+
+
+OLD = ("control", "status", "action", "expected", "observed", "before", "after", "reason", "evidence", "mitigations",
+       "waiver")  # fmt: skip
+"""What a finding of version 1 had."""
+
+
+def test_a_report_of_version_1_is_read() -> None:
+    old = json.loads(json.dumps(MIXED))
+    old["schema_version"] = 1
+    for host in old["hosts"]:
+        host["findings"] = [{key: one[key] for key in OLD} for one in host["findings"]]
+    read = findings.upgraded(old)
+    render.validate(read)
+    assert findings.upgraded(read) is read
+    mine = {f["control"]: f for host in MIXED["hosts"] for f in host["findings"]}
+    for one in (f for host in read["hosts"] for f in host["findings"]):
+        assert {key: one[key] for key in OLD} == {key: mine[one["control"]][key] for key in OLD}
+        assert one["code"] == (mine[one["control"]]["code"] if one["status"] == "not_evaluated" else "")
+        assert one["title"] == catalogue.load().get(one["control"], {"title": ""})["title"]
+    assert render.as_html(read)
+
+
+@pytest.mark.parametrize("junk", [{}, {"hosts": 7}, {"hosts": [{"name": "n1"}]}, {"hosts": [{"findings": [{}]}]}])
+def test_what_only_says_that_it_is_of_version_1_is_refused(junk: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no report of version 1"):
+        findings.upgraded({"schema_version": 1, **junk})
 
 
 def test_json_reads_back() -> None:

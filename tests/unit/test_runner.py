@@ -11,6 +11,7 @@ from typing import Any
 import ansible_runner
 import pytest
 from rich.console import Console
+from unit import made
 
 from casemate import ROOT
 from casemate.report import findings
@@ -22,8 +23,7 @@ def result(*found: dict[str, Any], accepted: tuple[str, ...] = (), **rest: Any) 
 
 
 def finding(status: str, **rest: Any) -> dict[str, Any]:
-    made = dict.fromkeys(findings.KEYS, None)
-    return {**made, "control": "A-B", "status": status, "action": "none", "reason": "", "mitigations": [], **rest}
+    return made.finding(status, **rest)
 
 
 def event(kind: str, host: str = "n1", task: str = "Engine | Judge", **data: Any) -> runner.Event:

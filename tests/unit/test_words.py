@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from unit import made
 
 from casemate.report import findings, words
 
@@ -14,8 +15,7 @@ REMEDY = "remove it there, or run `k3s secrets-encrypt enable` on one server, th
 
 
 def finding(**given: Any) -> findings.Finding:
-    made = dict.fromkeys(findings.KEYS, None)
-    return {**made, "control": "A-B", "status": "fail", "action": "would_change", "reason": "", "evidence": "", **given}
+    return made.finding(**{"status": "fail", "action": "would_change", **given})
 
 
 @pytest.mark.parametrize(

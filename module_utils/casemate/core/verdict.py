@@ -41,6 +41,8 @@ class Verdict:
     `unwritable` says what keeps a file of ours from being written (it is `foreign` too): what needs it is not started.
 
     `todo` is what the role's task acts on, where that is less than what is observed.
+
+    `where` names what decides: files with their lines, units, or objects; else the place that the setting names counts.
     """
 
     ok: bool
@@ -53,3 +55,4 @@ class Verdict:
     partly: bool = False
     unwritable: str = ""
     todo: Any = None
+    where: tuple[str, ...] = ()

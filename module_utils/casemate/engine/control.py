@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.flow import flow, quoted
@@ -46,9 +46,9 @@ class ControlError(Exception):
     """One or more controls are malformed; the message names each control and field."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Control:
-    """A parsed control. `setting` is what its kind observes and, where it may, enforces."""
+    """A parsed control. `setting` is what its kind observes and, where it may, enforces; `declared` is all of it."""
 
     id: str
     title: str
@@ -65,6 +65,7 @@ class Control:
     os: tuple[str, ...] = ()
     bound: Mapping[str, Any] | None = None
     role: str = ""
+    declared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -123,6 +124,7 @@ def parse(raw: Mapping[str, Any]) -> Control:
         os=tuple(raw.get("os") or ()),
         bound=raw.get("bound"),
         role=raw.get("role") or "",
+        declared=raw,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.finding import Finding, finding
 from ..core.legible import legible, veiled
 from ..core.verdict import Unavailable, Verdict
 from ..host.machine import EnforceError, Host
@@ -22,13 +23,14 @@ from ..kinds import KINDS, nft
 from . import take_back, waiver
 from .control import Control, out_of_bound, parse_all
 
-Finding = dict[str, Any]
 Seen = tuple[Control, Any]
 FILE, LEFTOVER = KINDS["file"], KINDS["leftover"]
 K3S = ("k3s", "k3s-agent")
 RUNNING = ("active", "reloading", "activating", "deactivating")
 UNITS = ("init.scope", *(f"{name}.service" for name in K3S), "ssh.service", "ssh.socket")
 """What several kinds ask systemd about: each call takes as long as all of them in one."""
+PLACES = ("path", "file", "unit")
+"""Fields of a setting that name a place, the narrowest first."""
 SHOWN = 100_000
 """Characters of a text in a diff; Ansible leaves out what is larger, too."""
 
@@ -56,17 +58,6 @@ class Outcome:
     left_out: list[str] = field(default_factory=list)
     changed: bool = False
     runs_k3s: bool = False
-
-
-def finding(control: Control, status: str, action: str = "none", **rest: Any) -> Finding:
-    """One finding in the published shape; every key is always there."""
-    made: Finding = {
-        "control": control.id, "status": status, "action": action, "expected": None, "observed": None,
-        "before": None, "after": None, "reason": "", "evidence": "",
-        "mitigations": list(control.mitigations), "waiver": None,
-    }  # fmt: skip
-    made.update(rest)
-    return made
 
 
 def run(
@@ -189,11 +180,12 @@ def enforced(control: Control) -> bool:
 def _not_observed(control: Control, lacking: Mapping[str, str]) -> Finding | None:
     for need in control.needs:
         if need in lacking:
-            return finding(control, "not_evaluated", reason=f"{need}: {lacking[need]}")
+            return finding(control.declared, "not_evaluated", need, reason=f"{need}: {lacking[need]}")
     if control.vantage not in ("self", "controller"):
         return finding(
-            control,
+            control.declared,
             "not_evaluated",
+            "vantage",
             reason=f"vantage: seen only from a {control.vantage}; run casemate prove",
         )
     return None
@@ -264,7 +256,11 @@ def _judge_kind(
     ]
     for i, one in enumerate(made):
         if broken[i] and one["status"] == "pass":
-            one.update(status="fail", reason=broken[i] + "; set the knob within the bound, or waive the control")
+            one.update(
+                status="fail",
+                code="out_of_bound",
+                reason=broken[i] + "; set the knob within the bound, or waive the control",
+            )
     return made
 
 
@@ -361,18 +357,33 @@ def _refusal(change: Callable[[], None]) -> str:
 def _plain(control: Control, verdict: Any, check: bool) -> Finding:
     """The finding of a control that this pass did not touch."""
     if isinstance(verdict, Unavailable):
-        return finding(control, "not_evaluated", reason=str(verdict))
+        return finding(control.declared, "not_evaluated", verdict.code, reason=str(verdict))
     if isinstance(verdict, Exception):
-        return finding(control, "error", reason=f"{type(verdict).__name__}: {verdict}")
+        return finding(control.declared, "error", "crash", reason=f"{type(verdict).__name__}: {verdict}")
     action = "none"
     if not verdict.ok and enforced(control):
         action = "blocked" if verdict.foreign else "would_change" if check else "none"
     observed, expected = _veil(control, verdict.observed), _veil(control, verdict.expected)
     return finding(
-        control, "pass" if verdict.ok else "fail", action, expected=expected, observed=observed,
-        reason=verdict.reason, evidence=verdict.evidence, before=observed,
-        after=expected if action == "would_change" else observed,
+        control.declared, "pass" if verdict.ok else "fail", fault(verdict), action,
+        expected=expected, observed=observed, reason=verdict.reason,
+        where=list(verdict.where) or places(control.setting), evidence=verdict.evidence,
+        before=observed, after=expected if action == "would_change" else observed,
     )  # fmt: skip
+
+
+def fault(verdict: Verdict) -> str:
+    """What sort of fault a verdict tells, as the code of its finding."""
+    if verdict.ok:
+        return ""
+    if verdict.unwritable or verdict.foreign:
+        return "unwritable" if verdict.unwritable else "blocked"
+    return "stale" if verdict.stale else "differs"
+
+
+def places(setting: Mapping[str, Any]) -> list[str]:
+    """The file, unit or object that a setting is about, as far as its declaration names one."""
+    return [str(setting[name]) for name in PLACES if setting.get(name)][:1]
 
 
 def _settled(control: Control, before: Any, after: Any, tried: bool, refused: str) -> Finding:
@@ -386,6 +397,7 @@ def _settled(control: Control, before: Any, after: Any, tried: bool, refused: st
         made["action"] = "changed"
     else:
         made["action"] = "blocked"
+        made["code"] = "refused" if refused else made["code"]
         made["reason"] = "; ".join(part for part in (refused, made["reason"]) if part)
     return made
 

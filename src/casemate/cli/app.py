@@ -166,7 +166,7 @@ def report(sources: tuple[Path, ...], formats: tuple[tuple[str, Path], ...]) -> 
     read = []
     for source in sources:
         try:
-            read.append(json.loads(source.read_text()))
+            read.append(findings.upgraded(json.loads(source.read_text())))
             render.validate(read[-1])
         except ValueError as wrong:
             raise click.ClickException(f"{source} is not a Casemate report: {wrong}") from None
@@ -268,10 +268,9 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
     for why, names in words.not_evaluated(made):
         out.print("[yellow]not evaluated[/] ", end="")
         out.print(f"{', '.join(names)}: {why}", markup=False)
-    for note in made["run"]["notes"]:
-        if note.startswith("The K3s in use"):
-            out.print("[bold yellow]note[/]  ", end="")
-            out.print(note, markup=False)
+    for note in findings.notes(made["hosts"]):
+        out.print("[bold yellow]note[/]  ", end="")
+        out.print(note, markup=False)
     left_out = made["summary"].get("left_out", [])
     if left_out:
         out.print(f"[yellow]left out[/]  {len(left_out)} expensive: casemate check --scan judges them too")

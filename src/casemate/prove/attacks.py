@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from casemate import ROOT, catalogue
-from casemate.report.findings import SEVERITY, Finding, host_entry
+from casemate.report.findings import SEVERITY, host_entry
 from casemate.run import runner, scratch
+from module_utils.casemate.core.finding import Finding, finding
 from module_utils.casemate.core.legible import shown
 from module_utils.casemate.engine import waiver
 
@@ -88,26 +89,21 @@ def targets(fixtures: Iterable[str], servers: list[str], agents: list[str]) -> l
     return hit or servers[:1] or agents[:1]
 
 
-def conclude(control: str, attacks: list[dict[str, str]], mitigations: list[str]) -> Finding:
+def conclude(control: Mapping[str, Any], attacks: list[dict[str, str]]) -> Finding:
     """One finding from every attack on a control: the worst counts, and each is evidence. Pure."""
     status = max((a["status"] for a in attacks), key=SEVERITY.index)
     decisive = list(dict.fromkeys(a["said"] for a in attacks if a["status"] == status and a["said"]))
-    observed = (
-        f"withstood {len(attacks)} attack{'s' if len(attacks) > 1 else ''}" if status == "pass" else "; ".join(decisive)
+    withstood = f"withstood {len(attacks)} attack{'s' if len(attacks) > 1 else ''}"
+    observed = withstood if status == "pass" else "; ".join(decisive)
+    return finding(
+        control,
+        status,
+        next(a["code"] for a in attacks if a["status"] == status),
+        expected="; ".join(dict.fromkeys(a["claim"] for a in attacks)),
+        observed=None if status == "not_evaluated" else observed,
+        reason="" if status == "pass" else (decisive or ["the attack succeeded"])[0],
+        evidence="\n".join(cases([a["node"] for a in attacks])),
     )
-    return {
-        "control": control,
-        "status": status,
-        "action": "none",
-        "expected": "; ".join(dict.fromkeys(a["claim"] for a in attacks)),
-        "observed": None if status == "not_evaluated" else observed,
-        "before": None,
-        "after": None,
-        "reason": "" if status == "pass" else (decisive or ["the attack succeeded"])[0],
-        "evidence": "\n".join(cases([a["node"] for a in attacks])),
-        "mitigations": mitigations,
-        "waiver": None,
-    }  # fmt: skip
 
 
 def cases(nodes: list[str]) -> list[str]:
@@ -127,10 +123,11 @@ def waive(finding: Finding, waivers: Mapping[str, Mapping[str, Any]], today: dat
     return {**finding, "waiver": kept, "status": "waived"}
 
 
-def skipped(said: str) -> str:
-    """The reason of a skip as a reason code, a colon, and why. Pure."""
+def skipped(said: str) -> tuple[str, str]:
+    """(code, reason) of a skip: pytest has text alone, so attacks write the code, a colon, and why. Pure."""
     said = said.removeprefix("Skipped: ").strip()
-    return said if re.match(r"[a-z0-9_]+: ", said) else f"skipped: {said or 'without a reason'}"
+    code = re.match(r"([a-z0-9_]+): ", said)
+    return (code[1], said) if code else ("skipped", f"skipped: {said or 'without a reason'}")
 
 
 class Recorder:
@@ -173,25 +170,26 @@ class Recorder:
         """Keep the worst phase of each attack."""
         if report.passed and report.when != "call":
             return
-        said = ""
+        said = code = ""
         if report.skipped and isinstance(report.longrepr, tuple):
-            status, said = "not_evaluated", skipped(report.longrepr[2])
+            status, (code, said) = "not_evaluated", skipped(report.longrepr[2])
         else:
-            status = "pass" if report.passed else "fail"
+            status, code = ("pass", "") if report.passed else ("fail", "broken")
             crash = getattr(report.longrepr, "reprcrash", None)
             said = str(getattr(crash, "message", "") or "")
             if status == "fail" and (
                 report.when != "call" or not said.startswith(("AssertionError", "assert", "Failed:"))
             ):
-                status = "error"
                 unreachable = UNREACHABLE.search(said + str(report.longrepr))
-                said = UNREACHABLE_SAID if unreachable else said
+                status, code = "error", "unreachable" if unreachable else "crash"
             said = said.splitlines()[0][:300] if said else ""
         name = report.nodeid.partition("::")[2].partition("[")[0]
         claim = name.removeprefix("test_").replace("_", " ")
         before = self.seen.get(report.nodeid)
         if before is None or SEVERITY.index(status) > SEVERITY.index(before["status"]):
-            self.seen[report.nodeid] = {"node": report.nodeid, "status": status, "said": said, "claim": claim}
+            self.seen[report.nodeid] = {
+                "node": report.nodeid, "status": status, "code": code, "said": said, "claim": claim,
+            }  # fmt: skip
             case = report.nodeid.partition("[")[2].rstrip("]")
             hosts = targets(self.about.get(report.nodeid, ((), []))[1], self.servers, self.agents)
             where = ", ".join(hosts) if len(hosts) <= NAMED else f"{len(hosts)} hosts"
@@ -209,7 +207,7 @@ class Recorder:
         for node, outcome in self.seen.items():
             controls, fixtures = self.about.get(node, ((), []))
             for host in targets(fixtures, servers, agents):
-                if outcome["said"] == UNREACHABLE_SAID:
+                if outcome["code"] == "unreachable":
                     dark[host] = UNREACHABLE_SAID
                     continue
                 for control in controls:
@@ -219,10 +217,7 @@ class Recorder:
         for host in sorted({*by_host, *dark}, key=(servers + agents).index):
             values = inventory.get_variables(host)
             accepted[host] = list(values.get("casemate_accept_not_evaluated") or [])
-            found = [
-                conclude(control, attacks, list(known.get(control, {}).get("mitigations", [])))
-                for control, attacks in by_host.get(host, {}).items()
-            ]
+            found = [conclude(known[control], attacks) for control, attacks in by_host.get(host, {}).items()]
             hosts.append(host_entry(host, "unreachable" if host in dark else "ok", found, dark.get(host, "")))
         self.path.write_text(json.dumps({"hosts": hosts, "accepted": accepted}))
 

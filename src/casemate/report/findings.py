@@ -9,16 +9,16 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from casemate import __version__
+from casemate import __version__, catalogue
+from module_utils.casemate.core.finding import KEYS as KEYS
+from module_utils.casemate.core.finding import Finding as Finding
+from module_utils.casemate.core.finding import finding
 
-Finding = dict[str, Any]
 Report = dict[str, Any]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SEVERITY = ("pass", "waived", "not_evaluated", "fail", "error")
 """Statuses from best to worst."""
-KEYS = ("control", "status", "action", "expected", "observed", "before", "after", "reason", "evidence",
-        "mitigations", "waiver")  # fmt: skip
 STOPPED = "not examined: the run stopped before it came to this host"
 DOUBLE = (
     "The K3s in use is a double, not a K3s: everything that needs the real API server, kubelet or etcd "
@@ -48,11 +48,6 @@ def settle(passes: list[Finding]) -> Finding:
     return {**last, "before": before}
 
 
-def code(finding: Finding) -> str:
-    """The reason code of a finding that was not evaluated: the word before the first colon."""
-    return str(finding["reason"]).split(":", 1)[0].strip()
-
-
 def host_entry(name: str, status: str, findings: Iterable[Finding], message: str = "") -> dict[str, Any]:
     """One host of a report. A host without any finding was not judged, so it is never ok."""
     made = [{key: finding[key] for key in KEYS} for finding in findings]
@@ -63,7 +58,7 @@ def host_entry(name: str, status: str, findings: Iterable[Finding], message: str
 
 def is_accepted(finding: Finding, accepted: Iterable[str]) -> bool:
     """Whether a finding that was not evaluated has a reason that the operator accepts."""
-    return finding["status"] == "not_evaluated" and code(finding) in accepted
+    return finding["status"] == "not_evaluated" and finding["code"] in accepted
 
 
 def exit_code(hosts: Iterable[Mapping[str, Any]], accepted: Mapping[str, Iterable[str]]) -> int:
@@ -106,7 +101,7 @@ def notes(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
     lacking = [
         h["name"]
         for h in hosts
-        if any(f["status"] == "not_evaluated" and code(f) == "api_semantics" for f in h["findings"])
+        if any(f["status"] == "not_evaluated" and f["code"] == "api_semantics" for f in h["findings"])
     ]
     return [DOUBLE.format(hosts=", ".join(lacking))] if lacking else []
 
@@ -130,6 +125,27 @@ def report(
         "hosts": hosts,
         "summary": {**summarise(hosts, accepted), "left_out": sorted(set(left_out))},
     }
+
+
+def upgraded(report: Report) -> Report:
+    """A report as this version has it: version 1 had less in a finding, and its code at the head of the reason.
+
+    Raises ValueError for what is no report of version 1 although it says so.
+    """
+    if report.get("schema_version") != 1:
+        return report
+    known = catalogue.load()
+    try:
+        hosts = [{**host, "findings": [_upgraded(old, known) for old in host["findings"]]} for host in report["hosts"]]
+    except (AttributeError, KeyError, TypeError) as wrong:
+        raise ValueError(f"it is no report of version 1: {wrong}") from wrong
+    return {**report, "schema_version": SCHEMA_VERSION, "hosts": hosts}
+
+
+def _upgraded(old: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Finding:
+    about = known.get(old["control"], {"id": old["control"], "setting": {"kind": ""}})
+    code = str(old["reason"]).partition(":")[0] if old["status"] == "not_evaluated" else ""
+    return {**finding(about, old["status"], code), **old}
 
 
 def combine(reports: list[Report]) -> Report:
@@ -179,11 +195,11 @@ def _proven(old: Finding | None, new: Finding) -> Finding:
         return dict(new)
     if old["status"] == "waived" and new["status"] in ("fail", "waived"):
         return {**old, "evidence": _join(old["evidence"], new["evidence"])}
-    seen_at_last = code(old) == "vantage" and old["status"] == "not_evaluated"  # only an attack sees it from there
+    seen_at_last = old["code"] == "vantage" and old["status"] == "not_evaluated"  # only an attack sees it from there
     worse = seen_at_last or SEVERITY.index(new["status"]) > SEVERITY.index(old["status"])
     base = {
         **old,
-        **({k: new[k] for k in ("status", "expected", "observed", "reason", "waiver")} if worse else {}),
+        **({k: new[k] for k in ("status", "code", "expected", "observed", "reason", "waiver")} if worse else {}),
     }
     return {**base, "evidence": _join(old["evidence"], new["evidence"])}
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from casemate import catalogue
 from casemate.report import words
 from casemate.report.findings import SEVERITY, Finding, Report, is_accepted
+from module_utils.casemate.core.finding import ABOUT
 from module_utils.casemate.core.legible import legible
 
 HERE = Path(__file__).parent
@@ -96,7 +97,7 @@ def as_html(report: Report) -> str:
             "rows": [
                 {
                     **finding,
-                    "about": known.get(finding["control"], {}),
+                    "about": known.get(finding["control"], {}) | {key: finding[key] for key in ABOUT if finding[key]},
                     "accepted": is_accepted(finding, accepted.get(host["name"], ())),
                 }
                 for finding in sorted(host["findings"], key=lambda f: (SHOWN_FIRST[f["status"]], f["control"]))

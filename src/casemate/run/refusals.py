@@ -12,7 +12,7 @@ def tell(findings: list[dict[str, Any]], settings: Mapping[str, Any], refused: M
         about = {*names(made["observed"]), *names(settings.get(made["control"], {}))}
         why = [f"{name}: {' '.join(str(said).split())}" for name, said in refused.items() if name in about]
         if why and made["status"] == "fail":
-            made["action"] = "blocked"
+            made["action"], made["code"] = "blocked", "refused"
             made["reason"] = "; ".join([*([made["reason"]] if made["reason"] else []), "refused: " + "; ".join(why)])
 
 

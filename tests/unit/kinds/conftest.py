@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from unit.made import finding as made_finding
 from unit.saying import unfit
 
-from casemate.report import findings, words
+from casemate.report import words
 from module_utils.casemate.core.verdict import Verdict
 
 
@@ -25,7 +26,7 @@ def _said_for_people(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for verdict in made:
         if not verdict.ok:
-            told = {**dict.fromkeys(findings.KEYS), "status": "fail", "action": "none", "reason": verdict.reason}
+            told = made_finding("fail", reason=verdict.reason)
             told |= {"expected": verdict.expected, "observed": verdict.observed, "evidence": verdict.evidence}
             for text in (verdict.reason, words.difference(told)):
                 wrong = unfit(text, verdict.expected, verdict.observed)

@@ -1,0 +1,16 @@
+"""Findings as a run makes them, for tests of what is made of findings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from module_utils.casemate.core import finding as core
+
+
+def finding(status: str = "pass", control: str = "A-B", **rest: Any) -> core.Finding:
+    """A finding in the published shape. One that was not evaluated has the code that its reason begins with."""
+    about = {"id": control, "setting": {"kind": "file"}, "title": "Title of it", "role": "k3s_host", "severity": "high",
+             "level": "baseline", "mitigations": ["T1.4"]}  # fmt: skip
+    code = {"not_evaluated": str(rest.get("reason", "")).partition(":")[0], "fail": "differs", "error": "crash"}
+    made = core.finding(about, status, rest.pop("code", code.get(status, "")))
+    return {**made, **rest}
