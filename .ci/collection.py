@@ -195,7 +195,7 @@ dependencies:
     package_pip: ansible-runner
   galaxy:
     collections:
-      - name: {collection}
+      - name: configs/{collection}
         type: file
 additional_build_files:
   - src: {collection}

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from casemate import ROOT
 
@@ -123,6 +124,15 @@ def test_the_collection_has_full_names_only(release: Built) -> None:
             short = r"(?m)^\s*(?:from|import) (?:casemate|module_utils|ansible\.module_utils\.casemate)\b"
             assert not re.search(short, text), name
             assert "sys.path.insert" not in text, name
+
+
+def test_the_execution_environment_takes_the_collection_from_beside_it(release: Built) -> None:
+    """ansible-builder copies it into its context, below which Galaxy's names are looked for."""
+    told = yaml.safe_load(release["execution-environment.yml"].read_text())
+    (brought,) = told["additional_build_files"]
+    (wanted,) = told["dependencies"]["galaxy"]["collections"]
+    assert brought["src"] == collection(release).name
+    assert wanted == {"name": f"{brought['dest']}/{brought['src']}", "type": "file"}
 
 
 class TestInstalled:
