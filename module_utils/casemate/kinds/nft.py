@@ -19,6 +19,7 @@ SCHEMA = {
     "policy": Field("str", choices=("accept", "drop"), help="what the chain does with the rest"),
     "proto": Field("str", choices=("tcp", "udp"), help="with sources: who reaches these ports by it"),
     "ports": Field("list", help="with sources: ports; empty for any port that no rule names"),
+    "gate": Field("bool", help="what stands behind the firewall is not installed while this fails"),
     "others": Field("bool", help="no rules beside the own table may drop what they do not admit"),
     "enforced": Field("bool", help="false: observe only"),
     "sources": Field("list", help="exactly these networks may open connections"),

@@ -40,6 +40,23 @@ def controls(root: Path = ROOT) -> dict[str, list[Raw]]:
     return found
 
 
+def control(kind: str, **fields: Any) -> str:
+    """The id of the one control whose setting is of `kind` and has these fields: code names what is set, not an id.
+
+    Raises LookupError where none or several have.
+    """
+    asked = {"kind": kind, **fields}
+    declared = [one for of_role in controls().values() for one in of_role]
+    found = [
+        one["id"]
+        for one in declared
+        if asked.items() <= {k: v for k, v in one["setting"].items() if k in asked}.items()
+    ]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} controls have the setting {asked}")
+    return str(found[0])
+
+
 @functools.cache
 def variables() -> tuple[Raw, Raw]:
     """(defaults, internals) of all roles. Internals are named `__<role>_x`, so none meet."""

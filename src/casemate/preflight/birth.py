@@ -12,11 +12,12 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from casemate.catalogue import declarations
 from casemate.preflight.k3s_values import items
 
 V4 = {"cluster-cidr": "10.42.0.0/16", "service-cidr": "10.43.0.0/16"}
 V6 = {"cluster-cidr": "fd00:42::/56", "service-cidr": "fd00:43::/112"}
-ENCRYPTION = "ETCD-SECRETS-ENCRYPTED"
+ENCRYPTION = declarations.control("k3s_config", key="secrets-encryption")
 
 
 class Fixed(NamedTuple):
@@ -50,7 +51,7 @@ FIXED = {
     ),
 }
 """Key -> what no restart changes. The datastore, the tokens and the data's folder are Casemate's own choice, see
-DECIDED in rules.py; the cipher changes by a rotation of keys, see ETCD-CIPHER-ACTIVE."""
+DECIDED in rules.py; the cipher changes by a rotation of keys, which the control of the active cipher says."""
 
 CRITICAL = (
     *FIXED,

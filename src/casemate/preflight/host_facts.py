@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from casemate import ROOT
+from casemate.catalogue import declarations
 from casemate.preflight.inputs import network
 from casemate.supply.lock import ARCHITECTURES, LockError, load, verify
 from module_utils.casemate.host import others
 from module_utils.casemate.k3s import running
 
+ROOT_LOGIN = declarations.control("sshd", key="permitrootlogin")
 SUPPORTED = {
     ("debian", "12"): True,
     ("debian", "13"): True,
@@ -99,7 +101,7 @@ def told_by(what: str, seen: Mapping[str, str]) -> dict[str, Any]:
 def login_problems(login: str, automation: str, others: Sequence[str], root: bool) -> list[str]:
     """Whether the account that Ansible came as would still get in; `root` says that root may (a waiver)."""
     if "root" in (login, automation) and not root:
-        told = "root may not log in over SSH any more (SSH-ROOT-REFUSED): make an account with a key and NOPASSWD sudo"
+        told = f"root may not log in over SSH any more ({ROOT_LOGIN}): make an account with a key and NOPASSWD sudo"
         return [f"{told}, and name it in ansible_user"]
     if login and login not in (automation, *others):
         told = f"Ansible comes as {login}, but only {automation or 'nobody'} would stay admitted over SSH: name {login}"

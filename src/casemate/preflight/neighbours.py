@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from casemate.catalogue import declarations
 from module_utils.casemate.k3s import resolvers
 
-FIREWALL = "FW-OTHERS-OPEN"
-RESOLVER = "NODE-RESOLVER-REACHABLE"
+FIREWALL = declarations.control("nft", others=True)
+RESOLVER = declarations.control("resolver")
 CONNECTIONS = ("ssh", "ansible.builtin.ssh", "smart")
 """Connections over which a fresh login can be proven, as the guard demands before it lets a change stay."""
 PORTS = {"server": ("6443", "2379", "2380", "10250"), "agent": ("10250",)}

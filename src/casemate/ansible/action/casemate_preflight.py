@@ -73,7 +73,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
         automation = account.automation(self, task_vars)
-        root = "SSH-ROOT-REFUSED" in (values.get("casemate_waivers") or {})
+        root = host_facts.ROOT_LOGIN in (values.get("casemate_waivers") or {})
         others = values.get("k3s_access_allow_users") or []
         problems += host_facts.login_problems(seen.get("login", ""), automation, others, root)
         running, address = host_facts.told_by("host", seen), mine
