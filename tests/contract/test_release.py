@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
@@ -133,6 +134,25 @@ def test_the_execution_environment_takes_the_collection_from_beside_it(release: 
     (wanted,) = told["dependencies"]["galaxy"]["collections"]
     assert brought["src"] == collection(release).name
     assert wanted == {"name": f"{brought['dest']}/{brought['src']}", "type": "file"}
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("library/*.py"), *ROOT.glob("src/casemate/ansible/lookup/*.py")]))
+def test_what_a_plugin_says_of_itself_is_as_a_collection_wants_it(path: Path) -> None:
+    """Ansible's sanity tests take minutes; what is easily written wrong, such as a comma that ends a text, is here."""
+    parts = {
+        str(node.targets[0].id): yaml.safe_load(ast.literal_eval(node.value)) or {}
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("DOCUMENTATION", "RETURN")
+    }
+    known = {"description", "type", "required", "default", "elements", "choices", "returned", "support", "details"}
+    told = parts["DOCUMENTATION"]
+    assert told["author"].endswith("(!UNKNOWN)")
+    attributes = told.get("attributes") or {}
+    for name, one in [*(told.get("options") or {}).items(), *attributes.items(), *parts.get("RETURN", {}).items()]:
+        assert set(one) <= known, name
+        assert one["description"], name
 
 
 class TestInstalled:

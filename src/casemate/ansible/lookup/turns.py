@@ -8,7 +8,7 @@ short_description: Hosts in batches
 description: Which hosts have their turn together, one batch after the other.
 options:
   _terms: {description: "How many, or which share such as 25%; the last item goes for the rest.", required: true}
-  hosts: {description: Names of the hosts, in their order., type: list, elements: str, required: true}
+  hosts: {description: "Names of the hosts, in their order.", type: list, elements: str, required: true}
   of: {description: The number that a share is a share of., type: int, required: true}
 author: Casemate maintainers (!UNKNOWN)
 """
