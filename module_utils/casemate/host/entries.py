@@ -20,6 +20,8 @@ from .accounts import passwd
 from .clock import Start, after, stays_ahead
 from .machine import Host
 
+STRICT = 0o022
+"""The bits of a mode with which sshd reads no keys (StrictModes in sshd_config(5); OpenSSH's safe_path)."""
 TYPES = (("file", statmod.S_ISREG), ("directory", statmod.S_ISDIR), ("link", statmod.S_ISLNK))
 
 
@@ -52,47 +54,65 @@ def entry(path: str, setting: Setting, host: Host, started: Start | None) -> dic
     state = next((name for name, test in TYPES if test(found.st_mode)), "special")
     content = digest(host.read(path)) if "content" in setting and state == "file" else ""
     short = found.st_size < 2 * setting.get("random_bytes", 0)
+    account = whom_it_logs_in(path, host)
     replaced = short or setting.get("state") == "absent" or content != _wanted(setting)
     return {
         "path": path,
         "state": state,
         "content": content,
         "mode": statmod.S_IMODE(found.st_mode),
+        "logs_in": account,
         "owner": name_of(pwd.getpwuid, found.st_uid),
         "group": name_of(grp.getgrgid, found.st_gid),
-        "acl": host.has_acl(path),
+        "acl": host.has_acl(path) and not account,  # what of an ACL lets others write shows in the mode
+        "anothers": is_anothers(path, account, host),
         "short": short,
         "late": host.dated(path) if started and after(found.st_ctime, started) else "",
         "barred": spared(path, setting, host) or host.barred(path, replaced),
     }
 
 
-def most(setting: Setting, roots: bool) -> int:
-    """The bits that a mode may have. What logs an account in is read by the account itself, also where it is root's."""
+def most(setting: Setting, roots: bool, account: str = "") -> int:
+    """The bits that a mode may have. What logs an account in is read by the account itself, also where it is root's.
+
+    Of what logs `account` in, as which Casemate comes, only that counts at which sshd stops reading keys.
+    """
+    if account:
+        return 0o7777 & ~STRICT
     allowed = int(setting.get("mode_max", "07777"), 8)
     widened = 0o055 if setting.get("state") == "directory" else 0o044
     return allowed | widened if roots and setting.get("login") else allowed
 
 
-def spared(path: str, setting: Setting, host: Host) -> str:
-    """Why apply leaves alone what logs somebody in, with what to do by hand; empty for all else.
+def whom_it_logs_in(path: str, host: Host) -> str:
+    """The account as which Casemate comes, where a path is its ~/.ssh or lies below it; else nothing."""
+    account = str(host.context.get("account") or "")
+    home = account_of(account, host)[1]
+    folder = os.path.join(os.path.realpath(host.path(home)), ".ssh") if home else ""
+    there = folder and f"{os.path.realpath(host.path(path))}/".startswith(f"{folder}/")
+    return account if there else ""
 
-    What belongs to the account itself may be narrowed: sshd reads it in the name of the account, as its owner.
-    """
-    found, account = host.stat(path), str(host.context.get("account") or "")
+
+def spared(path: str, setting: Setting, host: Host) -> str:
+    """Why apply leaves alone what logs somebody in, with what to do by hand; empty for all else."""
+    found, account = host.stat(path), whom_it_logs_in(path, host)
     if found is None:
         return ""
-    by_hand = f"chmod {statmod.S_IMODE(found.st_mode) & most(setting, found.st_uid == 0):04o} {shlex.quote(path)}"
-    if host.has_acl(path):
-        by_hand = f"setfacl -b {shlex.quote(path)}; {by_hand}"
-    uid, home = account_of(account, host)
-    folder = os.path.join(os.path.realpath(host.path(home)), ".ssh") if home else ""
-    if folder and found.st_uid != uid and f"{os.path.realpath(host.path(path))}/".startswith(f"{folder}/"):
-        told = f"{path} logs {account} in, as which Casemate comes, and is not its own, so it is left alone"
-        return f"{told}; by hand: {by_hand}"
+    named = shlex.quote(path)
+    by_hand = f"chmod {statmod.S_IMODE(found.st_mode) & most(setting, found.st_uid == 0, account):04o} {named}"
+    if account:
+        by_hand = f"chown {account}: {named}; {by_hand}" if is_anothers(path, account, host) else by_hand
+        return f"{path} logs {account} in, as which Casemate comes, so it is left alone; by hand: {by_hand}"
     if setting.get("login") and found.st_uid == 0 and host.has_acl(path):
+        by_hand = f"setfacl -b {named}; {by_hand}"
         return f"{path} is root's and its ACL may be what lets the account read it; by hand: {by_hand}"
     return ""
+
+
+def is_anothers(path: str, account: str, host: Host) -> bool:
+    """Whether what logs an account in is neither its own nor root's, so that sshd takes no key from it."""
+    found = host.stat(path)
+    return bool(account) and found is not None and found.st_uid not in (0, account_of(account, host)[0])
 
 
 def account_of(name: str, host: Host) -> tuple[int, str]:

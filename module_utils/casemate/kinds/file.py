@@ -116,12 +116,14 @@ def _faults(setting: Setting, expected: Setting, entry: Setting) -> list[str]:
     if entry["state"] != expected["state"]:
         return [f"is a {entry['state']}, not a {expected['state']}"]
     have = entry["mode"]
-    exact, most = int(setting.get("mode", f"{have:o}"), 8), file_entries.most(setting, entry["owner"] == "root")
+    exact = int(setting.get("mode", f"{have:o}"), 8)
+    most = file_entries.most(setting, entry["owner"] == "root", entry.get("logs_in", ""))
     found = {
         f"mode is {have:04o}, not {exact:04o}": have != exact,
         f"mode {have:04o} allows more than {most:04o}": bool(have & ~most),
         "its content differs": entry["content"] != expected.get("content", ""),
         "an ACL grants access beyond the mode": entry["acl"] and bool(setting.get("no_acl")),
+        f"it is {entry['owner']}'s, so sshd takes no key from it": entry.get("anothers", False),
         "it is too short": entry["short"],
         _stale(setting, entry): bool(entry["late"]),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -326,7 +327,10 @@ FOLDERS = {**KEYS, "path": "/home/*/.ssh", "state": "directory", "mode_max": "07
     ("account", "owner", "mode", "after", "left"),
     [
         ("ops", 1000, 0o600, 0o600, False),
-        ("ops", 1000, 0o644, 0o600, False),
+        ("ops", 1000, 0o644, 0o644, False),
+        ("ops", 1000, 0o664, 0o664, True),
+        ("ops", 1000, 0o646, 0o646, True),
+        ("ops", 1001, 0o600, 0o600, True),
         ("ops", 1001, 0o644, 0o644, True),
         ("ops", 0, 0o644, 0o644, False),
         ("ops", 0, 0o666, 0o666, True),
@@ -354,10 +358,46 @@ def test_what_logs_somebody_in_stays_readable_and_that_of_casemate_as_it_is(
     for verdict in verdicts:
         assert bool(verdict.foreign) is left
         assert verdict.ok is (mode == after and not left)
-        assert ("chmod" in verdict.reason) is left
+        assert ("by hand: ch" in verdict.reason) is left
     file.enforce([KEYS, FOLDERS], {0, 1}, host)
     assert keys.stat().st_mode & 0o777 == after
     assert keys.parent.stat().st_mode & 0o055 == (after & 0o044) | (after & 0o044) >> 2
+
+
+@root
+@pytest.mark.parametrize(
+    ("name", "account", "entry", "ok"),
+    [
+        ("ops", "ops", "user:12345:r--", True),
+        ("ops", "ops", "user:12345:rw-", False),
+        ("bob", "ops", "user:12345:r--", False),
+        ("root", "root", "user:12345:r--", True),
+        ("root", "ops", "user:12345:r--", False),
+    ],
+)
+def test_an_acl_of_what_logs_casemate_in_is_left_and_only_writing_counts(
+    tmp_path: Path, name: str, account: str, entry: str, ok: bool
+) -> None:
+    home = "/root" if name == "root" else f"/home/{name}"
+    uid = 0 if name == "root" else 1000
+    passwd = f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n"
+    host = FakeHost(
+        tmp_path, {"/etc/passwd": passwd, f"{home}/.ssh/authorized_keys": "k"}, context={"account": account}
+    )
+    keys = Path(host.path(f"{home}/.ssh/authorized_keys"))
+    os.chown(keys, uid, uid)
+    keys.chmod(0o600)
+    if subprocess.run(["setfacl", "-m", entry, str(keys)], check=False, capture_output=True).returncode:
+        pytest.skip("a file system without ACLs, or no setfacl")
+    before = (os.getxattr(keys, "system.posix_acl_access"), keys.stat().st_mode)
+    setting = {**KEYS, "path": f"{home.replace(name, '*') if uid else home}/.ssh/authorized_keys", "login": bool(uid)}
+    verdict = file.assess(setting, file.observe([setting], host)[0])
+    assert (verdict.ok, bool(verdict.foreign)) == (ok, not ok and name == account)
+    file.enforce([setting], {0}, host)
+    if name == account:
+        assert (os.getxattr(keys, "system.posix_acl_access"), keys.stat().st_mode) == before
+    else:
+        assert "system.posix_acl_access" not in os.listxattr(keys)
 
 
 def test_what_is_there_and_may_not_be_says_what_becomes_of_it(tmp_path: Path) -> None:
