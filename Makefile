@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c \
   'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo y),$(p))))
-SCENARIOS ?= host default drift guard lockout readme
+SCENARIOS ?= host default drift guard lockout sshd readme
 BIN := .venv/bin
 LAB_PACKAGES := acl dpkg-dev iproute2 mmdebstrap nftables openssh-client openssl systemd-container
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg

@@ -58,12 +58,18 @@ left_out: {description: Controls that a quick pass does not judge (C(cost=scan))
 runs_k3s: {description: Whether systemd runs K3s or tries to., type: bool, returned: always}
 change: {description: Whether a change of K3s was neither settled nor taken back., type: bool, returned: always}
 guard: {description: Whether a change waits for its confirmation., type: bool, returned: always}
+host_keys:
+  description: The public keys by which sshd proves the host from now on, where a change waits for its confirmation.
+  type: list
+  elements: str
+  returned: always
 """
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.core.legible import legible
 from ansible.module_utils.casemate.engine.control import ControlError
 from ansible.module_utils.casemate.engine.run import foreseen, run
+from ansible.module_utils.casemate.formats.sshd_presented import presented
 from ansible.module_utils.casemate.host.guard import Guard
 from ansible.module_utils.casemate.host.machine import Host
 from ansible.module_utils.casemate.k3s.change import Change
@@ -102,6 +108,8 @@ def main() -> None:
     ]
     if module.check_mode and module._diff:  # every run plans in check mode, but only --diff shows it
         diff = foreseen(controls, outcome.findings, host)
+    # also that of a run that was killed before it confirmed
+    pending = (host.guarded and not given["keep"]) or guard.status()["pending"]
     module.exit_json(
         changed=outcome.changed or (module.check_mode and bool(outcome.due)),
         findings=outcome.findings,
@@ -113,8 +121,8 @@ def main() -> None:
         change=change.is_pending(),
         left_out=outcome.left_out,
         runs_k3s=outcome.runs_k3s,
-        guard=(host.guarded and not given["keep"])
-        or guard.status()["pending"],  # also that of a run that was killed before it confirmed
+        guard=pending,
+        host_keys=presented(host) if pending and not module.check_mode else [],
         diff=legible(diff),
     )
 

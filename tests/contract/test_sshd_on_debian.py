@@ -20,6 +20,10 @@ BLOCKS = {
     "users but one": "User *,!root",
     "users but those": "User o*,!ox,!oy",
     "with an equals sign": "User=alice",
+    "in small letters": "user alice",
+    "in quotes": 'User "alice"',
+    "before a comment": "User alice # User bob LocalPort 2222",
+    "a tab between": "User\talice",
     "a group": "Group sudo",
     "the second group": "Group nobody-is-in,sudo",
     "a group and a user": "Group sudo User al*",
@@ -40,6 +44,8 @@ BLOCKS = {
     "a local address": "LocalAddress 10.1.0.0/16",
     "a local port": "LocalPort 2222",
     "the usual port": "LocalPort 22",
+    "the highest port": "LocalPort 65535",
+    "a port and an address": "LocalAddress 192.0.2.2 LocalPort 443",
     "a port and a user": "LocalPort 2222 User alice",
     "a routing domain": "RDomain blue",
     "all at once": "User alice Host *.example.org Address 10.0.0.0/8 LocalAddress 10.1.0.1 LocalPort 2222",
@@ -81,7 +87,8 @@ debians = pytest.mark.parametrize("release", RELEASES)
 def test_a_block_that_opens_again_is_named_whatever_it_asks_for(release: str, name: str) -> None:
     root, hostkey, daemon = seen(release)[name].values()
     assert (root[0], hostkey[0], daemon[0]) == (False, True, True), (root, hostkey, daemon)
-    assert root[1].startswith((f"Match {CASES[release][name]} (user ", "logins: "))  # the latter where it is for all
+    block = CASES[release][name].replace('"', "")
+    assert root[1].startswith((f"Match {block} (user ", "logins: "))  # the latter where it is for all
     assert root[2] == "/etc/ssh/sshd_config:3"
 
 

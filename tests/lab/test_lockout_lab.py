@@ -2,13 +2,15 @@
 
 Every machine is full of what a first apply changes: shells, passwords, modes, sudo, sshd, PAM by a package, units. Then
 each account logs in anew and becomes root. The table that is printed says who still does; and what was told instead of
-done. `make lockout` runs this alone.
+done. Where the next login would fail whatever Casemate does, the host is refused before anything changes, with what to
+do there. `make lockout` runs this alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ import yaml
 
 from casemate import ROOT, lab
 from casemate.lab_image import missing_tools
+from casemate.run.advice import advised
 
 pytestmark = pytest.mark.lab
 NAME = "lockout"
@@ -34,14 +37,33 @@ echo 'PermitRootLogin yes' >/etc/ssh/sshd_config.d/50-them.conf
 
 
 class Case(NamedTuple):
-    """An account, how it is made, what the inventory says besides, and controls that are told and not healed for it."""
+    """An account, how it is made, what the inventory says besides, and controls that are told and not healed for it.
+
+    `refused` is what the refusal says where there has to be one; `late` is done while Ansible's connection is open, as
+    the account gets no other one after that. `kept` are files of which nothing may change.
+    """
 
     name: str
     make: str
     told: tuple[str, ...] = ()
     given: dict[str, Any] = {}  # noqa: RUF012 - read only
+    refused: str = ""
+    late: str = ""
+    kept: tuple[str, ...] = ()
 
 
+MAKE = "useradd -m -s /bin/bash NAME"
+THEIRS = "/etc/ssh/sshd_config.d/60-them.conf"
+
+
+def files_say(*lines: str) -> str:
+    """A drop-in that somebody else wrote."""
+    return f"printf '%s\\n' {' '.join(map(shlex.quote, lines))} >{THEIRS}; chmod 0600 {THEIRS}"
+
+
+TALLY = """import struct, sys, time
+sys.stdout.buffer.write(struct.pack("=52sHHQ", b"192.0.2.9", 0, 1, int(time.time())) * 9)"""
+"""Nine failures, as pam_faillock(8) writes them down."""
 SHELL = "ACCOUNT-SYSTEM-NOLOGIN"
 CASES = {
     "an ordinary account": Case("people", "useradd -m -s /bin/bash NAME"),
@@ -72,6 +94,73 @@ CASES = {
         "useradd -m -s /bin/mybash NAME",
         given={"k3s_access_authorized_keys_files": ["/etc/keys/%u"]},
     ),
+    "of a group that a provider admits": Case(
+        "cloud", f"groupadd provider; {MAKE} -G provider; {files_say('AllowGroups provider')}"
+    ),
+    "named by a provider, too": Case("named", f"{MAKE}; {files_say('AllowUsers NAME')}"),
+    "where others are denied": Case("free", f"{MAKE}; {files_say('DenyUsers mallory', 'DenyGroups games')}"),
+    "keys that all may read": Case(
+        "plain", f"{MAKE}; {KEYS}; chmod 0755 ~NAME/.ssh; chmod 0644 ~NAME/.ssh/authorized_keys",
+        kept=("/home/plain/.ssh", "/home/plain/.ssh/authorized_keys"),
+    ),
+    "an ACL on home, folder and keys": Case(
+        "acl", f"{MAKE}; {KEYS}; setfacl -m u:games:rx ~NAME ~NAME/.ssh; "
+        "setfacl -m u:games:r ~NAME/.ssh/authorized_keys",
+        kept=("/home/acl", "/home/acl/.ssh", "/home/acl/.ssh/authorized_keys"),
+    ),
+    "a home that its own group may write": Case("umask", f"{MAKE}; chmod 0775 ~NAME", kept=("/home/umask",)),
+    "failures that faillock counted": Case(
+        "tally", f"{MAKE}; sed -i '1i auth required pam_faillock.so preauth' /etc/pam.d/common-auth; mkdir -p "
+        f"/run/faillock; python3 -c {shlex.quote(TALLY)} >/run/faillock/NAME; faillock --user NAME | grep 192.0.2.9",
+    ),
+    "sudo by Defaults of a group": Case(
+        "exempt", f"groupadd admins; {MAKE} -G admins; printf '%%admins ALL=(ALL:ALL) ALL\\nDefaults:%%admins "
+        "!authenticate\\n' >/etc/sudoers.d/50-them; chmod 0644 /etc/sudoers.d/50-them", ("SUDO-PASSWORD-ASKED",),
+    ),
+    "denied in a file that nobody read yet": Case(
+        "deny", MAKE, refused="DenyUsers deny", late=files_say("DenyUsers NAME")
+    ),
+    "denied by its group in such a file": Case(
+        "denyg", f"groupadd out; {MAKE} -G out", refused="DenyGroups out", late=files_say("DenyGroups out")
+    ),
+    "not admitted by its group in such a file": Case(
+        "allowg", f"groupadd in; {MAKE}", refused="usermod -aG in allowg", late=files_say("AllowGroups in")
+    ),
+    "not admitted by its name in a block": Case(
+        "allowu", MAKE, refused="AllowUsers bob", late=files_say("Match User NAME", "AllowUsers bob")
+    ),
+    "no keys in a block": Case(
+        "nokey", MAKE, refused="PubkeyAuthentication no",
+        late=files_say("Match User NAME", "PubkeyAuthentication no"),
+    ),
+    "a second proof": Case(
+        "mfa", MAKE, refused="AuthenticationMethods publickey",
+        late=files_say("AuthenticationMethods publickey,password"),
+    ),
+    "keys in another file of its home": Case(
+        "keys", f"{MAKE}; cp /home/ops/.ssh/authorized_keys ~NAME/.keys; chown NAME: ~NAME/.keys; "
+        + files_say("AuthorizedKeysFile %h/.keys"), refused="k3s_access_authorized_keys_files",
+    ),
+    "keys that a program tells": Case(
+        "asked", f"{MAKE}; cp /home/ops/.ssh/authorized_keys /etc/ssh/told; printf '#!/bin/sh\\ncat /etc/ssh/told\\n' "
+        ">/usr/local/bin/told; chmod 0755 /usr/local/bin/told; "
+        + files_say("AuthorizedKeysCommand /usr/local/bin/told", "AuthorizedKeysCommandUser nobody"),
+        refused="SSH-KEYCOMMAND-ABSENT",
+    ),
+    "a home that all may write": Case(
+        "loose", f"{MAKE}; chmod 0777 ~NAME; {files_say('StrictModes no')}", refused="others may write /home/loose"
+    ),
+    "refused by pam_access, which was off": Case(
+        "access", f"{MAKE}; usermod -p '*' NAME; sed -i '1i account required pam_access.so' /etc/pam.d/sshd; "
+        f"echo '-:NAME:ALL' >>/etc/security/access.conf; {files_say('UsePAM no')}", refused="/etc/security/access.conf",
+    ),
+    "no logins": Case("late", MAKE, refused="rm /run/nologin", late="touch /run/nologin"),
+    "an account that expired": Case("gone", MAKE, refused="chage -E -1", late="chage -E 1 NAME"),
+    "a password that expired": Case("change", MAKE, refused="chage -M -1", late="chage -d 0 NAME"),
+    "sudo that wants a terminal": Case(
+        "tty", MAKE, refused="requiretty", late="echo 'Defaults requiretty' >/etc/sudoers.d/60-tty"
+    ),
+    "a restricted shell": Case("caged", "useradd -m -s /bin/rbash NAME", refused="chsh -s /bin/bash"),
     "root itself, by a waiver": Case(
         "root", "true", ("ACCOUNT-ROOT-LOCKED",),
         {"casemate_waivers": {"SSH-ROOT-REFUSED": {"reason": "the lab", "owner": "lab", "expires": "2099-12-31"}}},
@@ -87,7 +176,7 @@ def hardened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dic
     if fault := missing_tools():
         pytest.skip(f"lab: {fault}")
     folder = tmp_path_factory.mktemp("lab")
-    inventory = lab.up(NAME, servers=0, agents=len(CASES), workdir=folder / "work")
+    inventory = lab.up(NAME, servers=1, agents=len(CASES), workdir=folder / "work")
     try:
         yield judged(inventory, folder)
     finally:
@@ -103,40 +192,66 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
     shared["k3s_access_guard_seconds"] = 900  # all the machines share two cores
     machines = dict(zip(CASES, hosts, strict=True))
     state = lab.load(NAME) or {}
+
+    def console(title: str, script: str) -> str:
+        entered = ["nsenter", f"--target={lab._init(state['machines'][machines[title]])}", "--all", "sh", "-c"]
+        told = script.replace("NAME", CASES[title].name)
+        return subprocess.run([*entered, told], capture_output=True, text=True, timeout=60, check=False).stdout
+
+    def played(name: str, tasks: list[dict[str, Any]]) -> None:
+        play = {"hosts": "k3s_agent", "gather_facts": False, "become": True, "tasks": tasks}
+        play["vars_files"] = [str(ROOT / "playbooks/group_vars/all.yml")]
+        (folder / f"{name}.json").write_text(json.dumps([play]))
+        env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        env["PATH"] = f"{ROOT / '.venv/bin'}:{env['PATH']}"
+        run = [*lab.enter(NAME), "ansible-playbook", "-i", str(hosts_file), str(folder / f"{name}.json")]
+        done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False)
+        (folder / f"{name}.log").write_text(done.stdout + done.stderr)
+
+    def kept(what: str, ending: str) -> dict[str, Any]:
+        found = {"content": f"{{{{ {what} }}}}", "dest": f"{folder}/{{{{ inventory_hostname }}}}{ending}"}
+        return {"ansible.builtin.copy": found, "delegate_to": "localhost", "connection": "local", "become": False}
+
+    look = "stat -c '%a %U %G %Z' {0}; getfacl -p {0}"
     for title, case in CASES.items():
         sudo = "" if "50-them" in case.make else SUDO
-        keys = "" if "/.ssh" in case.make or "/etc/keys" in case.make or case.name == "root" else KEYS
-        script = f"{WORSE}\n{case.make}\n{keys}\n{sudo}\nuserdel alice\nsystemctl reload ssh\n".replace(
-            "NAME", case.name
+        keys = "" if any(one in case.make for one in ("/.ssh", "/.keys", "/etc/keys", "/told")) else KEYS
+        console(
+            title,
+            f"{WORSE}\n{case.make}\n{keys if case.name != 'root' else ''}\n{sudo}\nuserdel alice\nsystemctl reload ssh",
         )
-        entered = ["nsenter", f"--target={lab._init(state['machines'][machines[title]])}", "--all", "sh", "-c", script]
-        subprocess.run(entered, capture_output=True, text=True, timeout=60, check=False)
+        persist = f"-o ControlMaster=auto -o ControlPersist=900 -o ControlPath={folder}/{machines[title]}"
         hosts[machines[title]].update({"ansible_user": case.name, **case.given})
+        hosts[machines[title]].update({"ansible_ssh_args": persist} if case.late else {})
     hosts_file = folder / "hosts.yml"
     hosts_file.write_text(yaml.safe_dump(given))
     before = {title: login(shared, hosts[host], CASES[title].name) for title, host in machines.items()}
+    played("connect", [{"ansible.builtin.ping": {}, "become": False}])
+    for title, case in CASES.items():
+        console(title, case.late)
+    was = {title: console(title, look.format(" ".join(case.kept))) for title, case in CASES.items() if case.kept}
     roles = [{"ansible.builtin.include_role": {"name": role}} for role in ROLES]
     told: dict[str, Any] = {"k3s_controls": {"roles": ROLES}, "check_mode": True, "register": "told"}
-    found = {"content": "{{ told.findings | to_json }}", "dest": f"{folder}/{{{{ inventory_hostname }}}}"}
-    kept: dict[str, Any] = {"ansible.builtin.copy": found}
-    kept |= {"delegate_to": "localhost", "connection": "local", "become": False}
-    play = {"hosts": "k3s_agent", "gather_facts": False, "become": True, "tasks": [*roles, told, kept]}
-    play["vars_files"] = [str(ROOT / "playbooks/group_vars/all.yml")]
-    (folder / "play.json").write_text(json.dumps([play]))
-    env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    env["PATH"] = f"{ROOT / '.venv/bin'}:{env['PATH']}"
-    run = [*lab.enter(NAME), "ansible-playbook", "-i", str(hosts_file), str(folder / "play.json")]
-    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False)
-    (folder / "play.log").write_text(done.stdout + done.stderr)
+    preflight = {"casemate_preflight": {}, "register": "seen", "ignore_errors": True, "ignore_unreachable": True}
+    over = "seen is failed or seen is unreachable"
+    played("play", [
+        preflight, {**kept("seen.msg", ".refused"), "when": over}, {"meta": "end_host", "when": over},
+        *roles, told, kept("told.findings | to_json", ""),
+    ])  # fmt: skip
     made = {}
     for title, host in machines.items():
+        case, refused = CASES[title], folder / f"{host}.refused"
         findings = json.loads((folder / host).read_text()) if (folder / host).exists() else []
         blocked = sorted(f["control"] for f in findings if f["action"] == "blocked" and f["status"] == "fail")
         observed = sorted(f["control"] for f in findings if f["status"] == "fail" and f["action"] == "none")
+        changed = console(title, "ls -d /etc/casemate /etc/sudoers.d/00-casemate /var/lib/casemate 2>/dev/null")
         made[title] = {
-            "account": CASES[title].name, "before": before[title],
-            "after": login(shared, hosts[host], CASES[title].name),
+            "account": case.name, "before": before[title],
+            "after": login(shared, hosts[host], case.name),
             "told": ", ".join(blocked + [one for one in observed if one == "SUDO-PASSWORD-ASKED"]),
+            "refused": advised(refused.read_text()) if refused.exists() else "",
+            "touched": changed.strip(),
+            "kept": str(not case.kept or was[title] == console(title, look.format(" ".join(case.kept)))),
             "applied": "yes" if findings else f"no, see {folder}/play.log",
         }  # fmt: skip
     return made
@@ -157,12 +272,22 @@ def test_the_table(hardened: dict[str, dict[str, str]], capsys: pytest.CaptureFi
     with capsys.disabled():
         print(f"\n{'automation account':48} {'name':9} {'before':7} {'after':7} told, and left to the operator")
         for title, row in hardened.items():
-            print(f"{title:48} {row['account']:9} {row['before']:7} {row['after']:7} {row['told']}")
+            after = "refused" if row["refused"] else row["after"]
+            told = row["told"] or " ".join(row["refused"].split())
+            print(f"{title:48} {row['account']:9} {row['before']:7} {after:7} {told}")
     assert {row["before"] for row in hardened.values()} == {"root"}, "otherwise a login proves nothing"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [title for title, case in CASES.items() if not case.refused])
 def test_the_automation_account_still_becomes_root(hardened: dict[str, dict[str, str]], case: str) -> None:
     row = hardened[case]
-    assert (row["applied"], row["after"]) == ("yes", "root")
+    assert (row["refused"], row["applied"], row["after"]) == ("", "yes", "root")
     assert set(CASES[case].told) <= {*row["told"].split(", ")}
+    assert row["kept"] == "True"
+
+
+@pytest.mark.parametrize("case", [title for title, case in CASES.items() if case.refused])
+def test_where_the_next_login_would_fail_nothing_is_changed(hardened: dict[str, dict[str, str]], case: str) -> None:
+    row = hardened[case]
+    assert CASES[case].refused in row["refused"]
+    assert (row["touched"], row["told"]) == ("", "")

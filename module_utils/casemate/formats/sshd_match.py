@@ -34,11 +34,13 @@ PARTS = ("1", "1.1", "1.1.1", "1.1.1.1", ":1", "1::1", "::1")
 
 
 def criteria(block: str) -> dict[str, str]:
-    """Criterion -> its patterns, of what stands after Match."""
+    """Criterion -> its patterns, of what stands after Match; a comment ends it."""
     words = re.split(r"\s*=\s*|\s+", block.strip())
     found: dict[str, str] = {}
     while words:
         name = words.pop(0).lower()
+        if name.startswith("#"):
+            break
         found[name] = "" if name in ALONE else words.pop(0) if words else ""
     return found
 

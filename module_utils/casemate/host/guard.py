@@ -32,7 +32,9 @@ esac
 case $restored in *"$newline/etc/systemd/system/"*) [ "$how" = boot ] || systemctl daemon-reload || failed=1 ;; esac
 case $restored in *"$newline/etc/ssh/"*)
   if [ "$how" != boot ] && systemctl -q is-active ssh.service; then
-    if /usr/sbin/sshd -t; then systemctl reload ssh.service || failed=1; else failed=1; fi
+    how_to=reload  # which ends a daemon for which systemd listens
+    ! systemctl -q is-active ssh.socket || how_to=try-restart
+    if /usr/sbin/sshd -t; then systemctl "$how_to" ssh.service || failed=1; else failed=1; fi
   fi
 esac
 """

@@ -17,7 +17,7 @@ from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.preflight.inputs import network
 from casemate.supply.lock import ARCHITECTURES, LockError, load, verify
-from module_utils.casemate.host import others
+from module_utils.casemate.host import logins, others
 from module_utils.casemate.k3s import running
 
 ROOT_LOGIN = declarations.control("sshd", key="permitrootlogin")
@@ -56,6 +56,7 @@ for p in PYTHONS; do
 done
 "$p" -c RUNNING 2>/dev/null
 "$p" -c OTHERS 2>/dev/null
+"$p" -c LOGINS 2>/dev/null
 SPACE
 [ -w /etc ] && say writable yes
 [ -e /usr/local/bin/k3s ] && say installed yes
@@ -68,23 +69,29 @@ done
 true
 """
 """Run by root's sh on the host; reads only. sudo drops SSH_CONNECTION, so its parents are asked for it."""
-RUNNING, OTHERS = (Path(str(module.__file__)) for module in (running, others))
+RUNNING, OTHERS, LOGINS = (Path(str(module.__file__)) for module in (running, others, logins))
 """Run by the host's Python in the same call."""
 PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 
 
-def script(interpreter: str = "", paths: Iterable[str] = (), resolvers: Iterable[str] = ()) -> str:
+def script(
+    interpreter: str = "", paths: Iterable[str] = (), resolvers: Iterable[str] = (), account: str = "", sshd: str = ""
+) -> str:
     """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word.
 
-    `paths` are files of the host whose absence it tells, `resolvers` those whose text.
+    `paths` are files of the host whose absence it tells, `resolvers` those whose text; it tells what lets `account` in
+    once sshd reads the lines `sshd` first.
     """
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
     lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
     lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
-    running = " ".join(map(shlex.quote, [RUNNING.read_text(), *paths]))
-    others = " ".join(map(shlex.quote, [OTHERS.read_text(), *resolvers]))
+    told = {
+        "RUNNING": [RUNNING.read_text(), *paths],
+        "OTHERS": [OTHERS.read_text(), *resolvers],
+        "LOGINS": [LOGINS.read_text(), account, sshd],
+    }
     asked = asked.replace("SPACE", "\n".join(lines), 1)
-    return re.sub("RUNNING|OTHERS", lambda which: running if which[0] == "RUNNING" else others, asked)
+    return re.sub("RUNNING|OTHERS|LOGINS", lambda which: " ".join(map(shlex.quote, told[which[0]])), asked)
 
 
 def parse(output: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ the options for ssh, `User` in its configuration, or by nothing at all, which is
 from __future__ import annotations
 
 import getpass
-import re
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -27,23 +26,26 @@ def automation(action: Any, variables: Mapping[str, Any]) -> str:
 def connecting(connection: Any, fallback: str | None) -> str:
     """The account that a connection of Ansible logs in as."""
     user = _option(connection, "remote_user") or fallback
-    if getattr(connection, "transport", "") == "ssh":
-        options = [_option(connection, name) for name in ("ssh_args", "ssh_common_args", "ssh_extra_args")]
-        first, *rest = [shlex.split(str(given or "")) for given in options]
-        port = _option(connection, "port")
-        argv = [str(_option(connection, "ssh_executable") or "ssh"), *first]
-        argv += ["-o", f"Port={port}"] if port else []
-        argv += ["-o", f'User="{user}"'] if user else []
-        argv += [*(word for words in rest for word in words), "-G", str(_option(connection, "host"))]
-        try:
-            done = subprocess.run(
-                argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=True
-            )
-            found = re.search(r"(?m)^user (.+)$", done.stdout)
-            user = found[1] if found else user
-        except (OSError, subprocess.SubprocessError):
-            pass  # the connection that follows says why
-    return str(user or getpass.getuser())
+    return str(asked_of_ssh(connection, user).get("user") or user or getpass.getuser())
+
+
+def asked_of_ssh(connection: Any, user: str | None) -> dict[str, str]:
+    """What `ssh -G` makes of a connection of Ansible; nothing for one of another kind, or where ssh refuses it."""
+    if getattr(connection, "transport", "") != "ssh":
+        return {}
+    options = [_option(connection, name) for name in ("ssh_args", "ssh_common_args", "ssh_extra_args")]
+    first, *rest = [shlex.split(str(given or "")) for given in options]
+    port = _option(connection, "port")
+    argv = [str(_option(connection, "ssh_executable") or "ssh"), *first]
+    argv += ["-o", "StrictHostKeyChecking=no"] if _option(connection, "host_key_checking") is False else []
+    argv += ["-o", f"Port={port}"] if port else []
+    argv += ["-o", f'User="{user}"'] if user else []
+    argv += [*(word for words in rest for word in words), "-G", str(_option(connection, "host"))]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}  # the connection that follows says why
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 
 
 def _option(connection: Any, name: str) -> Any:

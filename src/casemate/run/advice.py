@@ -42,6 +42,13 @@ ADVICE = (
      "sudo cannot read its own configuration there: correct it as root with visudo"),
     (r"sudo: .*must be owned by uid 0", "sudo is damaged on this host: apt-get install --reinstall sudo, as root"),
     (r"account is currently not available", "give the account a login shell on this host: chsh -s /bin/bash ACCOUNT"),
+    (r"rbash|restricted: cannot|: restricted$",
+     "give the account a shell without restrictions on this host: chsh -s /bin/bash ACCOUNT"),
+    (r"Password change required|password has expired|must change your password",
+     "on this host, as root: passwd ACCOUNT, or chage -M -1 -d $(date +%F) ACCOUNT where it needs no password"),
+    (r"account has expired", "on this host, as root: chage -E -1 ACCOUNT"),
+    (r"Unprivileged users are not permitted|system is (booting up|going down)",
+     "wait until it has started, or whatever was planned is over; else remove /run/nologin or /etc/nologin there"),
     (r"Invalid become method", "remove ansible_become_method: Casemate becomes root by sudo"),
     # ssh
     (r"HOST IDENTIFICATION HAS CHANGED|Host key verification failed",

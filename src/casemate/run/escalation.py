@@ -38,7 +38,7 @@ REFUSALS = (
      "sudo did not answer in time: make the directory (LDAP, sssd) answer that `sudoers:` of /etc/nsswitch.conf names"),
     (r"must be owned by uid 0|effective uid is not 0|no new privileges",
      "sudo may not become root on this host: apt-get install --reinstall sudo, as root, and mount it without nosuid"),
-    (r"[Aa]ccount (has )?expired|account validation failure|password has expired|PAM",
+    (r"[Aa]ccount (has |or password is )?expired|account validation failure|(password has|change) expired|PAM",
      "sudo's own check of the account fails there: look at its expiry (chage -l ACCOUNT) and at /etc/pam.d/sudo"),
     (r"sudo: (command )?not found|executable: sudo|No such file or directory:? .*sudo",
      f"there is no sudo on this host: install it, then {LET}"),
@@ -57,6 +57,7 @@ def refusal(said: str, password: bool) -> str:
         todo = f"sudo does not take the password of ansible_become_password: correct it, or {LET}"
     if not todo and not password and re.search("password is required|Missing .*password|terminal is required", said):
         todo = f"sudo asks for a password, and nobody gave one: {LET}, or set ansible_become_password (in a vault)"
+        todo += "; where it has that already, look whether the account has expired (chage -l ACCOUNT)"
     todo = todo or f"sudo refuses this account: {LET} on this host"
     return f"nothing was changed: {todo}"
 

@@ -12,7 +12,7 @@ import pytest
 from unit.fake_host import FakeHost
 
 from module_utils.casemate.engine.control import ControlError, parse
-from module_utils.casemate.formats import sshd_daemon, sshd_files
+from module_utils.casemate.formats import sshd_daemon, sshd_files, sshd_match
 from module_utils.casemate.host import machine
 from module_utils.casemate.host.files import IMMUTABLE
 from module_utils.casemate.host.machine import EnforceError, Result
@@ -583,3 +583,8 @@ def test_hostile_settings_are_refused(setting: dict[str, Any]) -> None:
 def test_hostile_files_do_not_break_it(tmp_path: Path, text: str) -> None:
     host = host_of(tmp_path, {"/etc/ssh/sshd_config.d/x.conf": text + "\n"})
     assert judge(host, ROOT)[0].ok
+
+
+def test_a_comment_ends_what_a_block_asks_for() -> None:
+    assert sshd_match.criteria("User alice # User bob LocalPort 2222") == {"user": "alice"}
+    assert sshd_match.criteria("LocalPort=22 #User bob") == {"localport": "22"}

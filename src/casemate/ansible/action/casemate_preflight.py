@@ -17,7 +17,7 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate.catalogue import declarations
-from casemate.preflight import birth, combinations, families, host_facts, inputs, neighbours
+from casemate.preflight import birth, combinations, entrance, families, host_facts, inputs, neighbours
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers
 from module_utils.casemate.engine import waiver
@@ -69,13 +69,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = right.get("k3s_node_resolv_conf", "auto")
         files = RESOLVERS if given == "auto" else [given]
         python = str(task_vars.get("ansible_python_interpreter") or "")
-        seen = self._probe(host_facts.script(python, k3s_rules.named_files(right), files))
+        automation, waived = account.automation(self, task_vars), list(values.get("casemate_waivers") or {})
+        ours = entrance.planned(automation, right, waived)
+        seen = self._probe(host_facts.script(python, k3s_rules.named_files(right), files, automation, ours))
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
-        automation = account.automation(self, task_vars)
-        root = host_facts.ROOT_LOGIN in (values.get("casemate_waivers") or {})
+        root = host_facts.ROOT_LOGIN in waived
         others = values.get("k3s_access_allow_users") or []
         problems += host_facts.login_problems(seen.get("login", ""), automation, others, root)
+        problems += entrance.problems(host_facts.told_by("logins", seen))
         running, address = host_facts.told_by("host", seen), mine
         problems += k3s_rules.room_problems(running)
         problems += k3s_rules.host_problems(right, running, address)
@@ -84,7 +86,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += birth.encryption_problems(right, running, servers)
             more += birth.birth_warnings(right, running)
         beside = host_facts.told_by("others", seen)
-        problems += neighbours.problems(beside, node, files, list(values.get("casemate_waivers") or {}))
+        problems += neighbours.problems(beside, node, files, waived)
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if problems:
             return self._refusal(problems)

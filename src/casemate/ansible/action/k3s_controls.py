@@ -25,7 +25,7 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate import ROOT
 from casemate.catalogue import declarations
-from casemate.run import account, refusals
+from casemate.run import account, known_hosts, refusals
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
 from module_utils.casemate.engine import take_back, waiver
@@ -67,8 +67,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result with the findings of both vantages, in catalogue order.
 
-        Added to it are `account` (whom Casemate logs in as), `accepted` (reason codes that the operator accepts) and
-        `todo`: for each control that a task would act on, its id, role, setting, and on what of the observed it would.
+        Added to it are `account` (whom Casemate logs in as), `ssh_arguments` (by which ssh accepts a host key that it
+        does not know, see known_hosts.py), `accepted` (reason codes that the operator accepts) and `todo`: for each
+        control that a task would act on, its id, role, setting, and on what of the observed it would.
         """
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
@@ -149,6 +150,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         judged = [made for made in result["findings"] if made["control"] in by_task]
         refusals.tell(judged, by_task, known.get("__k3s_host_refused") or {})
         result["account"] = known[account.NAME]
+        asked_of_ssh = account.asked_of_ssh(self._connection, None) if result.get("host_keys") else {}
+        unknown = known_hosts.unknown(asked_of_ssh, result.get("host_keys") or ())
+        result["ssh_arguments"] = unknown.arguments if unknown else ""
+        if unknown:
+            said = f"{task_vars['inventory_hostname']} now proves itself by a key that this controller does not know. "
+            said += f"This run goes on; before the next one add this line to {unknown.file}: {unknown.line}"
+            result["warnings"] = [*(result.get("warnings") or ()), said]
         result["accepted"] = list(context.get("accepted") or ())
         result["todo"] = [
             {"control": made["control"], **settings[made["control"]], "observed": result["todo"][made["control"]]}
