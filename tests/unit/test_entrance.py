@@ -75,6 +75,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "nobody wrote down which key": (
         {"accepted": {}, "files": {"now": {}, "after": {FILE: {"keys": [OTHER], "unsafe": ""}}}}, ""
     ),
+    "a fingerprint of another kind": ({"accepted": {"method": "publickey", "account": "ops", "key": "MD5:aa:bb"}}, ""),
     "it came as another account": (
         {"accepted": {"method": "publickey", "account": "bob", "key": OTHER}}, ""
     ),

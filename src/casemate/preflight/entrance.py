@@ -114,7 +114,8 @@ def _proof(seen: Mapping[str, Any]) -> str:
 def _key(seen: Mapping[str, Any]) -> str:
     """Why sshd would not find its key any more; which one it is sshd has told, or else any of its keys counts."""
     account, after, now, accepted = seen["account"], seen["after"], seen["now"], seen["accepted"]
-    key = accepted.get("key", "") if accepted.get("account") == account else ""
+    said = accepted.get("key", "") if accepted.get("account") == account else ""
+    key = said if said.startswith("SHA256:") else ""  # with FingerprintHash md5 there is nothing to compare it with
     there, before = (
         {path: one["unsafe"] for path, one in seen["files"][when].items() if not key or key in one["keys"]}
         for when in ("after", "now")
