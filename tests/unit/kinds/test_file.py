@@ -405,11 +405,11 @@ def test_an_acl_of_what_logs_casemate_in_is_left_and_only_writing_counts(
 def test_an_account_of_a_directory_is_known_by_its_home_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     known = SimpleNamespace(pw_uid=4711, pw_dir=str(tmp_path))
     monkeypatch.setattr(pwd, "getpwnam", {"from.ldap": known}.__getitem__)
-    host = base.Host(context={"account": "from.ldap"})
-    assert file_entries.account_of("from.ldap", host) == (4711, str(tmp_path))
-    assert file_entries.account_of("nobody-of-that-name", host) == (-1, "")
-    assert file_entries.whom_it_logs_in(f"{tmp_path}/.ssh/authorized_keys", host) == "from.ldap"
-    assert file_entries.whom_it_logs_in(f"{tmp_path}/.sshx", host) == ""
+    host = machine.Host(context={"account": "from.ldap"})
+    assert entries.account_of("from.ldap", host) == (4711, str(tmp_path))
+    assert entries.account_of("nobody-of-that-name", host) == (-1, "")
+    assert entries.whom_it_logs_in(f"{tmp_path}/.ssh/authorized_keys", host) == "from.ldap"
+    assert entries.whom_it_logs_in(f"{tmp_path}/.sshx", host) == ""
 
 
 def test_what_is_there_and_may_not_be_says_what_becomes_of_it(tmp_path: Path) -> None:
