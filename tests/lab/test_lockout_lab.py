@@ -155,10 +155,10 @@ CASES = {
         f"echo '-:NAME:ALL' >>/etc/security/access.conf; {files_say('UsePAM no')}", refused="/etc/security/access.conf",
     ),
     "no logins": Case("late", MAKE, refused="rm /run/nologin", late="touch /run/nologin"),
-    "an account that expired": Case("gone", MAKE, refused="chage -E -1", late="chage -E 1 NAME"),
+    "an account that expired": Case("gone", MAKE, refused="chage -l ACCOUNT", late="chage -E 1 NAME"),
     "a password that expired": Case("change", MAKE, refused="chage -M -1", late="chage -d 0 NAME"),
     "sudo that wants a terminal": Case(
-        "tty", MAKE, refused="requiretty", late="echo 'Defaults requiretty' >/etc/sudoers.d/60-tty"
+        "screen", MAKE, refused="requiretty", late="echo 'Defaults requiretty' >/etc/sudoers.d/60-tty"
     ),
     "a restricted shell": Case("caged", "useradd -m -s /bin/rbash NAME", refused="chsh -s /bin/bash"),
     "root itself, by a waiver": Case(

@@ -29,7 +29,7 @@ AFTER = {
 SEEN: dict[str, Any] = {
     "account": "ops", "address": "192.0.2.7", "groups": ["ops", "adm"], "now": AFTER, "after": AFTER,
     "files": {"now": {FILE: {"keys": [KEY], "unsafe": ""}}, "after": {FILE: {"keys": [KEY], "unsafe": ""}}},
-    "accepted": {"method": "publickey", "account": "ops", "key": KEY}, "nologin": [],
+    "accepted": {"method": "publickey", "account": "ops", "key": KEY}, "nologin": [], "expired": False,
     "pam": {"code": 0, "said": "", "modules": ["pam_nologin.so", "pam_unix.so"]},
 }  # fmt: skip
 NONE: dict[str, Any] = {"files": {"now": {}, "after": {}}}
@@ -89,7 +89,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "a second file is right": (
         {"files": {"now": {}, "after": {**UNSAFE["files"]["after"], "/etc/keys": {"keys": [KEY], "unsafe": ""}}}}, ""
     ),
-    "expired": ({"pam": {"code": 13, "said": "User account has expired", "modules": []}}, "chage -E -1 -I -1 ops"),
+    "expired": ({"pam": {"code": 7, "said": "refused", "modules": []}, "expired": True}, "chage -E -1 ops"),
+    "expired, where PAM does not mind": ({"expired": True}, ""),
     "a password that must be new": ({"pam": {"code": 12, "said": "new one", "modules": []}}, "chage -M -1 -d"),
     "no logins": ({"pam": {**ACCESS, "modules": []}, "nologin": ["/run/nologin"]}, "rm /run/nologin"),
     "not in access.conf": ({"pam": ACCESS}, "+ : ops : ALL"),
@@ -185,6 +186,33 @@ def test_files_of_keys_are_found_as_sshd_names_them(tmp_path: Path) -> None:
     found = logins.key_files(f".none %h/.keys {tmp_path}/%u.keys", account)
     assert list(found) == [f"{tmp_path}/.keys", f"{tmp_path}/ops.keys"]
     assert found[f"{tmp_path}/.keys"]["keys"] == [subprocess.getoutput(f"ssh-keygen -lf {tmp_path}/id.pub").split()[1]]
+
+
+@pytest.mark.parametrize(
+    ("line", "over"),
+    [
+        ("ops:!:19000:0:99999:7:::", False),
+        ("ops:!:19000:0:99999:7::1:", True),
+        ("ops:!:19000:0:99999:7::99999:", False),
+        ("ops:!:19000:0:99999:7::0:", False),
+        ("ops:!:19000:0:99999:7::-1:", False),
+        ("", False),
+    ],
+)
+def test_the_last_day_of_an_account_is_read_as_shadow_has_it(
+    monkeypatch: pytest.MonkeyPatch, line: str, over: bool
+) -> None:
+    monkeypatch.setattr(logins, "run", lambda argv, stdin=None: line)
+    assert logins.expired("ops") is over
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask PAM about others")
+def test_pam_is_asked_about_an_account() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", logins.PAM, "casemate-no-such-service", "root", "192.0.2.1"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split()[0].isdigit()
 
 
 def test_the_probe_tells_it_of_this_machine() -> None:

@@ -19,6 +19,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 from typing import Any, Dict, List, Optional, Tuple
 
 SSHD, MAIN = "/usr/sbin/sshd", "/etc/ssh/sshd_config"
@@ -148,6 +149,7 @@ def stack(service: str, depth: int = 0) -> List[str]:
 
 
 PAM = r"""
+import ctypes, ctypes.util, sys
 service, account, address = (word.encode() for word in sys.argv[1:4])
 pam = ctypes.CDLL(ctypes.util.find_library("pam") or "libpam.so.0")
 class Conversation(ctypes.Structure):
@@ -174,6 +176,12 @@ def pam(account: str, address: str) -> Tuple[int, str]:
     """PAM's answer for an account that comes by SSH, and its words; 0 where it lets it in or cannot be asked."""
     said = run([sys.executable, "-c", PAM, "sshd", account, address]).split(None, 1)
     return (int(said[0]), said[1].strip()) if len(said) == 2 and said[0].isdigit() else (0, "")
+
+
+def expired(account: str) -> bool:
+    """Whether the last day of an account is over (shadow(5)): a stack of PAM says no more than that it refuses it."""
+    fields = run(["getent", "shadow", account]).strip().split(":")
+    return len(fields) > 7 and fields[7].isdigit() and 0 < int(fields[7]) <= int(time.time() // 86400)
 
 
 def facts(name: str, ours: str) -> Dict[str, Any]:
@@ -203,6 +211,7 @@ def facts(name: str, ours: str) -> Dict[str, Any]:
         },
         "accepted": accepted(here),
         "pam": {"code": code, "said": words, "modules": stack("sshd")},
+        "expired": expired(name),
         "nologin": [path for path in NOLOGIN if os.path.exists(path)],
     }
 

@@ -23,8 +23,8 @@ KEYS = {
     "trustedusercakeys": "",
 }
 """What apply gives sshd and decides who gets in; what stands empty is the operator's."""
-EXPIRED, PASSWORD_OVER = 13, (12, 27)
-"""PAM_ACCT_EXPIRED; PAM_NEW_AUTHTOK_REQD and PAM_AUTHTOK_EXPIRED, of pam(3)."""
+PASSWORD_OVER = (12, 27)
+"""PAM_NEW_AUTHTOK_REQD and PAM_AUTHTOK_EXPIRED, of pam(3)."""
 
 
 def declared(key: str) -> str:
@@ -143,8 +143,8 @@ def _pam(seen: Mapping[str, Any]) -> str:
     account, code, words = seen["account"], seen["pam"]["code"], seen["pam"]["said"]
     if not code:
         return ""
-    if code == EXPIRED:
-        return f"PAM says that {account} has expired ({words}): chage -E -1 -I -1 {account}"
+    if seen["expired"]:
+        return f"the last day of {account} is over, so PAM refuses it ({words}): chage -E -1 {account}"
     if code in PASSWORD_OVER:
         remedy = f"passwd {account}, or chage -M -1 -d $(date +%F) {account} where it needs none"
         return f"PAM wants a new password of {account} before it lets it in ({words}): {remedy}"
