@@ -250,4 +250,4 @@ def test_what_keeps_the_account_out_from_the_start_comes_with_advice(said: str, 
 )
 @pytest.mark.parametrize("password", [False, True])
 def test_an_account_that_expired_meanwhile_is_no_matter_of_passwords(said: str, password: bool) -> None:
-    assert "chage -E -1 ACCOUNT" in escalation.refusal(said, password)
+    assert "chage -l ACCOUNT" in escalation.refusal(said, password)
