@@ -76,7 +76,7 @@ def accepted(session: List[str]) -> Dict[str, str]:
     told = ["-t", "sshd", "-t", "sshd-session", "--since", "-7d", "-o", "cat", "--no-pager", "-r", "-n", "1"]
     found = ACCEPTED.search(run(["journalctl", "-q", *told, "--grep", words]))
     if not found:
-        lines = [one for one in text("/var/log/auth.log").splitlines() if re.search(words, one)]
+        lines = [one for one in text("/var/log/auth.log").split("\n") if re.search(words, one)]
         found = ACCEPTED.search(lines[-1]) if lines else None
     names = ("method", "account", "address", "port", "type", "key", "authority")
     return {name: value for name, value in zip(names, found.groups()) if value} if found else {}
@@ -88,7 +88,7 @@ def effective(account: str, session: List[str], ours: Optional[str] = None) -> D
     spec = f"user={account},host={address},addr={address},laddr={here},lport={port}"
     argv = [SSHD, "-T", "-C", spec] + ([] if ours is None else ["-f", "/dev/stdin"])
     found: Dict[str, List[str]] = {}
-    for line in run(argv, None if ours is None else f"{ours}\n{text(MAIN)}").splitlines():
+    for line in run(argv, None if ours is None else f"{ours}\n{text(MAIN)}").split("\n"):
         key, _, value = line.partition(" ")
         if key in TOLD:
             found.setdefault(key, []).append(value)
@@ -138,7 +138,7 @@ def key_files(patterns: str, account: pwd.struct_passwd) -> Dict[str, Dict[str, 
 def stack(service: str, depth: int = 0) -> List[str]:
     """The modules that PAM calls for an account of a service, includes followed."""
     found: List[str] = []
-    for line in text(f"/etc/pam.d/{service}").splitlines():
+    for line in text(f"/etc/pam.d/{service}").split("\n"):
         words = re.sub(r"\[[^]]*\]", "control", line.split("#", 1)[0]).split()
         included = words[1:2] if words[:1] == ["@include"] else words[2:3] if words[1:2] == ["include"] else []
         if included and depth < 8 and (words[0] == "@include" or words[0].lstrip("-") == "account"):
