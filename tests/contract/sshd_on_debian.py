@@ -28,7 +28,7 @@ def judged() -> dict[str, list[object]]:
     for number, setting in enumerate(SETTINGS):
         try:
             verdict = sshd.assess(setting, seen[number])
-            found[setting["key"]] = [verdict.ok, verdict.reason, verdict.foreign]
+            found[setting["key"]] = [verdict.ok, verdict.reason, verdict.blocked_by]
         except Unavailable as lacking:
             found[setting["key"]] = [None, str(lacking), ""]
     return found

@@ -129,7 +129,11 @@ def test_a_diff_is_not_larger_than_people_read(tmp_path: Path, old: str, says: s
 
 
 def test_a_control_whose_values_agree_shows_why_it_is_wrong(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, {"a": 1}, {"a": 1}, "k3s still runs with the older"))
+    monkeypatch.setattr(
+        file,
+        "assess",
+        lambda *_: Verdict(ok=False, expected={"a": 1}, observed={"a": 1}, reason="k3s still runs with the older"),
+    )
     host = FakeHost(tmp_path, {"/etc/a": "good\n"})
     plan = settle(host, owned(), check=True)
     (shown,) = foreseen({"k3s_host": [owned()]}, plan.findings, host)
@@ -286,7 +290,9 @@ def test_a_pass_with_only_waived_failures_writes_and_restarts_nothing(tmp_path: 
     files = {"/proc/sys/kernel/a": "1\n", "/proc/sys/kernel/b": "0\n", "/etc/sysctl.d/1.conf": "kernel.a = 1\n"}
     host = FakeHost(tmp_path, files)
     controls = [control(f"SYSCTL-{k.upper()}-SET", {"kind": "sysctl", "key": f"kernel.{k}", "value": 1}) for k in "ab"]
-    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", stale=("k3s.service",)))
+    monkeypatch.setattr(
+        file, "assess", lambda *_: Verdict(ok=False, expected="a", observed="b", stale=("k3s.service",))
+    )
     waivers = {"SYSCTL-B-SET": WAIVER, "FILE-A-SET": WAIVER}
     result = settle(host, *controls, owned(), waivers=waivers)
     assert (host.changes, host.read(sysctl.OWNED), result.stale, result.changed) == ([], None, [], False)
@@ -302,7 +308,11 @@ def test_a_knob_beyond_its_bound_fails_although_the_host_obeys_it(tmp_path: Path
 
 @root
 def test_a_sensitive_value_is_only_a_digest(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "canary-1", {"is": "canary-2"}, "it differs"))
+    monkeypatch.setattr(
+        file,
+        "assess",
+        lambda *_: Verdict(ok=False, expected="canary-1", observed={"is": "canary-2"}, reason="it differs"),
+    )
     made = one(FakeHost(tmp_path), owned(sensitive=True), check=True)
     assert "canary" not in json.dumps(made)
     assert made["expected"].startswith("hmac:") and made["expected"] != made["observed"]
@@ -332,7 +342,7 @@ def test_what_a_task_enforces_is_planned_and_left_to_the_task(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("partly", "more", "action", "due"),
+    ("still_enforced", "more", "action", "due"),
     [
         (False, {}, "blocked", []),
         (True, {}, "blocked", ["k3s_host"]),
@@ -341,10 +351,16 @@ def test_what_a_task_enforces_is_planned_and_left_to_the_task(tmp_path: Path) ->
     ],
 )
 def test_what_somebody_else_decides_is_blocked_in_check_as_in_apply(
-    tmp_path: Path, monkeypatch: Any, partly: bool, more: dict[str, Any], action: str, due: list[str]
+    tmp_path: Path, monkeypatch: Any, still_enforced: bool, more: dict[str, Any], action: str, due: list[str]
 ) -> None:
     tried: list[Any] = []
-    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", "/x:1", foreign="/x:1", partly=partly))
+    monkeypatch.setattr(
+        file,
+        "assess",
+        lambda *_: Verdict(
+            ok=False, expected="a", observed="b", reason="/x:1", blocked_by="/x:1", still_enforced=still_enforced
+        ),
+    )
     monkeypatch.setattr(file, "enforce", lambda _, todo, host: tried.append(todo))
     plan, done = (settle(FakeHost(tmp_path), owned(**more), check=check) for check in (True, False))
     for one in (plan.findings[0], done.findings[0]):
@@ -360,14 +376,18 @@ def test_a_waived_control_is_blocked_by_nobody_and_its_kind_knows(tmp_path: Path
         return [{} for _ in settings]
 
     monkeypatch.setattr(file, "observe", observe)
-    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", foreign="/x:1", partly=True))
+    monkeypatch.setattr(
+        file, "assess", lambda *_: Verdict(ok=False, expected="a", observed="b", blocked_by="/x:1", still_enforced=True)
+    )
     made = settle(FakeHost(tmp_path), owned(), check=True, waivers={"FILE-A-SET": WAIVER})
     assert (made.findings[0]["status"], made.findings[0]["action"], made.due) == ("waived", "none", [])
     assert told[0]["waived"] is True
 
 
 def test_stale_units_are_returned(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(file, "assess", lambda *_: Verdict(False, "a", "b", stale=("k3s.service",)))
+    monkeypatch.setattr(
+        file, "assess", lambda *_: Verdict(ok=False, expected="a", observed="b", stale=("k3s.service",))
+    )
     assert settle(FakeHost(tmp_path), owned(), owned("FILE-B-SET", "/etc/b"), check=True).stale == ["k3s.service"]
 
 

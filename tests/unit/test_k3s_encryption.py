@@ -52,7 +52,7 @@ def test_the_first_provider_decides(providers: list[Any], active: str, cipher: s
         verdict = k3s_encryption.judge(demand, seen)
         assert verdict.ok is (said == "")
         assert said in verdict.reason
-        assert bool(verdict.foreign) is not verdict.ok  # blocked: no setting and no restart mends it
+        assert bool(verdict.blocked_by) is not verdict.ok  # blocked: no setting and no restart mends it
         assert SECRET not in str(verdict)
     assert SECRET not in str(seen)
 

@@ -27,18 +27,18 @@ class Unavailable(Exception):  # noqa: N818 - not an error but an answer
         self.code, self.why = code, why
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Verdict:
-    """What comparing a setting with an observation says.
+    """What comparing a setting with an observation says. It is made by keywords only.
 
     `stale` names systemd units that still run with an older setting (drift, whatever the file says).
 
-    `foreign` names what Casemate does not own and what keeps the value wrong whatever apply does: file and line, or a
-    command line. The action is then `blocked`, in check as in apply: neither promises what it cannot keep. `partly`
-    says that apply still does its part of such a control (it sets the live value although the next boot's is
-    somebody else's), so the control makes its role due, once; after that nothing is due or written for it.
+    `blocked_by` names what Casemate does not own and what keeps the value wrong whatever apply does: file and line, or
+    a command line. The action is then `blocked`, in check as in apply: neither promises what it cannot keep.
+    `still_enforced` says that apply does its part of such a control nevertheless (it sets the live value although the
+    next boot's is somebody else's), so the control makes its role due, once; after that nothing is due or written.
 
-    `unwritable` says what keeps a file of ours from being written (it is `foreign` too): what needs it is not started.
+    `unwritable` says what keeps a file of ours from being written (it blocks, too): what needs it is not started.
 
     `todo` is what the role's task acts on, where that is less than what is observed.
 
@@ -48,11 +48,31 @@ class Verdict:
     ok: bool
     expected: Any
     observed: Any
-    reason: str = ""
-    evidence: str = ""
-    stale: tuple[str, ...] = ()
-    foreign: str = ""
-    partly: bool = False
-    unwritable: str = ""
-    todo: Any = None
-    where: tuple[str, ...] = ()
+    reason: str
+    evidence: str
+    stale: tuple[str, ...]
+    blocked_by: str
+    still_enforced: bool
+    unwritable: str
+    todo: Any
+    where: tuple[str, ...]
+
+    def __init__(
+        self,
+        *,
+        ok: bool,
+        expected: Any,
+        observed: Any,
+        reason: str = "",
+        evidence: str = "",
+        stale: tuple[str, ...] = (),
+        blocked_by: str = "",
+        still_enforced: bool = False,
+        unwritable: str = "",
+        todo: Any = None,
+        where: tuple[str, ...] = (),
+    ) -> None:
+        """Python 3.9 has no dataclasses that are made by keywords only, so the fields are set by hand."""
+        given = {name: value for name, value in locals().items() if name != "self"}
+        for name, value in given.items():
+            object.__setattr__(self, name, value)

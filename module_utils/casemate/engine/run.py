@@ -80,13 +80,13 @@ def run(
         controls = [c for c in controls if c.cost != "scan"]
     day = today or _day(host)
     holds = waiver.holding(waivers or {}, day)
-    able = capabilities(host)
+    lacking = capabilities(host)
     host.ask_units([*UNITS, *(c.setting["unit"] for c in controls if "unit" in c.setting)])
     outcome.runs_k3s = any(host.systemctl(f"{name}.service").get("ActiveState") in RUNNING for name in K3S)
     by_kind: dict[str, list[Control]] = {}
     done: dict[str, Finding] = {}
     for control in controls:
-        early = _not_observed(control, able)
+        early = _not_observed(control, lacking)
         if early is not None:
             done[control.id] = early
         else:
@@ -211,7 +211,7 @@ def _judge_kind(
     unwritten = {c.id for c in controls if c.id in holds and not ours.lasting(c.setting, host)}
     before = _judge(controls, host, unwritten, ours.unasked(declared, host))
     failing = {i for i, v in enumerate(before) if isinstance(v, Verdict) and not v.ok and controls[i].id not in holds}
-    todo = {i for i in failing if enforced(controls[i]) and (before[i].partly or not before[i].foreign)}
+    todo = {i for i in failing if enforced(controls[i]) and (before[i].still_enforced or not before[i].blocked_by)}
     left = _left(controls, host, run_, holds, ours)
     back = {i for i, one in left.items() if one.where and not one.stays}
     broken = {i: out_of_bound(c) for i, c in enumerate(controls)}
@@ -246,7 +246,7 @@ def _judge_kind(
         outcome.stale += sorted(_read_at_start(controls, back, left) - set(outcome.stale))
     for i, ours_left in left.items():
         _say_what_is_left(made[i], ours_left, check)
-    host.differing.update(
+    host.failing_files.update(
         c.setting["path"] for c, one in zip(controls, made) if kind is FILE and one["status"] == "fail"
     )
     outcome.barred += [
@@ -277,7 +277,7 @@ def _judge(controls: list[Control], host: Host, unwritten: set[str], unasked: st
     )
     if unasked and bearer is not None:
         reason = "; ".join(part for part in (found[bearer].reason, unasked) if part)
-        found[bearer] = dataclasses.replace(found[bearer], ok=False, reason=reason, partly=True)
+        found[bearer] = dataclasses.replace(found[bearer], ok=False, reason=reason, still_enforced=True)
     return found
 
 
@@ -362,7 +362,7 @@ def _plain(control: Control, verdict: Any, check: bool) -> Finding:
         return finding(control.declared, "error", "crash", reason=f"{type(verdict).__name__}: {verdict}")
     action = "none"
     if not verdict.ok and enforced(control):
-        action = "blocked" if verdict.foreign else "would_change" if check else "none"
+        action = "blocked" if verdict.blocked_by else "would_change" if check else "none"
     observed, expected = _veil(control, verdict.observed), _veil(control, verdict.expected)
     return finding(
         control.declared, "pass" if verdict.ok else "fail", fault(verdict), action,
@@ -376,7 +376,7 @@ def fault(verdict: Verdict) -> str:
     """What sort of fault a verdict tells, as the code of its finding."""
     if verdict.ok:
         return ""
-    if verdict.unwritable or verdict.foreign:
+    if verdict.unwritable or verdict.blocked_by:
         return "unwritable" if verdict.unwritable else "blocked"
     return "stale" if verdict.stale else "differs"
 

@@ -52,13 +52,22 @@ def verdict(want: str, state: str, seen: Observation) -> Verdict:
     evidence, stuck = f"systemctl show {UNIT} {SOCKET}", seen["stuck"]
     if seen["idle"]:
         reason = f"{UNIT} is {state} and {SOCKET} does not listen, so nobody can log in: systemctl start {UNIT}"
-        return Verdict(False, want, state, reason, evidence, foreign=UNIT)
+        return Verdict(ok=False, expected=want, observed=state, reason=reason, evidence=evidence, blocked_by=UNIT)
     parts = [f"{UNIT} has not read {', '.join(seen['others'])} since it changed", seen["refused"]]
     parts += [f"so that it counts as read again: touch {' '.join(stuck)}"] if stuck else []
-    foreign = "; ".join(filter(None, [seen["refused"], *stuck]))
+    blocked_by = "; ".join(filter(None, [seen["refused"], *stuck]))
     reads = len(seen["others"]) > len(stuck)
-    partly = reads and not seen["refused"]
-    return Verdict(False, want, state, "; ".join(filter(None, parts)), evidence, (UNIT,), foreign, partly)
+    still_enforced = reads and not seen["refused"]
+    return Verdict(
+        ok=False,
+        expected=want,
+        observed=state,
+        reason="; ".join(filter(None, parts)),
+        evidence=evidence,
+        stale=(UNIT,),
+        blocked_by=blocked_by,
+        still_enforced=still_enforced,
+    )
 
 
 def reread(host: Host) -> None:

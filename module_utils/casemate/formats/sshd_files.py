@@ -301,7 +301,7 @@ def newer(host: Host, lines: list[Line]) -> set[str]:
         return set()
     read = {line.path for line in lines} | folders(lines)
     keys = {line.value for line in lines if line.key == "hostkey"}
-    told = {path for path in read if any(fnmatch.fnmatchcase(path, pattern) for pattern in host.differing)}
+    told = {path for path in read if any(fnmatch.fnmatchcase(path, pattern) for pattern in host.failing_files)}
     stats = {path: host.stat(path) for path in read | keys}
     content_only = told | keys | folders(lines)
     return {

@@ -24,7 +24,7 @@ def fault(host: Host, path: str) -> str:
     """What is wrong with a host key; empty where sshd can load it, or a control of its mode tells why not."""
     if lacks(host, path):
         return f"there is no {path}"
-    if any(fnmatch.fnmatchcase(path, pattern) for pattern in host.differing):
+    if any(fnmatch.fnmatchcase(path, pattern) for pattern in host.failing_files):
         return ""
     done = host.run(["ssh-keygen", "-y", "-P", "", "-f", host.path(path)])
     said = done.err.strip().split("\n")[-1]

@@ -69,7 +69,7 @@ class Host:
         self.context: Mapping[str, Any] = context or {}
         self.role = role
         self.changes: list[dict[str, str]] = []
-        self.differing: set[str] = set()  # files whose own control fails: what follows from them is not told twice
+        self.failing_files: set[str] = set()  # files whose own control fails: what follows from them is not told twice
         self.gone: set[str] = set()  # files that apply would remove first, so a check judges all else without them
         self.guarded = False
         self._guard = guard

@@ -80,5 +80,12 @@ def judge(demand: str, seen: Mapping[str, Any]) -> Verdict:
         reason = f"new Secrets are written in the clear: the providers are {', '.join(providers) or 'none'}"
     elif seen["differ"]:
         reason, advice = f"this server's configuration is not the one of {', '.join(seen['differ'])}", ALIKE
-    foreign = CONFIG if reason else ""
-    return Verdict(not reason, demand, providers, f"{reason}; {advice}" if reason else "", CONFIG, foreign=foreign)
+    blocked_by = CONFIG if reason else ""
+    return Verdict(
+        ok=not reason,
+        expected=demand,
+        observed=providers,
+        reason=f"{reason}; {advice}" if reason else "",
+        evidence=CONFIG,
+        blocked_by=blocked_by,
+    )

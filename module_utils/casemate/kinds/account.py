@@ -93,7 +93,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             asked = host.run(["cvtsudoers", "-c", "/dev/null", "-f", "json", host.path(SUDOERS)])
             one = {"there": host.read(SUDOERS) is not None, "asked": asked, "accounts": accounts}
             one["lines"] = written(host, SUDOERS)
-            one["told"] = bool({str(setting.get("file")), FOLDER} & host.differing)
+            one["told"] = bool({str(setting.get("file")), FOLDER} & host.failing_files)
         seen.append(one)
     return seen
 
@@ -103,12 +103,24 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     check, allow = setting["check"], set(setting.get("allow") or ())
     if check == "login_def":
         want, have = [str(value) for value in setting["values"]], seen["value"]
-        return Verdict(have in want, want, have, "" if have in want else "it differs", "/etc/login.defs")
+        return Verdict(
+            ok=have in want,
+            expected=want,
+            observed=have,
+            reason="" if have in want else "it differs",
+            evidence="/etc/login.defs",
+        )
     if check == "pam_module":
         wanted = [setting[name] for name in ("module", "option") if name in setting]
         ok = any(line.split(" ")[0] == wanted[0] and set(wanted) <= set(line.split(" ")) for line in seen["modules"])
         reason = "" if ok else f"{setting['service']} does not call {' '.join(wanted)}"
-        return Verdict(ok, " ".join(wanted), seen["modules"], reason, f"/etc/pam.d/{setting['service']}")
+        return Verdict(
+            ok=ok,
+            expected=" ".join(wanted),
+            observed=seen["modules"],
+            reason=reason,
+            evidence=f"/etc/pam.d/{setting['service']}",
+        )
     if check in ("nopasswd_sudo", "sudo_defaults"):
         return _sudo(setting, seen, allow)
     accounts = [a for a in seen["accounts"] if a["name"] not in allow]
@@ -132,11 +144,17 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
     evidence, broken = f"cvtsudoers {SUDOERS}", f"sudo cannot read its configuration: {seen['asked'].err.strip()[:300]}"
     if not seen["there"] or (seen["told"] and setting["check"] == "sudo_defaults"):
-        return Verdict(True, [], [], "", evidence if seen["there"] else f"there is no {SUDOERS}")
+        return Verdict(
+            ok=True,
+            expected=[],
+            observed=[],
+            reason="",
+            evidence=evidence if seen["there"] else f"there is no {SUDOERS}",
+        )
     if seen["asked"].rc == 127:
         raise Unavailable("sudo", "cvtsudoers, which comes with sudo, is not installed")
     if seen["asked"].rc != 0 and setting["check"] == "nopasswd_sudo":
-        return Verdict(False, [], "unknown", broken, evidence)
+        return Verdict(ok=False, expected=[], observed="unknown", reason=broken, evidence=evidence)
     if seen["asked"].rc != 0:
         raise Unavailable("sudo", f"{broken}, which the control of passwords tells")
     policy, names = (
@@ -163,9 +181,15 @@ def _judged(setting: Setting, seen: Observation, wrong: list[dict[str, Any]], wh
     remedies = "; ".join(left.values())
     due = [name for name in dict.fromkeys(names) if name not in left]
     return Verdict(
-        False, told.expected, told.observed, f"{told.reason}; {remedies}", told.evidence,
-        foreign=remedies, partly=bool(due), todo=due,
-    )  # fmt: skip
+        ok=False,
+        expected=told.expected,
+        observed=told.observed,
+        reason=f"{told.reason}; {remedies}",
+        evidence=told.evidence,
+        blocked_by=remedies,
+        still_enforced=bool(due),
+        todo=due,
+    )
 
 
 def _spared(check: str, account: dict[str, Any], seen: Observation) -> str:
@@ -191,4 +215,4 @@ def _spared(check: str, account: dict[str, Any], seen: Observation) -> str:
 
 def _nobody(offenders: list[str], why: str, evidence: str) -> Verdict:
     reason = f"{', '.join(offenders)} {why}" if offenders else ""
-    return Verdict(not offenders, [], offenders, reason, evidence)
+    return Verdict(ok=not offenders, expected=[], observed=offenders, reason=reason, evidence=evidence)

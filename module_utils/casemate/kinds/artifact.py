@@ -164,33 +164,62 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         want, have = _digest(setting, seen["machine"]), seen["digest"]
         if not want:
             reason = f"the lock has no digest for {seen['machine']}"
-            return Verdict(bool(setting.get("optional")), "a locked digest", have or "absent", reason)
+            return Verdict(
+                ok=bool(setting.get("optional")), expected="a locked digest", observed=have or "absent", reason=reason
+            )
         reason = "" if have == want else "it is missing" if not have else "its bytes are not those of the lock"
-        foreign = ""
+        blocked_by = ""
         if seen["directory"]:
-            reason, foreign = "a directory is in its place: remove it", path
+            reason, blocked_by = "a directory is in its place: remove it", path
         elif seen["stated"] and not setting.get("downgrade") and not newer(setting["version"], seen["stated"]):
-            reason, foreign = f"it calls itself {seen['stated']}, {NO_DOWNGRADE}", path
-        return Verdict(have == want, want, have or "absent", reason, f"sha256 of {path}", foreign=foreign)
+            reason, blocked_by = f"it calls itself {seen['stated']}, {NO_DOWNGRADE}", path
+        return Verdict(
+            ok=have == want,
+            expected=want,
+            observed=have or "absent",
+            reason=reason,
+            evidence=f"sha256 of {path}",
+            blocked_by=blocked_by,
+        )
     if aspect == "running":
         ok = seen["same"] and seen["held"]
         reason = "" if ok else "the process runs something else than the installed wrapper unpacks"
         return Verdict(
-            ok, f"{DATA}/<archive of {path}>/bin/k3s", seen["exe"], reason, "/proc/MainPID/exe",
-            () if ok else (f"{seen['unit']}.service",),
-        )  # fmt: skip
+            ok=ok,
+            expected=f"{DATA}/<archive of {path}>/bin/k3s",
+            observed=seen["exe"],
+            reason=reason,
+            evidence="/proc/MainPID/exe",
+            stale=() if ok else (f"{seen['unit']}.service",),
+        )
     if aspect == "unpacked":
         wrong, right = seen["wrong"], f"{seen['files']} files as in the wrapper"
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         reason = "not what the wrapper holds: remove the folder and restart K3s, which unpacks anew" if wrong else ""
-        return Verdict(not wrong, right, f"changed: {shown}" if wrong else right, reason, f"{DATA}/{seen['tree']}")
+        return Verdict(
+            ok=not wrong,
+            expected=right,
+            observed=f"changed: {shown}" if wrong else right,
+            reason=reason,
+            evidence=f"{DATA}/{seen['tree']}",
+        )
     if aspect == "version":
         ok = newer(seen["version"], setting["floor"])
         if ok and not seen["locked"]:
             told = f"{path} is not the locked one, so that it calls itself {seen['version']} proves nothing"
             raise Unavailable("k3s", told)
         reason = "" if ok else "it lacks security fixes that the floor has"
-        return Verdict(ok, f">= {setting['floor']}", seen["version"], reason, f"the release of {path}")
+        return Verdict(
+            ok=ok,
+            expected=f">= {setting['floor']}",
+            observed=seen["version"],
+            reason=reason,
+            evidence=f"the release of {path}",
+        )
     return Verdict(
-        bool(seen["signer"]), "an allowed signer", seen["signer"] or "nobody", seen.get("why", ""), setting["lock"]
+        ok=bool(seen["signer"]),
+        expected="an allowed signer",
+        observed=seen["signer"] or "nobody",
+        reason=seen.get("why", ""),
+        evidence=setting["lock"],
     )

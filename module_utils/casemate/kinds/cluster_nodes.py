@@ -87,7 +87,13 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     wrong = judge(hosts, seen["nodes"], seen["members"])
     expected = {name: host["addresses"] for name, host in hosts.items()}
     observed = {name: node["addresses"] for name, node in seen["nodes"].items()}
-    return Verdict(not wrong, expected, observed, several(wrong), "GET /api/v1/nodes and etcd's member list")
+    return Verdict(
+        ok=not wrong,
+        expected=expected,
+        observed=observed,
+        reason=several(wrong),
+        evidence="GET /api/v1/nodes and etcd's member list",
+    )
 
 
 def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:

@@ -74,21 +74,39 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         there = ", ".join(entry["path"] for entry in entries)
         bars = "; ".join(entry["barred"] for entry in entries if entry["barred"])
         reason = "; ".join(filter(None, ["it is there" if there else "", there and setting.get("advice"), bars]))
-        return Verdict(not there, "absent", there or "absent", reason, evidence, foreign=bars, unwritable=bars)
+        return Verdict(
+            ok=not there,
+            expected="absent",
+            observed=there or "absent",
+            reason=reason,
+            evidence=evidence,
+            blocked_by=bars,
+            unwritable=bars,
+        )
     expected: Setting = {"state": state}
     expected.update({n: setting[n] for n in ("mode", "mode_max", "owner", "group") if n in setting})
     expected.update({"content": digest(setting["content"].encode())} if "content" in setting else {})
     expected.update({"acl": False} if setting.get("no_acl") else {})
     if not entries:
         if seen["matched"]:
-            return Verdict(True, expected, "only files with controls of their own", evidence=evidence)
+            return Verdict(
+                ok=True, expected=expected, observed="only files with controls of their own", evidence=evidence
+            )
         if setting.get("missing") == "k3s":
             raise Unavailable("k3s", f"{setting['path']} does not exist: K3s has not run here")
         ok = setting.get("missing") == "pass"
         bars = seen["barred"]
         reason = "; ".join(filter(None, ["it is missing", bars]))
         reason, bars = ("", "") if ok else (reason, bars)
-        return Verdict(ok, expected, {"state": "absent"}, reason, evidence, foreign=bars, unwritable=bars)
+        return Verdict(
+            ok=ok,
+            expected=expected,
+            observed={"state": "absent"},
+            reason=reason,
+            evidence=evidence,
+            blocked_by=bars,
+            unwritable=bars,
+        )
     judged = [(entry, _faults(setting, expected, entry)) for entry in entries]
     wrong = [pair for pair in judged if pair[1]]
     entry, faults = (wrong or judged)[0]
@@ -100,12 +118,19 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     barred = [entry["barred"] for entry, faults in wrong if entry["barred"] and faults != [_stale(setting, entry)]]
     reason = "; ".join([reason, *barred])
     alien = [entry["path"] for entry, _ in wrong if entry["state"] != state]  # apply replaces no link and no folder
-    foreign = dict.fromkeys([*alien, *barred])
+    blocked_by = dict.fromkeys([*alien, *barred])
     evidence += f" ({len(entries)} matched)"
     return Verdict(
-        not wrong, expected, observed, reason, evidence, stale, ", ".join(foreign), len(foreign) < len(wrong),
+        ok=not wrong,
+        expected=expected,
+        observed=observed,
+        reason=reason,
+        evidence=evidence,
+        stale=stale,
+        blocked_by=", ".join(blocked_by),
+        still_enforced=len(blocked_by) < len(wrong),
         unwritable="; ".join(barred),
-    )  # fmt: skip
+    )
 
 
 def _stale(setting: Setting, entry: Setting) -> str:

@@ -95,7 +95,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     evidence = f"GET {url} without credentials"
     if "unreachable" in seen:
         if setting.get("may_be_unreachable"):
-            return Verdict(True, expected, "unreachable", evidence=evidence)
+            return Verdict(ok=True, expected=expected, observed="unreachable", evidence=evidence)
         if seen.get("no_way"):
             raise Unavailable("vantage", f"{url} cannot be reached from here ({seen['unreachable']})")
         raise Unavailable("k3s", f"{url} does not answer ({seen['unreachable']})")
@@ -109,4 +109,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     why = f"it answers {status}" if status >= 400 else "a caller without credentials gets through"
     if "broken" in seen or (seen.get("tls") == "refused" and not setting.get("tls")):
         why = f"the connection broke: {seen.get('broken') or seen.get('why')}"
-    return Verdict(ok, expected, seen, "" if ok else why, evidence)
+    return Verdict(ok=ok, expected=expected, observed=seen, reason="" if ok else why, evidence=evidence)

@@ -102,9 +102,21 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     evidence = f"journalctl -u {seen['unit']}: Running {component}"
     shown = ", ".join(given) if given else "absent"
     if setting.get("absent"):
-        return Verdict(not given, "absent", shown, "" if not given else f"--{flag} is given", evidence)
+        return Verdict(
+            ok=not given,
+            expected="absent",
+            observed=shown,
+            reason="" if not given else f"--{flag} is given",
+            evidence=evidence,
+        )
     if "contains" in setting:
         expected, ok = f"…{setting['contains']}…", len(given) == 1 and setting["contains"] in given[0]
     else:
         expected, ok = setting.get("value", "true"), given == [setting.get("value", "true")]
-    return Verdict(ok, expected, shown, "" if ok else f"{component} runs with --{flag}: {shown}", evidence)
+    return Verdict(
+        ok=ok,
+        expected=expected,
+        observed=shown,
+        reason="" if ok else f"{component} runs with --{flag}: {shown}",
+        evidence=evidence,
+    )

@@ -124,7 +124,7 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
         seen.append(one)
     late = k3s_files.unread(host, found, started) if unit else []
     judged = [(s, assess(s, one)) for s, one in zip(settings, seen) if not (s.get("current") or s.get("waived"))]
-    wrong = [(v, v.foreign or f"{v.evidence} {FOLDER}/{s.get('file')}") for s, v in judged if not v.ok]
+    wrong = [(v, v.blocked_by or f"{v.evidence} {FOLDER}/{s.get('file')}") for s, v in judged if not v.ok]
     late = [path for path in late if not any(path in where for _, where in wrong)]
     stuck = k3s_dropins.stuck(host, late, plan)
     for one in seen:
@@ -137,7 +137,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right are the merged value and, where the journal shows it, the running one; else what runs is stale."""
     if setting.get("lint"):
         good, said, after = "only known keys, in files", "; ".join(seen["wrong"]), "; ".join(seen["after"])
-        return Verdict(not said, good, said or good, said, foreign=after)
+        return Verdict(ok=not said, expected=good, observed=said or good, reason=said, blocked_by=after)
     if setting.get("current"):
         if not seen["unit"]:
             raise Unavailable("k3s", "K3s does not run here, so nothing runs with older settings")
@@ -148,19 +148,31 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         restart = len(seen["late"]) > len(seen["stuck"]) and seen["restart"] and not broken
         unit = (f"{seen['unit']}.service",) if restart else ()
         evidence = f"systemctl show {seen['unit']}"
-        return Verdict(not late, "read", late or "read", reason, evidence, unit, broken or stuck, partly=restart)
+        return Verdict(
+            ok=not late,
+            expected="read",
+            observed=late or "read",
+            reason=reason,
+            evidence=evidence,
+            stale=unit,
+            blocked_by=broken or stuck,
+            still_enforced=restart,
+        )
     if "absent_key" in setting:
         at = seen["keys"][setting["absent_key"]]
         where = "; ".join(filter(None, [at["file"], *at["hidden"]]))
         return Verdict(
-            not where, "absent", f"set in {where}" if where else "absent", evidence=where or BASE,
+            ok=not where,
+            expected="absent",
+            observed=f"set in {where}" if where else "absent",
+            evidence=where or BASE,
             reason=f"{setting['absent_key']} is set in {where}; remove it there" if where else "",
-            foreign=", ".join([*at["others"], *at["barred"]]),
-        )  # fmt: skip
+            blocked_by=", ".join([*at["others"], *at["barred"]]),
+        )
     if "resolvers" in setting:
         setting = {**setting, "value": seen["value"]}
     wrongs: List[str] = []
-    foreign: List[str] = []
+    blocked_by: List[str] = []
     places: List[str] = []
     stale = False
     demanded = {key: k3s_values.veil(key, text_of(value), seen["secret"]) for key, value in wanted(setting).items()}
@@ -169,7 +181,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         wrong = [f"{key} cannot be told: {fault}" for fault in at["hidden"]] or k3s_values.wrong(key, value, at)
         if wrong and (at["barred"] or k3s_values.wrong(key, value, {**at, "value": at["after"]})):
             there = at["barred"] or at["others"]
-            places, foreign = [*places, *there], [*foreign, *(there or [f"no file of ours for {key}"])]
+            places, blocked_by = [*places, *there], [*blocked_by, *(there or [f"no file of ours for {key}"])]
         if not wrong:  # only right values are worth a restart: a wrong one would come into force
             wrong = k3s_values.behind(key, value, seen["running"].get(key))
             stale = stale or bool(wrong)
@@ -178,19 +190,21 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if places:
         wrongs.append(f"remove it from {', '.join(dict.fromkeys(places))}")
     if wrongs and seen["barred"]:
-        foreign, wrongs = [*foreign, seen["barred"]], [*wrongs, seen["barred"]]
+        blocked_by, wrongs = [*blocked_by, seen["barred"]], [*wrongs, seen["barred"]]
     if wrongs and seen["unit"] and seen["broken"]:
-        foreign, stale = [*foreign, *seen["broken"]], False
+        blocked_by, stale = [*blocked_by, *seen["broken"]], False
         wrongs.append(f"K3s would not start again: {', '.join(seen['broken'])}")
     return Verdict(
-        not wrongs,
-        demanded,
-        {key: k3s_values.concerned(key, value, seen["keys"][key]["value"]) for key, value in demanded.items()},
-        "; ".join(wrongs),
-        ", ".join(sorted({at["file"] for at in seen["keys"].values() if at["file"]})) or BASE,
-        (f"{seen['unit']}.service",) if stale and seen["unit"] else (),
-        ", ".join(dict.fromkeys(foreign)),
-        bool(stale or (not seen["barred"] and (seen["left"] or not all(at["own"] for at in seen["keys"].values())))),
+        ok=not wrongs,
+        expected=demanded,
+        observed={key: k3s_values.concerned(key, value, seen["keys"][key]["value"]) for key, value in demanded.items()},
+        reason="; ".join(wrongs),
+        evidence=", ".join(sorted({at["file"] for at in seen["keys"].values() if at["file"]})) or BASE,
+        stale=(f"{seen['unit']}.service",) if stale and seen["unit"] else (),
+        blocked_by=", ".join(dict.fromkeys(blocked_by)),
+        still_enforced=bool(
+            stale or (not seen["barred"] and (seen["left"] or not all(at["own"] for at in seen["keys"].values())))
+        ),
         unwritable=seen["barred"] if wrongs else "",
     )
 

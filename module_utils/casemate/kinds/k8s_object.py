@@ -128,7 +128,9 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if "down" in seen:
         if "body" not in setting or setting.get("enforced") is False:
             raise Unavailable("k3s", seen["down"])
-        return Verdict(False, setting["body"], "no answer", seen["down"], evidence)  # apply brings it
+        return Verdict(
+            ok=False, expected=setting["body"], observed="no answer", reason=seen["down"], evidence=evidence
+        )  # apply brings it
     made = _judge(setting, seen, evidence)
     for code, told in (("refused", seen.get("refused")), ("k3s", seen.get("silent"))):
         if told and (made.ok or not seen["objects"]):  # what could be seen and is wrong counts all the same
@@ -142,18 +144,36 @@ def _judge(setting: Setting, seen: Observation, evidence: str) -> Verdict:
         return k3s_encryption.judge(setting["encryption"], seen["encryption"])
     if setting.get("absent"):
         there = sorted(path for path, found in objects.items() if found is not None)
-        return Verdict(not there, "absent", there or "absent", "it exists" if there else "", evidence)
+        return Verdict(
+            ok=not there,
+            expected="absent",
+            observed=there or "absent",
+            reason="it exists" if there else "",
+            evidence=evidence,
+        )
     if "only" in setting:
         only = setting["only"]
         items = [i for found in objects.values() for i in (found or {}).get("items", [])]
         extra = beyond(items, only, setting.get("select") or {}, setting.get("except_namespaces") or ())
         good = {only["field"]: only["allowed"], **({"also": only["also"]} if only.get("also") else {})}
-        return Verdict(not extra, good, {only["field"]: extra} if extra else "only allowed", several(extra), evidence)
+        return Verdict(
+            ok=not extra,
+            expected=good,
+            observed={only["field"]: extra} if extra else "only allowed",
+            reason=several(extra),
+            evidence=evidence,
+        )
     wrong, left = [], seen.get("left", [])
     for path, found in sorted(objects.items()):
         wrong += [f"{path}: missing"] if found is None else [f"{path} {f}" for f in faults(setting["body"], found)]
     wrong += [f"{path} still holds our fields, though it is left out now; apply takes them back" for path in left]
-    return Verdict(not wrong, setting["body"], wrong or setting["body"], several(wrong), evidence)
+    return Verdict(
+        ok=not wrong,
+        expected=setting["body"],
+        observed=wrong or setting["body"],
+        reason=several(wrong),
+        evidence=evidence,
+    )
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:

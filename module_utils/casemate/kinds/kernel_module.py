@@ -108,20 +108,49 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reason = "" if ok else "it is not loaded" if not seen["loaded"] else "no file loads it at the next boot"
         bars = "" if ok or seen["boot"] else seen["barred"]
         reason = "; ".join(filter(None, [reason, bars]))
-        partly = not builtin and not seen["loaded"]
-        return Verdict(ok, "loaded", "loaded" if ok else observed, reason, evidence, foreign=bars, partly=partly)
+        still_enforced = not builtin and not seen["loaded"]
+        return Verdict(
+            ok=ok,
+            expected="loaded",
+            observed="loaded" if ok else observed,
+            reason=reason,
+            evidence=evidence,
+            blocked_by=bars,
+            still_enforced=still_enforced,
+        )
     refused = verb == "none" or (verb == "install" and target in REFUSALS)
     if refused and not seen["loaded"]:
-        return Verdict(True, "blocked", "blocked" if verb == "install" else "no such module", evidence=evidence)
+        return Verdict(
+            ok=True,
+            expected="blocked",
+            observed="blocked" if verb == "install" else "no such module",
+            evidence=evidence,
+        )
     reason = "it is part of the kernel" if builtin else "it is loaded; unload it, or reboot" if refused else ""
     reason = reason or "the next request would load it"
     observed = {"now": now, "next load": "refused" if refused else "loaded"}
     if seen["used"]:
         reason = f"it is in use ({seen['used']}), so it is not kept out; do without that, or waive this control"
-        return Verdict(False, "blocked", observed, reason, evidence, foreign=seen["used"], partly=seen["written"])
+        return Verdict(
+            ok=False,
+            expected="blocked",
+            observed=observed,
+            reason=reason,
+            evidence=evidence,
+            blocked_by=seen["used"],
+            still_enforced=seen["written"],
+        )
     bars = "" if refused else seen["barred"]
     reason = "; ".join(filter(None, [reason, bars]))
-    return Verdict(False, "blocked", observed, reason, evidence, foreign=bars, partly=seen["loaded"])
+    return Verdict(
+        ok=False,
+        expected="blocked",
+        observed=observed,
+        reason=reason,
+        evidence=evidence,
+        blocked_by=bars,
+        still_enforced=seen["loaded"],
+    )
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:

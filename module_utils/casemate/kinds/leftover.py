@@ -59,10 +59,16 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     ours, others = seen["ours"], seen["others"]
     said = [f"no control asks for {', '.join(ours)} any more"] if ours else []
     return Verdict(
-        not (ours or others), "nothing", ", ".join([*ours, *others]) or "nothing",
-        "; ".join([*said, *others]), ", ".join(setting["paths"]),
-        stale=(setting["unit"],) if seen["restart"] else (), foreign="; ".join(others), partly=bool(ours), todo=ours,
-    )  # fmt: skip
+        ok=not (ours or others),
+        expected="nothing",
+        observed=", ".join([*ours, *others]) or "nothing",
+        reason="; ".join([*said, *others]),
+        evidence=", ".join(setting["paths"]),
+        stale=(setting["unit"],) if seen["restart"] else (),
+        blocked_by="; ".join(others),
+        still_enforced=bool(ours),
+        todo=ours,
+    )
 
 
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:

@@ -50,13 +50,19 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if seen["target"]:
         leads = os.path.normpath(os.path.join(os.path.dirname(path), seen["target"]))
         reason = "" if leads == absolute else f"{path} leads to {leads}, not to {absolute}"
-        return Verdict(not reason, expected, expected if not reason else f"link to {leads}", reason, path)
+        return Verdict(
+            ok=not reason,
+            expected=expected,
+            observed=expected if not reason else f"link to {leads}",
+            reason=reason,
+            evidence=path,
+        )
     if seen["there"]:
         reason = f"{path} is no link to {absolute} but a file of somebody else, which is not replaced: move it away"
-        return Verdict(False, expected, "no link", reason, path, foreign=path)
+        return Verdict(ok=False, expected=expected, observed="no link", reason=reason, evidence=path, blocked_by=path)
     if seen["elsewhere"]:
-        return Verdict(True, expected, f"found as {seen['elsewhere']}", evidence=seen["elsewhere"])
-    return Verdict(False, expected, "absent", f"{path} is missing", path)
+        return Verdict(ok=True, expected=expected, observed=f"found as {seen['elsewhere']}", evidence=seen["elsewhere"])
+    return Verdict(ok=False, expected=expected, observed="absent", reason=f"{path} is missing", evidence=path)
 
 
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:

@@ -122,17 +122,21 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         return _judge_node(setting, seen)
     if seen["refused"]:
         reason = f"the API server refuses {CERTIFICATE}: {seen['refused']}; {REISSUE}"
-        return Verdict(False, "accepted", "refused", reason, REVIEW, foreign=CERTIFICATE)
-    return Verdict(True, "accepted", "accepted", evidence=REVIEW)
+        return Verdict(
+            ok=False, expected="accepted", observed="refused", reason=reason, evidence=REVIEW, blocked_by=CERTIFICATE
+        )
+    return Verdict(ok=True, expected="accepted", observed="accepted", evidence=REVIEW)
 
 
 def _judge_tokens(setting: Setting, states: dict[str, str]) -> Verdict:
     expected, wrong = dict.fromkeys(states, "accepted"), [path for path in states if states[path] != "accepted"]
     if not wrong:
-        return Verdict(True, expected, states, evidence=setting["server"])
-    advice, foreign = ("apply fetches it anew", "") if setting["fetched"] else (RELOAD, wrong[0])
+        return Verdict(ok=True, expected=expected, observed=states, evidence=setting["server"])
+    advice, blocked_by = ("apply fetches it anew", "") if setting["fetched"] else (RELOAD, wrong[0])
     reason = "; ".join([*(f"the token in {path} is {states[path]}" for path in wrong), advice])
-    return Verdict(False, expected, states, reason, setting["server"], foreign=foreign)
+    return Verdict(
+        ok=False, expected=expected, observed=states, reason=reason, evidence=setting["server"], blocked_by=blocked_by
+    )
 
 
 def _judge_node(setting: Setting, seen: Observation) -> Verdict:
@@ -141,12 +145,26 @@ def _judge_node(setting: Setting, seen: Observation) -> Verdict:
     expected: dict[str, Any] = {"Ready": "True", "addresses": _addresses(setting["address"].split(","))}
     if "refused" in seen:
         reason = f"the cluster does not take this host for the node {name}: {seen['refused']}; {REJOIN}"
-        return Verdict(False, expected, "refused", reason, evidence, (unit,))
+        return Verdict(ok=False, expected=expected, observed="refused", reason=reason, evidence=evidence, stale=(unit,))
     if "elsewhere" in seen and unit == "k3s-agent.service":
-        return Verdict(False, expected, "another cluster", f"{seen['elsewhere']}; {REJOIN}", evidence, (unit,))
+        return Verdict(
+            ok=False,
+            expected=expected,
+            observed="another cluster",
+            reason=f"{seen['elsewhere']}; {REJOIN}",
+            evidence=evidence,
+            stale=(unit,),
+        )
     if "elsewhere" in seen:
         reason = f"{seen['elsewhere']}; {SPLIT}"
-        return Verdict(False, expected, "another cluster", reason, evidence, foreign=Kubelet.CA)
+        return Verdict(
+            ok=False,
+            expected=expected,
+            observed="another cluster",
+            reason=reason,
+            evidence=evidence,
+            blocked_by=Kubelet.CA,
+        )
     status, wrong = seen["node"].get("status") or {}, []
     ready: dict[str, Any] = next((one for one in status.get("conditions") or () if one["type"] == "Ready"), {})
     has = _addresses(one["address"] for one in status.get("addresses") or () if one["type"] == "InternalIP")
@@ -161,7 +179,14 @@ def _judge_node(setting: Setting, seen: Observation) -> Verdict:
         wrong.append(f"is another machine: {machine} in the cluster, {seen['machine']} in /etc/machine-id here")
     observed = {"Ready": ready.get("status", "Unknown"), "addresses": has}
     reason = f"node {name} {'; '.join(wrong)}" if wrong else ""
-    return Verdict(not wrong, expected, observed, reason, evidence, foreign=name if wrong else "")
+    return Verdict(
+        ok=not wrong,
+        expected=expected,
+        observed=observed,
+        reason=reason,
+        evidence=evidence,
+        blocked_by=name if wrong else "",
+    )
 
 
 def _addresses(texts: Any) -> list[str]:

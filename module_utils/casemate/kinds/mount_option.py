@@ -98,10 +98,18 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     evidence = f"/proc/self/mountinfo: {seen['mount']} {','.join(seen['now'])}; next boot: {seen['source']}"
     reasons = []
     if wanted and seen["mount"] != path:
-        return Verdict(False, expected, "not a mount of its own", f"it lies on {seen['mount'] or '?'}", evidence)
+        return Verdict(
+            ok=False,
+            expected=expected,
+            observed="not a mount of its own",
+            reason=f"it lies on {seen['mount'] or '?'}",
+            evidence=evidence,
+        )
     for when, options in (("now", seen["now"]), ("at the next boot", boot)):
         lacking, there = sorted(wanted - set(options)), sorted(banned & set(options))
         reasons += [f"{', '.join(lacking)} missing {when}"] if lacking else []
         reasons += [f"{', '.join(there)} set {when}"] if there else []
     advice = f"; set the options of {seen['mount']} in /etc/fstab" if reasons else ""
-    return Verdict(not reasons, expected, shown, "; ".join(reasons) + advice, evidence)
+    return Verdict(
+        ok=not reasons, expected=expected, observed=shown, reason="; ".join(reasons) + advice, evidence=evidence
+    )

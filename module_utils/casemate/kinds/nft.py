@@ -88,30 +88,49 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if setting.get("others"):
         chains = "; ".join(seen["denying"])
         reason = f"other rules drop whatever they do not admit, joins and pods too: {chains}" if chains else ""
-        return Verdict(not reason, "none", chains or "none", reason, "nft list chains")
+        return Verdict(
+            ok=not reason, expected="none", observed=chains or "none", reason=reason, evidence="nft list chains"
+        )
     if "ruleset" in setting:
         bars = seen["barred"]
         if live is None:
             reason = "; ".join(filter(None, ["the table is not loaded", bars]))
-            return Verdict(False, "the table inet casemate", "no such table", reason, evidence, foreign=bars)
+            return Verdict(
+                ok=False,
+                expected="the table inet casemate",
+                observed="no such table",
+                reason=reason,
+                evidence=evidence,
+                blocked_by=bars,
+            )
         reason = differences(live, declared, seen["specific"])
         if seen["file"] != setting["ruleset"]:
             reason = "; ".join(part for part in (f"{FILE} differs, so the next boot would", reason, bars) if part)
         shown = "different" if reason else "as declared"
-        return Verdict(not reason, "as declared", shown, reason, evidence, foreign=bars)
-    policy, foreign = seen["policies"].get(setting["chain"]), seen["stuck"]
+        return Verdict(
+            ok=not reason, expected="as declared", observed=shown, reason=reason, evidence=evidence, blocked_by=bars
+        )
+    policy, blocked_by = seen["policies"].get(setting["chain"]), seen["stuck"]
     want, have, reason = ("the table inet casemate", "no such table", "the table is not loaded")
     if live is not None:
         want, have, reason = judged(setting, live, policy)
     right = want == have
-    if declared is not None and not foreign:  # what apply loads; a hole that it would open counts already
+    if declared is not None and not blocked_by:  # what apply loads; a hole that it would open counts already
         demanded, then, fault = judged(setting, declared, policy)
         if demanded != then:
-            right, foreign = False, f"the declared rules admit it, see k3s_firewall_allow: {fault or then}"
+            right, blocked_by = False, f"the declared rules admit it, see k3s_firewall_allow: {fault or then}"
     if right and not seen["goes"]:  # apply takes back what nothing declares, and a hole that opens counts already
-        return Verdict(True, want, have, evidence=evidence)
-    reason = "; ".join(part for part in (reason, foreign) if part)
-    return Verdict(False, want, have, reason, evidence, foreign=foreign, partly=not seen["stuck"] and live != declared)
+        return Verdict(ok=True, expected=want, observed=have, evidence=evidence)
+    reason = "; ".join(part for part in (reason, blocked_by) if part)
+    return Verdict(
+        ok=False,
+        expected=want,
+        observed=have,
+        reason=reason,
+        evidence=evidence,
+        blocked_by=blocked_by,
+        still_enforced=not seen["stuck"] and live != declared,
+    )
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:

@@ -103,9 +103,15 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     shown = ", ".join(f"{n} {v}" for n, v in sorted(found.items())) or "absent"
     if setting.get("state") == "absent":
         reason = "; ".join(filter(None, [f"installed: {shown}" if found else "", seen["bars"]]))
-        return Verdict(not found, [], sorted(found), reason, STATUS, foreign=seen["bars"])
+        return Verdict(
+            ok=not found, expected=[], observed=sorted(found), reason=reason, evidence=STATUS, blocked_by=seen["bars"]
+        )
     expected = f"{name} >= {floor}" if floor else f"{name} installed"
     if not found:
-        return Verdict(False, expected, shown, "it is not (completely) installed", STATUS)
+        return Verdict(
+            ok=False, expected=expected, observed=shown, reason="it is not (completely) installed", evidence=STATUS
+        )
     old = sorted(n for n, v in found.items() if floor and older(v, floor))
-    return Verdict(not old, expected, shown, f"older than {floor}" if old else "", STATUS)
+    return Verdict(
+        ok=not old, expected=expected, observed=shown, reason=f"older than {floor}" if old else "", evidence=STATUS
+    )

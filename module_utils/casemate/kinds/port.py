@@ -105,7 +105,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         if setting.get("proto", "tcp") != "tcp":
             raise Unavailable("vantage", "a closed UDP port cannot be told from a silent one")
         reached = seen["probe"]
-        return Verdict((reached == "open") == (want == "open"), want, reached, evidence=f"connect {where} from here")
+        return Verdict(
+            ok=(reached == "open") == (want == "open"),
+            expected=want,
+            observed=reached,
+            evidence=f"connect {where} from here",
+        )
     outside = [a for a in seen["addresses"] if not _loopback(a)]
     if want == "open":
         ok = bool(outside)
@@ -115,7 +120,13 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         ok = not seen["addresses"]
     shown = ", ".join(seen["addresses"]) or "nothing listens"
     reason = "" if ok else f"listening on {shown}"
-    return Verdict(ok, want, shown if seen["addresses"] else "closed", reason, f"/proc/net/{where.replace('/', ':')}")
+    return Verdict(
+        ok=ok,
+        expected=want,
+        observed=shown if seen["addresses"] else "closed",
+        reason=reason,
+        evidence=f"/proc/net/{where.replace('/', ':')}",
+    )
 
 
 def _loopback(address: str) -> bool:

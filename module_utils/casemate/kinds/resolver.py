@@ -64,4 +64,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     reason = f"{who} what stands in {seen['file']}: {'; '.join(seen['faults'])}" if seen["faults"] else ""
     if reason:
         reason += ". Name a file with resolvers that pods can reach by k3s_node_resolv_conf, or correct this one"
-    return Verdict(not reason, "resolvers that pods can reach", shown, reason, seen["file"])
+    return Verdict(
+        ok=not reason, expected="resolvers that pods can reach", observed=shown, reason=reason, evidence=seen["file"]
+    )

@@ -59,8 +59,8 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
             *(setting.get("properties") or ()),
         )
         files = {shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()} - {""}
-        unread = unread_dropins(setting["unit"], shown, host) - host.differing
-        told = files & host.differing
+        unread = unread_dropins(setting["unit"], shown, host) - host.failing_files
+        told = files & host.failing_files
         triggers = [(name, host.systemctl(name)) for name in shown.get("TriggeredBy", "").split()]
         seen.append(
             {
@@ -113,7 +113,9 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     evidence = f"systemctl show {unit}: " + " ".join(f"{k}={v}" for k, v in sorted(shown.items()))
     if state == "stopped":
         reason = f"{', '.join(seen['on'])} active, or started at the next boot" if seen["on"] else ""
-        return Verdict(not seen["on"], {"on": []}, {"on": seen["on"]}, reason, evidence)
+        return Verdict(
+            ok=not seen["on"], expected={"on": []}, observed={"on": seen["on"]}, reason=reason, evidence=evidence
+        )
     expected = {name: _text(value) for name, value in (setting.get("properties") or {}).items()}
     if state == "running":
         expected.update(ActiveState="active", UnitFileState="enabled")
@@ -121,7 +123,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         missing = setting.get("missing", "fail")
         if missing == "k3s":
             raise Unavailable("k3s", f"there is no {unit}: K3s is not installed here")
-        return Verdict(missing == "pass", expected, "no such unit", "" if missing == "pass" else "no such unit")
+        return Verdict(
+            ok=missing == "pass",
+            expected=expected,
+            observed="no such unit",
+            reason="" if missing == "pass" else "no such unit",
+        )
     observed = {name: shown[name] for name in expected}
     reasons = [f"{n} is {observed[n] or 'not set'}, not {v}" for n, v in expected.items() if observed[n] != v]
     if shown["UnitFileState"] in ("generated", "alias", "indirect", "enabled-runtime") or seen["wanted"]:
@@ -131,7 +138,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reasons.append("its files changed on disk and systemd has not read them")
     if stale:
         reasons.append(f"its process runs with what was there before {', '.join(seen['newer'])} changed")
-    return Verdict(not reasons, expected, observed, "; ".join(reasons), evidence, (unit,) if stale else ())
+    return Verdict(
+        ok=not reasons,
+        expected=expected,
+        observed=observed,
+        reason="; ".join(reasons),
+        evidence=evidence,
+        stale=(unit,) if stale else (),
+    )
 
 
 def _text(value: object) -> str:

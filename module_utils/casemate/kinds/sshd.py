@@ -153,30 +153,54 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if setting["key"] == "listener":
         past = "; ".join(seen["others"])
         reason = f"{past}; only {MAIN} and what it includes may decide: remove it there" if past else ""
-        return Verdict(not past, want, past or want, reason, f"/proc, systemctl show {UNIT}", foreign=past)
+        return Verdict(
+            ok=not past,
+            expected=want,
+            observed=past or want,
+            reason=reason,
+            evidence=f"/proc, systemctl show {UNIT}",
+            blocked_by=past,
+        )
     if seen["broken"] and setting["key"] == "daemon":
-        return Verdict(False, want, "unreadable", seen["broken"], evidence, foreign=refused)
+        return Verdict(
+            ok=False, expected=want, observed="unreadable", reason=seen["broken"], evidence=evidence, blocked_by=refused
+        )
     if seen["broken"]:
         raise Unavailable("sshd", "sshd cannot read its configuration, which the control of the daemon tells")
     bad = wrong(setting, seen)
     if seen.get("keys") and not bad:
-        return Verdict(False, want, "no such key", seen["keys"], evidence, foreign=seen["stuck"])
+        return Verdict(
+            ok=False,
+            expected=want,
+            observed="no such key",
+            reason=seen["keys"],
+            evidence=evidence,
+            blocked_by=seen["stuck"],
+        )
     if not bad:
-        return Verdict(True, want, want, evidence=evidence)
+        return Verdict(ok=True, expected=want, observed=want, evidence=evidence)
     if setting["key"] == "daemon":
         return sshd_daemon.verdict(want, bad[0]["value"], seen)
     barred = [case for case in bad if case["after"] != want]
     case = (barred or bad)[0]
-    foreign = refused or (case["decider"] if barred else "")
+    blocked_by = refused or (case["decider"] if barred else "")
     reason = f"{case['label'] or 'logins'}: {case['value']}"
     if refused:
         reason += f"; {refused}"
     elif barred:
-        reason += f"; decided by {foreign}: remove it there"
+        reason += f"; decided by {blocked_by}: remove it there"
     elif seen["others"]:
         reason += f"; also set in {', '.join(seen['others'])}"
-    partly = not refused and any(case["value"] != case["after"] for case in cases)
-    return Verdict(False, want, case["value"], reason, evidence, foreign=foreign, partly=partly)
+    still_enforced = not refused and any(case["value"] != case["after"] for case in cases)
+    return Verdict(
+        ok=False,
+        expected=want,
+        observed=case["value"],
+        reason=reason,
+        evidence=evidence,
+        blocked_by=blocked_by,
+        still_enforced=still_enforced,
+    )
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:

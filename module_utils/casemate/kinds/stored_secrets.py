@@ -142,11 +142,17 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         told = [f"{path} holds Secrets in the clear, such as {name}: {setting['advice'].format(path=path)}"
                 for path, name in seen["clear"].items()]  # fmt: skip
         observed = sorted(seen["clear"]) or "none"
-        return Verdict(not told, "none", observed, several(told), f"read {', '.join(setting['globs'])}")
+        return Verdict(
+            ok=not told,
+            expected="none",
+            observed=observed,
+            reason=several(told),
+            evidence=f"read {', '.join(setting['globs'])}",
+        )
     others, counts = seen["others"], seen["counts"]
     expected = {seen["active"]: sum(counts.values())}
     if not others:
-        return Verdict(True, expected, counts, evidence=PREFIX.decode())
+        return Verdict(ok=True, expected=expected, observed=counts, evidence=PREFIX.decode())
     ways = [f"{count} {how}" for how, count in counts.items() if how != seen["active"]]
     reason = f"Secrets are stored otherwise than with {seen['active']}: {', '.join(ways)} ({several(others)}); {ROTATE}"
-    return Verdict(False, expected, counts, reason, PREFIX.decode())
+    return Verdict(ok=False, expected=expected, observed=counts, reason=reason, evidence=PREFIX.decode())

@@ -114,7 +114,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     key, want, good = setting["key"], normal(setting["value"]), acceptable(setting)
     if not seen["found"]:
         if setting.get("missing") == "pass":
-            return Verdict(True, want, "absent", evidence=f"this kernel has no {key}")
+            return Verdict(ok=True, expected=want, observed="absent", evidence=f"this kernel has no {key}")
         raise Unavailable("kernel", f"this kernel has no {key}")
     wrong = [one for one in seen["found"] if one["live"] not in good or one["boot"] not in good]
     for one in wrong:
@@ -124,7 +124,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     one = (theirs or wrong or seen["found"])[0]
     evidence = f"{one['name']}; {one['where'] or 'no file sets it for the next boot'}"
     if not wrong:
-        return Verdict(True, want, one["live"], evidence=evidence)
+        return Verdict(ok=True, expected=want, observed=one["live"], evidence=evidence)
     reason = "the live value differs" if one["live"] not in good else "the next boot would load another value"
     if theirs:
         reason += f"; {one['source']} decides at the next boot: remove the line there"
@@ -133,10 +133,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reason += f"; {bars}"
     written_differs = not seen["barred"] and any(one["boot"] != one["after"] for one in wrong)
     return Verdict(
-        False, want, {"live": one["live"], "next boot": one["boot"]}, reason, evidence,
-        foreign=theirs[0]["source"] if theirs else bars,
-        partly=written_differs or any(one["live"] not in good for one in wrong),
-    )  # fmt: skip
+        ok=False,
+        expected=want,
+        observed={"live": one["live"], "next boot": one["boot"]},
+        reason=reason,
+        evidence=evidence,
+        blocked_by=theirs[0]["source"] if theirs else bars,
+        still_enforced=written_differs or any(one["live"] not in good for one in wrong),
+    )
 
 
 def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:

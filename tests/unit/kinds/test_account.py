@@ -135,10 +135,10 @@ def test_the_account_of_casemate_is_told_and_left_alone(
     host = FakeHost(tmp_path, {**GOOD, **given}, context={"account": account_is, "people": people})
     verdict = account.assess(setting, account.observe([setting], host)[0])
     assert not verdict.ok
-    assert (verdict.todo, verdict.partly) == (todo, bool(todo))
-    assert bool(verdict.foreign) is (todo is not None)
+    assert (verdict.todo, verdict.still_enforced) == (todo, bool(todo))
+    assert bool(verdict.blocked_by) is (todo is not None)
     for remedy in remedies:
-        assert remedy in verdict.foreign
+        assert remedy in verdict.blocked_by
         assert remedy in verdict.reason
 
 
@@ -300,7 +300,7 @@ def test_defaults_that_take_ours_back(tmp_path: Path, more: list[Any], wrong: li
     said = {"cvtsudoers": (0, json.dumps({"Defaults": GOOD_DEFAULTS + more}), "")}
     host = FakeHost(tmp_path, {**GOOD, "/etc/sudoers": ""}, said)
     assert account.assess(setting, account.observe([setting], host)[0]).observed == wrong
-    host.differing = {"/etc/sudoers.d/ours"}
+    host.failing_files = {"/etc/sudoers.d/ours"}
     assert account.assess(setting, account.observe([setting], host)[0]).ok
 
 

@@ -200,21 +200,21 @@ def test_whatever_is_in_the_place_of_k3s_fails_one_control_and_hangs_nobody(tmp_
         path.symlink_to(host.path("/elsewhere"))
     verdict = judge(host, HERE)
     assert not verdict.ok
-    assert bool(verdict.foreign) is (what == "directory")  # the others are replaced
+    assert bool(verdict.blocked_by) is (what == "directory")  # the others are replaced
     with pytest.raises(Unavailable):
         judge(host, FLOOR)
     assert artifact._holds(str(path), "0" * 64) is False
 
 
 @pytest.mark.parametrize(
-    ("stated", "downgrade", "foreign"),
+    ("stated", "downgrade", "blocked_by"),
     [("v1.37.0+k3s1", False, True), ("v1.37.0+k3s1", True, False), ("v1.36.2+k3s1", False, False), ("", False, False)],
 )
 def test_check_foretells_that_apply_refuses_a_downgrade(
-    tmp_path: Path, stated: str, downgrade: bool, foreign: bool
+    tmp_path: Path, stated: str, downgrade: bool, blocked_by: bool
 ) -> None:
     host = FakeHost(tmp_path, {WRAPPER: f"-X github.com/k3s-io/k3s/pkg/version.Version={stated} -s"})
     verdict = judge(host, {**HERE, "downgrade": downgrade})
     assert not verdict.ok
-    assert bool(verdict.foreign) is foreign
-    assert ("k3s_node_allow_downgrade" in verdict.reason) is foreign
+    assert bool(verdict.blocked_by) is blocked_by
+    assert ("k3s_node_allow_downgrade" in verdict.reason) is blocked_by

@@ -231,7 +231,7 @@ FLAG = "/etc/a is immutable: chattr -i /etc/a"
 
 @root
 @pytest.mark.parametrize(
-    ("setting", "there", "foreign"),
+    ("setting", "there", "blocked_by"),
     [
         ({"content": "new", "mode": "0600"}, True, FLAG),
         ({"mode": "0640"}, True, FLAG),
@@ -248,7 +248,7 @@ FLAG = "/etc/a is immutable: chattr -i /etc/a"
     ],
 )
 def test_what_a_flag_bars_is_blocked_with_the_command_that_lifts_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], there: bool, foreign: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], there: bool, blocked_by: str
 ) -> None:
     host = FakeHost(tmp_path, {"/etc/other": ""})
     if there:
@@ -256,9 +256,9 @@ def test_what_a_flag_bars_is_blocked_with_the_command_that_lifts_it(
     flagged = host.path("/etc/a" if there else "/etc")
     monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real == flagged else 0)
     verdict = judge(host, {"path": "/etc/a", **setting})
-    assert (verdict.foreign, verdict.partly) == (foreign, False)
-    assert foreign in verdict.reason
-    assert verdict.ok is (not foreign)
+    assert (verdict.blocked_by, verdict.still_enforced) == (blocked_by, False)
+    assert blocked_by in verdict.reason
+    assert verdict.ok is (not blocked_by)
 
 
 def test_one_flag_does_not_keep_the_others_from_being_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_one_flag_does_not_keep_the_others_from_being_settled(tmp_path: Path, mo
     make(host, "/etc/a", mode=0o666), make(host, "/etc/b", mode=0o666)
     monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real == host.path("/etc/a") else 0)
     verdict = judge(host, {"path": "/etc/*", "mode_max": "0600"})
-    assert (verdict.foreign, verdict.partly) == (FLAG, True)
+    assert (verdict.blocked_by, verdict.still_enforced) == (FLAG, True)
 
 
 @root
@@ -317,7 +317,10 @@ def test_what_apply_cannot_replace_is_said_by_check(tmp_path: Path) -> None:
     link = judge(host, {"path": "/d/*", "mode_max": "0600"})
     make(host, "/d/a", mode=0o666)
     both = judge(host, {"path": "/d/*", "mode_max": "0600"})
-    assert [(v.ok, v.foreign, v.partly) for v in (link, both)] == [(False, "/d/b", False), (False, "/d/b", True)]
+    assert [(v.ok, v.blocked_by, v.still_enforced) for v in (link, both)] == [
+        (False, "/d/b", False),
+        (False, "/d/b", True),
+    ]
 
 
 KEYS = {"kind": "file", "path": "/home/*/.ssh/authorized_keys", "login": True, "mode_max": "0600", "no_acl": True}
@@ -358,7 +361,7 @@ def test_what_logs_somebody_in_stays_readable_and_that_of_casemate_as_it_is(
         file.assess(one, seen) for one, seen in zip([KEYS, FOLDERS], file.observe([KEYS, FOLDERS], host), strict=True)
     ]
     for verdict in verdicts:
-        assert bool(verdict.foreign) is left
+        assert bool(verdict.blocked_by) is left
         assert verdict.ok is (mode == after and not left)
         assert ("by hand: ch" in verdict.reason) is left
     file.enforce([KEYS, FOLDERS], {0, 1}, host)
@@ -394,7 +397,7 @@ def test_an_acl_of_what_logs_casemate_in_is_left_and_only_writing_counts(
     before = (os.getxattr(keys, "system.posix_acl_access"), keys.stat().st_mode)
     setting = {**KEYS, "path": f"{home.replace(name, '*') if uid else home}/.ssh/authorized_keys", "login": bool(uid)}
     verdict = file.assess(setting, file.observe([setting], host)[0])
-    assert (verdict.ok, bool(verdict.foreign)) == (ok, not ok and name == account)
+    assert (verdict.ok, bool(verdict.blocked_by)) == (ok, not ok and name == account)
     file.enforce([setting], {0}, host)
     if name == account:
         assert (os.getxattr(keys, "system.posix_acl_access"), keys.stat().st_mode) == before

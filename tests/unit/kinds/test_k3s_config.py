@@ -117,10 +117,10 @@ def test_what_k3s_cannot_read_is_told(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "kernels", "foreign"), [(OURS, 0, False), (THEIRS, 0, False), (OURS, 1e8, False), (THEIRS, 1e8, True)]
+    ("path", "kernels", "blocked_by"), [(OURS, 0, False), (THEIRS, 0, False), (OURS, 1e8, False), (THEIRS, 1e8, True)]
 )
 def test_a_file_dated_in_the_future_is_told_as_such_and_can_be_cleared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kernels: float, foreign: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kernels: float, blocked_by: bool
 ) -> None:
     host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n", THEIRS: "node-name: a\n"}, running(100))
     dates = {path: (time.time() + 1e8, time.time() + (kernels or -50))}
@@ -138,9 +138,9 @@ def test_a_file_dated_in_the_future_is_told_as_such_and_can_be_cleared(
     monkeypatch.setattr(host, "touch", touch)
     _, current = judge(host, PROTECT, CURRENT)
     assert not current.ok and f"{path} (dated " in current.reason and "in the future" in current.reason
-    assert (current.foreign, current.stale) == ((path, ()) if foreign else ("", ("k3s.service",)))
-    assert (f"touch {path}" in current.reason) is foreign
-    if not foreign:
+    assert (current.blocked_by, current.stale) == ((path, ()) if blocked_by else ("", ("k3s.service",)))
+    assert (f"touch {path}" in current.reason) is blocked_by
+    if not blocked_by:
         k3s_config.enforce([PROTECT, CURRENT], {1}, host)
         host.commands.update(running(0))  # the restart that is due
         host._cache.clear()
@@ -358,7 +358,7 @@ def test_lint_finds_another_program_and_what_the_process_was_given(
     shown = f"ExecStart={{ {start} ignore_errors=no }}\nActiveState=active\nMainPID=7\n"
     host = FakeHost(tmp_path, {"/proc/7/environ": given}, {"systemctl show k3s.service": (0, shown, "")})
     verdict = judge(host, {"lint": True})[0]
-    assert (verdict.ok, verdict.reason) == (not says, verdict.foreign)
+    assert (verdict.ok, verdict.reason) == (not says, verdict.blocked_by)
     assert says in verdict.reason
     assert "canary" not in verdict.reason
 
@@ -395,7 +395,7 @@ def test_a_short_key_is_the_long_one_as_k3s_takes_it(tmp_path: Path) -> None:
         host, {"absent_key": "token"}, {"file": OURS.rpartition("/")[2], "key": "node-ip", "value": "192.0.2.1"}
     )
     assert (token.ok, token.evidence) == (False, THEIRS)
-    assert (address.ok, address.foreign) == (False, THEIRS)
+    assert (address.ok, address.blocked_by) == (False, THEIRS)
 
 
 def test_a_secret_is_neither_written_nor_shown(tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_what_is_not_plain_yaml_is_named_and_never_a_pass(tmp_path: Path, text: 
         parse(text)
     host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: true\n", THEIRS: f"{text}\n# protect-kernel-defaults"})
     protect, linted = judge(host, PROTECT, {"lint": True})
-    assert (protect.ok, protect.foreign) == (False, THEIRS)
+    assert (protect.ok, protect.blocked_by) == (False, THEIRS)
     assert re.search(r"zz-theirs\.yaml: line", linted.reason)
 
 
@@ -500,8 +500,8 @@ def test_a_drop_in_that_nothing_can_replace_is_blocked_with_the_flag(
     host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: false\n"})
     monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real == host.path(OURS) else 0)
     (protect,) = judge(host, PROTECT)
-    assert (protect.foreign, protect.partly) == (f"{OURS} is immutable: chattr -i {OURS}", False)
-    assert protect.foreign in protect.reason
+    assert (protect.blocked_by, protect.still_enforced) == (f"{OURS} is immutable: chattr -i {OURS}", False)
+    assert protect.blocked_by in protect.reason
 
 
 def test_a_list_is_told_as_yaml(tmp_path: Path) -> None:

@@ -143,4 +143,4 @@ def test_what_the_machine_uses_is_told_and_never_kept_out(
 def test_a_module_that_is_loaded_and_unused_is_unloaded_as_before(tmp_path: Path) -> None:
     host = host_of(tmp_path, (0, LOADS, ""), "usb_storage 77 0 - Live\n")
     verdict = judge(host, "blocked")
-    assert (verdict.foreign, verdict.partly) == ("", True)
+    assert (verdict.blocked_by, verdict.still_enforced) == ("", True)

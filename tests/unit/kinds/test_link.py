@@ -32,7 +32,7 @@ def judge(host: FakeHost) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("there", "ok", "foreign"),
+    ("there", "ok", "blocked_by"),
     [
         ({"points": "k3s"}, True, False),
         ({"points": "/usr/local/bin/k3s"}, True, False),
@@ -49,10 +49,10 @@ def judge(host: FakeHost) -> Any:
     ],
 )
 def test_a_link_to_the_program_or_a_command_elsewhere_is_right(
-    tmp_path: Path, there: dict[str, Any], ok: bool, foreign: bool
+    tmp_path: Path, there: dict[str, Any], ok: bool, blocked_by: bool
 ) -> None:
     verdict = judge(laid(tmp_path, **there))
-    assert (verdict.ok, bool(verdict.foreign)) == (ok, foreign)
+    assert (verdict.ok, bool(verdict.blocked_by)) == (ok, blocked_by)
     assert ok or KUBECTL in verdict.reason
 
 

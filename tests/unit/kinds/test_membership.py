@@ -91,7 +91,7 @@ def test_a_node_is_this_host_and_ready(
     assert verdict.ok is (said == "")
     assert said in verdict.reason
     assert verdict.stale == (("k3s-agent.service",) if mended else ())
-    assert bool(verdict.foreign) is (not verdict.ok and not mended)
+    assert bool(verdict.blocked_by) is (not verdict.ok and not mended)
 
 
 def test_addresses_are_compared_whatever_their_spelling(tmp_path: Path, cluster: ClusterServer) -> None:
@@ -122,7 +122,7 @@ def test_a_node_that_is_well_in_another_cluster_is_not_in_this_one(
     assert not verdict.ok
     assert "another cluster's" in verdict.reason
     assert bool(verdict.stale) is stale
-    assert bool(verdict.foreign) is not stale  # a server's data is never thrown away
+    assert bool(verdict.blocked_by) is not stale  # a server's data is never thrown away
     assert not [asked for asked in first.asked if asked[1] != "/ping"]
 
 
@@ -170,14 +170,14 @@ def test_a_token_is_the_clusters(tmp_path: Path, cluster: ClusterServer, joined:
     verdict = kind.assess(tokens(cluster), seen)
     assert verdict.ok is (state == "accepted")
     assert (f"/etc/rancher/k3s/token is {state}; apply fetches it anew" in verdict.reason) is not verdict.ok
-    assert not verdict.foreign
+    assert not verdict.blocked_by
     assert "servers" not in str((verdict, seen)).replace("server's", "")
 
 
 def test_the_first_server_fetches_its_token_nowhere(tmp_path: Path, cluster: ClusterServer) -> None:
     verdict = judge(tokens(cluster, fetched=False), member(tmp_path, cluster))
     assert not verdict.ok
-    assert verdict.foreign
+    assert verdict.blocked_by
     assert "systemctl restart k3s" in verdict.reason
 
 

@@ -60,8 +60,8 @@ def test_nothing_goes_but_what_is_named(tmp_path: Path, said: tuple[int, str, st
     verdict = package.assess(wanted[0], package.observe(wanted, host)[0])
     assert not verdict.ok
     assert told in verdict.reason
-    assert told in verdict.foreign
-    assert bool(verdict.foreign) is bool(told)
+    assert told in verdict.blocked_by
+    assert bool(verdict.blocked_by) is bool(told)
     assert verdict.observed == ["telnet"]
 
 
@@ -72,7 +72,7 @@ def test_what_a_waiver_keeps_is_nobodys_to_remove(tmp_path: Path) -> None:
         {"name": "telnet", "state": "absent"},
         {"name": "telnetd", "state": "absent", "waived": True},
     ]
-    assert "telnetd" in package.assess(wanted[0], package.observe(wanted, host)[0]).foreign
+    assert "telnetd" in package.assess(wanted[0], package.observe(wanted, host)[0]).blocked_by
 
 
 def test_no_dpkg_is_an_error_and_never_absent(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_another_state_of_the_host_later_is_drift(tmp_path: Path) -> None:
     k3s_config.enforce([DECLARED], {0}, host)
     (tmp_path / ETC.lstrip("/")).write_text(STUB)
     verdict = k3s_config.assess(DECLARED, k3s_config.observe([DECLARED], host)[0])
-    assert (verdict.ok, verdict.expected, verdict.foreign) == (False, {"resolv-conf": STUBLESS}, "")
+    assert (verdict.ok, verdict.expected, verdict.blocked_by) == (False, {"resolv-conf": STUBLESS}, "")
     assert f"resolv-conf is {ETC}" in verdict.reason
 
 

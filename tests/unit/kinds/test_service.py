@@ -101,7 +101,7 @@ def test_a_unit_file_that_fails_its_own_control_is_told_there(tmp_path: Path) ->
     host = FakeHost(tmp_path, {"/etc/a": ""}, commands)
     setting = {"unit": "k3s.service", "state": "running"}
     assert service.assess(setting, service.observe([setting], host)[0]).stale == ("k3s.service",)
-    host.differing.add("/etc/a")
+    host.failing_files.add("/etc/a")
     assert service.assess(setting, service.observe([setting], host)[0]).ok
 
 
@@ -114,7 +114,7 @@ def test_a_drop_in_that_systemd_has_not_read_counts_even_where_it_says_nothing(t
     assert judge(host, state="running").ok
     (folder / "new.conf").touch()
     assert "systemd has not read" in judge(host, state="running").reason
-    host.differing.add("/etc/systemd/system/a.service.d/new.conf")
+    host.failing_files.add("/etc/systemd/system/a.service.d/new.conf")
     assert judge(host, state="running").ok
 
 

@@ -155,7 +155,7 @@ def test_another_file_of_the_daemon_is_told_once(tmp_path: Path) -> None:
     )  # fmt: skip
     root, listener = judge(host, ROOT, LISTENER)
     assert root.ok
-    assert (listener.ok, listener.foreign) == (False, "-f /tmp/x on the command line of the running daemon")
+    assert (listener.ok, listener.blocked_by) == (False, "-f /tmp/x on the command line of the running daemon")
     assert not judge(host, ROOT, {**LISTENER, "waived": True})[0].ok
 
 
@@ -194,7 +194,7 @@ def test_whatever_gives_the_next_start_its_options(
     host.commands["systemctl show ssh.service"] = rc, shown.replace("Environment=A=1", f"Environment={own}"), ""
     host.commands["systemctl show-environment"] = 0, manager, ""
     (listener,) = judge(host, LISTENER)
-    assert listener.foreign.startswith("-o UsePAM=no on the command line of the next start")
+    assert listener.blocked_by.startswith("-o UsePAM=no on the command line of the next start")
 
 
 @pytest.mark.parametrize("quote", ["'", '"', "$'", "\\"])
@@ -227,7 +227,7 @@ def test_a_second_daemon_of_roots_is_named(tmp_path: Path) -> None:
     host = host_of(tmp_path, told)
     os.chown(tmp_path / "proc/14", 1001, -1)
     (listener,) = judge(host, LISTENER)
-    assert listener.foreign == "process 12 listens beside ssh.service (sshd: /usr/sbin/sshd -p 2222)"
+    assert listener.blocked_by == "process 12 listens beside ssh.service (sshd: /usr/sbin/sshd -p 2222)"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_daemon_with_other_files_in_mounts_of_its_own_is_named(
     tmp_path: Path, mounts: str, planted: str, other: str
 ) -> None:
     host = host_of(tmp_path, {**processes(tmp_path, mounts), "/proc/77/root/etc/ssh/sshd_config": planted})
-    assert judge(host, LISTENER)[0].foreign == other
+    assert judge(host, LISTENER)[0].blocked_by == other
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_daemon_with_other_files_in_mounts_of_its_own_is_named(
     ],
 )
 def test_another_program_is_named(tmp_path: Path, title: str, start: str, named: str) -> None:
-    assert judge(host_of(tmp_path, title=title, start=start), LISTENER)[0].foreign == named
+    assert judge(host_of(tmp_path, title=title, start=start), LISTENER)[0].blocked_by == named
 
 
 LATE, EARLY = "Mon 2096-11-23 20:00:00.000000 UTC", "Mon 2016-11-21 20:00:00.000000 UTC"
@@ -298,7 +298,7 @@ def test_another_mode_of_a_file_is_told_by_the_control_of_that_file(tmp_path: Pa
     assert judge(host, DAEMON)[0].ok
     moment["st_ctime"] = 1e12
     assert not judge(host, DAEMON)[0].ok
-    host.differing.add("/etc/ssh/sshd_conf*")
+    host.failing_files.add("/etc/ssh/sshd_conf*")
     assert judge(host, DAEMON)[0].ok
     moment["st_mtime"] = 1e12
     assert not judge(host, DAEMON)[0].ok
@@ -348,7 +348,7 @@ def test_whatever_the_daemon_reads_counts_when_it_is_touched(tmp_path: Path, wha
     root, daemon, listener = judge(host, ROOT, DAEMON, LISTENER)
     assert root.ok and listener.ok
     assert daemon.ok is (date == "as it was" and content_only)
-    assert daemon.ok or (touched in daemon.reason and daemon.stale == ("ssh.service",) and not daemon.foreign)
+    assert daemon.ok or (touched in daemon.reason and daemon.stale == ("ssh.service",) and not daemon.blocked_by)
     assert ("in the future" in daemon.reason) is (date == "ahead")
 
 
@@ -374,10 +374,10 @@ def test_a_date_that_stays_ahead_is_put_right_where_the_file_is_ours(
     monkeypatch.setattr(host, "touch", lambda _: date.update({"of the kernel": time.time() - 100}))
     daemon = judge(host, ROOT, DAEMON)[1]
     assert f"{path} (dated " in daemon.reason and "in the future" in daemon.reason
-    assert daemon.foreign == ("" if path == sshd_files.OWNED else path)
-    assert (f"touch {path}" in daemon.reason) is bool(daemon.foreign)
+    assert daemon.blocked_by == ("" if path == sshd_files.OWNED else path)
+    assert (f"touch {path}" in daemon.reason) is bool(daemon.blocked_by)
     sshd.enforce([ROOT, DAEMON], {1}, host)
-    assert judge(host, ROOT, DAEMON)[1].ok is not bool(daemon.foreign)
+    assert judge(host, ROOT, DAEMON)[1].ok is not bool(daemon.blocked_by)
 
 
 SOCKET = {
@@ -405,7 +405,7 @@ def test_who_serves_logins_is_told_in_one_place(tmp_path: Path, unit: str, socke
     host.commands["systemctl show ssh.socket"] = 0, SOCKET[socket], ""
     root, daemon, listener = judge(host, ROOT, DAEMON, LISTENER)
     assert root.ok and listener.ok
-    assert (daemon.ok, daemon.foreign) == (not says, "ssh.service" if says else "")
+    assert (daemon.ok, daemon.blocked_by) == (not says, "ssh.service" if says else "")
     assert says in daemon.reason
     assert not says or "systemctl start ssh.service" in daemon.reason
 
@@ -453,7 +453,7 @@ class Keys(FakeHost):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="files of root need root")
 @pytest.mark.parametrize(
-    ("key", "reason", "foreign"),
+    ("key", "reason", "blocked_by"),
     [
         ("good", "", ""),
         (None, f"there is no {KEY}", ""),
@@ -462,7 +462,7 @@ class Keys(FakeHost):
     ],
 )
 def test_a_host_key_that_lacks_is_one_finding_and_is_made(
-    tmp_path: Path, key: str | None, reason: str, foreign: str
+    tmp_path: Path, key: str | None, reason: str, blocked_by: str
 ) -> None:
     host = host_of(tmp_path, {} if key is None else {KEY: key})
     host.__class__ = Keys
@@ -471,8 +471,8 @@ def test_a_host_key_that_lacks_is_one_finding_and_is_made(
     root, hostkey, daemon, listener = judge(host, *settings)
     assert root.ok and daemon.ok and listener.ok
     assert (hostkey.ok, hostkey.reason) == (not reason, reason)
-    assert foreign in hostkey.foreign and bool(foreign) is bool(hostkey.foreign)
-    if reason and not foreign:
+    assert blocked_by in hostkey.blocked_by and bool(blocked_by) is bool(hostkey.blocked_by)
+    if reason and not blocked_by:
         sshd.enforce(settings, {1}, host)
         assert (host.text(KEY), os.stat(host.path(KEY)).st_mode & 0o777) == ("good", 0o600)
         assert (host.text(KEY + ".pub"), os.stat(host.path(KEY + ".pub")).st_mode & 0o777) == ("public", 0o644)
@@ -486,7 +486,7 @@ def test_a_host_key_whose_mode_is_wrong_is_told_by_the_control_of_its_mode(tmp_p
     host = host_of(tmp_path, {KEY: "bad"})
     host.__class__ = Keys
     host.commands["/usr/sbin/sshd -T"] = 0, SHOWN.replace("hostkey /b\nhostkey /a\n", f"hostkey {KEY}\n"), ""
-    host.differing.add("/etc/ssh/ssh_host_*_key")
+    host.failing_files.add("/etc/ssh/ssh_host_*_key")
     assert all(verdict.ok for verdict in judge(host, ROOT, HOSTKEY, DAEMON))
 
 
@@ -504,8 +504,8 @@ def test_a_drop_in_that_nothing_can_replace_is_blocked_with_the_flag(tmp_path: P
     flagged = host.path(sshd_files.OWNED)
     monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real == flagged else 0)
     root, _ = judge(host, ROOT, DAEMON)
-    assert root.foreign == f"{sshd_files.OWNED} is immutable: chattr -i {sshd_files.OWNED}"
-    assert root.foreign in root.reason
+    assert root.blocked_by == f"{sshd_files.OWNED} is immutable: chattr -i {sshd_files.OWNED}"
+    assert root.blocked_by in root.reason
 
 
 def owned(host: FakeHost) -> str:

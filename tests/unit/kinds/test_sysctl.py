@@ -115,15 +115,15 @@ def test_a_wrong_value_that_cannot_be_written_is_not_evaluated(tmp_path: Path, m
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
 def test_enforcing_sets_both_once_and_leaves_foreign_files(tmp_path: Path) -> None:
-    foreign = "/etc/sysctl.d/10.conf"
-    host = FakeHost(tmp_path, {P + "kernel/panic": "0\n", P + "kernel/ok": "2\n", foreign: "kernel.panic = 1\n"})
+    blocked_by = "/etc/sysctl.d/10.conf"
+    host = FakeHost(tmp_path, {P + "kernel/panic": "0\n", P + "kernel/ok": "2\n", blocked_by: "kernel.panic = 1\n"})
     settings: list[dict[str, Any]] = [
         {"key": "kernel.panic", "value": 10},
         {"key": "kernel.ok", "value": 1, "accept": [2]},
     ]
     sysctl.enforce(settings, {0, 1}, host)
     assert [sysctl.assess(s, o).ok for s, o in zip(settings, sysctl.observe(settings, host), strict=True)] == [True] * 2
-    assert (host.read(P + "kernel/ok"), host.read(foreign)) == (b"2\n", b"kernel.panic = 1\n")
+    assert (host.read(P + "kernel/ok"), host.read(blocked_by)) == (b"2\n", b"kernel.panic = 1\n")
     changes = len(host.changes)
     sysctl.enforce(settings, {0, 1}, host)
     assert len(host.changes) == changes
