@@ -130,6 +130,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         blocked_by=", ".join(blocked_by),
         still_enforced=len(blocked_by) < len(wrong),
         unwritable="; ".join(barred),
+        where=tuple(entry["path"] for entry, _ in wrong),
     )
 
 

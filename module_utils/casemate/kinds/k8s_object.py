@@ -164,8 +164,11 @@ def _judge(setting: Setting, seen: Observation, evidence: str) -> Verdict:
             evidence=evidence,
         )
     wrong, left = [], seen.get("left", [])
+    where = list(left)
     for path, found in sorted(objects.items()):
-        wrong += [f"{path}: missing"] if found is None else [f"{path} {f}" for f in faults(setting["body"], found)]
+        told = [f"{path}: missing"] if found is None else [f"{path} {f}" for f in faults(setting["body"], found)]
+        wrong += told
+        where += [path] if told else []
     wrong += [f"{path} still holds our fields, though it is left out now; apply takes them back" for path in left]
     return Verdict(
         ok=not wrong,
@@ -173,6 +176,7 @@ def _judge(setting: Setting, seen: Observation, evidence: str) -> Verdict:
         observed=wrong or setting["body"],
         reason=several(wrong),
         evidence=evidence,
+        where=tuple(where),
     )
 
 

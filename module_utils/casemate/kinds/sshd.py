@@ -200,6 +200,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         evidence=evidence,
         blocked_by=blocked_by,
         still_enforced=still_enforced,
+        where=tuple(dict.fromkeys(case["decider"] for case in bad if case["decider"])),
     )
 
 

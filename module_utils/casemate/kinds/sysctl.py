@@ -140,6 +140,9 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         evidence=evidence,
         blocked_by=theirs[0]["source"] if theirs else bars,
         still_enforced=written_differs or any(one["live"] not in good for one in wrong),
+        where=tuple(
+            dict.fromkeys(one["where"] if one["boot"] not in good and one["where"] else one["name"] for one in wrong)
+        ),
     )
 
 

@@ -117,6 +117,7 @@ def test_a_file_that_is_read_before_ours_is_named(tmp_path: Path) -> None:
     planted = {"/etc/ssh/sshd_config.d/00-aaa.conf": "PermitRootLogin yes\n"}
     (verdict,) = judge(host_of(tmp_path, planted, {"/usr/sbin/sshd -T": (0, OPEN, "")}), ROOT)
     assert "decided by /etc/ssh/sshd_config.d/00-aaa.conf:1: remove it there" in verdict.reason
+    assert verdict.where == ("/etc/ssh/sshd_config.d/00-aaa.conf:1",)
 
 
 @pytest.mark.parametrize(
