@@ -88,12 +88,14 @@ def main() -> None:
         foreign = rejoin.elsewhere(host, given["supervisor"]) if holds and given["supervisor"] else ""
         module.exit_json(changed=False, node=name, holds=holds, elsewhere=foreign)
     found: dict[str, str] = {}
+    members: rejoin.Known = {}
     if given["api"]:
         try:
-            found = rejoin.obstacles(given["node"], given["addresses"], given["server"], *cluster_of(host))
+            nodes, members = cluster_of(host)
+            found = rejoin.obstacles(given["node"], given["addresses"], given["server"], nodes, members)
         except Unavailable as silent:
             module.warn(f"Whether the cluster still knows {given['host']} could not be asked here: {silent.why}")
-    refusals = rejoin.refusals(given["host"], found, given["there"], given["first"])
+    refusals = rejoin.refusals(given["host"], found, members, given["there"], given["first"])
     module.exit_json(changed=False, refusals=refusals)
 
 

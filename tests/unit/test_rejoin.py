@@ -56,13 +56,13 @@ def test_a_member_of_etcd_without_a_node_is_an_obstacle_too() -> None:
             ["run `k3s kubectl delete node s2` on one, list one first in k3s_server, and apply again"],
         ),
         ({}, True, ["List one first in k3s_server and apply again: two then joins"]),
-        ({"s2": "member"}, False, ["Remove that member by etcdctl, and apply again"]),
+        ({"s2": "member"}, False, ["etcd, s2, and no node of that name. Run `remove it` on one, and apply again"]),
         ({"s2": "alive"}, False, ["Give this one another name"]),
         ({"s2": "stale", "s3": "stale"}, False, ["delete node s2", "delete node s3"]),
     ],
 )
 def test_the_steps_are_told(found: dict[str, str], first: bool, said: list[str]) -> None:
-    told = rejoin.refusals("two", found, "one", first)
+    told = rejoin.refusals("two", found, {"s2-1a2b3c4d": {"addresses": [], "removal": "remove it"}}, "one", first)
     assert len(told) == len(said)
     assert all(words in line for words, line in zip(said, told, strict=True))
 

@@ -59,19 +59,23 @@ def obstacles(name: str, addresses: Sequence[str], server: bool, nodes: Known, m
     return states
 
 
-def refusals(host: str, found: Mapping[str, str], there: str, first: bool) -> list[str]:
+def refusals(host: str, found: Mapping[str, str], members: Known, there: str, first: bool) -> list[str]:
     """What stands in the way of `host`, and what to do, on the server `there`."""
     lost = f"{host} has no data of K3s, but the cluster of {there}"
     reorder = f", list {there} first in k3s_server" if first else ""
     ways = {
         "stale": "{lost} still knows it as the node {node}, and would refuse it. If it was wiped or replaced, run "
         "`k3s kubectl delete node {node}` on {there}{reorder}, and apply again",
-        "member": "{lost} still has its member of etcd, {node}, and no node of that name. Remove that member by "
-        "etcdctl{reorder}, and apply again",
+        "member": "{lost} still has its member of etcd, {node}, and no node of that name. Run `{removal}` on {there}"
+        "{reorder}, and apply again",
         "alive": "{lost} has another machine as the node {node}. Give this one another name by hostnamectl, or by "
         "node-name in k3s_node_config",
     }
-    told = [ways[how].format(lost=lost, node=node, there=there, reorder=reorder) for node, how in found.items()]
+    removals = {member.rsplit("-", 1)[0]: one.get("removal", "") for member, one in members.items()}
+    told = [
+        ways[how].format(lost=lost, node=node, there=there, reorder=reorder, removal=removals.get(node, ""))
+        for node, how in found.items()
+    ]
     if first and not told:
         told.append(
             f"{lost} runs, and the first server of the inventory would start another one. List {there} first in "

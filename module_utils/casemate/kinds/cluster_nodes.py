@@ -15,7 +15,7 @@ from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Verdict
 from ..host.machine import Host
 from ..k3s.api import Api
-from ..k3s.etcd import Etcd
+from ..k3s.etcd import Etcd, removal
 from ..k3s.objects import several
 
 SCHEMA = {
@@ -47,6 +47,7 @@ def cluster_of(host: Host) -> tuple[Known, Known]:
         one.get("name") or one["ID"]: {
             "addresses": _addresses(urlsplit(url).hostname or "" for url in one.get("peerURLs") or ()),
             "votes": not one.get("isLearner"),
+            "removal": removal(one["ID"]),
         }
         for one in Etcd(host).members()
     }
@@ -106,7 +107,7 @@ def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:
             where = ", ".join(one["addresses"]) or "no address"
             node = name if what == "node" else name.rsplit("-", 1)[0]
             delete = f"`k3s kubectl delete node {node}` on a server, which removes it from etcd too"
-            delete = delete if node in nodes else "etcdctl, since it has no node"
+            delete = delete if node in nodes else f"`{one.get('removal')}` on a server, since it has no node"
             if host is None:
                 wrong.append(
                     f"{what} {name} ({where}) is no host of the inventory: list it there, or remove it by {delete}"
