@@ -248,7 +248,7 @@ def file(setting: Setting, own: frozenset[str]) -> Flips:
     if "group" in setting:
         yield "chgrp", lambda: after(*undo, by=marked(target, lambda _: os.chown(target, -1, 12345)))
     if setting.get("no_acl"):
-        yield "acl", lambda: after(*undo, by=marked(target, lambda _: sh(f"setfacl -m u:nobody:r '{target}'")))
+        yield "acl", lambda: after(*undo, by=marked(target, lambda _: sh(f"setfacl -m u:nobody:rw '{target}'")))
 
 
 def leftover(setting: Setting) -> Flips:

@@ -58,7 +58,12 @@ def flipped(
     controls = [c for c in every if c.get("vantage", "self") == "self" and c["id"] not in left_out]
     version = known["casemate_k3s_version"]
     lock = json.loads(Path(known["casemate_artifact_lock"]).read_text())
-    context = {"version": version, "address": address, "capabilities": lock["releases"][version]["provides"]}
+    context = {
+        "version": version,
+        "address": address,
+        "account": known["ansible_user"],
+        "capabilities": lock["releases"][version]["provides"],
+    }
     argv = ["ssh", *known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
     argv += ["-i", known["ansible_ssh_private_key_file"], f"{known['ansible_user']}@{address}", RUN]
     done = subprocess.run(argv, input=sent(controls, context), capture_output=True, timeout=1500, check=False)
