@@ -157,9 +157,6 @@ CASES = {
     "no logins": Case("late", MAKE, refused="rm /run/nologin", late="touch /run/nologin"),
     "an account that expired": Case("gone", MAKE, refused="chage -l ACCOUNT", late="chage -E 1 NAME"),
     "a password that expired": Case("change", MAKE, refused="chage -M -1", late="chage -d 0 NAME"),
-    "sudo that wants a terminal": Case(
-        "screen", MAKE, refused="requiretty", late="echo 'Defaults requiretty' >/etc/sudoers.d/60-tty"
-    ),
     "a restricted shell": Case("caged", "useradd -m -s /bin/rbash NAME", refused="chsh -s /bin/bash"),
     "root itself, by a waiver": Case(
         "root", "true", ("ACCOUNT-ROOT-LOCKED",),
@@ -220,7 +217,7 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
             title,
             f"{WORSE}\n{case.make}\n{keys if case.name != 'root' else ''}\n{sudo}\nuserdel alice\nsystemctl reload ssh",
         )
-        persist = f"-o ControlMaster=auto -o ControlPersist=900 -o ControlPath={folder}/{machines[title]}"
+        persist = f"-o ControlMaster=auto -o ControlPersist=900 -o ControlPath={folder}/{machines[title]}.mux"
         hosts[machines[title]].update({"ansible_user": case.name, **case.given})
         hosts[machines[title]].update({"ansible_ssh_args": persist} if case.late else {})
     hosts_file = folder / "hosts.yml"
