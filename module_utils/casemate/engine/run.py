@@ -149,9 +149,8 @@ def _short(text: str) -> str:
 
 def system(host: Host) -> str:
     """The system and its version, such as debian12, which a control may be for (`os`)."""
-    told: dict[str, str] = dict(
-        re.findall(r"^(ID|VERSION_ID)=[\"']?(.*?)[\"']?$", host.text("/etc/os-release") or "", re.MULTILINE)
-    )
+    release = host.cached("os-release", lambda: host.text("/etc/os-release") or "")
+    told: dict[str, str] = dict(re.findall(r"^(ID|VERSION_ID)=[\"']?(.*?)[\"']?$", release, re.MULTILINE))
     return told.get("ID", "") + told.get("VERSION_ID", "")
 
 

@@ -131,17 +131,10 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     observed = {"now": now, "next load": "refused" if refused else "loaded"}
     if seen["used"]:
         reason = f"it is in use ({seen['used']}), so it is not kept out; do without that, or waive this control"
-        return Verdict(
-            ok=False,
-            expected="blocked",
-            observed=observed,
-            reason=reason,
-            evidence=evidence,
-            blocked_by=seen["used"],
-            still_enforced=seen["written"],
-        )
-    bars = "" if refused else seen["barred"]
-    reason = "; ".join(filter(None, [reason, bars]))
+        bars, still_enforced = seen["used"], seen["written"]
+    else:
+        bars, still_enforced = "" if refused else seen["barred"], seen["loaded"]
+        reason = "; ".join(filter(None, [reason, bars]))
     return Verdict(
         ok=False,
         expected="blocked",
@@ -149,7 +142,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reason=reason,
         evidence=evidence,
         blocked_by=bars,
-        still_enforced=seen["loaded"],
+        still_enforced=still_enforced,
     )
 
 

@@ -47,11 +47,7 @@ def control(kind: str, **fields: Any) -> str:
     """
     asked = {"kind": kind, **fields}
     declared = [one for of_role in controls().values() for one in of_role]
-    found = [
-        one["id"]
-        for one in declared
-        if asked.items() <= {k: v for k, v in one["setting"].items() if k in asked}.items()
-    ]
+    found = [one["id"] for one in declared if all(one["setting"].get(name) == asked[name] for name in asked)]
     if len(found) != 1:
         raise LookupError(f"{len(found)} controls have the setting {asked}")
     return str(found[0])

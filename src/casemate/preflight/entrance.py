@@ -23,26 +23,22 @@ KEYS = {
     "trustedusercakeys": "",
 }
 """What apply gives sshd and decides who gets in; what stands empty is the operator's."""
+CONTROLS = {key: declarations.control("sshd", key=key) for key in KEYS}
+"""Which control declares each of them."""
 PASSWORD_OVER = (12, 27)
 """PAM_NEW_AUTHTOK_REQD and PAM_AUTHTOK_EXPIRED, of pam(3)."""
 
 
-def declared(key: str) -> str:
-    """The control that declares a keyword of sshd."""
-    settings = ((control["id"], control["setting"]) for control in declarations.controls()["k3s_access"])
-    return str(next(name for name, setting in settings if setting["kind"] == "sshd" and setting["key"] == key))
-
-
 def planned(automation: str, values: Mapping[str, Any], waived: Iterable[str]) -> str:
     """The lines that apply would have sshd read before all others, as far as they decide who gets in."""
-    defaults, given = declarations.variables()[0], dict(KEYS)
+    defaults, given, waived = declarations.variables()[0], dict(KEYS), set(waived)
     given["allowusers"] = " ".join([automation, *values.get("k3s_access_allow_users", [])])
     files = values.get("k3s_access_authorized_keys_files", defaults["k3s_access_authorized_keys_files"])
     given["authorizedkeysfile"] = " ".join(files)
     given["trustedusercakeys"] = values.get(
         "k3s_access_trusted_user_ca_keys", defaults["k3s_access_trusted_user_ca_keys"]
     )
-    return "".join(f"{key} {value}\n" for key, value in given.items() if declared(key) not in set(waived))
+    return "".join(f"{key} {value}\n" for key, value in given.items() if CONTROLS[key] not in waived)
 
 
 def problems(seen: Mapping[str, Any]) -> list[str]:
@@ -107,7 +103,7 @@ def _proof(seen: Mapping[str, Any]) -> str:
             f"Ansible comes with a certificate, whose authority ({seen['now'].get('trustedusercakeys')}) is none that "
         )
         told += "is declared"
-        return f"{told}: set k3s_access_trusted_user_ca_keys, or waive {declared('trustedusercakeys')}"
+        return f"{told}: set k3s_access_trusted_user_ca_keys, or waive {CONTROLS['trustedusercakeys']}"
     return "" if trusted or after.get("authorizedkeyscommand", "none") != "none" else _key(seen)
 
 
@@ -133,7 +129,7 @@ def _key(seen: Mapping[str, Any]) -> str:
             f"the key of {account} comes from AuthorizedKeysCommand {now['authorizedkeyscommand']}, which will not be "
         )
         told += f"asked: put it into .ssh/authorized_keys of {account}"
-        return f"{told}, or waive {declared('authorizedkeyscommand')}"
+        return f"{told}, or waive {CONTROLS['authorizedkeyscommand']}"
     told = f"no key of {account} lies where sshd will look (AuthorizedKeysFile {after.get('authorizedkeysfile')})"
     return f"{told}: put it into one of these files, or list its file in k3s_access_authorized_keys_files"
 
