@@ -10,7 +10,7 @@ import pytest
 from unit.fake_host import FakeHost
 
 from module_utils.casemate.core.verdict import Unavailable
-from module_utils.casemate.k3s import readiness
+from module_utils.casemate.k3s import readiness, rejoin
 from module_utils.casemate.k3s.api import Api, Kubelet
 
 UNIT = "k3s.service"
@@ -268,3 +268,7 @@ def test_a_server_restarts_only_while_the_others_hold_quorum(
         with pytest.raises(readiness.NotReady, match=f"{', '.join(ill)} to be ready: without it etcd would lose"):
             readiness.others_hold_quorum(FakeHost(tmp_path), "a")
     assert asked == list(names[1:])
+
+
+def test_a_server_that_was_removed_from_etcd_may_restart(tmp_path: Path) -> None:
+    readiness.others_hold_quorum(FakeHost(tmp_path, files={rejoin.DATABASE + "/tombstone": ""}), "a")

@@ -88,6 +88,7 @@ def test_data_of_another_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ([rejoin.PASSWORD], False, True),
         ([rejoin.PASSWORD], True, False),  # a server is known by its database
         ([rejoin.DATABASE + "/name"], True, True),
+        ([rejoin.DATABASE + "/name", rejoin.DATABASE + "/tombstone"], True, False),  # K3s drops it at its next start
     ],
 )
 def test_what_a_host_is_known_by(tmp_path: Path, files: list[str], server: bool, holds: bool) -> None:

@@ -16,6 +16,7 @@ from ..core.verdict import Unavailable
 from ..host.clock import moment
 from ..host.machine import Host
 from .api import Api, Kubelet
+from .rejoin import removed
 
 PAUSE, TIMEOUT = 0.25, 5.0
 CONTROLLERS = "kube-controller-manager"
@@ -138,8 +139,10 @@ def others_hold_quorum(host: Host, node: str) -> None:
     """Raise NotReady unless etcd keeps its majority while this node is down, as far as there can be one.
 
     Two members always lose theirs when one goes: then the other has to be well. A member counts as well when its own
-    API server is ready, which it is not without etcd.
+    API server is ready, which it is not without etcd. One that was removed is none, and takes nothing from the others.
     """
+    if removed(host):
+        return
     try:
         status, found = Api(host).call("GET", "/api/v1/nodes?labelSelector=node-role.kubernetes.io/etcd=true")
     except Unavailable as silent:

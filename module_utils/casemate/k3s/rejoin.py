@@ -28,7 +28,15 @@ Known = Mapping[str, Mapping[str, Any]]
 
 def holds(host: Host, server: bool) -> bool:
     """Whether this host has what its cluster knows it by: a server its database, an agent its password."""
-    return host.stat(DATABASE if server else PASSWORD) is not None
+    return host.stat(DATABASE if server else PASSWORD) is not None and not (server and removed(host))
+
+
+def removed(host: Host) -> bool:
+    """Whether etcd has removed this server while K3s ran: it serves nothing any more, and joins at its next start.
+
+    Source: K3s, pkg/etcd/etcd.go: the file stays until then, and the database goes with it.
+    """
+    return host.stat(DATABASE + "/tombstone") is not None
 
 
 def elsewhere(host: Host, server: str) -> str:

@@ -17,7 +17,7 @@ from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s.api import Api, Kubelet, takes, unanswered
-from ..k3s.rejoin import SPLIT
+from ..k3s.rejoin import SPLIT, removed
 
 SCHEMA = {
     "aspect": Field("str", True, choices=("kubelet", "tokens", "administrator"), help="whose credentials"),
@@ -58,6 +58,8 @@ def _as_kubelet(setting: Setting, host: Host) -> Observation:
     name = setting.get("node") or os.uname().nodename.lower()
     path = f"/api/v1/nodes/{name}"
     seen: Observation = {"name": name, "machine": (host.text("/etc/machine-id") or "").strip()}
+    if setting["unit"] == "k3s.service" and removed(host):
+        return {**seen, "refused": "it was removed from etcd"}  # its own API server is silent then
     try:
         status, found = Kubelet(host).call("GET", path)
         if status not in (200, 404):

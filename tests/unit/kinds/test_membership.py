@@ -13,6 +13,7 @@ from unit.fake_host import FakeHost
 
 from module_utils.casemate.core.verdict import Unavailable, Verdict
 from module_utils.casemate.k3s.api import AGENT, TLS, Api, Kubelet
+from module_utils.casemate.k3s.rejoin import DATABASE
 from module_utils.casemate.kinds import membership as kind
 
 MACHINE = "0123456789abcdef0123456789abcdef"
@@ -92,6 +93,14 @@ def test_a_node_is_this_host_and_ready(
     assert said in verdict.reason
     assert verdict.stale == (("k3s-agent.service",) if mended else ())
     assert bool(verdict.blocked_by) is (not verdict.ok and not mended)
+
+
+def test_a_server_that_was_removed_from_etcd_joins_again(tmp_path: Path, cluster: ClusterServer) -> None:
+    host = member(tmp_path, cluster, files={DATABASE + "/tombstone": ""})
+    verdict = judge(setting(cluster, "k3s.service"), host)
+    assert "it was removed from etcd; apply fetches the token and restarts K3s" in verdict.reason
+    assert (verdict.stale, verdict.blocked_by) == (("k3s.service",), "")
+    assert judge(setting(cluster), host).ok  # an agent has none, but what it was before
 
 
 def test_addresses_are_compared_whatever_their_spelling(tmp_path: Path, cluster: ClusterServer) -> None:
