@@ -30,6 +30,8 @@ REMEDIES = {
     "shred -u {}": RESTARTED,
     "k3s etcd-snapshot save": RESTARTED,
     "rm -r /var/lib/rancher/k3s/server": LAB + "test_a_server_with_a_cluster_of_its_own_joins_as_the_message_says",
+    'echo \'{"ID": "{}"}\' | k3s kubectl create --raw /v3/cluster/member/remove {} -f -': LAB
+    + "test_a_member_of_etcd_without_a_node_goes_as_the_finding_says",
     "casemate apply --limit": LAB + "test_an_agent_that_was_wiped_joins_again_as_the_refusal_says",
     "casemate explain {}": "tests/unit/test_cli.py::test_explain_one_control",
     "casemate explain ID": "tests/unit/test_cli.py::test_explain_one_control",

@@ -6,6 +6,7 @@ for it refuses nothing. Each fault is made by hand, has to be found, and is gone
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -22,18 +23,33 @@ import yaml
 pytestmark = pytest.mark.lab
 
 DB = "/var/lib/rancher/k3s/server/db"
-PUT = """python3 - <<'END'
-import base64, http.client, json, ssl
+ETCD = """python3 - <<'END'
+import http.client, ssl
 tls = "/var/lib/rancher/k3s/server/tls/etcd/"
 context = ssl.create_default_context(cafile=tls + "server-ca.crt")
 context.load_cert_chain(tls + "client.crt", tls + "client.key")
 caller = http.client.HTTPSConnection("127.0.0.1", 2382, context=context)
-secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "flipped", "namespace": "default"}}
-code = lambda text: base64.b64encode(text.encode()).decode()
-body = {"key": code("/registry/secrets/default/flipped"), "value": code(json.dumps(secret))}
-caller.request("POST", "/v3/kv/put", json.dumps(body))
+caller.request("POST", {path!r}, {body!r})
 assert caller.getresponse().status == 200
 END"""
+
+
+def etcd(path: str, body: dict[str, Any]) -> str:
+    """The script that asks etcd's gateway for what K3s itself would not do."""
+    return ETCD.format(path=path, body=json.dumps(body))
+
+
+def member_at(address: str) -> str:
+    """The script that adds a member of etcd which no K3s knows of."""
+    return etcd("/v3/cluster/member/add", {"peerURLs": [f"https://{address}:2380"]})
+
+
+def coded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "flipped", "namespace": "default"}}
+PUT = etcd("/v3/kv/put", {"key": coded("/registry/secrets/default/flipped"), "value": coded(json.dumps(SECRET))})
 CLEAR = r"printf '/registry/secrets/default/flipped\020\001k8s\000\n' >"
 FOREIGN = (
     "cd /var/lib/rancher/k3s/server/tls && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "
@@ -140,6 +156,8 @@ def test_a_finding_names_commands_that_mend_it(inventory: Lab, control: str) -> 
 
 
 def test_an_agent_that_was_wiped_joins_again_as_the_refusal_says(inventory: Lab) -> None:
+    if not inventory.agent:
+        pytest.skip("agents: a lab with an agent is needed")
     wipe = "systemctl stop k3s-agent; rm -rf /var/lib/rancher/k3s/agent /etc/rancher"
     inventory.root(inventory.agent, wipe)
     code, report = inventory.casemate("apply", "--limit", inventory.agent)
@@ -153,28 +171,93 @@ def test_an_agent_that_was_wiped_joins_again_as_the_refusal_says(inventory: Lab)
     assert code == 0, report["summary"]
 
 
-def test_a_server_with_a_cluster_of_its_own_joins_as_the_message_says(inventory: Lab) -> None:
+@pytest.fixture
+def second(inventory: Lab) -> str:
+    """The second of three servers, two of which keep etcd's majority whatever befalls it."""
     if len(inventory.hosts) < 3 or inventory.agent:
         pytest.skip("servers: a lab of three servers is needed (casemate lab up --servers 3 --agents 0)")
-    second = list(inventory.hosts)[1]
+    return str(list(inventory.hosts)[1])
+
+
+def refusal(inventory: Lab, host: str) -> str:
+    """Why apply refuses a host."""
+    code, report = inventory.casemate("apply")
+    assert code == 1, failing(report)
+    told = next(str(judged["message"]) for judged in report["hosts"] if judged["name"] == host)
+    assert commands(told), told
+    return told
+
+
+def test_a_server_with_a_cluster_of_its_own_joins_as_the_message_says(inventory: Lab, second: str) -> None:
     inventory.root(inventory.server, f"k3s kubectl delete node {second}")
     steps = [
         "systemctl stop k3s",
         "rm -r /var/lib/rancher/k3s/server",
         "mv /etc/rancher/k3s/config.yaml.d /root/aside",
-        "systemd-run --quiet --unit=lone --property=Restart=no k3s server --cluster-init",
-        "sleep 60",
+        # The kubelet would need what the inventory says, and the data is there without one.
+        "systemd-run --quiet --unit=lone --property=Restart=no k3s server --cluster-init --disable-agent",
+        "timeout 120 sh -c 'until k3s kubectl get --raw /readyz; do sleep 2; done'",
         "systemctl stop lone",
         "mv /root/aside /etc/rancher/k3s/config.yaml.d",
     ]
-    lone = "; ".join(steps)
-    inventory.root(second, lone)
-    code, report = inventory.casemate("apply")
-    (told,) = [host["message"] for host in report["hosts"] if host["name"] == second]
-    assert code == 1
-    for command in commands(told):
+    inventory.root(second, "; ".join(steps))
+    for command in commands(refusal(inventory, second)):
         inventory.root(second, command)
-    assert inventory.casemate("apply")[0] == 0
+    code, report = inventory.casemate("apply")
+    assert code == 0, failing(report)
+
+
+@pytest.mark.parametrize("left", ["node", "member"])
+def test_a_server_that_was_wiped_joins_again_as_the_refusal_says(inventory: Lab, second: str, left: str) -> None:
+    inventory.root(second, "systemctl stop k3s; rm -rf /var/lib/rancher/k3s /etc/rancher")
+    if left == "member":
+        inventory.root(inventory.server, f"k3s kubectl delete node {second}")
+        inventory.root(inventory.server, member_at(inventory.hosts[second]))
+    told = refusal(inventory, second)
+    inventory.root(second, "test ! -e /var/lib/rancher/k3s -a ! -e /etc/rancher/k3s")
+    assert f"on {inventory.server}" in told
+    for command in commands(told):
+        inventory.root(inventory.server, command)
+    code, report = inventory.casemate("apply")
+    assert code == 0, failing(report)
+
+
+def test_a_member_of_etcd_without_a_node_goes_as_the_finding_says(inventory: Lab, second: str) -> None:
+    nowhere = inventory.known["lab_stranger_address"]
+    inventory.root(inventory.server, member_at(nowhere))
+    said = inventory.reason("CLUSTER-NODES-DECLARED", inventory.server)
+    assert nowhere in said
+    (todo,) = commands(said)
+    inventory.root(second, todo)  # any server will do
+    assert inventory.reason("CLUSTER-NODES-DECLARED", inventory.server) == ""
+
+
+def test_a_server_that_was_removed_while_it_ran_joins_again_by_apply(inventory: Lab, second: str) -> None:
+    inventory.root(inventory.server, f"k3s kubectl delete node {second}")
+    assert inventory.reason("CLUSTER-HOSTS-JOINED", inventory.server).endswith("apply to it")
+    inventory.root(
+        second, "timeout 60 sh -c 'until test -e /var/lib/rancher/k3s/server/db/etcd/tombstone; do sleep 1; done'"
+    )
+    code, report = inventory.casemate("apply")
+    assert code == 0, failing(report)
+
+
+def test_a_server_that_is_no_host_any_more_goes_as_the_finding_says(inventory: Lab, second: str) -> None:
+    given = yaml.safe_load(Path(inventory.path).read_text())
+    del given["all"]["children"]["k3s_server"]["hosts"][second]
+    with tempfile.NamedTemporaryFile("w", suffix=".yml", dir=Path(inventory.path).parent) as without:
+        yaml.safe_dump(given, without)
+        without.flush()
+        fewer = Lab(without.name)
+        said = fewer.reason("CLUSTER-NODES-DECLARED", fewer.server)
+        assert "stop K3s on it for good" in said
+        inventory.root(second, "systemctl disable --now k3s")
+        for command in commands(said):
+            fewer.root(fewer.server, command)
+        assert fewer.reason("CLUSTER-NODES-DECLARED", fewer.server) == ""
+    inventory.root(second, "rm -rf /var/lib/rancher/k3s /etc/rancher")
+    code, report = inventory.casemate("apply")  # a host again
+    assert code == 0, failing(report)
 
 
 def test_labels_and_taints_are_set_by_hand(inventory: Lab) -> None:

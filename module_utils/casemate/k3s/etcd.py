@@ -18,14 +18,21 @@ from .api import TIMEOUT, TLS
 
 CA, CLIENT = TLS + "etcd/server-ca.crt", TLS + "etcd/client"
 PORT = 2382
+AT_GATEWAY = (
+    f"--server https://127.0.0.1:{PORT} --certificate-authority {CA} "
+    f"--client-certificate {CLIENT}.crt --client-key {CLIENT}.key"
+)
+"""Options of kubectl that have it ask etcd instead of the API server."""
 PAGE = 100
 """Keys of one answer. A Secret holds 1 MiB at most, so an answer stays below 150 MiB, and is let go before the next."""
 
 
 def removal(member: str) -> str:
-    """The command that removes a member by its number, on a server: what K3s itself does only with a Node."""
-    files = f"--cacert {CA} --cert {CLIENT}.crt --key {CLIENT}.key"
-    return f'curl {files} -d \'{{"ID": "{member}"}}\' https://127.0.0.1:{PORT}/v3/cluster/member/remove'
+    """The command that removes a member by its number, on a server: what K3s itself does only with a Node.
+
+    It is of what K3s brings, since curl and etcdctl need not be there: kubectl posts a body to any path of any server.
+    """
+    return f'`echo \'{{"ID": "{member}"}}\' | k3s kubectl create --raw /v3/cluster/member/remove {AT_GATEWAY} -f -`'
 
 
 class Etcd:

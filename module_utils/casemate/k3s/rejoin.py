@@ -74,7 +74,7 @@ def refusals(host: str, found: Mapping[str, str], members: Known, there: str, fi
     ways = {
         "stale": "{lost} still knows it as the node {node}, and would refuse it. If it was wiped or replaced, run "
         "`k3s kubectl delete node {node}` on {there}{reorder}, and apply again",
-        "member": "{lost} still has its member of etcd, {node}, and no node of that name. Run `{removal}` on {there}"
+        "member": "{lost} still has its member of etcd, {node}, and no node of that name. Run {removal} on {there}"
         "{reorder}, and apply again",
         "alive": "{lost} has another machine as the node {node}. Give this one another name by hostnamectl, or by "
         "node-name in k3s_node_config",

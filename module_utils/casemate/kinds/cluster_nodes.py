@@ -25,6 +25,8 @@ SCHEMA = {
 }
 ENFORCED_BY = None
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+STRANGE = "is no host of the inventory: list it there, or stop K3s on it for good and remove it by"
+"""K3s that still runs on it would join again at its next start."""
 Known = dict[str, dict[str, Any]]
 """Name of a node or member of etcd -> its `addresses`, and what else counts."""
 
@@ -63,6 +65,7 @@ def _node(item: dict[str, Any]) -> dict[str, Any]:
         "ready": ready.get("status") == "True",
         "said": ready.get("message") or "its kubelet has not reported yet",
         "leaving": "deletionTimestamp" in meta,
+        "born": meta.get("creationTimestamp") or "",
     }
 
 
@@ -98,25 +101,38 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 
 def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:
-    """Nodes and members of no host, and all but one of several of the same host."""
+    """Nodes and members of no host, and all but the newest of several of the same host."""
     wrong: list[str] = []
-    for what, found in (("node", nodes), ("etcd's member", members)):
-        owners: dict[str, str] = {}
-        for name, one in sorted(found.items()):
-            host = _host_of(one, {h: v for h, v in hosts.items() if v["server"] or what == "node"})
-            where = ", ".join(one["addresses"]) or "no address"
-            node = name if what == "node" else name.rsplit("-", 1)[0]
-            delete = f"`k3s kubectl delete node {node}` on a server, which removes it from etcd too"
-            delete = delete if node in nodes else f"`{one.get('removal')}` on a server, since it has no node"
-            if host is None:
-                wrong.append(
-                    f"{what} {name} ({where}) is no host of the inventory: list it there, or remove it by {delete}"
-                )
-            elif owners.setdefault(host, name) != name:
-                wrong.append(
-                    f"{what}s {owners[host]} and {name} are both {host} ({where}): remove the older by {delete}"
-                )
+    owners: dict[str, str] = {}
+    told = set()
+    for name, one in sorted(nodes.items(), key=lambda item: str(item[1]["born"]), reverse=True):
+        host, delete = _host_of(one, hosts), f"`k3s kubectl delete node {name}` on a server"
+        if host is None:
+            wrong.append(f"node {name} ({_where(one)}) {STRANGE} {delete}, which removes it from etcd too")
+        elif owners.setdefault(host, name) != name:
+            wrong.append(
+                f"nodes {owners[host]} and {name} are both {host} ({_where(one)}): remove the older by {delete}"
+            )
+        else:
+            continue
+        told.add(name)
+    servers, owners = {name: host for name, host in hosts.items() if host["server"]}, {}
+    for name, one in sorted(members.items(), key=lambda item: item[0].rsplit("-", 1)[0] not in nodes):
+        node, host = name.rsplit("-", 1)[0], _host_of(one, servers)
+        if node in told:
+            continue  # it goes with its node
+        remove = f"{one.get('removal')} on a server"
+        if host is None:
+            by = f"`k3s kubectl delete node {node}` on a server" if node in nodes else f"{remove}, since it has no node"
+            wrong.append(f"etcd's member {name} ({_where(one)}) {STRANGE} {by}")
+        elif owners.setdefault(host, name) != name:
+            twins = f"etcd's members {owners[host]} and {name} are both {host} ({_where(one)})"
+            wrong.append(f"{twins}: remove the latter by {remove}")
     return wrong
+
+
+def _where(one: dict[str, Any]) -> str:
+    return ", ".join(one["addresses"]) or "no address"
 
 
 def _missing(hosts: Known, nodes: Known, members: Known) -> list[str]:

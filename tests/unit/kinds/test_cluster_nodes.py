@@ -82,6 +82,27 @@ def test_the_same_hosts_under_other_names_are_the_inventory(monkeypatch: pytest.
         ("declared", {}, {"x": member("four-1", "192.0.2.12")}, "etcd's member four-1 (192.0.2.12) is no host"),
         ("declared", {}, {"x": member("", "192.0.2.66")}, "etcd's member 1 (192.0.2.66) is no host"),
         ("declared", {}, {"x": member("one-9", "192.0.2.1")}, "etcd's members one-1a2b and one-9 are both s1"),
+        (
+            "declared",
+            {"x": node("x", "192.0.2.66", server=True)},
+            {"x": member("x-1", "192.0.2.66")},  # goes with its node, so it is not told
+            "node x (192.0.2.66) is no host of the inventory: list it there, or stop K3s on it for good and",
+        ),
+        (
+            "declared",
+            {
+                "four": node("four", "192.0.2.12", creationTimestamp="2026-01-01T00:00:00Z"),
+                "x": node("x", "192.0.2.12", creationTimestamp="2026-02-01T00:00:00Z"),
+            },
+            {},
+            "nodes x and four are both a2 (192.0.2.12): remove the older by `k3s kubectl delete node four`",
+        ),
+        (
+            "declared",
+            {},
+            {"x": member("", "192.0.2.1")},
+            'etcd\'s members one-1a2b and 1 are both s1 (192.0.2.1): remove the latter by `echo \'{"ID": "1"}\' | k3s',
+        ),
         ("joined", {"four": None}, {}, "a2 (192.0.2.12, 2001:db8::12) is no node of this cluster"),
         ("joined", {"three": None}, {}, "2001:DB8::9 (2001:db8::9) is no node of this cluster"),
         ("joined", {"four": node("four", "192.0.2.66")}, {}, "a2 (192.0.2.12, 2001:db8::12) is no node"),
