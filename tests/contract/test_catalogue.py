@@ -43,7 +43,7 @@ def static(control: dict[str, Any]) -> dict[str, Any]:
     """A control as the engine takes it, with a plausible value for each template."""
     kind = KINDS.get(control["setting"]["kind"])
     assert kind is not None, f"{control['id']}: unknown kind {control['setting']['kind']}"
-    fields = kind.SCHEMA
+    fields = kind.schema
     setting = {k: example(fields.get(k), v) if templated(v) else v for k, v in control["setting"].items()}
     made = {**control, "setting": setting}
     if "bound" in made:
@@ -126,9 +126,9 @@ def test_what_is_open_says_why() -> None:
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_every_kind_declares_a_schema(name: str) -> None:
     kind = KINDS[name]
-    assert kind.SCHEMA
-    assert all(isinstance(field, Field) for field in kind.SCHEMA.values())
-    assert kind.ENFORCED_BY in ("engine", "task", None)
+    assert kind.schema
+    assert all(isinstance(field, Field) for field in kind.schema.values())
+    assert kind.enforced_by in ("engine", "task", None)
     assert callable(kind.identity)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from casemate import ROOT, catalogue
+from module_utils.casemate.kinds import KINDS
 
 FOLDERS = ("module_utils", "library", "src/casemate", "playbooks", "roles")
 EXAMPLES = {"src/casemate/cli/init.py": {"SSH-CIPHERS-MODERN"}}
@@ -35,6 +36,40 @@ def test_no_control_id_stands_outside_the_catalogue() -> None:
         if ids := ids_in(path.read_text(encoding="utf-8")) - EXAMPLES.get(name, set()):
             found[name] = sorted(ids)
     assert found == {}
+
+
+def named_kinds(source: str) -> set[str]:
+    """Kinds of setting that a module names: as a text, or by importing their file or what is in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {name.name for name in node.names} | {(node.module or "").rpartition(".")[2]}
+    return found & set(KINDS)
+
+
+def test_the_engine_knows_no_kind_by_name() -> None:
+    """What it needs from a kind is part of the kind's interface, so that a kind is added in a file of its own."""
+    found = {
+        path.name: sorted(names)
+        for path in sorted((ROOT / "module_utils/casemate/engine").glob("*.py"))
+        if (names := named_kinds(path.read_text()))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ('FILE = KINDS["file"]', {"file"}),
+        ("from ..kinds import KINDS, nft", {"nft"}),
+        ("from ..kinds.sshd import OWNED", {"sshd"}),
+        ("from ..kinds.kind import Kind", set()),
+    ],
+)
+def test_each_way_to_name_a_kind_is_seen(source: str, seen: set[str]) -> None:
+    assert named_kinds(source) == seen
 
 
 PROSE = ("reason", "message", "msg", "why", "said", "evidence")

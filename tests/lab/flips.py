@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from module_utils.casemate.engine import run as engine
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.k3s.etcd import Etcd
+from module_utils.casemate.k3s.unit import running_unit
 from module_utils.casemate.kinds import journal_args
 from module_utils.casemate.kinds.sysctl import below_proc
 
@@ -731,7 +732,7 @@ class Machine:
 
     def arguments(self, controls: list[Setting]) -> None:
         """Restart K3s with another value of each argument that is judged, and back: once for all of them."""
-        unit = f"{journal_args.running_unit(Host())[0]}.service"
+        unit = f"{running_unit(Host())[0]}.service"
         running, copies = journal_args.running_args(Host()), "/run/flipped"
         os.makedirs(copies)
         lines: dict[str, str] = {}

@@ -16,6 +16,7 @@ from casemate.cli import app as cli
 from casemate.prove import attacks as prove
 from casemate.report import findings
 from casemate.run import runner
+from module_utils.casemate.core import waiver
 
 Invoke = Callable[..., Result]
 
@@ -222,12 +223,12 @@ class TestProve:
     def test_only_a_waiver_that_holds_excuses(self) -> None:
         import datetime
 
-        waivers = {"SSH-ROOT-REFUSED": {"reason": "r", "owner": "o", "expires": datetime.date(2026, 2, 1)}}
+        given = {"reason": "r", "owner": "o", "expires": datetime.date(2026, 2, 1)}
         failing = finding("fail", reason="got in")
-        assert prove.waive(failing, waivers, datetime.date(2026, 2, 1))["status"] == "waived"
-        late = prove.waive(failing, waivers, datetime.date(2026, 2, 2))
+        assert waiver.excused(failing, given, datetime.date(2026, 2, 1))["status"] == "waived"
+        late = waiver.excused(failing, given, datetime.date(2026, 2, 2))
         assert (late["status"], "expired" in late["reason"]) == ("fail", True)
-        assert prove.waive(finding("pass"), waivers, datetime.date(2026, 2, 2))["waiver"] is None
+        assert waiver.excused(finding("pass"), given, datetime.date(2026, 2, 2))["waiver"] is None
 
 
 def test_each_attack_is_named_with_its_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -40,6 +41,11 @@ def control(cid: str, setting: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def owned(cid: str = "FILE-A-SET", path: str = "/etc/a", **more: Any) -> dict[str, Any]:
     return control(cid, {"kind": "file", "path": path, "content": "good\n", "mode": "0600", **more})
+
+
+def instead(monkeypatch: Any, **parts: Any) -> None:
+    """Give the kind of files other parts."""
+    monkeypatch.setitem(KINDS, "file", dataclasses.replace(KINDS["file"], **parts))
 
 
 def settle(host: FakeHost, *controls: dict[str, Any], check: bool = False, **more: Any) -> Any:
@@ -129,10 +135,11 @@ def test_a_diff_is_not_larger_than_people_read(tmp_path: Path, old: str, says: s
 
 
 def test_a_control_whose_values_agree_shows_why_it_is_wrong(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(
-        file,
-        "assess",
-        lambda *_: Verdict(ok=False, expected={"a": 1}, observed={"a": 1}, reason="k3s still runs with the older"),
+    instead(
+        monkeypatch,
+        assess=lambda *_: Verdict(
+            ok=False, expected={"a": 1}, observed={"a": 1}, reason="k3s still runs with the older"
+        ),
     )
     host = FakeHost(tmp_path, {"/etc/a": "good\n"})
     plan = settle(host, owned(), check=True)
@@ -166,7 +173,7 @@ def test_what_is_malformed_is_refused_before_anything_is_observed(
     tmp_path: Path, monkeypatch: Any, bad: dict[str, Any], named: str
 ) -> None:
     looked: list[Any] = []
-    monkeypatch.setattr(file, "observe", lambda *a: looked.append(a))
+    instead(monkeypatch, observe=lambda *a: looked.append(a))
     with pytest.raises(ControlError, match=named):
         settle(FakeHost(tmp_path), owned(), bad)
     assert looked == []
@@ -180,7 +187,7 @@ def test_a_kind_that_crashes_is_an_error_and_never_a_pass(
     def broken(*_: Any) -> Any:
         raise crash
 
-    monkeypatch.setattr(file, where, broken)
+    instead(monkeypatch, **{where: broken})
     host = FakeHost(tmp_path, {"/proc/sys/kernel/x": "1\n", "/etc/sysctl.d/1.conf": "kernel.x=1"})
     other = control("SYSCTL-X-SET", {"kind": "sysctl", "key": "kernel.x", "value": 1})
     made = {f["control"]: f for f in settle(host, owned(), other).findings}
@@ -189,7 +196,7 @@ def test_a_kind_that_crashes_is_an_error_and_never_a_pass(
 
 
 def test_a_kind_that_forgets_a_setting_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(file, "observe", lambda *_: [])
+    instead(monkeypatch, observe=lambda *_: [])
     assert one(FakeHost(tmp_path), owned())["status"] == "error"
 
 
@@ -198,7 +205,7 @@ def test_a_kind_that_crashes_while_enforcing_is_blocked(tmp_path: Path, monkeypa
     def broken(*_: Any) -> None:
         raise crash
 
-    monkeypatch.setattr(file, "enforce", broken)
+    instead(monkeypatch, enforce=broken)
     made = one(FakeHost(tmp_path), owned())
     assert (made["status"], made["action"]) == ("fail", "blocked")
     assert str(crash.args[-1]).split("/")[0] in made["reason"] or "No space" in made["reason"]
@@ -212,9 +219,9 @@ def test_what_cannot_be_had_is_not_evaluated(tmp_path: Path, monkeypatch: Any, p
         raise lacking
 
     if place == "returned":
-        monkeypatch.setattr(file, "observe", lambda *_: [lacking])
+        instead(monkeypatch, observe=lambda *_: [lacking])
     else:
-        monkeypatch.setattr(file, "observe" if place == "raised" else "assess", missing)
+        instead(monkeypatch, **{"observe" if place == "raised" else "assess": missing})
     made = one(FakeHost(tmp_path), owned())
     assert (made["status"], made["action"], made["reason"]) == ("not_evaluated", "none", "kernel: read-only here")
 
@@ -290,9 +297,7 @@ def test_a_pass_with_only_waived_failures_writes_and_restarts_nothing(tmp_path: 
     files = {"/proc/sys/kernel/a": "1\n", "/proc/sys/kernel/b": "0\n", "/etc/sysctl.d/1.conf": "kernel.a = 1\n"}
     host = FakeHost(tmp_path, files)
     controls = [control(f"SYSCTL-{k.upper()}-SET", {"kind": "sysctl", "key": f"kernel.{k}", "value": 1}) for k in "ab"]
-    monkeypatch.setattr(
-        file, "assess", lambda *_: Verdict(ok=False, expected="a", observed="b", stale=("k3s.service",))
-    )
+    instead(monkeypatch, assess=lambda *_: Verdict(ok=False, expected="a", observed="b", stale=("k3s.service",)))
     waivers = {"SYSCTL-B-SET": WAIVER, "FILE-A-SET": WAIVER}
     result = settle(host, *controls, owned(), waivers=waivers)
     assert (host.changes, host.read(sysctl.OWNED), result.stale, result.changed) == ([], None, [], False)
@@ -308,10 +313,9 @@ def test_a_knob_beyond_its_bound_fails_although_the_host_obeys_it(tmp_path: Path
 
 @root
 def test_a_sensitive_value_is_only_a_digest(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(
-        file,
-        "assess",
-        lambda *_: Verdict(ok=False, expected="canary-1", observed={"is": "canary-2"}, reason="it differs"),
+    instead(
+        monkeypatch,
+        assess=lambda *_: Verdict(ok=False, expected="canary-1", observed={"is": "canary-2"}, reason="it differs"),
     )
     made = one(FakeHost(tmp_path), owned(sensitive=True), check=True)
     assert "canary" not in json.dumps(made)
@@ -354,14 +358,13 @@ def test_what_somebody_else_decides_is_blocked_in_check_as_in_apply(
     tmp_path: Path, monkeypatch: Any, still_enforced: bool, more: dict[str, Any], action: str, due: list[str]
 ) -> None:
     tried: list[Any] = []
-    monkeypatch.setattr(
-        file,
-        "assess",
-        lambda *_: Verdict(
+    instead(
+        monkeypatch,
+        assess=lambda *_: Verdict(
             ok=False, expected="a", observed="b", reason="/x:1", blocked_by="/x:1", still_enforced=still_enforced
         ),
     )
-    monkeypatch.setattr(file, "enforce", lambda _, todo, host: tried.append(todo))
+    instead(monkeypatch, enforce=lambda _, todo, host: tried.append(todo))
     plan, done = (settle(FakeHost(tmp_path), owned(**more), check=check) for check in (True, False))
     for one in (plan.findings[0], done.findings[0]):
         assert (one["status"], one["action"], one["reason"], one["after"]) == ("fail", action, "/x:1", "b")
@@ -371,23 +374,22 @@ def test_what_somebody_else_decides_is_blocked_in_check_as_in_apply(
 def test_a_waived_control_is_blocked_by_nobody_and_its_kind_knows(tmp_path: Path, monkeypatch: Any) -> None:
     told: list[Any] = []
 
-    def observe(settings: list[dict[str, Any]], _: Any) -> list[dict[str, Any]]:
-        told.extend(settings)
+    def observe(settings: list[dict[str, Any]], _: Any, waived: set[int]) -> list[dict[str, Any]]:
+        told.append(waived)
         return [{} for _ in settings]
 
-    monkeypatch.setattr(file, "observe", observe)
-    monkeypatch.setattr(
-        file, "assess", lambda *_: Verdict(ok=False, expected="a", observed="b", blocked_by="/x:1", still_enforced=True)
+    instead(monkeypatch, observe=observe)
+    instead(
+        monkeypatch,
+        assess=lambda *_: Verdict(ok=False, expected="a", observed="b", blocked_by="/x:1", still_enforced=True),
     )
     made = settle(FakeHost(tmp_path), owned(), check=True, waivers={"FILE-A-SET": WAIVER})
     assert (made.findings[0]["status"], made.findings[0]["action"], made.due) == ("waived", "none", [])
-    assert told[0]["waived"] is True
+    assert told[0] == {0}
 
 
 def test_stale_units_are_returned(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(
-        file, "assess", lambda *_: Verdict(ok=False, expected="a", observed="b", stale=("k3s.service",))
-    )
+    instead(monkeypatch, assess=lambda *_: Verdict(ok=False, expected="a", observed="b", stale=("k3s.service",)))
     assert settle(FakeHost(tmp_path), owned(), owned("FILE-B-SET", "/etc/b"), check=True).stale == ["k3s.service"]
 
 
@@ -404,10 +406,10 @@ def test_findings_come_in_the_order_of_the_catalogue(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_every_kind_is_whole(name: str) -> None:
     kind = KINDS[name]
-    assert kind.ENFORCED_BY in ("engine", "task", None)
-    assert all(hasattr(kind, part) for part in ("SCHEMA", "identity", "observe", "assess"))
-    assert hasattr(kind, "enforce") or kind.ENFORCED_BY != "engine"
-    assert "kind" not in kind.SCHEMA
+    assert kind.enforced_by in ("engine", "task", None)
+    assert all(callable(part) for part in (kind.identity, kind.observe, kind.assess)) and kind.schema
+    assert (kind.enforce is not None) == (kind.enforced_by == "engine")
+    assert "kind" not in kind.schema
 
 
 def server_config(**more: Any) -> dict[str, Any]:
@@ -449,7 +451,7 @@ def test_what_somebody_else_decides_is_no_refused_write_but_bars_where_it_is_a_g
 
 
 def test_a_control_that_could_not_be_judged_is_unsettled(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(file, "observe", lambda settings, host: [][0])
+    instead(monkeypatch, observe=lambda settings, host, waived: [][0])
     [said] = settle(FakeHost(tmp_path), owned()).unsettled
     assert said.startswith("FILE-A-SET: IndexError")
 

@@ -15,9 +15,9 @@ from unit.test_engine import control
 from unit.test_exact import FIREWALL, SSH, SSH_FILES, WAIVER_NOW, Controls, Machine, ids, settled
 
 from module_utils.casemate.engine import run as engine
-from module_utils.casemate.engine import take_back
 from module_utils.casemate.formats import sshd_files
 from module_utils.casemate.kinds import KINDS, k8s_object, kernel_module, nft, sysctl
+from module_utils.casemate.kinds.kind import Owned
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
 
@@ -301,8 +301,7 @@ def test_objects_lose_our_fields_and_go_where_they_are_nobody_elses(
 ) -> None:
     controls = many(*({"kind": "k8s_object", "path": path, "body": body} for path, body in OBJECTS.items()))
     cluster = Cluster()
-    for module in (take_back, k8s_object):
-        monkeypatch.setattr(module, "Api", lambda host: cluster)
+    monkeypatch.setattr(k8s_object, "Api", lambda host: cluster)
     made, waivers = FakeHost(tmp_path), {c["id"]: WAIVER_NOW for c in controls}
     plan = engine.run({"role": controls}, made, True, waivers)
     assert (ids(plan, "would_change"), cluster.asked) == (set(waivers), [])
@@ -326,8 +325,7 @@ def test_a_refused_taking_back_is_blocked_and_says_what_to_do(tmp_path: Path, mo
         "call",
         lambda m, p, b=None, real=cluster.call: (403, {"message": "no"}) if m == "DELETE" else real(m, p, b),
     )
-    for module in (take_back, k8s_object):
-        monkeypatch.setattr(module, "Api", lambda host: cluster)
+    monkeypatch.setattr(k8s_object, "Api", lambda host: cluster)
     (made,) = engine.run({"role": controls}, FakeHost(tmp_path), False, {"TEST-0-SET": WAIVER_NOW}).findings
     assert (made["status"], made["action"]) == ("waived", "blocked")
     assert re.search("HTTP 403.*by hand: kubectl delete --raw /apis/x/v1/p/casemate-p", made["reason"])
@@ -335,4 +333,5 @@ def test_a_refused_taking_back_is_blocked_and_says_what_to_do(tmp_path: Path, mo
 
 def test_every_kind_that_writes_takes_back() -> None:
     removing = {"leftover"}  # writes nothing
-    assert set(take_back.KINDS) == {name for name, kind in KINDS.items() if kind.ENFORCED_BY == "engine"} - removing
+    taking_back = {name for name, kind in KINDS.items() if kind.owned.take_back is not Owned().take_back}
+    assert taking_back == {name for name, kind in KINDS.items() if kind.enforced_by == "engine"} - removing

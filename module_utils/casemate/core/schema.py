@@ -12,6 +12,11 @@ from typing import Any
 
 from .flow import quoted
 
+
+class ControlError(Exception):
+    """One or more controls, or their waivers, are malformed; the message names each control and field."""
+
+
 TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),

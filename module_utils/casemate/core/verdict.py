@@ -7,7 +7,7 @@ a file or setting that Casemate owns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Setting = dict[str, Any]
 
@@ -25,6 +25,13 @@ class Unavailable(Exception):  # noqa: N818 - not an error but an answer
         """Say what lacks, as `code: why`."""
         super().__init__(f"{code}: {why}")
         self.code, self.why = code, why
+
+
+class Left(NamedTuple):
+    """Where something of ours still stands ("" for nowhere), and why it has to stay ("" where it can go)."""
+
+    where: str = ""
+    stays: str = ""
 
 
 @dataclass(frozen=True, init=False)

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.flow import flow, quoted
+from ..core.schema import ControlError as ControlError
 from ..core.schema import Field, problems
 from ..core.verdict import Setting
-from ..kinds import KINDS, Kind
+from ..kinds import KINDS
+from ..kinds.kind import Kind
 
 SEVERITIES = ("low", "medium", "high", "critical")
 LEVELS = ("baseline", "strict")
@@ -42,10 +44,6 @@ FIELDS: dict[str, Field] = {
 BOUND = {"min": Field("scalar"), "max": Field("scalar"), "one_of": Field("list"), "of": Field("any", True)}
 
 
-class ControlError(Exception):
-    """One or more controls are malformed; the message names each control and field."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Control:
     """A parsed control. `setting` is what its kind observes and, where it may, enforces; `declared` is all of it."""
@@ -58,7 +56,7 @@ class Control:
     applies_to: tuple[str, ...]
     mitigations: tuple[str, ...]
     setting: Setting
-    kind: Kind
+    kind: Kind[Any]
     needs: tuple[str, ...] = ()
     vantage: str = "self"
     cost: str = ""
@@ -71,6 +69,11 @@ class Control:
     def identity(self) -> str:
         """What no other control may set: kind and key."""
         return f"{self.setting['kind']}:{self.kind.identity(self.setting)}"
+
+    @property
+    def enforced(self) -> bool:
+        """Whether apply changes what fails; `enforced: false` makes a setting observe-only."""
+        return self.kind.enforced_by is not None and self.setting.get("enforced") is not False
 
 
 def wrong(raw: Any) -> list[str]:
@@ -100,7 +103,7 @@ def wrong(raw: Any) -> list[str]:
             found.append(f"{name}.setting.kind: unknown kind {setting.get('kind')!r}; known: {known}")
         else:
             body = {k: v for k, v in setting.items() if k != "kind"}
-            found += problems(body, kind.SCHEMA, f"{name}.setting")
+            found += problems(body, kind.schema, f"{name}.setting")
     if isinstance(raw.get("bound"), Mapping):
         found += problems(raw["bound"], BOUND, f"{name}.bound")
     return found

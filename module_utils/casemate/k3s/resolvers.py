@@ -8,7 +8,7 @@ is told of, and hands pods a public resolver where it finds none by itself; the 
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence
 
 from ..host.machine import Host
 from .files import merged, sources, value_of
@@ -73,9 +73,9 @@ def choose(paths: Sequence[str], read: Read, now: str = "") -> str:
     return next((path for path in paths if not faults(path, read(path))), usual)
 
 
-def chosen(settings: Sequence[Dict[str, Any]], host: Host) -> List[Dict[str, Any]]:
+def chosen(settings: Sequence[Mapping[str, Any]], host: Host) -> List[Mapping[str, Any]]:
     """The settings with the value of each that names files to choose from."""
-    made = []
+    made: List[Mapping[str, Any]] = []
     for setting in settings:
         if "resolvers" in setting:
             now = value_of(merged(sources(host)).get(setting["key"], []))

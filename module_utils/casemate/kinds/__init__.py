@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Verdict
-from ..host.machine import Host
 from . import (
     account,
     artifact,
@@ -31,43 +28,35 @@ from . import (
     stored_secrets,
     sysctl,
 )
+from .kind import Kind
 
-
-class Kind(Protocol):
-    """What a kind module provides. `enforce` exists where ENFORCED_BY is "engine"."""
-
-    SCHEMA: Mapping[str, Field]
-    ENFORCED_BY: str | None
-
-    def identity(self, setting: Setting) -> str: ...  # noqa: D102
-    def observe(self, settings: list[Setting], host: Host) -> list[Any]: ...  # noqa: D102
-    def assess(self, setting: Setting, seen: Observation) -> Verdict: ...  # noqa: D102
-    def enforce(self, settings: list[Setting], failing: set[int], host: Host) -> None: ...  # noqa: D102
-
-
-KINDS: dict[str, Kind] = {
-    name: cast(Kind, module)
-    for name, module in {
-        "leftover": leftover,
-        "file": file,
-        "kernel_module": kernel_module,
-        "sysctl": sysctl,
-        "package": package,
-        "account": account,
-        "artifact": artifact,
-        "link": link,
-        "k3s_config": k3s_config,
-        "resolver": resolver,
-        "service": service,
-        "sshd": sshd,
-        "nft": nft,
-        "mount_option": mount_option,
-        "journal_args": journal_args,
-        "k8s_object": k8s_object,
-        "port": port,
-        "http": http,
-        "membership": membership,
-        "cluster_nodes": cluster_nodes,
-        "stored_secrets": stored_secrets,
-    }.items()
+KINDS: dict[str, Kind[Any]] = {
+    "leftover": leftover.KIND,
+    "file": file.KIND,
+    "kernel_module": kernel_module.KIND,
+    "sysctl": sysctl.KIND,
+    "package": package.KIND,
+    "account": account.KIND,
+    "artifact": artifact.KIND,
+    "link": link.KIND,
+    "k3s_config": k3s_config.KIND,
+    "resolver": resolver.KIND,
+    "service": service.KIND,
+    "sshd": sshd.KIND,
+    "nft": nft.KIND,
+    "mount_option": mount_option.KIND,
+    "journal_args": journal_args.KIND,
+    "k8s_object": k8s_object.KIND,
+    "port": port.KIND,
+    "http": http.KIND,
+    "membership": membership.KIND,
+    "cluster_nodes": cluster_nodes.KIND,
+    "stored_secrets": stored_secrets.KIND,
 }
+"""In the order in which they are judged: each one comes after those that explain its faults."""
+
+
+def written(setting: Mapping[str, Any]) -> str:
+    """The file of Casemate's own that a setting is written to, which may still be a template; "" for none."""
+    kind = KINDS.get(str(setting["kind"]))
+    return kind.owned.written(setting) if kind else ""

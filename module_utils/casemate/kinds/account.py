@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 from ..core.schema import Field
@@ -17,6 +18,7 @@ from ..formats.sudoers import nopasswd, overridden, places, written
 from ..host.accounts import PLAIN, passwd, shadow
 from ..host.machine import Host
 from ..host.text import SPACE, split_lines
+from .kind import Kind
 
 CHECKS = ("locked", "no_empty_password", "only_root_is_uid_0", "system_nologin", "hash_scheme", "login_def")
 SCHEMA = {
@@ -35,7 +37,6 @@ SCHEMA = {
     "option": Field("str", help="pam_module: word that the module must get"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "task"
 SUDOERS, FOLDER = "/etc/sudoers", "/etc/sudoers.d"
 NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
 
@@ -69,7 +70,7 @@ def least_uid(value: str) -> int:
     return int(match[match.lastindex or 0], base) if match else 1000
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """Accounts with the kind of their password, and the settings that each check reads."""
     found = passwd(host.text("/etc/passwd") or "")
     if not found:
@@ -216,3 +217,6 @@ def _spared(check: str, account: dict[str, Any], seen: Observation) -> str:
 def _nobody(offenders: list[str], why: str, evidence: str) -> Verdict:
     reason = f"{', '.join(offenders)} {why}" if offenders else ""
     return Verdict(ok=not offenders, expected=[], observed=offenders, reason=reason, evidence=evidence)
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="task")

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from typing import Any, Dict, List
 
 from ..core.schema import Field
@@ -18,7 +19,8 @@ from ..core.verdict import Observation, Setting, Unavailable, Verdict
 from ..host.machine import Host
 from ..host.signature import SignatureError, signer
 from ..k3s.artifact import digest_of, mapped, newer, stated_version
-from .journal_args import running_unit
+from ..k3s.unit import UNITS, running_unit
+from .kind import Kind
 
 SCHEMA = {
     "aspect": Field("str", True, ("file", "running", "unpacked", "version", "signature")),
@@ -32,7 +34,6 @@ SCHEMA = {
     "allowed_signers": Field("str", help="path of the operator's allowed_signers on the controller"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "task"
 WRAPPER = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s/data"
 NO_DOWNGRADE = (
@@ -47,7 +48,7 @@ def identity(setting: Setting) -> str:
     return f"{setting['aspect']}:{setting.get('path', WRAPPER)}"
 
 
-def observe(settings: List[Setting], host: Host) -> List[Any]:
+def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """Each aspect by itself; what cannot be had is returned as the reason why not."""
     seen: List[Any] = []
     for setting in settings:
@@ -223,3 +224,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reason=seen.get("why", ""),
         evidence=setting["lock"],
     )
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="task", units=lambda setting: UNITS)

@@ -7,7 +7,7 @@ all hosts, also for those that a run leaves out or does not reach.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,13 +17,13 @@ from ..host.machine import Host
 from ..k3s.api import Api
 from ..k3s.etcd import Etcd, removal
 from ..k3s.objects import several
+from .kind import Kind
 
 SCHEMA = {
     "aspect": Field("str", True, choices=("declared", "joined"), help="every node is a host, or every host a node"),
     "servers": Field("list", True, help="for each: its name, k3s_node_ip and ansible_host; what is empty is not set"),
     "agents": Field("list", True, help="as servers"),
 }
-ENFORCED_BY = None
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 STRANGE = "is no host of the inventory: list it there, or stop K3s on it for good and remove it by"
 """K3s that still runs on it would join again at its next start."""
@@ -36,7 +36,7 @@ def identity(setting: Setting) -> str:
     return str(setting["aspect"])
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """The nodes and members of the cluster; the same for all settings."""
     nodes, members = cluster_of(host)
     return [{"nodes": nodes, "members": members} for _ in settings]
@@ -164,3 +164,6 @@ def _role(one: dict[str, Any]) -> str:
 def _host_of(one: dict[str, Any], hosts: Known) -> str | None:
     """The host that has one of these addresses."""
     return next((name for name, host in hosts.items() if set(host["addresses"]) & set(one["addresses"])), None)
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import secrets
 import stat as statmod
+from collections.abc import Collection
+from typing import Any
 
+from ..core.diff import Pair, of_texts, of_values
+from ..core.legible import veiled
 from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Unavailable, Verdict
 from ..host import entries as file_entries
 from ..host.entries import bring_back, digest, make_folder, matches
 from ..host.machine import EnforceError, Host
+from ..host.text import show
+from .file_left import left as file_left
+from .kind import Kind, Owned
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/\S.*", help="absolute path, or a pattern with *, ? and **"),
@@ -35,7 +42,6 @@ SCHEMA = {
     "sensitive": Field("bool", help="never show content, not even in a diff"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "engine"
 PLAIN = ("state", "mode", "mode_max", "owner", "group", "acl")
 """What is shown of a sensitive file, too."""
 RELOADS = (
@@ -50,7 +56,7 @@ def identity(setting: Setting) -> str:
     return str(setting["path"])
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """Every matched path with what it is like, whether its unit runs with it, and what bars apply from it.
 
     A file with a control of its own is left out of the patterns that match it too: one fault, one finding.
@@ -173,9 +179,10 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
             continue
         reloads += [command] if command else []
     for command in dict.fromkeys(reloads):
-        done = host.run(command)
-        if done.rc != 0:
-            refused.append(f"{' '.join(command)} failed: {(done.err or done.out).strip()[:300]}")
+        try:
+            _reload(command, host)
+        except EnforceError as error:
+            refused.append(str(error))
     if refused:
         raise EnforceError("; ".join(refused))
 
@@ -208,8 +215,65 @@ def _settle(setting: Setting, host: Host) -> None:
         raise EnforceError("; ".join(refused))
 
 
+def shown(setting: Setting, value: Any) -> Any:
+    """What a sensitive file holds or should hold, as `veiled`; by key, so that a reader sees which one differs."""
+    if setting.get("sensitive") is not True:
+        return value
+    if isinstance(value, dict):
+        return {key: one if key in PLAIN else veiled(one) for key, one in value.items()}
+    return veiled(value)
+
+
+def difference(setting: Setting, have: Any, want: Any, host: Host) -> list[Pair]:
+    """The content as a text, unless it is sensitive, and what else differs; a sensitive file is not even read."""
+    if "content" not in setting or setting.get("sensitive"):
+        return [of_values(have, want)]
+    rest = [
+        {key: one for key, one in value.items() if key != "content"} if isinstance(value, dict) else value
+        for value in (have, want)
+    ]
+    return [of_texts(show(host.read(setting["path"])), setting["content"]), of_values(*rest)]
+
+
+def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
+    """Remove them, and load what is left."""
+    for setting in waived:
+        host.remove(setting["path"])
+        command = tuple(setting.get("reload") or ())
+        if command:
+            _reload(command, host)
+
+
+def _reload(command: tuple[str, ...], host: Host) -> None:
+    if command not in RELOADS:
+        raise EnforceError(f"{' '.join(command)} is not an allowed reload")
+    done = host.run(command)
+    if done.rc != 0:
+        raise EnforceError(f"{' '.join(command)} failed: {(done.err or done.out).strip()[:300]}")
+
+
+def _unit(setting: Setting) -> list[str]:
+    return [setting["unit"]] if "unit" in setting else []
+
+
 def _ids(setting: Setting) -> tuple[int, int] | None:
     try:
         return file_entries.ids(setting)
     except KeyError as unknown:
         raise EnforceError(f"{setting['path']}: no such owner or group on this host: {unknown}") from unknown
+
+
+KIND: Kind[Setting] = Kind(
+    SCHEMA,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    shown=shown,
+    difference=difference,
+    explains=lambda setting: [setting["path"]],
+    reloads=lambda setting: bool(setting.get("reload")),
+    read_at_start=_unit,
+    owned=Owned(file_left, take_back, written=lambda setting: setting["path"] if "content" in setting else ""),
+)

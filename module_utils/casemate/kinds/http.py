@@ -10,10 +10,12 @@ import errno
 import http.client
 import socket
 import ssl
+from collections.abc import Collection
 
 from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Unavailable, Verdict
 from ..host.machine import Host
+from .kind import Kind
 
 SCHEMA = {
     "address": Field("str", True, help="host or IP address, as seen from the vantage"),
@@ -24,7 +26,6 @@ SCHEMA = {
     "tls": Field("str", choices=("refused",), help="the handshake must fail for want of a client certificate"),
     "may_be_unreachable": Field("bool", help="no connection at all counts as right too"),
 }
-ENFORCED_BY = None
 TIMEOUT = 4.0
 ALERT_WAIT = 1.0
 NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL)
@@ -81,7 +82,7 @@ def _call(setting: Setting) -> Observation:
         connection.close()
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """All requests side by side; each is bounded by a few seconds."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
         return list(pool.map(_call, settings))
@@ -110,3 +111,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if "broken" in seen or (seen.get("tls") == "refused" and not setting.get("tls")):
         why = f"the connection broke: {seen.get('broken') or seen.get('why')}"
     return Verdict(ok=ok, expected=expected, observed=seen, reason="" if ok else why, evidence=evidence)
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)

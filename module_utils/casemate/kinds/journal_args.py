@@ -7,13 +7,15 @@ present invocation count; a line that cannot be found (volatile or vacuumed jour
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Optional, Tuple
+from collections.abc import Collection
+from typing import Dict, List, Optional
 
 from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Unavailable, Verdict
-from ..host.clock import NEVER, Start, start_of
 from ..host.machine import Host
 from ..host.text import split_lines
+from ..k3s.unit import UNITS, running_unit
+from .kind import Kind
 
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 SCHEMA = {
@@ -23,27 +25,12 @@ SCHEMA = {
     "contains": Field("str", help="a text that the value holds"),
     "absent": Field("bool", help="the flag must not be given"),
 }
-ENFORCED_BY = None
-UNITS = ("k3s", "k3s-agent")
 Args = Dict[str, Dict[str, List[str]]]
 
 
 def identity(setting: Setting) -> str:
     """One control for a component's flag."""
     return f"{setting['component']} --{setting['flag']}"
-
-
-def running_unit(host: Host) -> Tuple[str, Start]:
-    """The K3s unit that is up here, and when its process was started; ("", NEVER) when none is.
-
-    One that is still starting counts too, or a start that can never end would not be known for older settings.
-    """
-    for unit in UNITS:
-        shown = host.systemctl(f"{unit}.service")
-        state, pid = shown.get("ActiveState"), shown.get("MainPID")
-        if state in ("active", "reloading") or (state == "activating" and pid not in (None, "", "0")):
-            return unit, start_of(shown, ["ExecMainStartTimestamp"]) or NEVER
-    return "", NEVER
 
 
 def split(line: str) -> Dict[str, List[str]]:
@@ -80,7 +67,7 @@ def running_args(host: Host) -> Args:
     return host.cached("k3s running args", ask)
 
 
-def observe(settings: List[Setting], host: Host) -> List[Observation]:
+def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """The values of each flag, with one journal call for all of them."""
     unit, _ = running_unit(host)
     if not unit:
@@ -120,3 +107,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reason="" if ok else f"{component} runs with --{flag}: {shown}",
         evidence=evidence,
     )
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, units=lambda setting: UNITS)

@@ -5,19 +5,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Set
+from collections.abc import Collection
+from typing import List, Set
 
 from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
 from ..host.machine import Host
+from ..k3s import declared as k3s_declared
 from ..k3s import dropins as k3s_dropins
 from ..k3s import files as k3s_files
 from ..k3s import resolvers
 from ..k3s import values as k3s_values
-from ..k3s.files import BASE, FOLDER, Source, flag_of, lint, text_of, value_of
+from ..k3s.declared import declared
+from ..k3s.files import BASE, FOLDER, Source, flag_of, text_of, value_of
 from ..k3s.flags import SECRETS
+from ..k3s.unit import UNITS, running_unit
 from ..k3s.values import wanted
-from .journal_args import running_args, running_unit
+from .journal_args import running_args
+from .kind import Kind, Owned, Pass, not_waived
 
 SCHEMA = {
     "file": Field("str", pattern=r"casemate-[a-z0-9_]+\.yaml", help="the drop-in that holds it"),
@@ -33,7 +38,6 @@ SCHEMA = {
     "gate": Field("bool", help="K3s is not started while this fails"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "engine"
 
 
 def identity(setting: Setting) -> str:
@@ -50,40 +54,14 @@ def identity(setting: Setting) -> str:
     return str(setting["key"])
 
 
-def declared(settings: List[Setting], version: str) -> Dict[str, Dict[str, Any]]:
-    """File -> key -> value of everything that these settings declare; raises ValueError for what K3s cannot take."""
-    files: Dict[str, Dict[str, Any]] = {}
-    wrong: List[str] = []
-    for setting in settings:
-        if "file" not in setting or setting.get("enforced") is False:
-            continue
-        made = files.setdefault(setting["file"], {})
-        for key, value in wanted(setting).items():
-            if key.endswith("-arg"):
-                listed = made.setdefault(key, [])
-                listed += [i for i in (value if isinstance(value, list) else [value]) if i not in listed]
-            elif key in made:
-                raise ValueError(f"{key} is declared twice for {setting['file']}")
-            elif key in SECRETS:
-                raise ValueError(f"{key} is a secret and may not stand in a configuration: name a file instead")
-            else:
-                made[key] = value
-        wrong += [
-            f"{fault} ({setting['file']})" for fault in lint(wanted(setting), setting.get("node", "server"), version)
-        ]
-    if wrong:
-        raise ValueError("; ".join(dict.fromkeys(wrong)))
-    return files
-
-
-def observe(settings: List[Setting], host: Host) -> List[Observation]:
+def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """The merged value of each demanded key, now and once our drop-ins are written; what runs, and since when.
 
     A file that K3s has not read since it changed counts against the value in it that is wrong, if one is.
     """
-    version, settings = str(host.context.get("version", "")), resolvers.chosen(settings, host)
+    version, settings = str(host.context.get("version", "")), [*map(dict, resolvers.chosen(settings, host))]
     files = declared(settings, version)
-    plan = k3s_files.kept(declared([s for s in settings if not s.get("waived")], version), host)
+    plan = k3s_files.kept(declared(not_waived(settings, waived), version), host)
     found = k3s_files.sources(host)
     future = k3s_files.planned(found, plan)
     now, then = k3s_files.merged(found), k3s_files.merged(future)
@@ -123,7 +101,8 @@ def observe(settings: List[Setting], host: Host) -> List[Observation]:
             one["wrong"], one["after"] = (k3s_files.faults(each, node, version) + past for each in (found, future))
         seen.append(one)
     late = k3s_files.unread(host, found, started) if unit else []
-    judged = [(s, assess(s, one)) for s, one in zip(settings, seen) if not (s.get("current") or s.get("waived"))]
+    told_of = not_waived(list(zip(settings, seen)), waived)
+    judged = [(setting, assess(setting, one)) for setting, one in told_of if not setting.get("current")]
     wrong = [(v, v.blocked_by or f"{v.evidence} {FOLDER}/{s.get('file')}") for s, v in judged if not v.ok]
     late = [path for path in late if not any(path in where for _, where in wrong)]
     stuck = k3s_dropins.stuck(host, late, plan)
@@ -218,3 +197,14 @@ def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     for name in sorted(due):
         secret = any(setting.get("sensitive") for setting in settings if setting.get("file") == name)
         k3s_dropins.write(host, name, files[name], secret)
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """Keys and flags in the owned drop-in that no other setting declares."""
+    return k3s_declared.left(setting, run.wanted, host)
+
+
+OURS: Owned[Setting] = Owned(left, k3s_declared.take_back, lasting=k3s_declared.lasting, written=k3s_declared.written)
+KIND: Kind[Setting] = Kind(
+    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, units=lambda setting: UNITS, owned=OURS
+)

@@ -8,17 +8,19 @@ API server, since an agent has no credentials for it.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..k3s import encryption as k3s_encryption
 from ..k3s import owned as k8s_owned
 from ..k3s.api import REFUSALS, Api, unanswered
 from ..k3s.objects import beyond, faults, leaves, several, whole
 from ..k3s.owned import MANAGER
+from .kind import Kind, Owned, Pass
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} or {node} stands for each"),
@@ -31,7 +33,6 @@ SCHEMA = {
     "advice": Field("str", help="what to do, told where it fails"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "engine"
 
 
 def identity(setting: Setting) -> str:
@@ -76,7 +77,7 @@ def _left_out(setting: Setting, names: list[str], api: Api) -> list[tuple[str, A
     return k8s_owned.managed([setting["path"].replace("{namespace}", name) for name in out], api)
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """Each setting's objects: path -> object, or None where there is none; what is silent; or why nothing is known."""
     try:
         return _look(settings, host, Api(host))
@@ -204,5 +205,35 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
             host.changed(path, _pretty(found if there else {}), _pretty(setting["body"]))
 
 
+def _managed(setting: Setting, api: Api) -> list[tuple[str, Any]]:
+    """(path, object) of each object of which the field manager casemate holds fields."""
+    return k8s_owned.managed(paths(setting, namespaces(api), {}), api)
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """Objects of which our field manager holds fields; nothing is known where the API server does not answer."""
+    if "body" not in setting:
+        return Left()
+    try:
+        found = [path for path, _ in _managed(setting, Api(host))]
+    except Unavailable:
+        return Left()
+    more = " and others" if len(found) > 3 else ""
+    return Left(f"{', '.join(found[:3])}{more}: fields of the manager {MANAGER}" if found else "")
+
+
+def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
+    """Give up our fields of each object."""
+    api = Api(host)
+    for setting in waived:
+        for path, item in _managed(setting, api):
+            k8s_owned.give_up(setting, path, item, api, host)
+
+
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+KIND: Kind[Setting] = Kind(
+    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
+)

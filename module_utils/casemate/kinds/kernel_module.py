@@ -8,18 +8,20 @@ the machine uses is told and left alone, in our file too: the next boot would be
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
 from ..host import modules as modules_in_use
 from ..host.machine import EnforceError, Host
 from ..host.text import SPACE, split_lines, systemd_lines
+from .kind import Kind, Owned, Pass, not_waived
+from .left import entries, in_file
 
 SCHEMA = {
     "name": Field("str", True, pattern=r"[a-z0-9][a-z0-9_-]*", help="module, such as cramfs"),
     "state": Field("str", True, choices=("blocked", "loaded"), help="kept out, or there at every boot"),
 }
-ENFORCED_BY = "engine"
 BLOCKED, LOADED = "/etc/modprobe.d/casemate.conf", "/etc/modules-load.d/casemate.conf"
 REFUSALS = ("/bin/false", "/bin/true", "/usr/bin/false", "/usr/bin/true")
 LOAD_FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
@@ -69,7 +71,7 @@ def texts(settings: list[Setting]) -> dict[str, str]:
     return {state: HEADER + lines for state, lines in made.items() if lines}
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """Whether each module is loaded, what modprobe would do, and whether the boot list has it.
 
     Raises Unavailable where no module can be judged: no module tools, or no modules of the running kernel.
@@ -79,7 +81,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
     loaded = {line.split(" ", 1)[0] for line in split_lines(host.text("/proc/modules") or "")}
     boot = boot_list(host)
     used = modules_in_use.uses(map(identity, settings), host)
-    planned = texts(free([s for s in settings if not s.get("waived")], used))
+    planned = texts(free(not_waived(settings, waived), used))
     ours = split_lines(host.text(BLOCKED) or "")
     bars = {s: host.barred(FILES[s]) if host.text(FILES[s]) != text else "" for s, text in planned.items()}
     seen: list[Observation] = []
@@ -178,3 +180,39 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
             refused.append(done.err.strip()[:200])
     if refused:
         raise EnforceError("; ".join(refused))
+
+
+def _listed(host: Host) -> list[tuple[str, str]]:
+    """(file, module) of the two owned files."""
+    blocked = [line.split() for line in entries(BLOCKED, host)]
+    found = [(BLOCKED, words[1]) for words in blocked if len(words) > 1]
+    return list(dict.fromkeys([*found, *((LOADED, line) for line in entries(LOADED, host))]))
+
+
+def written(setting: Setting) -> str:
+    """The owned file for a module."""
+    return FILES["blocked" if setting["state"] == "blocked" else "loaded"]
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """A line of the owned files. What is loaded or not stays as it is until the next boot."""
+    path = written(setting)
+    return in_file(path, f"{path} names {setting['name']}" if (path, setting["name"]) in _listed(host) else "", host)
+
+
+def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
+    """Write the owned files without them; one that would be empty goes."""
+    enforce(wanted, set(), host)
+    for path in {BLOCKED, LOADED} - {written(setting) for setting in wanted}:
+        host.remove(path)
+
+
+def unasked(settings: list[Setting], host: Host) -> str:
+    """Modules in the owned files that no control has."""
+    asked = [(written(setting), setting["name"]) for setting in settings]
+    extra = [(path, name) for path, name in _listed(host) if (path, name) not in asked]
+    return f"{extra[0][0]} holds {', '.join(name for _, name in extra)}, which no control asks for" if extra else ""
+
+
+OURS: Owned[Setting] = Owned(left, take_back, unasked, written=written)
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=OURS)

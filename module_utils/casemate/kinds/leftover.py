@@ -9,6 +9,7 @@ import fnmatch
 import os
 import re
 import stat as statmod
+from collections.abc import Collection
 from typing import Callable, Dict, List, Set
 
 from ..core.schema import Field
@@ -16,6 +17,7 @@ from ..core.verdict import Observation, Setting, Verdict
 from ..formats import sshd_daemon
 from ..formats.sshd_files import FOLDER as SSHD_FOLDER
 from ..host.machine import EnforceError, Host
+from .kind import Kind
 
 SCHEMA = {
     "paths": Field("list", True, help="patterns of the names that our files have, in the folders where they lie"),
@@ -23,7 +25,6 @@ SCHEMA = {
     "unit": Field("str", help="unit that reads these folders when it starts"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "engine"
 HEADER = re.compile(rb"\s*(#|//) Managed by Casemate\b")
 """How every such file begins; what lacks it is somebody else's, whatever its name."""
 TEMPORARY = re.compile(r"\.casemate-\w{8}")
@@ -35,7 +36,7 @@ def identity(setting: Setting) -> str:
     return str(setting["paths"][0])
 
 
-def observe(settings: List[Setting], host: Host) -> List[Observation]:
+def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """For each setting: our files that nothing asks for, others of such a name, and whether some went in this pass."""
     seen = []
     for setting in settings:
@@ -117,3 +118,8 @@ READERS: Dict[str, Callable[[Host], None]] = {
     "/etc/systemd/system": _runs("systemctl", "daemon-reload"),
 }
 """Folder -> how what reads it does so again. K3s is restarted by its role; the others are read when they are needed."""
+
+
+KIND: Kind[Setting] = Kind(
+    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, removes=lambda acts_on: acts_on
+)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import stat as statmod
+from collections.abc import Collection
 from typing import List, Set
 
 from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Verdict
+from ..core.verdict import Left, Observation, Setting, Verdict
 from ..host.machine import EnforceError, Host
+from .kind import Kind, Owned, Pass
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/\S+", help="absolute path of the link"),
     "target": Field("str", True, pattern=r"[^/\s]+", help="the program, a name in the same folder"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "engine"
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin")
 """Where people and scanners look for a command; of root and of a login alike."""
 
@@ -29,7 +30,7 @@ def identity(setting: Setting) -> str:
     return str(setting["path"])
 
 
-def observe(settings: List[Setting], host: Host) -> List[Observation]:
+def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """What lies at each path, where a link leads to, and where else the command is found."""
     seen = []
     for setting in settings:
@@ -85,3 +86,25 @@ def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
             refused.append(str(error))
     if refused:
         raise EnforceError("; ".join(refused))
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """A link to our program; one that leads elsewhere, or a file in its place, is somebody else's."""
+    path, seen = setting["path"], host.stat(setting["path"])
+    if seen is None or not statmod.S_ISLNK(seen.st_mode):
+        return Left()
+    leads = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(host.path(path))))
+    return Left(path if leads == f"{os.path.dirname(path)}/{setting['target']}" else "")
+
+
+def take_back(waived: List[Setting], wanted: List[Setting], host: Host) -> None:
+    """Remove them. No guard keeps a link: it says where a program is and decides nothing."""
+    for path in (setting["path"] for setting in waived):
+        with host.folder(path) as folder:
+            os.unlink(os.path.join(folder, os.path.basename(path)))
+        host.changed(path, "link\n", "")
+
+
+KIND: Kind[Setting] = Kind(
+    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
+)

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Collection
 from typing import Any
 
 from ..core.schema import Field
@@ -18,6 +19,7 @@ from ..core.verdict import Observation, Setting, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s.api import Api, Kubelet, takes, unanswered
 from ..k3s.rejoin import SPLIT, removed
+from .kind import Kind
 
 SCHEMA = {
     "aspect": Field("str", True, choices=("kubelet", "tokens", "administrator"), help="whose credentials"),
@@ -28,7 +30,6 @@ SCHEMA = {
     "files": Field("dict", help="file with a token -> the user that it is for where the token names none"),
     "fetched": Field("bool", help="whether apply fetches the tokens from the first server"),
 }
-ENFORCED_BY = "task"
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 EVERYTHING = {"spec": {"resourceAttributes": {"verb": "*", "group": "*", "resource": "*"}}}
 CERTIFICATE = Api.CLIENT + ".crt"
@@ -42,7 +43,7 @@ def identity(setting: Setting) -> str:
     return str(setting["aspect"])
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """What is answered to each sort of credentials; `code` and `why` where nobody can say."""
     looks = {"kubelet": _as_kubelet, "tokens": _with_tokens, "administrator": _as_administrator}
     seen: list[Observation] = []
@@ -194,3 +195,6 @@ def _judge_node(setting: Setting, seen: Observation) -> Verdict:
 def _addresses(texts: Any) -> list[str]:
     """Addresses in one spelling, sorted."""
     return sorted(str(ipaddress.ip_address(text.strip())) for text in texts)
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="task")

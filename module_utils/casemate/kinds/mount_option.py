@@ -8,19 +8,20 @@ systemd-remount-fs.service(8) (fstab options of API file systems), systemd's mou
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Verdict
 from ..host.machine import Host
 from ..host.text import SPACE, split_lines, split_words
+from .kind import Kind
 
 SCHEMA = {
     "path": Field("str", True, pattern=r"/\S*", help="a folder"),
     "options": Field("list", help="options that must apply, such as nodev; the folder must be a mount itself"),
     "without": Field("list", help="options that must not apply to the mount that holds the folder"),
 }
-ENFORCED_BY = None
 SYSTEMD_DEFAULTS = {"/dev/shm": ["nosuid", "nodev"], "/run": ["nosuid", "nodev"], "/dev": ["nosuid"]}  # noqa: S108
 
 
@@ -64,7 +65,7 @@ def unit_options(path: str, host: Host) -> list[str] | None:
     return options
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """The mount that holds each folder, its options now, and those of the next boot with their source."""
     now, table = mounts(host.text("/proc/self/mountinfo") or ""), fstab(host.text("/etc/fstab") or "")
     seen: list[Observation] = []
@@ -113,3 +114,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(
         ok=not reasons, expected=expected, observed=shown, reason="; ".join(reasons) + advice, evidence=evidence
     )
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)

@@ -7,11 +7,18 @@ control of a policy or of ports tells does not count against the whole as well.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
+from ..core.diff import Pair, of_texts, of_values
 from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Verdict
+from ..core.verdict import Left, Observation, Setting, Verdict
 from ..formats.nft_rules import FLAGS, Thing, differences, flagged, judged, judges, listed
 from ..host import others
 from ..host.machine import EnforceError, Host
+from ..host.text import show
+from .kind import Kind, Owned, Pass, not_waived
+from .left import in_file
 
 SCHEMA = {
     "ruleset": Field("str", help="the whole declared file: it is written, loaded, and compared with what is live"),
@@ -24,7 +31,6 @@ SCHEMA = {
     "enforced": Field("bool", help="false: observe only"),
     "sources": Field("list", help="exactly these networks may open connections"),
 }
-ENFORCED_BY = "engine"
 FILE, UNIT = "/etc/casemate/firewall.nft", "casemate-firewall.service"
 LIST = "list table inet casemate"
 SCRATCH = ("unshare", "--net", "sh", "-c", f"nft -f - && nft -j {LIST}")  # constants only: no value meets a shell
@@ -40,7 +46,7 @@ def identity(setting: Setting) -> str:
     return f"{setting.get('chain')}:{what}"
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """The live table, and what the declared one looks like when it is loaded where nothing else is.
 
     With them the controls that judge a part of the table, and what keeps apply from loading it.
@@ -54,14 +60,15 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         if scratch.rc != 0:
             raise OSError(f"the declared rules do not load: {(scratch.err or scratch.out).strip()[:300]}")
         declared = listed(scratch.out)
-    parts = [s for s in settings if "chain" in s and not s.get("waived")]
+    parts = [s for s in not_waived(settings, waived) if "chain" in s]
     policies = {s["chain"]: s["policy"] for s in parts if "policy" in s}
+    goes = any("ruleset" in settings[index] for index in waived)
     bars = host.barred(FILE) if whole and host.text(FILE) != whole["ruleset"] else ""
     seen: Observation = {
         "live": live, "declared": declared, "file": host.text(FILE), "policies": policies,
-        "stuck": bars if whole and not whole.get("waived") else UNLOADED,
+        "stuck": bars if whole and not goes else UNLOADED,
         "specific": judges(parts, live or [], policies), "barred": bars, "denying": [],
-        "goes": bool(whole and whole.get("waived")),
+        "goes": goes,
     }  # fmt: skip
     if any(setting.get("others") for setting in settings):
         seen["denying"] = others.denying(host.root.rstrip("/"), lambda command: host.run(command).out)
@@ -144,3 +151,35 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     if done.rc != 0:
         raise EnforceError(f"{' '.join(RELOAD)} failed: {(done.err or done.out).strip()[:300]}")
     host.changed(UNIT, "other rules\n", "reloaded\n")
+
+
+def difference(setting: Setting, have: Any, want: Any, host: Host) -> list[Pair]:
+    """The declared file as a text, and the values."""
+    text = [of_texts(show(host.read(FILE)), setting["ruleset"])] if "ruleset" in setting else []
+    return [*text, of_values(have, want)]
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """The table as a whole, and the file that the next boot loads; a part of it has nothing of its own."""
+    if "ruleset" not in setting:
+        return Left()
+    loaded = host.run(["nft", *LIST.split()]).rc == 0
+    there = [FILE] * (host.stat(FILE) is not None) + ["the table inet casemate"] * loaded
+    return in_file(FILE, " and ".join(there), host)
+
+
+def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
+    """Remove file and table under the guard; nobody else's table is touched."""
+    host.arm([FILE])
+    host.remove(FILE)
+    if host.run(["nft", *LIST.split()]).rc == 0:
+        done = host.run(["nft", *LIST.replace("list", "delete", 1).split()])
+        if done.rc != 0:
+            raise EnforceError(f"the table inet casemate could not be deleted: {(done.err or done.out).strip()[:300]}")
+        host.changed("nft table inet casemate", "loaded\n", "")
+
+
+OURS: Owned[Setting] = Owned(left, take_back, written=lambda setting: FILE)
+KIND: Kind[Setting] = Kind(
+    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, difference=difference, owned=OURS
+)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Collection
 from itertools import zip_longest
 
 from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Verdict
 from ..host.machine import Host
+from .kind import Kind
 
 SCHEMA = {
     "name": Field("str", True, pattern=r"[a-z0-9*][a-z0-9+.*-]*", help="package; for absent also a pattern"),
@@ -20,7 +22,6 @@ SCHEMA = {
     "version": Field("str", pattern=r"[0-9][A-Za-z0-9.+:~-]*", help="not older than this"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "task"
 STATUS = "/var/lib/dpkg/status"
 
 
@@ -68,7 +69,7 @@ def older(version: str, floor: str) -> bool:
     return False
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """The installed packages that match each name, with versions, and what would go with those that nobody may have.
 
     Raises OSError where there is no dpkg.
@@ -78,7 +79,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         raise FileNotFoundError(f"{STATUS} is missing: not a Debian system, or a broken one")
     have = installed(text)
     found = [{n: v for n, v in have.items() if fnmatch.fnmatchcase(n, s["name"])} for s in settings]
-    unwanted = [s.get("state") == "absent" and not s.get("waived") for s in settings]
+    unwanted = [s.get("state") == "absent" and n not in waived for n, s in enumerate(settings)]
     named = {name for there, gone in zip(found, unwanted) if gone for name in there}
     return [
         {"found": there, "bars": bars(there, named, host) if gone and there else ""}
@@ -115,3 +116,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(
         ok=not old, expected=expected, observed=shown, reason=f"older than {floor}" if old else "", evidence=STATUS
     )
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="task")

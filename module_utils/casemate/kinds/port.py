@@ -11,12 +11,14 @@ import concurrent.futures
 import ipaddress
 import socket
 import time
+from collections.abc import Collection
 from typing import Any
 
 from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Unavailable, Verdict
 from ..host.machine import Host
 from ..host.text import split_lines
+from .kind import Kind
 
 SCHEMA = {
     "port": Field("int", True, help="1 to 65535"),
@@ -25,7 +27,6 @@ SCHEMA = {
     "probe": Field("str", help="address to connect to instead of reading what listens (vantage controller)"),
     "answers": Field("int", help="with probe: a port that answers from there, such as that of SSH"),
 }
-ENFORCED_BY = None
 LISTEN = "0A"
 TIMEOUT = 5.0
 """Seconds in which the port that answers has to."""
@@ -78,7 +79,7 @@ def _probe(setting: Setting) -> Observation:
     return {"probe": next(one for one in ("open", "refused", "filtered") if one in met)}
 
 
-def observe(settings: list[Setting], host: Host) -> list[Any]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Any]:
     """Listening addresses of each port, or the outcome of connecting; probes run side by side."""
     bound: set[tuple[str, str, int]] = set()
     for proto in ("tcp", "udp"):
@@ -133,3 +134,6 @@ def _loopback(address: str) -> bool:
     parsed = ipaddress.ip_address(address)
     mapped = getattr(parsed, "ipv4_mapped", None)
     return (mapped or parsed).is_loopback
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import List
 
 from ..core.schema import Field
@@ -10,13 +11,14 @@ from ..core.verdict import Observation, Setting, Verdict
 from ..host.machine import Host
 from ..k3s import files as k3s_files
 from ..k3s import resolvers
-from .journal_args import running_args, running_unit
+from ..k3s.unit import UNITS, running_unit
+from .journal_args import running_args
+from .kind import Kind
 
 SCHEMA = {
     "files": Field("list", True, help="where resolvers may stand; K3s is given the first that pods can use"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = None
 KUBELET = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d"
 
 
@@ -46,7 +48,7 @@ def _of_k3s(host: Host) -> str:
     return str(k3s_files.value_of(parts) or "")
 
 
-def observe(settings: List[Setting], host: Host) -> List[Observation]:
+def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """The file, whether it is in use already, its resolvers, and what is wrong with them."""
     used, seen = file_in_use(host), []
     for setting in settings:
@@ -67,3 +69,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(
         ok=not reason, expected="resolvers that pods can reach", observed=shown, reason=reason, evidence=seen["file"]
     )
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, units=lambda setting: UNITS)

@@ -8,11 +8,13 @@ systemd(1), org.freedesktop.systemd1(5) for the properties.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from ..core.schema import Field
 from ..core.verdict import Observation, Setting, Unavailable, Verdict
 from ..host.clock import after, content_time, start_of
 from ..host.machine import Host
+from .kind import Kind
 
 SCHEMA = {
     "unit": Field("str", True, pattern=r"[A-Za-z0-9:_.@\\-]+\.(service|socket|timer|target|mount|path)"),
@@ -21,7 +23,6 @@ SCHEMA = {
     "missing": Field("str", choices=("fail", "pass", "k3s"), help="what it means that there is no such unit"),
     "enforced": Field("bool", help="false: observe only (properties are never enforced by a task)"),
 }
-ENFORCED_BY = "task"
 FOLDERS = (
     *("/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient"),
     *(f"{above}/systemd/system" for above in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")),
@@ -29,6 +30,8 @@ FOLDERS = (
 AT_BOOT = ("enabled", "enabled-runtime", "linked", "linked-runtime")
 WANTED_BY = ("WantedBy", "RequiredBy", "UpheldBy", "BoundBy", "TriggeredBy")
 """What starts a unit that cannot be enabled; with none of them the next boot leaves it down."""
+MANAGER = "init.scope"
+"""systemd itself, which is loaded wherever it answers."""
 UP = ("active", "reloading", "activating")
 
 
@@ -38,14 +41,14 @@ def identity(setting: Setting) -> str:
     return f"{setting['unit']}:{names or 'state'}"
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """Properties of each unit, of what activates it, when its process started and its files last changed.
 
     A file that is not as its own control demands counts there and not here. Raises OSError where systemd does not
     answer.
     """
-    host.ask_units(["init.scope", *(setting["unit"] for setting in settings)])
-    if host.systemctl("init.scope").get("LoadState") != "loaded":
+    host.ask_units([MANAGER, *(setting["unit"] for setting in settings)])
+    if host.systemctl(MANAGER).get("LoadState") != "loaded":
         raise OSError("systemd does not answer on this machine")
     host.ask_units(name for s in settings for name in host.systemctl(s["unit"]).get("TriggeredBy", "").split())
     seen: list[Observation] = []
@@ -151,3 +154,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 def _text(value: object) -> str:
     """As `systemctl show` prints it: booleans are yes and no."""
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+KIND: Kind[Setting] = Kind(
+    SCHEMA, identity, observe, assess, enforced_by="task", units=lambda setting: (MANAGER, setting["unit"])
+)

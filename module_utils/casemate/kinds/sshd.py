@@ -7,10 +7,12 @@ one drop-in that is read first, since in sshd_config(5) the first value wins. Fi
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
 from ..formats import sshd_daemon, sshd_keys
-from ..formats.sshd_daemon import UNIT
+from ..formats.sshd_daemon import SOCKET, UNIT
 from ..formats.sshd_files import (
     FOLDER,
     MAIN,
@@ -34,6 +36,8 @@ from ..formats.sshd_files import (
 )
 from ..host.clock import stays_ahead
 from ..host.machine import EnforceError, Host
+from .kind import Kind, Owned, Pass, not_waived
+from .left import beyond, entries, in_file
 
 SCHEMA = {
     "key": Field(
@@ -45,7 +49,6 @@ SCHEMA = {
     "value": Field("scalar", True, pattern=r"[^\r\n]+", help="value as sshd -T shows it"),
     "enforced": Field("bool", help="false: observe only"),
 }
-ENFORCED_BY = "engine"
 NO_KEYWORDS = ("daemon", "listener")
 OURS = (OWNED, FOLDER)
 
@@ -68,14 +71,14 @@ def written(settings: list[Setting]) -> str:
     )
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """Values by connection and command line, now and once our drop-in is written, and what the daemon has not read.
 
     `after` costs as many calls again, so it is asked for only where something fails; `refused` is sshd's complaint
     about the configuration that would be written. A fault that reaches every keyword is told by one control where that
     is judged: `daemon` tells what sshd cannot read, `listener` another file on its command line.
     """
-    lines, whole, judged = directives(host), options(host), {s["key"] for s in settings if not s.get("waived")}
+    lines, whole, judged = directives(host), options(host), {s["key"] for s in not_waived(settings, waived)}
     given = {when: tuple(o for o in whole[when] if "listener" not in judged or o[0] != "-f") for when in whole}
     cases = [
         (label, block, spec, when, extra)
@@ -92,7 +95,7 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         now, broken = [{} for _ in cases], str(error)
     later, keywords = now, [s for s in settings if s["key"] not in NO_KEYWORDS]
     if broken or any(got.get(s["key"], "not set") != wanted(s) for got in now for s in keywords):
-        text = written([s for s in settings if not s.get("waived")])
+        text = written(not_waived(settings, waived))
         config, refused = planned(host, text), unwritable(host, text)
         try:
             later = [
@@ -115,14 +118,15 @@ def observe(settings: list[Setting], host: Host) -> list[Observation]:
         ]
         files = dict.fromkeys(line.path for line in lines if line.key == key and line.path != OWNED)
         found.append({"values": values, "others": list(files), "refused": refused, "broken": broken})
-    unread = sorted(unexplained(newer(host, lines), settings, found, lines))
+    failing = [s for n, (s, one) in enumerate(zip(settings, found)) if n not in waived and wrong(s, one)]
+    unread = sorted(unexplained(newer(host, lines), failing, lines))
     for setting, one in zip(settings, found):
         if setting["key"] == "hostkey":
             one.update(sshd_keys.state(host, wanted(setting).split()))
         elif setting["key"] == "daemon":
             one.update(sshd_daemon.state(host, unread, OURS))
         elif setting["key"] == "listener":
-            told = {s["key"] for s, other in zip(settings, found) if wrong(s, other) and not s.get("waived")}
+            told = {failed["key"] for failed in failing}
             one.update(values=[], others=past_files(host, lines) + ([] if broken else untold(host, whole, told)))
     return found
 
@@ -132,11 +136,11 @@ def wrong(setting: Setting, seen: Observation) -> list[dict[str, str]]:
     return [case for case in seen["values"] if case["value"] != wanted(setting)]
 
 
-def unexplained(unread: set[str], settings: list[Setting], found: list[Observation], lines: list[Line]) -> set[str]:
+def unexplained(unread: set[str], failing: list[Setting], lines: list[Line]) -> set[str]:
     """What the daemon has not read, less what a failing keyword tells: a file with a wrong value, ours without one."""
     told: set[str] = set()
-    for setting, one in zip(settings, found):
-        if setting["key"] not in NO_KEYWORDS and wrong(setting, one) and not setting.get("waived"):
+    for setting in failing:
+        if setting["key"] not in NO_KEYWORDS:
             own = [line for line in lines if line.key == setting["key"]]
             files = {line.path for line in own if normal(line.key, [line.value]) != wanted(setting)}
             told |= unread & (files | ({OWNED, FOLDER} if all(line.path != OWNED for line in own) else set()))
@@ -224,3 +228,35 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
         if path in unread and stays_ahead(host.stat(path)):
             host.touch(path)
     sshd_daemon.reread(host)
+
+
+def _keywords(host: Host) -> list[str]:
+    """The keywords of the owned drop-in."""
+    return [line.split(None, 1)[0].lower() for line in entries(OWNED, host)]
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """A keyword in the owned drop-in."""
+    return in_file(OWNED, f"{OWNED} sets {setting['key']}" if setting["key"] in _keywords(host) else "", host)
+
+
+def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
+    """Write the drop-in without them."""
+    enforce(wanted, set(), host)
+
+
+def unasked(settings: list[Setting], host: Host) -> str:
+    """Keywords in the owned drop-in that no control has."""
+    return beyond(OWNED, _keywords(host), [setting["key"] for setting in settings])
+
+
+KIND: Kind[Setting] = Kind(
+    SCHEMA,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    units=lambda setting: (UNIT, SOCKET),
+    owned=Owned(left, take_back, unasked, written=lambda setting: OWNED),
+)

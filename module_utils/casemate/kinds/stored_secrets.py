@@ -15,7 +15,7 @@ import mmap
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 from ..core.schema import Field
@@ -24,13 +24,13 @@ from ..host.machine import Host
 from ..k3s.encryption import CONFIG, ROTATE
 from ..k3s.etcd import Etcd
 from ..k3s.objects import several
+from .kind import Kind
 
 SCHEMA = {
     "where": Field("str", True, choices=("etcd", "files"), help="the running database, or copies of one"),
     "globs": Field("list", help="files that may be such copies"),
     "advice": Field("str", help="what to do with a file; {path} stands for it"),
 }
-ENFORCED_BY = None
 PREFIX = b"/registry/secrets/"
 NAME = re.compile(rb"/registry/secrets/[-a-z0-9./]+")
 MARK = re.compile(rb"k8s(:enc:|\x00)")
@@ -45,7 +45,7 @@ def identity(setting: Setting) -> str:
     return f"{setting['where']}:{' '.join(setting.get('globs') or ())}"
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """For etcd how many Secrets are stored with which key, and whose are not with the active one; for files which."""
     seen: list[Observation] = []
     for setting in settings:
@@ -156,3 +156,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     ways = [f"{count} {how}" for how, count in counts.items() if how != seen["active"]]
     reason = f"Secrets are stored otherwise than with {seen['active']}: {', '.join(ways)} ({several(others)}); {ROTATE}"
     return Verdict(ok=False, expected=expected, observed=counts, reason=reason, evidence=PREFIX.decode())
+
+
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)

@@ -11,11 +11,14 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+from collections.abc import Collection
 
 from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..host.text import split_words, systemd_lines
+from .kind import Kind, Owned, Pass, not_waived
+from .left import beyond, entries, in_file
 
 SCHEMA = {
     "key": Field("str", True, pattern=r"[a-z0-9_]+(\.[A-Za-z0-9_*-]+)+", help="name such as kernel.panic"),
@@ -23,7 +26,6 @@ SCHEMA = {
     "accept": Field("list", help="other values that are as good, so they are left alone"),
     "missing": Field("str", choices=("pass",), help="a kernel without the parameter lacks what it restricts"),
 }
-ENFORCED_BY = "engine"
 OWNED = "/etc/sysctl.d/99-zz-casemate.conf"
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 PROC = "/proc/sys/"
@@ -88,14 +90,14 @@ def acceptable(setting: Setting) -> set[str]:
     return {normal(value) for value in (setting["value"], *(setting.get("accept") or ()))}
 
 
-def observe(settings: list[Setting], host: Host) -> list[Observation]:
+def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """For each matched parameter: live value, whether it can be written, and what the next boot would load from where.
 
     `after` and `source` are value and deciding line of the next boot once the owned file is written; `barred` says what
     keeps it from being written.
     """
     lines = boot_lines(host)
-    ours = written([s for s in settings if not s.get("waived")])
+    ours = written(not_waived(settings, waived))
     planned, bars = boot_lines(host, ours), host.barred(OWNED) if host.text(OWNED) != ours else ""
     seen: list[Observation] = []
     for setting in settings:
@@ -171,3 +173,34 @@ def set_live(path: str, value: str, host: Host) -> None:
     with open(host.path(path), "w", encoding="ascii") as handle:
         handle.write(value)
     host.changed(path, before + "\n", value + "\n")
+
+
+def _names(host: Host) -> list[str]:
+    """The parameters of the owned file."""
+    return [line.partition("=")[0].strip() for line in entries(OWNED, host)]
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """A line of the owned file."""
+    return in_file(OWNED, f"{OWNED} sets {setting['key']}" if setting["key"] in _names(host) else "", host)
+
+
+def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
+    """Write the owned file without them. The live value becomes that of the next boot, where a file names one."""
+    enforce(wanted, set(), host)
+    lines = boot_lines(host)
+    for setting in waived:
+        for path in host.glob(PROC + below_proc(setting["key"])):
+            value, _ = boot_value(path[len(PROC) :], lines)
+            live = normal(host.text(path))
+            if value is not None and live != value and os.access(host.path(path), os.W_OK):
+                set_live(path, value, host)
+
+
+def unasked(settings: list[Setting], host: Host) -> str:
+    """Parameters in the owned file that no control has."""
+    return beyond(OWNED, _names(host), [setting["key"] for setting in settings])
+
+
+OURS: Owned[Setting] = Owned(left, take_back, unasked, written=lambda setting: OWNED)
+KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=OURS)

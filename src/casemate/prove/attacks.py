@@ -7,7 +7,6 @@ with the code that stands before the colon of its reason; it never counts as a p
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import re
@@ -22,9 +21,9 @@ import pytest
 from casemate import ROOT, catalogue
 from casemate.report.findings import SEVERITY, host_entry
 from casemate.run import runner, scratch
+from module_utils.casemate.core import waiver
 from module_utils.casemate.core.finding import Finding, finding
 from module_utils.casemate.core.legible import shown
-from module_utils.casemate.engine import waiver
 
 INVENTORY = ROOT / "inventory" / "example" / "hosts.yml"
 ENDINGS = {"pass": "withstood", "fail": "broken", "error": "error", "not_evaluated": "not evaluated"}
@@ -61,7 +60,7 @@ def attack(
     today = waiver.today_in_utc()
     for host in read["hosts"]:
         theirs = added_up.results[host["name"]]["waivers"] or {}
-        host["findings"] = [waive(finding, theirs, today) for finding in host["findings"]]
+        host["findings"] = [waiver.excused(made, theirs.get(made["control"]), today) for made in host["findings"]]
     return read["hosts"], read["accepted"], ""
 
 
@@ -110,17 +109,6 @@ def cases(nodes: list[str]) -> list[str]:
     """Test node ids with the cases of one test folded into a count. Pure."""
     tests = [node.partition("[")[0] for node in nodes]
     return [t + (f" ({tests.count(t)} cases)" if tests.count(t) > 1 else "") for t in dict.fromkeys(tests)]
-
-
-def waive(finding: Finding, waivers: Mapping[str, Mapping[str, Any]], today: datetime.date) -> Finding:
-    """Excuse a failing finding as far as its waiver holds. Pure."""
-    given = waivers.get(finding["control"])
-    if finding["status"] != "fail" or not given:
-        return finding
-    kept = waiver.shown(given)
-    if waiver.ended(finding["control"], given, today):
-        return {**finding, "waiver": kept, "reason": f"the waiver expired on {kept['expires']}; {finding['reason']}"}
-    return {**finding, "waiver": kept, "status": "waived"}
 
 
 def skipped(said: str) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """The waivers of a host: those of all its groups, its own, and what a play or the command line sets add up.
 
 Ansible gives a play only the value of the most specific place, so that a group's waivers would take back those of
-`all`. They are collected here from every place that Ansible reads, in its own order: a later one wins for a control.
+`all`. They are collected here from every place that Ansible reads, in its own order. What a waiver is, and that a later
+one wins for a control, is known to module_utils/casemate/core/waiver.py alone.
 """
 
 from __future__ import annotations
@@ -58,11 +59,3 @@ def places(variables: Mapping[str, Any]) -> list[Place]:
 
 def _words(entity: Any) -> str:
     return f"{'host' if hasattr(entity, 'address') else 'group'} {entity.name}"
-
-
-def added_up(values: Iterable[Any]) -> dict[str, Any]:
-    """Control -> waiver, of values from the most general to the most specific."""
-    made: dict[str, Any] = {}
-    for value in values:
-        made.update(value if isinstance(value, Mapping) else {})
-    return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,8 +39,8 @@ def running(started_ago: float, flags: str = "") -> dict[str, tuple[int, str, st
     return {"systemctl show k3s.service": (0, shown, ""), "journalctl": (0, line, "")}
 
 
-def judge(host: FakeHost, *settings: dict[str, Any]) -> list[Any]:
-    seen = k3s_config.observe(list(settings), host)
+def judge(host: FakeHost, *settings: dict[str, Any], waived: Collection[int] = ()) -> list[Any]:
+    seen = k3s_config.observe(list(settings), host, waived)
     return [k3s_config.assess(setting, one) for setting, one in zip(settings, seen, strict=True)]
 
 
@@ -218,7 +219,7 @@ def test_a_file_that_was_not_read_counts_against_the_wrong_value_in_it(tmp_path:
 
 def test_a_waived_value_explains_nothing(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {OURS: "protect-kernel-defaults: false\n"}, running(60))
-    assert not judge(host, {**PROTECT, "waived": True}, CURRENT)[1].ok
+    assert not judge(host, PROTECT, CURRENT, waived={0})[1].ok
 
 
 def test_an_unread_file_is_not_brought_into_force_with_a_wrong_value_of_another(tmp_path: Path) -> None:

@@ -18,12 +18,11 @@ from unit.test_exact import SSH, SSH_FILES, SSH_OURS, WAIVER_NOW, Machine, ids, 
 from casemate import ROOT
 from casemate.catalogue import declarations
 from module_utils.casemate.engine import run as engine
-from module_utils.casemate.engine import take_back
 from module_utils.casemate.formats import sshd_daemon, sshd_files
 from module_utils.casemate.host import backup, guard
 from module_utils.casemate.host.machine import EnforceError, Result
 from module_utils.casemate.k3s import files as k3s_files
-from module_utils.casemate.kinds import leftover, sysctl
+from module_utils.casemate.kinds import leftover, sysctl, written
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
 OURS, OLD = "# Managed by Casemate (roles/k3s_host).\nkernel.panic = 60\n", "/etc/sysctl.d/99-zzz-casemate.conf"
@@ -234,11 +233,11 @@ def every() -> list[dict[str, Any]]:
 def test_every_file_that_we_write_into_a_shared_folder_is_looked_for_there_and_known_as_ours() -> None:
     """Of all levels and roles: so a new one is left over nowhere."""
     patterns = [p for one in every() if one["setting"]["kind"] == "leftover" for p in one["setting"]["paths"]]
-    written = {take_back.written(one["setting"]) for one in every()} | {*guard.OWNED}
-    named = {path for path in written if "casemate" in os.path.basename(path)}
+    files = {written(one["setting"]) for one in every()} | {*guard.OWNED}
+    named = {path for path in files if "casemate" in os.path.basename(path)}
     assert len(named) > 15
     assert [path for path in named if not any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)] == []
-    contents = [one["setting"].get("content", "") for one in every() if take_back.written(one["setting"]) in named]
+    contents = [one["setting"].get("content", "") for one in every() if written(one["setting"]) in named]
     plain = [text for text in contents if text and not text.startswith("{{")]
     assert len(plain) >= 9 and all(leftover.HEADER.match(text.encode()) for text in plain)
 

@@ -20,7 +20,7 @@ from casemate.catalogue import declarations
 from casemate.preflight import birth, combinations, entrance, families, host_facts, inputs, neighbours
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers
-from module_utils.casemate.engine import waiver
+from module_utils.casemate.core import waiver
 
 KNOWN = inputs.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 RESOLVERS = declarations.variables()[1]["__k3s_node_usual_resolvers"]
@@ -116,7 +116,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if value != values.get(waivers.NAME):  # which is judged by its own name
                 found += inputs.value_problems(name, value, spec)
         if not found and not inputs.value_problems(waivers.NAME, values.get(waivers.NAME) or {}, spec):
-            values[waivers.NAME] = waiver.holding(waivers.added_up(every), waiver.today_in_utc())
+            values[waivers.NAME] = waiver.holding(waiver.added_up(every), waiver.today_in_utc())
         return found
 
     def _inputs(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -26,19 +26,19 @@ for folder in (PROJECT, PROJECT / "src"):
 from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.run import account, known_hosts, refusals
+from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
-from module_utils.casemate.engine import take_back, waiver
 from module_utils.casemate.engine.control import VANTAGES, ControlError
 from module_utils.casemate.engine.run import run
 from module_utils.casemate.host import guard
 from module_utils.casemate.host.machine import Host
-from module_utils.casemate.kinds import KINDS
+from module_utils.casemate.kinds import KINDS, written
 
 # Ansible imports this file once, before it forks a worker for each host: what is read here is read once.
 DEFAULTS, INTERNALS = (declarations.each(values, trust_as_template) for values in declarations.variables())
 DECLARED = declarations.controls()
-TASK_KINDS = [name for name, kind in KINDS.items() if kind.ENFORCED_BY == "task"]
+TASK_KINDS = [name for name, kind in KINDS.items() if kind.enforced_by == "task"]
 SETTINGS = {
     "level": "__casemate_level",
     "waivers": "__casemate_waivers",
@@ -103,7 +103,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         template = functools.cache(lambda text: templar.template(trust_as_template(text)))
         # Of all roles, whichever are applied now: what another role of this host asks for is not left over.
         asked = {
-            take_back.written(c["setting"])
+            written(c["setting"])
             for controls in [*DECLARED.values(), *raws.values()]
             for c in controls
             if declarations.applies(c, scope, level)

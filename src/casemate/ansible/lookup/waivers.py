@@ -23,7 +23,7 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate.run import waivers
-from module_utils.casemate.engine import waiver
+from module_utils.casemate.core import waiver
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
@@ -31,5 +31,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]
 
     def run(self, terms: list[str], variables: Any = None, **options: Any) -> list[Any]:
         """Return one mapping."""
-        made = waivers.added_up(self._templar.template(value) for _, value in waivers.places(variables))
+        made = waiver.added_up(self._templar.template(value) for _, value in waivers.places(variables))
         return [waiver.holding(made, waiver.today_in_utc()) if options.get("holding") else made]
