@@ -16,10 +16,11 @@ from module_utils.casemate.formats.sshd_files import MAIN
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.kinds import sshd
 
-SETTINGS = [
-    {"kind": "sshd", "key": "permitrootlogin", "value": "no"},
-    {"kind": "sshd", "key": "hostkey", "value": "/etc/ssh/ssh_host_ed25519_key"},
-    {"kind": "sshd", "key": "daemon", "value": "current"},
+KEY = "/etc/ssh/ssh_host_ed25519_key"
+SETTINGS: list[sshd.Setting] = [
+    {"key": "permitrootlogin", "value": "no"},
+    {"key": "hostkey", "value": KEY},
+    {"key": "daemon", "value": "current"},
 ]
 
 
@@ -39,7 +40,7 @@ def main() -> None:
         given = json.load(handle)
     host = Host(guard=lambda *_: None)
     found: dict[str, object] = {}
-    sshd_keys.give(host, SETTINGS[1]["value"])
+    sshd_keys.give(host, KEY)
     for name, block in given["blocks"].items():
         with open(MAIN, "w", encoding="utf-8") as main_file:
             main_file.write("Include /etc/ssh/sshd_config.d/*.conf\n")
@@ -52,7 +53,7 @@ def main() -> None:
     found["clean"] = judged()
     shutil.rmtree("/run/sshd", ignore_errors=True)
     found["no /run/sshd"] = judged()
-    os.remove(SETTINGS[1]["value"])
+    os.remove(KEY)
     found["no key"] = judged()
     sshd.enforce(SETTINGS, {1}, host)
     found["key made"] = judged()

@@ -468,7 +468,7 @@ def test_a_reload_counts_as_a_start(tmp_path: Path) -> None:
         "Thu 1970-01-01 00:00:10.000000 UTC", "Thu 1970-01-01 00:00:20.000000 UTC"
     )
     assert FakeHost(tmp_path, commands={"systemctl": (0, shown, "")}).started("a.service") == Start(20, 20)
-    stopped = {"systemctl": (0, shown.replace("active", "failed"), "")}
+    stopped: Any = {"systemctl": (0, shown.replace("active", "failed"), "")}
     assert FakeHost(tmp_path, commands=stopped).started("a.service") is None
 
 
@@ -483,7 +483,7 @@ GUARDED: dict[str, tuple[Callable[[Host], object], tuple[str, str]]] = {
     "removed": (lambda host: host.remove("/etc/kept"), ("file", "/etc/kept")),
     "restricted": (lambda host: host.restrict("/etc/kept", 0o400), ("mode", "/etc/kept")),
     "live": (
-        lambda host: sysctl.enforce([{"kind": "sysctl", "key": "kernel.panic", "value": 10}], {0}, host),
+        lambda host: sysctl.enforce([{"key": "kernel.panic", "value": 10}], {0}, host),
         ("value", "/proc/sys/kernel/panic"),
     ),
 }

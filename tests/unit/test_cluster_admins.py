@@ -39,10 +39,10 @@ def holders() -> list[str]:
         ({"kind": "ServiceAccount", "namespace": "ci", "name": "deployer"}, True),
     ],
 )
-def test_a_holder_of_cluster_admin_is_its_kind_its_namespace_and_its_name(subject: dict[str, Any], ok: bool) -> None:
-    setting = CONTROLS["CLUSTER-ADMIN-LIMITED"]["setting"]
-    setting = {**setting, "only": {**setting["only"], "allowed": holders()}}
-    items = {"items": [{"roleRef": {"name": "cluster-admin"}, "subjects": [subject]}]}
+def test_a_holder_of_cluster_admin_is_its_kind_its_namespace_and_its_name(subject: Any, ok: bool) -> None:
+    declared = CONTROLS["CLUSTER-ADMIN-LIMITED"]["setting"]
+    setting: Any = {**declared, "only": {**declared["only"], "allowed": holders()}}
+    items: Any = {"items": [{"roleRef": {"name": "cluster-admin"}, "subjects": [subject]}]}
     assert kind.assess(setting, {"objects": {setting["path"]: items}}).ok is ok
 
 

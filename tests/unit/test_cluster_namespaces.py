@@ -21,7 +21,7 @@ GIVEN = {
 }
 
 
-def setting(cid: str) -> dict[str, Any]:
+def setting(cid: str) -> Any:
     """The setting of a control, with the variables of the role."""
     internal = yaml.safe_load((ROOT / "roles/k3s_cluster/vars/main/internal.yml").read_text())
     known = declarations.each(internal, trust_as_template)

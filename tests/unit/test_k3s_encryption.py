@@ -17,16 +17,16 @@ from module_utils.casemate.k3s.api import Api
 from module_utils.casemate.kinds import k8s_object as kind
 
 SECRET = "c2VjcmV0LWNhbmFyeS1zZWNyZXQtY2FuYXJ5LXNlY3I="
-AESCBC = {"aescbc": {"keys": [{"name": "aescbckey", "secret": SECRET}]}}
-SECRETBOX = {"secretbox": {"keys": [{"name": "secretboxkey", "secret": SECRET}]}}
-IDENTITY: dict[str, Any] = {"identity": {}}
+AESCBC: Any = {"aescbc": {"keys": [{"name": "aescbckey", "secret": SECRET}]}}
+SECRETBOX: Any = {"secretbox": {"keys": [{"name": "secretboxkey", "secret": SECRET}]}}
+IDENTITY: Any = {"identity": {}}
 
 
-def config(*providers: dict[str, Any], resource: str = "secrets") -> bytes:
+def config(*providers: Any, resource: str = "secrets") -> bytes:
     return json.dumps({"resources": [{"resources": [resource], "providers": providers}]}).encode()
 
 
-def node(name: str, raw: bytes, stage: str = "start") -> dict[str, Any]:
+def node(name: str, raw: bytes, stage: str = "start") -> Any:
     mark = f"{stage}-{hashlib.sha256(raw).hexdigest()}"
     return {"metadata": {"name": name, "annotations": {k3s_encryption.ANNOTATION: mark}}}
 
@@ -82,9 +82,9 @@ def test_a_file_that_says_nothing_encrypts_nothing(raw: bytes | None, said: str)
 
 def test_servers_with_other_keys_and_a_file_changed_by_hand_are_named() -> None:
     raw, other = config(AESCBC, IDENTITY), config(AESCBC, SECRETBOX, IDENTITY)
-    unmarked = {"metadata": {"name": "s3"}}  # it has just joined
+    unmarked: Any = {"metadata": {"name": "s3"}}  # it has just joined
 
-    def said(*nodes: dict[str, Any]) -> str:
+    def said(*nodes: Any) -> str:
         return k3s_encryption.judge(k3s_encryption.ACTIVE, k3s_encryption.look(raw, nodes)).reason
 
     assert said(node("s1", raw), node("s2", raw, "reencrypt_finished"), unmarked) == ""
@@ -128,7 +128,7 @@ def test_the_file_of_this_server_and_the_nodes_of_all_are_read(
             return 200, answers[path]
 
     monkeypatch.setattr(kind, "Api", Answering)
-    setting = {"path": "/api/v1/nodes?x", "encryption": "active"}
+    setting: Any = {"path": "/api/v1/nodes?x", "encryption": "active"}
     host = FakeHost(tmp_path, files={k3s_encryption.CONFIG: raw.decode()})
     assert kind.assess(setting, kind.observe([setting], host)[0]).ok is ok
     kind.enforce([setting], {0}, host)

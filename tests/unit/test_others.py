@@ -51,7 +51,7 @@ def laid(root: Path, files: dict[str, str]) -> str:
 
 def told(root: Path, files: dict[str, str], node: str = "server") -> str:
     """All that preflight says of these files."""
-    found = {"cluster": others.cluster(laid(root, files)), "resolvers": {"/r": "nameserver 192.0.2.1\n"}}
+    found: Any = {"cluster": others.cluster(laid(root, files)), "resolvers": {"/r": "nameserver 192.0.2.1\n"}}
     return "\n".join(neighbours.problems(found, node, ["/r"], []))
 
 
@@ -162,7 +162,7 @@ def test_who_holds_a_port_of_k3s_is_named(tmp_path: Path, port: int, pid: int, n
     laid(tmp_path, {"/proc/7/cgroup": "0::/system.slice/haproxy.service\n",
                     "/proc/8/cgroup": "1:name=systemd:/system.slice/k3s-agent.service/x\n"})  # fmt: skip
     line = f'LISTEN 0 4096 *:{port} *:* users:(("haproxy",pid={pid},fd=13))\n'
-    found = {"listeners": others.listeners(str(tmp_path), answers(ss=line))}
+    found: Any = {"listeners": others.listeners(str(tmp_path), answers(ss=line))}
     said = neighbours.problems(found, node, ["/r"], [neighbours.RESOLVER])
     assert [says in one for one in said] == ([True] if says else [])
 
@@ -198,7 +198,7 @@ def test_what_is_loaded_tells_whether_a_firewall_closes_the_node(
     found = others.denying(str(tmp_path), run)
     assert found == ([f"table {table}, chain INPUT"] if refuses else [])
     host = FakeHost(tmp_path, commands={"nft list chains": (0, listed, ""), "nft list chain ": (0, chain, "")})
-    setting = {"others": True}
+    setting: Any = {"others": True}
     verdict = nft.assess(setting, nft.observe([setting], host)[0])
     assert (verdict.ok, table in verdict.reason) == (not refuses, refuses)
 
@@ -234,7 +234,7 @@ def test_rules_of_iptables_are_read_where_nft_is_not_there(
     ],
 )
 def test_an_active_firewall_is_named_with_the_commands(units: dict[str, str], ufw: bool, says: str) -> None:
-    found = {"denying": ["table ip filter, chain INPUT"], "units": units, "ufw": ufw}
+    found: Any = {"denying": ["table ip filter, chain INPUT"], "units": units, "ufw": ufw}
     (said,) = neighbours.problems(found, "agent", ["/r"], [neighbours.RESOLVER])
     assert says in said
     assert "table ip filter, chain INPUT" in said
@@ -263,7 +263,7 @@ def test_only_over_ssh_a_fresh_login_is_proven(connection: str, right: bool) -> 
 
 
 def test_hosts_that_would_be_one_node_are_refused_and_copies_of_one_machine_are_told() -> None:
-    machines = {
+    machines: Any = {
         "a": {"node": "web", "machine": "1", "key": "k"},
         "b": {"node": "db", "machine": "1", "key": "k"},
         "c": {"node": "web", "machine": "2", "key": ""},
@@ -283,6 +283,6 @@ def test_the_probe_runs_as_it_stands() -> None:
     done = subprocess.run(
         ["sh", "-c", host_facts.script(sys.executable, [], ["/etc/passwd"])], capture_output=True, text=True
     )
-    seen: dict[str, Any] = host_facts.told_by("others", host_facts.parse(done.stdout))
+    seen: Any = host_facts.told_by("others", host_facts.parse(done.stdout))
     assert set(seen) == {"cluster", "units", "ufw", "listeners", "denying", "machine", "key", "resolvers"}
     assert "root:" in json.dumps(seen["resolvers"]["/etc/passwd"])

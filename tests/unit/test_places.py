@@ -55,7 +55,7 @@ def test_who_needs_no_password_is_told_with_the_line_and_the_remedy(tmp_path: Pa
     }
     passwd = {"/etc/passwd": "root:x:0:0::/root:/bin/bash\n", "/etc/shadow": "root:*:1::::::\n"}
     host = FakeHost(tmp_path, {**SUDOERS, **passwd}, {"cvtsudoers": (0, json.dumps(policy), "")})
-    setting: dict[str, Any] = {"check": "nopasswd_sudo", "allow": []}
+    setting: Any = {"check": "nopasswd_sudo", "allow": []}
     verdict = account.assess(setting, account.observe([setting], host)[0])
     assert not verdict.ok
     assert "games may use sudo without a password" in verdict.reason

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .flow import quoted
 
@@ -37,6 +37,34 @@ class Field:
     choices: tuple[Any, ...] = ()
     pattern: str = ""
     help: str = ""
+
+
+Scalar = Union[str, int, float, bool]
+"""One value that is no list and no mapping."""
+NAMES: dict[Any, str] = {str: "str", int: "int", bool: "bool", list: "list", dict: "dict", Scalar: "scalar", Any: "any"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the key of a setting means, and which texts it may be; it stands beside the key's type."""
+
+    help: str
+    pattern: str = ""
+
+
+def schema_of(setting: Any) -> dict[str, Field]:
+    """The schema of a TypedDict whose keys are `Annotated[type, Key(...)]`; the choices of a `Literal` are allowed."""
+    hints = get_type_hints(setting, include_extras=True)
+    return {name: _field(hint, name in setting.__required_keys__) for name, hint in hints.items()}
+
+
+def _field(hint: Any, required: bool) -> Field:
+    if get_origin(hint) is not Annotated:
+        raise TypeError(f"{hint} says nothing of what it is for")
+    kind, key = get_args(hint)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    name = "str" if choices else NAMES[kind if kind in NAMES else get_origin(kind)]
+    return Field(name, required, choices, key.pattern, key.help)
 
 
 def problem(value: Any, field: Field) -> str | None:

@@ -6,12 +6,12 @@ a file or setting that Casemate owns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-Setting = dict[str, Any]
-
-
+Setting = Mapping[str, Any]
+"""A setting of any kind; each kind types its own."""
 Observation = dict[str, Any]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ..core.finding import Finding, finding
-from ..core.verdict import Unavailable, Verdict
+from ..core.verdict import Setting, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..kinds.kind import Pass
 from . import take_back
@@ -22,7 +22,7 @@ def judge(
     host: Host,
     run: Pass,
     holds: Collection[str],
-    declared: list[dict[str, Any]],
+    declared: list[Setting],
     outcome: Outcome,
 ) -> list[Finding]:
     """The findings of one kind's controls, which this pass observes; all else that it learns is added to `outcome`.

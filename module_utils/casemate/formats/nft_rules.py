@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.verdict import Setting
@@ -73,7 +73,7 @@ def differences(live: list[Thing], declared: list[Thing], specific: Specific) ->
     return "; ".join(said) or ("the order of the rules differs" if live != declared else "")
 
 
-def judges(settings: list[Setting], live: list[Thing], policies: Mapping[str, str]) -> Specific:
+def judges(settings: Sequence[Setting], live: list[Thing], policies: Mapping[str, str]) -> Specific:
     """Which controls of a policy or of ports hold. One that cannot judge such rules tells nothing."""
     found: Specific = []
     for setting in settings:

@@ -8,13 +8,14 @@ is told of, and hands pods a public resolver where it finds none by itself; the 
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, TypeVar, cast
 
 from ..host.machine import Host
 from .files import merged, sources, value_of
 
 METADATA = ipaddress.ip_address("169.254.169.254")
 """The resolver of some clouds: of one link by its number, but routed to for pods, too."""
+S = TypeVar("S", bound=Mapping[str, Any])
 Read = Callable[[str], Optional[str]]
 
 
@@ -73,12 +74,12 @@ def choose(paths: Sequence[str], read: Read, now: str = "") -> str:
     return next((path for path in paths if not faults(path, read(path))), usual)
 
 
-def chosen(settings: Sequence[Mapping[str, Any]], host: Host) -> List[Mapping[str, Any]]:
+def chosen(settings: Sequence[S], host: Host) -> List[S]:
     """The settings with the value of each that names files to choose from."""
-    made: List[Mapping[str, Any]] = []
+    made: List[S] = []
     for setting in settings:
         if "resolvers" in setting:
             now = value_of(merged(sources(host)).get(setting["key"], []))
-            setting = {**setting, "value": choose(setting["resolvers"], host.text, str(now))}
+            setting = cast(S, {**setting, "value": choose(setting["resolvers"], host.text, str(now))})
         made.append(setting)
     return made

@@ -9,34 +9,51 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..formats.pam import pam_modules
 from ..formats.sudoers import nopasswd, overridden, places, written
 from ..host.accounts import PLAIN, passwd, shadow
 from ..host.machine import Host
 from ..host.text import SPACE, split_lines
-from .kind import Kind
+from .kind import Enforceable, Kind
 
-CHECKS = ("locked", "no_empty_password", "only_root_is_uid_0", "system_nologin", "hash_scheme", "login_def")
-SCHEMA = {
-    "check": Field(
-        "str", True, choices=(*CHECKS, "pam_module", "nopasswd_sudo", "sudo_defaults"), help="what is demanded"
-    ),
-    "user": Field("str", help="locked: which account"),
-    "allow": Field("list", help="accounts that are excused (nopasswd_sudo: %group too, and root always)"),
-    "schemes": Field("list", help="hash_scheme: ids of crypt(5), such as y for yescrypt"),
-    "key": Field("str", help="login_def: name in login.defs"),
-    "values": Field("list", help="login_def: what it may be"),
-    "options": Field("dict", help="sudo_defaults: what they must be; a number is a most"),
-    "file": Field("str", help="sudo_defaults: file that sets them; it and its folder tell themselves what is wrong"),
-    "service": Field("str", help="pam_module: file in /etc/pam.d"),
-    "module": Field("str", help="pam_module: module that its stack must call"),
-    "option": Field("str", help="pam_module: word that the module must get"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+Check = Literal[
+    "locked",
+    "no_empty_password",
+    "only_root_is_uid_0",
+    "system_nologin",
+    "hash_scheme",
+    "login_def",
+    "pam_module",
+    "nopasswd_sudo",
+    "sudo_defaults",
+]
+
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    check: Annotated[Check, Key("what is demanded")]
+
+
+class Setting(Needed, Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    user: Annotated[str, Key("locked: which account")]
+    allow: Annotated[list[str], Key("accounts that are excused (nopasswd_sudo: %group too, and root always)")]
+    schemes: Annotated[list[str], Key("hash_scheme: ids of crypt(5), such as y for yescrypt")]
+    key: Annotated[str, Key("login_def: name in login.defs")]
+    values: Annotated[list[Any], Key("login_def: what it may be")]
+    options: Annotated[dict[str, Any], Key("sudo_defaults: what they must be; a number is a most")]
+    file: Annotated[str, Key("sudo_defaults: file that sets them; it and its folder tell themselves what is wrong")]
+    service: Annotated[str, Key("pam_module: file in /etc/pam.d")]
+    module: Annotated[str, Key("pam_module: module that its stack must call")]
+    option: Annotated[str, Key("pam_module: word that the module must get")]
+
+
 SUDOERS, FOLDER = "/etc/sudoers", "/etc/sudoers.d"
 NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
 
@@ -219,4 +236,4 @@ def _nobody(offenders: list[str], why: str, evidence: str) -> Verdict:
     return Verdict(ok=not offenders, expected=[], observed=offenders, reason=reason, evidence=evidence)
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="task")
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task")

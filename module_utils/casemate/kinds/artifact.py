@@ -12,28 +12,36 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection
-from typing import Any, Dict, List
+from typing import Annotated, Any, Dict, List, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..host.signature import SignatureError, signer
 from ..k3s.artifact import digest_of, mapped, newer, stated_version
 from ..k3s.unit import UNITS, running_unit
-from .kind import Kind
+from .kind import Enforceable, Kind
 
-SCHEMA = {
-    "aspect": Field("str", True, ("file", "running", "unpacked", "version", "signature")),
-    "path": Field("str", pattern=r"/\S+", help="the installed file; default: /usr/local/bin/k3s"),
-    "digests": Field("dict", help="machine type (x86_64, aarch64) -> sha256 that the lock names"),
-    "version": Field("str", help="the release of the lock; what is there and newer is not replaced by it"),
-    "downgrade": Field("bool", help="it is replaced all the same"),
-    "optional": Field("bool", help="without a digest for this machine the file is not demanded"),
-    "floor": Field("str", help="the lowest acceptable version"),
-    "lock": Field("str", help="path of the lock on the controller"),
-    "allowed_signers": Field("str", help="path of the operator's allowed_signers on the controller"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    aspect: Annotated[Literal["file", "running", "unpacked", "version", "signature"], Key("what is judged")]
+
+
+class Setting(Needed, Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    path: Annotated[str, Key("the installed file; default: /usr/local/bin/k3s", pattern=r"/\S+")]
+    digests: Annotated[dict[str, str], Key("machine type (x86_64, aarch64) -> sha256 that the lock names")]
+    version: Annotated[str, Key("the release of the lock; what is there and newer is not replaced by it")]
+    downgrade: Annotated[bool, Key("it is replaced all the same")]
+    optional: Annotated[bool, Key("without a digest for this machine the file is not demanded")]
+    floor: Annotated[str, Key("the lowest acceptable version")]
+    lock: Annotated[str, Key("path of the lock on the controller")]
+    allowed_signers: Annotated[str, Key("path of the operator's allowed_signers on the controller")]
+
+
 WRAPPER = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s/data"
 NO_DOWNGRADE = (
@@ -226,4 +234,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="task", units=lambda setting: UNITS)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task", units=lambda setting: UNITS)

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
 from ..k3s.api import Api
 from ..k3s.etcd import Etcd, removal
 from ..k3s.objects import several
 from .kind import Kind
 
-SCHEMA = {
-    "aspect": Field("str", True, choices=("declared", "joined"), help="every node is a host, or every host a node"),
-    "servers": Field("list", True, help="for each: its name, k3s_node_ip and ansible_host; what is empty is not set"),
-    "agents": Field("list", True, help="as servers"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    aspect: Annotated[Literal["declared", "joined"], Key("every node is a host, or every host a node")]
+    servers: Annotated[
+        list[list[str]], Key("for each: its name, k3s_node_ip and ansible_host; what is empty is not set")
+    ]
+    agents: Annotated[list[list[str]], Key("as servers")]
+
+
+class Setting(Needed):
+    """What a control of this kind demands."""
+
+
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 STRANGE = "is no host of the inventory: list it there, or stop K3s on it for good and remove it by"
 """K3s that still runs on it would join again at its next start."""
@@ -166,4 +176,4 @@ def _host_of(one: dict[str, Any], hosts: Known) -> str | None:
     return next((name for name, host in hosts.items() if set(host["addresses"]) & set(one["addresses"])), None)
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)

@@ -9,39 +9,47 @@ from __future__ import annotations
 import secrets
 import stat as statmod
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 from ..core.diff import Pair, of_texts, of_values
 from ..core.legible import veiled
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..host import entries as file_entries
 from ..host.entries import bring_back, digest, make_folder, matches
 from ..host.machine import EnforceError, Host
 from ..host.text import show
 from .file_left import left as file_left
-from .kind import Kind, Owned
+from .kind import Enforceable, Kind, Owned
 
-SCHEMA = {
-    "path": Field("str", True, pattern=r"/\S.*", help="absolute path, or a pattern with *, ? and **"),
-    "state": Field("str", choices=("file", "directory", "absent"), help="default: file"),
-    "mode": Field("str", pattern=r"0[0-7]{3,4}", help="exact mode"),
-    "mode_max": Field("str", pattern=r"0[0-7]{3,4}", help="no bit beyond these"),
-    "owner": Field("str", help="user name"),
-    "group": Field("str", help="group name"),
-    "content": Field("str", help="the exact content (never a secret)"),
-    "random_bytes": Field("int", help="create it once with this many random bytes, in hex; never read back"),
-    "no_acl": Field("bool", help="no access beyond the mode's bits"),
-    "validate": Field("list", help="command with %s for the new file; its failure leaves the old bytes"),
-    "reload": Field("list", help="allow-listed command that loads the new content"),
-    "unit": Field("str", help="unit that must have started after the file last changed"),
-    "known": Field("list", help="absent: paths below the pattern's folder that may be there all the same"),
-    "login": Field("bool", help="it logs in the account whose home holds it, which has to be able to read it"),
-    "advice": Field("str", help="absent: what becomes of it or what to do, told where it is there"),
-    "missing": Field("str", choices=("fail", "pass", "k3s"), help="what absence of a matched path means"),
-    "sensitive": Field("bool", help="never show content, not even in a diff"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    path: Annotated[str, Key("absolute path, or a pattern with *, ? and **", pattern=r"/\S.*")]
+
+
+class Setting(Needed, Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    state: Annotated[Literal["file", "directory", "absent"], Key("default: file")]
+    mode: Annotated[str, Key("exact mode", pattern=r"0[0-7]{3,4}")]
+    mode_max: Annotated[str, Key("no bit beyond these", pattern=r"0[0-7]{3,4}")]
+    owner: Annotated[str, Key("user name")]
+    group: Annotated[str, Key("group name")]
+    content: Annotated[str, Key("the exact content (never a secret)")]
+    random_bytes: Annotated[int, Key("create it once with this many random bytes, in hex; never read back")]
+    no_acl: Annotated[bool, Key("no access beyond the mode's bits")]
+    validate: Annotated[list[str], Key("command with %s for the new file; its failure leaves the old bytes")]
+    reload: Annotated[list[str], Key("allow-listed command that loads the new content")]
+    unit: Annotated[str, Key("unit that must have started after the file last changed")]
+    known: Annotated[list[str], Key("absent: paths below the pattern's folder that may be there all the same")]
+    login: Annotated[bool, Key("it logs in the account whose home holds it, which has to be able to read it")]
+    advice: Annotated[str, Key("absent: what becomes of it or what to do, told where it is there")]
+    missing: Annotated[Literal["fail", "pass", "k3s"], Key("what absence of a matched path means")]
+    sensitive: Annotated[bool, Key("never show content, not even in a diff")]
+
+
 PLAIN = ("state", "mode", "mode_max", "owner", "group", "acl")
 """What is shown of a sensitive file, too."""
 RELOADS = (
@@ -89,7 +97,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             blocked_by=bars,
             unwritable=bars,
         )
-    expected: Setting = {"state": state}
+    expected: Observation = {"state": state}
     expected.update({n: setting[n] for n in ("mode", "mode_max", "owner", "group") if n in setting})
     expected.update({"content": digest(setting["content"].encode())} if "content" in setting else {})
     expected.update({"acl": False} if setting.get("no_acl") else {})
@@ -140,11 +148,11 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-def _stale(setting: Setting, entry: Setting) -> str:
+def _stale(setting: Setting, entry: Observation) -> str:
     return f"{setting['unit']} still runs with what was there before {entry['late']} changed" if entry["late"] else ""
 
 
-def _faults(setting: Setting, expected: Setting, entry: Setting) -> list[str]:
+def _faults(setting: Setting, expected: Observation, entry: Observation) -> list[str]:
     if entry["state"] != expected["state"]:
         return [f"is a {entry['state']}, not a {expected['state']}"]
     have = entry["mode"]
@@ -264,7 +272,7 @@ def _ids(setting: Setting) -> tuple[int, int] | None:
 
 
 KIND: Kind[Setting] = Kind(
-    SCHEMA,
+    Setting,
     identity,
     observe,
     assess,

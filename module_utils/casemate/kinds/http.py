@@ -11,21 +11,31 @@ import http.client
 import socket
 import ssl
 from collections.abc import Collection
+from typing import Annotated, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from .kind import Kind
 
-SCHEMA = {
-    "address": Field("str", True, help="host or IP address, as seen from the vantage"),
-    "port": Field("int", True),
-    "path": Field("str", pattern=r"/\S*", help="default: /"),
-    "scheme": Field("str", choices=("https", "http"), help="default: https"),
-    "status": Field("list", help="status codes that count as right, such as [401, 403]"),
-    "tls": Field("str", choices=("refused",), help="the handshake must fail for want of a client certificate"),
-    "may_be_unreachable": Field("bool", help="no connection at all counts as right too"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    address: Annotated[str, Key("host or IP address, as seen from the vantage")]
+    port: Annotated[int, Key("the port")]
+
+
+class Setting(Needed, total=False):
+    """What a control of this kind may demand."""
+
+    path: Annotated[str, Key("default: /", pattern=r"/\S*")]
+    scheme: Annotated[Literal["https", "http"], Key("default: https")]
+    status: Annotated[list[int], Key("status codes that count as right, such as [401, 403]")]
+    tls: Annotated[Literal["refused"], Key("the handshake must fail for want of a client certificate")]
+    may_be_unreachable: Annotated[bool, Key("no connection at all counts as right too")]
+
+
 TIMEOUT = 4.0
 ALERT_WAIT = 1.0
 NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL)
@@ -113,4 +123,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(ok=ok, expected=expected, observed=seen, reason="" if ok else why, evidence=evidence)
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)

@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Dict, List, Optional
+from typing import Annotated, Dict, List, Literal, Optional, TypedDict, get_args
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..host.text import split_lines
 from ..k3s.unit import UNITS, running_unit
 from .kind import Kind
 
-COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
-SCHEMA = {
-    "component": Field("str", True, COMPONENTS),
-    "flag": Field("str", True, pattern=r"[a-z0-9][a-z0-9-]*", help="without the leading dashes"),
-    "value": Field("str", help="the exact value, given once"),
-    "contains": Field("str", help="a text that the value holds"),
-    "absent": Field("bool", help="the flag must not be given"),
-}
+Component = Literal["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"]
+COMPONENTS = get_args(Component)
+
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    component: Annotated[Component, Key("whose command line")]
+    flag: Annotated[str, Key("without the leading dashes", pattern=r"[a-z0-9][a-z0-9-]*")]
+
+
+class Setting(Needed, total=False):
+    """What a control of this kind may demand."""
+
+    value: Annotated[str, Key("the exact value, given once")]
+    contains: Annotated[str, Key("a text that the value holds")]
+    absent: Annotated[bool, Key("the flag must not be given")]
+
+
 Args = Dict[str, Dict[str, List[str]]]
 
 
@@ -109,4 +120,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, units=lambda setting: UNITS)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, units=lambda setting: UNITS)

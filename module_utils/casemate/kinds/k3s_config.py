@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import List, Set
+from typing import Annotated, Any, List, Literal, Set
 
-from ..core.schema import Field
-from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Left, Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s import declared as k3s_declared
 from ..k3s import dropins as k3s_dropins
@@ -22,22 +22,23 @@ from ..k3s.flags import SECRETS
 from ..k3s.unit import UNITS, running_unit
 from ..k3s.values import wanted
 from .journal_args import running_args
-from .kind import Kind, Owned, Pass, not_waived
+from .kind import Enforceable, Kind, Owned, Pass, not_waived
 
-SCHEMA = {
-    "file": Field("str", pattern=r"casemate-[a-z0-9_]+\.yaml", help="the drop-in that holds it"),
-    "node": Field("str", choices=("server", "agent"), help="whose flag list counts; default: server"),
-    "key": Field("str", pattern=r"[a-z0-9][a-z0-9-]+"),
-    "value": Field("any", help="scalar or list; for an *-arg key one flag=value item, or a list of them"),
-    "resolvers": Field("list", help="instead of value: files, of which the first that pods can use is the value"),
-    "options": Field("dict", help="several keys at once"),
-    "absent_key": Field("str", help="a key that must not be set anywhere"),
-    "lint": Field("bool", help="every key must be known, and nothing may be set beside the files"),
-    "current": Field("bool", help="K3s has been started since its files last changed"),
-    "sensitive": Field("list", help="keys whose values are never shown, whichever control is about them"),
-    "gate": Field("bool", help="K3s is not started while this fails"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Setting(Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    file: Annotated[str, Key("the drop-in that holds it", pattern=r"casemate-[a-z0-9_]+\.yaml")]
+    node: Annotated[Literal["server", "agent"], Key("whose flag list counts; default: server")]
+    key: Annotated[str, Key("a key of K3s' configuration", pattern=r"[a-z0-9][a-z0-9-]+")]
+    value: Annotated[Any, Key("scalar or list; for an *-arg key one flag=value item, or a list of them")]
+    resolvers: Annotated[list[str], Key("instead of value: files, of which the first that pods can use is the value")]
+    options: Annotated[dict[str, Any], Key("several keys at once")]
+    absent_key: Annotated[str, Key("a key that must not be set anywhere")]
+    lint: Annotated[bool, Key("every key must be known, and nothing may be set beside the files")]
+    current: Annotated[bool, Key("K3s has been started since its files last changed")]
+    sensitive: Annotated[list[str], Key("keys whose values are never shown, whichever control is about them")]
+    gate: Annotated[bool, Key("K3s is not started while this fails")]
 
 
 def identity(setting: Setting) -> str:
@@ -59,7 +60,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 
     A file that K3s has not read since it changed counts against the value in it that is wrong, if one is.
     """
-    version, settings = str(host.context.get("version", "")), [*map(dict, resolvers.chosen(settings, host))]
+    version, settings = str(host.context.get("version", "")), resolvers.chosen(settings, host)
     files = declared(settings, version)
     plan = k3s_files.kept(declared(not_waived(settings, waived), version), host)
     found = k3s_files.sources(host)
@@ -206,5 +207,5 @@ def left(setting: Setting, run: Pass, host: Host) -> Left:
 
 OURS: Owned[Setting] = Owned(left, k3s_declared.take_back, lasting=k3s_declared.lasting, written=k3s_declared.written)
 KIND: Kind[Setting] = Kind(
-    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, units=lambda setting: UNITS, owned=OURS
+    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, units=lambda setting: UNITS, owned=OURS
 )

@@ -10,29 +10,37 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Left, Observation, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..k3s import encryption as k3s_encryption
 from ..k3s import owned as k8s_owned
 from ..k3s.api import REFUSALS, Api, unanswered
 from ..k3s.objects import beyond, faults, leaves, several, whole
 from ..k3s.owned import MANAGER
-from .kind import Kind, Owned, Pass
+from .kind import Enforceable, Kind, Owned, Pass
 
-SCHEMA = {
-    "path": Field("str", True, pattern=r"/(api|apis)/\S+", help="API path; {namespace} or {node} stands for each"),
-    "body": Field("dict", help="fields that must be there with these values; applied as they stand"),
-    "absent": Field("bool", help="the object must not exist (never enforced)"),
-    "except_namespaces": Field("list", help="namespaces that {namespace}, or a list of them, leaves out"),
-    "only": Field("dict", help="for a list path: {field: dotted path, allowed: [values], also: {item: [values]}}"),
-    "select": Field("dict", help="for a list path: {dotted path: value} that picks the items to judge"),
-    "encryption": Field("str", choices=(k3s_encryption.ACTIVE, "aescbc", "secretbox"), help="for the path of servers"),
-    "advice": Field("str", help="what to do, told where it fails"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    path: Annotated[str, Key("API path; {namespace} or {node} stands for each", pattern=r"/(api|apis)/\S+")]
+
+
+class Setting(Needed, Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    body: Annotated[dict[str, Any], Key("fields that must be there with these values; applied as they stand")]
+    absent: Annotated[bool, Key("the object must not exist (never enforced)")]
+    except_namespaces: Annotated[list[str], Key("namespaces that {namespace}, or a list of them, leaves out")]
+    only: Annotated[
+        dict[str, Any], Key("for a list path: {field: dotted path, allowed: [values], also: {item: [values]}}")
+    ]
+    select: Annotated[dict[str, Any], Key("for a list path: {dotted path: value} that picks the items to judge")]
+    encryption: Annotated[Literal["active", "aescbc", "secretbox"], Key("for the path of servers")]
+    advice: Annotated[str, Key("what to do, told where it fails")]
 
 
 def identity(setting: Setting) -> str:
@@ -235,5 +243,5 @@ def _pretty(value: Any) -> str:
 
 
 KIND: Kind[Setting] = Kind(
-    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
+    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
 )

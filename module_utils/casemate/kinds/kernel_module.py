@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from typing import Annotated, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Left, Observation, Unavailable, Verdict
 from ..host import modules as modules_in_use
 from ..host.machine import EnforceError, Host
 from ..host.text import SPACE, split_lines, systemd_lines
 from .kind import Kind, Owned, Pass, not_waived
 from .left import entries, in_file
 
-SCHEMA = {
-    "name": Field("str", True, pattern=r"[a-z0-9][a-z0-9_-]*", help="module, such as cramfs"),
-    "state": Field("str", True, choices=("blocked", "loaded"), help="kept out, or there at every boot"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    name: Annotated[str, Key("module, such as cramfs", pattern=r"[a-z0-9][a-z0-9_-]*")]
+    state: Annotated[Literal["blocked", "loaded"], Key("kept out, or there at every boot")]
+
+
+class Setting(Needed):
+    """What a control of this kind demands."""
+
+
 BLOCKED, LOADED = "/etc/modprobe.d/casemate.conf", "/etc/modules-load.d/casemate.conf"
 REFUSALS = ("/bin/false", "/bin/true", "/usr/bin/false", "/usr/bin/true")
 LOAD_FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
@@ -215,4 +224,4 @@ def unasked(settings: list[Setting], host: Host) -> str:
 
 
 OURS: Owned[Setting] = Owned(left, take_back, unasked, written=written)
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=OURS)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=OURS)

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Generic, TypeVar
+from typing import Annotated, Any, Callable, Generic, TypedDict, TypeVar
 
 from ..core.diff import Pair, of_values
-from ..core.schema import Field
+from ..core.schema import Field, Key, schema_of
 from ..core.verdict import Left, Observation, Verdict
 from ..host.machine import Host
 
 S = TypeVar("S")
 """The settings of one kind."""
+
+
+class Enforceable(TypedDict, total=False):
+    """A setting that apply may be kept from changing."""
+
+    enforced: Annotated[bool, Key("false: observe only")]
 
 
 def _place(setting: Any) -> list[str]:
@@ -62,7 +68,8 @@ class Kind(Generic[S]):
     kind that foretells what apply would do has to know.
     """
 
-    schema: Mapping[str, Field]
+    setting: type[S]
+    """The TypedDict of its settings, of which the schema is made."""
     identity: Callable[[S], str]
     """What no other control may set, without the kind's name."""
     observe: Callable[[list[S], Host, Collection[int]], Sequence[Any]]
@@ -90,6 +97,11 @@ class Kind(Generic[S]):
     read_at_start: Callable[[S], Iterable[str]] = lambda setting: ()
     """Units that read what is written for a setting when they start, so that they are stale once it has gone."""
     owned: Owned[S] = field(default_factory=Owned)
+    schema: Mapping[str, Field] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What a declared setting is held against."""
+        object.__setattr__(self, "schema", schema_of(self.setting))
 
 
 def not_waived(settings: Sequence[S], waived: Collection[int]) -> list[S]:

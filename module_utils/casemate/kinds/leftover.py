@@ -10,21 +10,29 @@ import os
 import re
 import stat as statmod
 from collections.abc import Collection
-from typing import Callable, Dict, List, Set
+from typing import Annotated, Callable, Dict, List, Set, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Verdict
 from ..formats import sshd_daemon
 from ..formats.sshd_files import FOLDER as SSHD_FOLDER
 from ..host.machine import EnforceError, Host
-from .kind import Kind
+from .kind import Enforceable, Kind
 
-SCHEMA = {
-    "paths": Field("list", True, help="patterns of the names that our files have, in the folders where they lie"),
-    "asked": Field("list", True, help="files that belong there: those of all controls of this host, and the guard's"),
-    "unit": Field("str", help="unit that reads these folders when it starts"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    paths: Annotated[list[str], Key("patterns of the names that our files have, in the folders where they lie")]
+    asked: Annotated[list[str], Key("files that belong there: those of all controls of this host, and the guard's")]
+
+
+class Setting(Needed, Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    unit: Annotated[str, Key("unit that reads these folders when it starts")]
+
+
 HEADER = re.compile(rb"\s*(#|//) Managed by Casemate\b")
 """How every such file begins; what lacks it is somebody else's, whatever its name."""
 TEMPORARY = re.compile(r"\.casemate-\w{8}")
@@ -121,5 +129,5 @@ READERS: Dict[str, Callable[[Host], None]] = {
 
 
 KIND: Kind[Setting] = Kind(
-    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, removes=lambda acts_on: acts_on
+    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, removes=lambda acts_on: acts_on
 )

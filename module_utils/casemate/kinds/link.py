@@ -9,18 +9,25 @@ from __future__ import annotations
 import os
 import stat as statmod
 from collections.abc import Collection
-from typing import List, Set
+from typing import Annotated, List, Set, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Left, Observation, Setting, Verdict
+from ..core.schema import Key
+from ..core.verdict import Left, Observation, Verdict
 from ..host.machine import EnforceError, Host
-from .kind import Kind, Owned, Pass
+from .kind import Enforceable, Kind, Owned, Pass
 
-SCHEMA = {
-    "path": Field("str", True, pattern=r"/\S+", help="absolute path of the link"),
-    "target": Field("str", True, pattern=r"[^/\s]+", help="the program, a name in the same folder"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    path: Annotated[str, Key("absolute path of the link", pattern=r"/\S+")]
+    target: Annotated[str, Key("the program, a name in the same folder", pattern=r"[^/\s]+")]
+
+
+class Setting(Needed, Enforceable):
+    """What a control of this kind demands."""
+
+
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin")
 """Where people and scanners look for a command; of root and of a login alike."""
 
@@ -106,5 +113,5 @@ def take_back(waived: List[Setting], wanted: List[Setting], host: Host) -> None:
 
 
 KIND: Kind[Setting] = Kind(
-    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
+    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
 )

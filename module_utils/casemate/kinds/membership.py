@@ -12,24 +12,33 @@ import os
 import re
 import ssl
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s.api import Api, Kubelet, takes, unanswered
 from ..k3s.rejoin import SPLIT, removed
 from .kind import Kind
 
-SCHEMA = {
-    "aspect": Field("str", True, choices=("kubelet", "tokens", "administrator"), help="whose credentials"),
-    "unit": Field("str", pattern=r"k3s(-agent)?\.service", help="K3s' unit here, which a restart helps to join again"),
-    "server": Field("str", pattern=r"https://\S+:\d+", help="the supervisor of the inventory's first server"),
-    "node": Field("str", help="name of the node; empty: the host's own, as K3s takes it"),
-    "address": Field("str", help="the node's address in the cluster, or two with a comma"),
-    "files": Field("dict", help="file with a token -> the user that it is for where the token names none"),
-    "fetched": Field("bool", help="whether apply fetches the tokens from the first server"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    aspect: Annotated[Literal["kubelet", "tokens", "administrator"], Key("whose credentials")]
+
+
+class Setting(Needed, total=False):
+    """What a control of this kind may demand."""
+
+    unit: Annotated[str, Key("K3s' unit here, which a restart helps to join again", pattern=r"k3s(-agent)?\.service")]
+    server: Annotated[str, Key("the supervisor of the inventory's first server", pattern=r"https://\S+:\d+")]
+    node: Annotated[str, Key("name of the node; empty: the host's own, as K3s takes it")]
+    address: Annotated[str, Key("the node's address in the cluster, or two with a comma")]
+    files: Annotated[dict[str, str], Key("file with a token -> the user that it is for where the token names none")]
+    fetched: Annotated[bool, Key("whether apply fetches the tokens from the first server")]
+
+
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 EVERYTHING = {"spec": {"resourceAttributes": {"verb": "*", "group": "*", "resource": "*"}}}
 CERTIFICATE = Api.CLIENT + ".crt"
@@ -197,4 +206,4 @@ def _addresses(texts: Any) -> list[str]:
     return sorted(str(ipaddress.ip_address(text.strip())) for text in texts)
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="task")
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task")

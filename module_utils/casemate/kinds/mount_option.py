@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
 from ..host.text import SPACE, split_lines, split_words
 from .kind import Kind
 
-SCHEMA = {
-    "path": Field("str", True, pattern=r"/\S*", help="a folder"),
-    "options": Field("list", help="options that must apply, such as nodev; the folder must be a mount itself"),
-    "without": Field("list", help="options that must not apply to the mount that holds the folder"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    path: Annotated[str, Key("a folder", pattern=r"/\S*")]
+
+
+class Setting(Needed, total=False):
+    """What a control of this kind may demand."""
+
+    options: Annotated[list[str], Key("options that must apply, such as nodev; the folder must be a mount itself")]
+    without: Annotated[list[str], Key("options that must not apply to the mount that holds the folder")]
+
+
 SYSTEMD_DEFAULTS = {"/dev/shm": ["nosuid", "nodev"], "/run": ["nosuid", "nodev"], "/dev": ["nosuid"]}  # noqa: S108
 
 
@@ -116,4 +125,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)

@@ -8,29 +8,32 @@ control of a policy or of ports tells does not count against the whole as well.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from ..core.diff import Pair, of_texts, of_values
-from ..core.schema import Field
-from ..core.verdict import Left, Observation, Setting, Verdict
+from ..core.schema import Key
+from ..core.verdict import Left, Observation, Verdict
 from ..formats.nft_rules import FLAGS, Thing, differences, flagged, judged, judges, listed
 from ..host import others
 from ..host.machine import EnforceError, Host
 from ..host.text import show
-from .kind import Kind, Owned, Pass, not_waived
+from .kind import Enforceable, Kind, Owned, Pass, not_waived
 from .left import in_file
 
-SCHEMA = {
-    "ruleset": Field("str", help="the whole declared file: it is written, loaded, and compared with what is live"),
-    "chain": Field("str", pattern=r"[a-z_]+", help="base chain to judge"),
-    "policy": Field("str", choices=("accept", "drop"), help="what the chain does with the rest"),
-    "proto": Field("str", choices=("tcp", "udp"), help="with sources: who reaches these ports by it"),
-    "ports": Field("list", help="with sources: ports; empty for any port that no rule names"),
-    "gate": Field("bool", help="what stands behind the firewall is not installed while this fails"),
-    "others": Field("bool", help="no rules beside the own table may drop what they do not admit"),
-    "enforced": Field("bool", help="false: observe only"),
-    "sources": Field("list", help="exactly these networks may open connections"),
-}
+
+class Setting(Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    ruleset: Annotated[str, Key("the whole declared file: it is written, loaded, and compared with what is live")]
+    chain: Annotated[str, Key("base chain to judge", pattern=r"[a-z_]+")]
+    policy: Annotated[Literal["accept", "drop"], Key("what the chain does with the rest")]
+    proto: Annotated[Literal["tcp", "udp"], Key("with sources: who reaches these ports by it")]
+    ports: Annotated[list[Any], Key("with sources: ports; empty for any port that no rule names")]
+    gate: Annotated[bool, Key("what stands behind the firewall is not installed while this fails")]
+    others: Annotated[bool, Key("no rules beside the own table may drop what they do not admit")]
+    sources: Annotated[list[str], Key("exactly these networks may open connections")]
+
+
 FILE, UNIT = "/etc/casemate/firewall.nft", "casemate-firewall.service"
 LIST = "list table inet casemate"
 SCRATCH = ("unshare", "--net", "sh", "-c", f"nft -f - && nft -j {LIST}")  # constants only: no value meets a shell
@@ -181,5 +184,5 @@ def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
 
 OURS: Owned[Setting] = Owned(left, take_back, written=lambda setting: FILE)
 KIND: Kind[Setting] = Kind(
-    SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, difference=difference, owned=OURS
+    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, difference=difference, owned=OURS
 )

@@ -10,18 +10,27 @@ import fnmatch
 import re
 from collections.abc import Collection
 from itertools import zip_longest
+from typing import Annotated, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
-from .kind import Kind
+from .kind import Enforceable, Kind
 
-SCHEMA = {
-    "name": Field("str", True, pattern=r"[a-z0-9*][a-z0-9+.*-]*", help="package; for absent also a pattern"),
-    "state": Field("str", choices=("present", "absent"), help="default: present"),
-    "version": Field("str", pattern=r"[0-9][A-Za-z0-9.+:~-]*", help="not older than this"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    name: Annotated[str, Key("package; for absent also a pattern", pattern=r"[a-z0-9*][a-z0-9+.*-]*")]
+
+
+class Setting(Needed, Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    state: Annotated[Literal["present", "absent"], Key("default: present")]
+    version: Annotated[str, Key("not older than this", pattern=r"[0-9][A-Za-z0-9.+:~-]*")]
+
+
 STATUS = "/var/lib/dpkg/status"
 
 
@@ -118,4 +127,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="task")
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task")

@@ -12,21 +12,30 @@ import ipaddress
 import socket
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..host.text import split_lines
 from .kind import Kind
 
-SCHEMA = {
-    "port": Field("int", True, help="1 to 65535"),
-    "proto": Field("str", choices=("tcp", "udp"), help="default: tcp"),
-    "state": Field("str", True, ("closed", "loopback", "open"), help="closed: nothing beyond what is named"),
-    "probe": Field("str", help="address to connect to instead of reading what listens (vantage controller)"),
-    "answers": Field("int", help="with probe: a port that answers from there, such as that of SSH"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    port: Annotated[int, Key("1 to 65535")]
+    state: Annotated[Literal["closed", "loopback", "open"], Key("closed: nothing beyond what is named")]
+
+
+class Setting(Needed, total=False):
+    """What a control of this kind may demand."""
+
+    proto: Annotated[Literal["tcp", "udp"], Key("default: tcp")]
+    probe: Annotated[str, Key("address to connect to instead of reading what listens (vantage controller)")]
+    answers: Annotated[int, Key("with probe: a port that answers from there, such as that of SSH")]
+
+
 LISTEN = "0A"
 TIMEOUT = 5.0
 """Seconds in which the port that answers has to."""
@@ -136,4 +145,4 @@ def _loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import List
+from typing import Annotated, List, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
 from ..k3s import files as k3s_files
 from ..k3s import resolvers
 from ..k3s.unit import UNITS, running_unit
 from .journal_args import running_args
-from .kind import Kind
+from .kind import Enforceable, Kind
 
-SCHEMA = {
-    "files": Field("list", True, help="where resolvers may stand; K3s is given the first that pods can use"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    files: Annotated[list[str], Key("where resolvers may stand; K3s is given the first that pods can use")]
+
+
+class Setting(Needed, Enforceable):
+    """What a control of this kind demands."""
+
+
 KUBELET = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d"
 
 
@@ -71,4 +78,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, units=lambda setting: UNITS)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, units=lambda setting: UNITS)

@@ -9,20 +9,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from typing import Annotated, Any, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.clock import after, content_time, start_of
 from ..host.machine import Host
 from .kind import Kind
 
-SCHEMA = {
-    "unit": Field("str", True, pattern=r"[A-Za-z0-9:_.@\\-]+\.(service|socket|timer|target|mount|path)"),
-    "state": Field("str", choices=("running", "stopped"), help="running now and at boot; or neither, nor activated"),
-    "properties": Field("dict", help="property of the loaded unit -> exact value, such as KillMode: process"),
-    "missing": Field("str", choices=("fail", "pass", "k3s"), help="what it means that there is no such unit"),
-    "enforced": Field("bool", help="false: observe only (properties are never enforced by a task)"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    unit: Annotated[str, Key("the unit", pattern=r"[A-Za-z0-9:_.@\\-]+\.(service|socket|timer|target|mount|path)")]
+
+
+class Setting(Needed, total=False):
+    """What a control of this kind may demand."""
+
+    state: Annotated[Literal["running", "stopped"], Key("running now and at boot; or neither, nor activated")]
+    properties: Annotated[dict[str, Any], Key("property of the loaded unit -> exact value, such as KillMode: process")]
+    missing: Annotated[Literal["fail", "pass", "k3s"], Key("what it means that there is no such unit")]
+    enforced: Annotated[bool, Key("false: observe only (properties are never enforced by a task)")]
+
+
 FOLDERS = (
     *("/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient"),
     *(f"{above}/systemd/system" for above in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")),
@@ -157,5 +167,5 @@ def _text(value: object) -> str:
 
 
 KIND: Kind[Setting] = Kind(
-    SCHEMA, identity, observe, assess, enforced_by="task", units=lambda setting: (MANAGER, setting["unit"])
+    Setting, identity, observe, assess, enforced_by="task", units=lambda setting: (MANAGER, setting["unit"])
 )

@@ -8,9 +8,10 @@ one drop-in that is read first, since in sshd_config(5) the first value wins. Fi
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Annotated, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key, Scalar
+from ..core.verdict import Left, Observation, Unavailable, Verdict
 from ..formats import sshd_daemon, sshd_keys
 from ..formats.sshd_daemon import SOCKET, UNIT
 from ..formats.sshd_files import (
@@ -36,19 +37,27 @@ from ..formats.sshd_files import (
 )
 from ..host.clock import stays_ahead
 from ..host.machine import EnforceError, Host
-from .kind import Kind, Owned, Pass, not_waived
+from .kind import Enforceable, Kind, Owned, Pass, not_waived
 from .left import beyond, entries, in_file
 
-SCHEMA = {
-    "key": Field(
-        "str",
-        True,
-        pattern=r"(?!(match|include)$)[a-z0-9]+",
-        help="as sshd -T shows it; or daemon (value: current), or listener (value: plain)",
-    ),
-    "value": Field("scalar", True, pattern=r"[^\r\n]+", help="value as sshd -T shows it"),
-    "enforced": Field("bool", help="false: observe only"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    key: Annotated[
+        str,
+        Key(
+            "as sshd -T shows it; or daemon (value: current), or listener (value: plain)",
+            pattern=r"(?!(match|include)$)[a-z0-9]+",
+        ),
+    ]
+    value: Annotated[Scalar, Key("value as sshd -T shows it", pattern=r"[^\r\n]+")]
+
+
+class Setting(Needed, Enforceable):
+    """What a control of this kind demands."""
+
+
 NO_KEYWORDS = ("daemon", "listener")
 OURS = (OWNED, FOLDER)
 
@@ -251,7 +260,7 @@ def unasked(settings: list[Setting], host: Host) -> str:
 
 
 KIND: Kind[Setting] = Kind(
-    SCHEMA,
+    Setting,
     identity,
     observe,
     assess,

@@ -16,21 +16,30 @@ import os
 import re
 import zipfile
 from collections.abc import Collection, Iterator
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s.encryption import CONFIG, ROTATE
 from ..k3s.etcd import Etcd
 from ..k3s.objects import several
 from .kind import Kind
 
-SCHEMA = {
-    "where": Field("str", True, choices=("etcd", "files"), help="the running database, or copies of one"),
-    "globs": Field("list", help="files that may be such copies"),
-    "advice": Field("str", help="what to do with a file; {path} stands for it"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    where: Annotated[Literal["etcd", "files"], Key("the running database, or copies of one")]
+
+
+class Setting(Needed, total=False):
+    """What a control of this kind may demand."""
+
+    globs: Annotated[list[str], Key("files that may be such copies")]
+    advice: Annotated[str, Key("what to do with a file; {path} stands for it")]
+
+
 PREFIX = b"/registry/secrets/"
 NAME = re.compile(rb"/registry/secrets/[-a-z0-9./]+")
 MARK = re.compile(rb"k8s(:enc:|\x00)")
@@ -158,4 +167,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(ok=False, expected=expected, observed=counts, reason=reason, evidence=PREFIX.decode())
 
 
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)

@@ -12,20 +12,30 @@ import fnmatch
 import os
 import re
 from collections.abc import Collection
+from typing import Annotated, Any, Literal, TypedDict
 
-from ..core.schema import Field
-from ..core.verdict import Left, Observation, Setting, Unavailable, Verdict
+from ..core.schema import Key, Scalar
+from ..core.verdict import Left, Observation, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..host.text import split_words, systemd_lines
 from .kind import Kind, Owned, Pass, not_waived
 from .left import beyond, entries, in_file
 
-SCHEMA = {
-    "key": Field("str", True, pattern=r"[a-z0-9_]+(\.[A-Za-z0-9_*-]+)+", help="name such as kernel.panic"),
-    "value": Field("scalar", True, help="the exact value, as /proc/sys shows it"),
-    "accept": Field("list", help="other values that are as good, so they are left alone"),
-    "missing": Field("str", choices=("pass",), help="a kernel without the parameter lacks what it restricts"),
-}
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    key: Annotated[str, Key("name such as kernel.panic", pattern=r"[a-z0-9_]+(\.[A-Za-z0-9_*-]+)+")]
+    value: Annotated[Scalar, Key("the exact value, as /proc/sys shows it")]
+
+
+class Setting(Needed, total=False):
+    """What a control of this kind may demand."""
+
+    accept: Annotated[list[Any], Key("other values that are as good, so they are left alone")]
+    missing: Annotated[Literal["pass"], Key("a kernel without the parameter lacks what it restricts")]
+
+
 OWNED = "/etc/sysctl.d/99-zz-casemate.conf"
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 PROC = "/proc/sys/"
@@ -203,4 +213,4 @@ def unasked(settings: list[Setting], host: Host) -> str:
 
 
 OURS: Owned[Setting] = Owned(left, take_back, unasked, written=lambda setting: OWNED)
-KIND: Kind[Setting] = Kind(SCHEMA, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=OURS)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=OURS)

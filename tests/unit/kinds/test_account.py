@@ -24,7 +24,7 @@ GOOD = {"/etc/passwd": PASSWD, "/etc/shadow": SHADOW, "/etc/login.defs": "UID_MI
 PAM = "password\t[success=1 default=ignore]\t/lib/security/pam_unix.so obscure yescrypt\n"
 
 
-def judge(tmp: Path, setting: dict[str, Any], **files: str) -> Any:
+def judge(tmp: Path, setting: Any, **files: str) -> Any:
     host = FakeHost(tmp, {**GOOD, **files})
     seen = account.observe([setting], host)[0]
     verdict = account.assess(setting, seen)
@@ -42,9 +42,9 @@ def line(name: str, uid: int, shell: str = "/bin/bash", field: str = "x") -> str
 
 ODD = "\u2028\u2029\x85\x0c\x0b\x1c\x1d\x1e\r"
 """What Python takes for the end of a line, and libc for a part of it."""
-LOCKED = {"check": "locked", "user": "root"}
+LOCKED: Any = {"check": "locked", "user": "root"}
 EMPTY, ZERO, SHELL = ({"check": c} for c in ("no_empty_password", "only_root_is_uid_0", "system_nologin"))
-HASHES = {"check": "hash_scheme", "schemes": ["y"]}
+HASHES: Any = {"check": "hash_scheme", "schemes": ["y"]}
 UNLOCKED = {"/etc/shadow": SHADOW.replace("root:*", "root:$6$SALT$HASH")}
 
 
@@ -74,7 +74,7 @@ UNLOCKED = {"/etc/shadow": SHADOW.replace("root:*", "root:$6$SALT$HASH")}
         (EMPTY, files("garbage\n:::\n\x00", "too:short\n\n:\n"), []),
     ],
 )
-def test_who_offends(tmp_path: Path, setting: dict[str, Any], given: dict[str, str], offenders: list[str]) -> None:
+def test_who_offends(tmp_path: Path, setting: Any, given: dict[str, str], offenders: list[str]) -> None:
     verdict = judge(tmp_path, setting, **given)
     assert (verdict.observed, verdict.ok) == (offenders, not offenders)
 
@@ -103,7 +103,7 @@ def test_who_offends(tmp_path: Path, setting: dict[str, Any], given: dict[str, s
     ],
 )  # fmt: skip
 def test_lines_are_those_that_libc_reads(
-    tmp_path: Path, setting: dict[str, Any], given: dict[str, str], offenders: list[str]
+    tmp_path: Path, setting: Any, given: dict[str, str], offenders: list[str]
 ) -> None:
     assert judge(tmp_path, setting, **given).observed == offenders
 
@@ -129,7 +129,7 @@ OPEN = {"/etc/passwd": PASSWD, "/etc/shadow": "root::1::::::\nops::1::::::\n"}
     ],
 )  # fmt: skip
 def test_the_account_of_casemate_is_told_and_left_alone(
-    tmp_path: Path, setting: dict[str, Any], account_is: str, people: list[str], given: dict[str, str],
+    tmp_path: Path, setting: Any, account_is: str, people: list[str], given: dict[str, str],
     todo: list[str] | None, remedies: list[str],
 ) -> None:  # fmt: skip
     host = FakeHost(tmp_path, {**GOOD, **given}, context={"account": account_is, "people": people})
@@ -148,7 +148,7 @@ def test_the_account_of_casemate_is_told_and_left_alone(
 )
 def test_uid_min_as_login_defs_means_it(tmp_path: Path, value: str, least: int) -> None:
     host = FakeHost(tmp_path, {**GOOD, "/etc/login.defs": f"#UID_MIN 1\n\t UID_MIN\t{value}\n"})
-    assert account.observe([SHELL], host)[0]["uid_min"] == least
+    assert account.observe([{"check": "system_nologin"}], host)[0]["uid_min"] == least
 
 
 def test_accounts_are_those_of_the_machines_own_libc(tmp_path: Path) -> None:
@@ -214,19 +214,19 @@ def test_kinds_of_password(field: str, kind: str) -> None:
     ],
 )
 def test_pam_stack(tmp_path: Path, given: dict[str, str], ok: bool) -> None:
-    setting = {"check": "pam_module", "service": "common-password", "module": "pam_unix.so", "option": "yescrypt"}
+    setting: Any = {"check": "pam_module", "service": "common-password", "module": "pam_unix.so", "option": "yescrypt"}
     assert judge(tmp_path, setting, **{f"/etc/pam.d/{n}": t for n, t in given.items()}).ok is ok
 
 
-NOPASSWD = {"authenticate": False}
+NOPASSWD: Any = {"authenticate": False}
 EVE, OPS, ALL = {"username": "eve"}, {"username": "ops"}, {"username": "ALL"}
 
 
-def rule(*users: dict[str, Any], options: tuple[dict[str, bool], ...] = (NOPASSWD,)) -> dict[str, Any]:
+def rule(*users: Any, options: tuple[dict[str, bool], ...] = (NOPASSWD,)) -> Any:
     return {"User_List": list(users), "Cmnd_Specs": [{"Commands": []}, {"Options": [{"setenv": True}, *options]}]}
 
 
-def no(member: dict[str, Any]) -> dict[str, Any]:
+def no(member: Any) -> Any:
     return {**member, "negated": True}
 
 
@@ -249,14 +249,14 @@ def no(member: dict[str, Any]) -> dict[str, Any]:
         ([rule({"useralias": "A"}, {"useralias": "gone"})], {"A": [{"useralias": "A"}]}, []),
     ],
 )
-def test_sudo_without_a_password(tmp_path: Path, rules: list[Any], aliases: dict[str, Any], names: list[str]) -> None:
+def test_sudo_without_a_password(tmp_path: Path, rules: list[Any], aliases: Any, names: list[str]) -> None:
     assert sudo(tmp_path, {"User_Specs": rules, "User_Aliases": aliases}).observed == names
 
 
 def sudo(tmp: Path, policy: Any, rc: int = 0, sudoers: bool = True) -> Any:
     """What is said where cvtsudoers answers so."""
-    setting = {"check": "nopasswd_sudo", "allow": ["ops"]}
-    given = {**GOOD, **({"/etc/sudoers": ""} if sudoers else {})}
+    setting: Any = {"check": "nopasswd_sudo", "allow": ["ops"]}
+    given: Any = {**GOOD, **({"/etc/sudoers": ""} if sudoers else {})}
     host = FakeHost(tmp, given, {"cvtsudoers": (rc, policy if rc else json.dumps(policy), policy if rc else "")})
     return account.assess(setting, account.observe([setting], host)[0])
 
@@ -275,7 +275,7 @@ def test_defaults_that_ask_nobody(tmp_path: Path, defaults: list[Any], names: li
     assert sudo(tmp_path, {"Defaults": defaults}).observed == names
 
 
-DEFAULTS = {"use_pty": True, "logfile": "/l", "timestamp_timeout": 5}
+DEFAULTS: Any = {"use_pty": True, "logfile": "/l", "timestamp_timeout": 5}
 GOOD_DEFAULTS = [{"Options": [{"use_pty": True}, {"logfile": "/l"}, {"timestamp_timeout": "5"}, {"env_reset": True}]}]
 
 
@@ -296,8 +296,8 @@ GOOD_DEFAULTS = [{"Options": [{"use_pty": True}, {"logfile": "/l"}, {"timestamp_
     ],
 )
 def test_defaults_that_take_ours_back(tmp_path: Path, more: list[Any], wrong: list[str]) -> None:
-    setting = {"check": "sudo_defaults", "options": DEFAULTS, "file": "/etc/sudoers.d/ours"}
-    said = {"cvtsudoers": (0, json.dumps({"Defaults": GOOD_DEFAULTS + more}), "")}
+    setting: Any = {"check": "sudo_defaults", "options": DEFAULTS, "file": "/etc/sudoers.d/ours"}
+    said: Any = {"cvtsudoers": (0, json.dumps({"Defaults": GOOD_DEFAULTS + more}), "")}
     host = FakeHost(tmp_path, {**GOOD, "/etc/sudoers": ""}, said)
     assert account.assess(setting, account.observe([setting], host)[0]).observed == wrong
     host.failing_files = {"/etc/sudoers.d/ours"}
@@ -305,7 +305,7 @@ def test_defaults_that_take_ours_back(tmp_path: Path, more: list[Any], wrong: li
 
 
 def test_defaults_that_nobody_sets_are_named_and_a_broken_file_is_told_once(tmp_path: Path) -> None:
-    setting = {"check": "sudo_defaults", "options": DEFAULTS}
+    setting: Any = {"check": "sudo_defaults", "options": DEFAULTS}
     host = FakeHost(tmp_path, {**GOOD, "/etc/sudoers": ""}, {"cvtsudoers": (0, "{}", "")})
     assert len(account.assess(setting, account.observe([setting], host)[0]).observed) == 3
     host.commands = {"cvtsudoers": (1, "", "syntax error")}

@@ -22,7 +22,7 @@ DIGESTS = {os.uname().machine: hashlib.sha256(TEXT.encode()).hexdigest()}
 UP = "ActiveState=active\nExecMainStartTimestamp=Thu 2026-01-01 00:00:00.000000 UTC\nMainPID=7\n"
 
 
-def judge(host: FakeHost, setting: dict[str, Any]) -> Any:
+def judge(host: FakeHost, setting: Any) -> Any:
     seen = artifact.observe([setting], host)[0]
     if isinstance(seen, Exception):
         raise seen

@@ -15,7 +15,7 @@ SERVERS = [["s1", "192.0.2.1", "203.0.113.1"], ["s2", "", "192.0.2.2"]]
 AGENTS = [["2001:DB8::9", "", ""], ["a2", "192.0.2.12,2001:db8::12", "203.0.113.12"]]
 
 
-def node(name: str, *addresses: str, server: bool = False, ready: str = "True", **meta: str) -> dict[str, Any]:
+def node(name: str, *addresses: str, server: bool = False, ready: str = "True", **meta: str) -> Any:
     labels = {kind.CONTROL_PLANE: "true"} if server else {}
     return {
         "metadata": {"name": name, "labels": labels, **meta},
@@ -27,22 +27,20 @@ def node(name: str, *addresses: str, server: bool = False, ready: str = "True", 
     }
 
 
-def member(name: str, address: str, **more: Any) -> dict[str, Any]:
+def member(name: str, address: str, **more: Any) -> Any:
     return {"name": name, "ID": "1", "peerURLs": [f"https://{address}:2380"], **more}
 
 
-NODES = {
+NODES: Any = {
     "one": node("one", "192.0.2.1", server=True),
     "two": node("two", "192.0.2.2", server=True),
     "three": node("three", "2001:db8:0::9"),
     "four": node("four", "192.0.2.12", "2001:db8::12"),
 }
-MEMBERS = {"one": member("one-1a2b", "192.0.2.1"), "two": member("two-3c4d", "192.0.2.2")}
+MEMBERS: Any = {"one": member("one-1a2b", "192.0.2.1"), "two": member("two-3c4d", "192.0.2.2")}
 
 
-def judge(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, aspect: str, nodes: dict[str, Any], members: dict[str, Any]
-) -> Verdict:
+def judge(monkeypatch: pytest.MonkeyPatch, folder: Path, aspect: str, nodes: Any, members: Any) -> Verdict:
     class Cluster:
         def __init__(self, host: object) -> None:
             """Take any host."""
@@ -56,7 +54,7 @@ def judge(
 
     monkeypatch.setattr(kind, "Api", Cluster)
     monkeypatch.setattr(kind, "Etcd", Cluster)
-    setting = {"aspect": aspect, "servers": SERVERS, "agents": AGENTS}
+    setting: Any = {"aspect": aspect, "servers": SERVERS, "agents": AGENTS}
     return kind.assess(setting, kind.observe([setting], FakeHost(folder))[0])
 
 
@@ -139,8 +137,8 @@ def test_what_differs_between_cluster_and_inventory_is_named(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     aspect: str,
-    nodes: dict[str, Any],
-    members: dict[str, Any],
+    nodes: Any,
+    members: Any,
     said: str,
 ) -> None:
     verdict = judge(monkeypatch, tmp_path, aspect, {**NODES, **nodes}, {**MEMBERS, **members})
@@ -150,6 +148,6 @@ def test_what_differs_between_cluster_and_inventory_is_named(
 
 
 def test_a_stale_twin_beside_a_ready_node_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    twins = {**NODES, "old": node("old", "192.0.2.12", ready="Unknown")}
+    twins: Any = {**NODES, "old": node("old", "192.0.2.12", ready="Unknown")}
     assert judge(monkeypatch, tmp_path, "joined", twins, MEMBERS).ok
     assert "nodes four and old are both a2" in judge(monkeypatch, tmp_path, "declared", twins, MEMBERS).reason

@@ -22,11 +22,11 @@ from module_utils.casemate.host.files import IMMUTABLE
 from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import file
 
-ME = {"owner": "root", "group": "root"}
+ME: Any = {"owner": "root", "group": "root"}
 root = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
 
 
-def judge(host: FakeHost, setting: dict[str, Any]) -> Any:
+def judge(host: FakeHost, setting: Any) -> Any:
     return file.assess(setting, file.observe([setting], host)[0])
 
 
@@ -55,7 +55,7 @@ def make(host: FakeHost, path: str, text: str = "x", mode: int = 0o600) -> Path:
     ],
 )
 @root
-def test_each_demand_is_judged(tmp_path: Path, mode: int, setting: dict[str, Any], reason: str) -> None:
+def test_each_demand_is_judged(tmp_path: Path, mode: int, setting: Any, reason: str) -> None:
     host = FakeHost(tmp_path)
     make(host, "/etc/a", mode=mode)
     verdict = judge(host, {"path": "/etc/a", **setting})
@@ -65,7 +65,7 @@ def test_each_demand_is_judged(tmp_path: Path, mode: int, setting: dict[str, Any
 
 @pytest.mark.parametrize(("missing", "ok"), [("fail", False), ("pass", True), (None, False)])
 def test_absence_means_what_the_control_says(tmp_path: Path, missing: str | None, ok: bool) -> None:
-    setting = {"path": "/etc/none", **({"missing": missing} if missing else {})}
+    setting: Any = {"path": "/etc/none", **({"missing": missing} if missing else {})}
     assert judge(FakeHost(tmp_path), setting).ok is ok
 
 
@@ -93,7 +93,7 @@ def test_what_is_no_plain_file_is_neither_right_nor_written(tmp_path: Path, host
         path.mkdir()
     else:
         os.mkfifo(path)
-    setting = {"path": "/etc/a", "mode": "0644", "content": "x", **ME}
+    setting: Any = {"path": "/etc/a", "mode": "0644", "content": "x", **ME}
     assert not judge(host, setting).ok
     with pytest.raises(EnforceError, match="not a regular file"):
         file.enforce([setting], {0}, host)
@@ -103,7 +103,7 @@ def test_what_is_no_plain_file_is_neither_right_nor_written(tmp_path: Path, host
 def test_a_unit_started_before_the_change_is_stale(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
     make(host, "/etc/a")
-    setting = {"path": "/etc/a", "unit": "a.service"}
+    setting: Any = {"path": "/etc/a", "unit": "a.service"}
     for offset, ok, stale in ((-60, False, ("a.service",)), (60, True, ())):
         shown = time.strftime("%a %Y-%m-%d %H:%M:%S.000000 UTC", time.gmtime(time.time() + offset))
         host.commands = {"systemctl show": (0, f"ActiveState=active\nActiveEnterTimestamp={shown}\n", "")}
@@ -122,7 +122,7 @@ def test_a_stopped_unit_is_not_stale(tmp_path: Path) -> None:
 def test_enforcing_makes_it_right_once(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, commands={"systemctl": (0, "", "")})
     make(host, "/etc/old", mode=0o666), make(host, "/etc/gone"), make(host, "/etc/edited", "evil", 0o666)
-    settings: list[dict[str, Any]] = [
+    settings: list[Any] = [
         {"path": "/etc/new", "content": "new\n", "mode": "0640", "reload": ["systemctl", "daemon-reload"], **ME},
         {"path": "/etc/edited", "content": "good\n", "mode": "0600", "reload": ["systemctl", "daemon-reload"], **ME},
         {"path": "/etc/old", "mode_max": "0640"},
@@ -144,7 +144,10 @@ def test_enforcing_makes_it_right_once(tmp_path: Path) -> None:
 def test_a_refused_file_does_not_stop_the_others(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
     make(host, "/etc/d/x")
-    settings = [{"path": "/etc/d", "content": "x", "mode": "0600"}, {"path": "/etc/b", "content": "x", "mode": "0600"}]
+    settings: Any = [
+        {"path": "/etc/d", "content": "x", "mode": "0600"},
+        {"path": "/etc/b", "content": "x", "mode": "0600"},
+    ]
     with pytest.raises(EnforceError, match="/etc/d"):
         file.enforce(settings, {0, 1}, host)
     assert host.read("/etc/b") == b"x"
@@ -152,7 +155,7 @@ def test_a_refused_file_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_only_listed_reloads_run(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
-    setting = {"path": "/etc/a", "content": "x", "reload": ["systemctl", "restart", "k3s.service"]}
+    setting: Any = {"path": "/etc/a", "content": "x", "reload": ["systemctl", "restart", "k3s.service"]}
     with pytest.raises(EnforceError, match="not an allowed reload"):
         file.enforce([setting], {0}, host)
     assert host.ran == [] and host.read("/etc/a") is None
@@ -161,16 +164,16 @@ def test_only_listed_reloads_run(tmp_path: Path) -> None:
 @root
 def test_the_guard_is_armed_before_the_write(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {"/etc/b": "", "/etc/c": ""})
-    wanted = [{"path": "/etc/a", "content": "x", "mode": "0600"}, {"path": "/etc/b", "mode_max": "0600"}]
+    wanted: Any = [{"path": "/etc/a", "content": "x", "mode": "0600"}, {"path": "/etc/b", "mode_max": "0600"}]
     file.enforce([*wanted, {"path": "/etc/c", "state": "absent"}], {0, 1, 2}, host)
     assert host.armed == ["/etc/a", "mode /etc/b", "/etc/c"]
 
 
 @given(have=st.integers(0, 0o7777), most=st.integers(0, 0o7777))
 def test_mode_max_allows_exactly_the_subsets(have: int, most: int) -> None:
-    entry = {"path": "/a", "state": "file", "mode": have, "acl": False, "content": "", "owner": "root", "group": "root"}
-    entry.update(short=False, late="", barred="")
-    setting = {"path": "/a", "mode_max": f"0{most:o}"}
+    entry: Any = {"path": "/a", "state": "file", "mode": have, "acl": False, "content": "", "owner": "root"}
+    entry.update(group="root", short=False, late="", barred="")
+    setting: Any = {"path": "/a", "mode_max": f"0{most:o}"}
     verdict = file.assess(setting, {"entries": [entry]})
     assert verdict.ok is (have | most == most)
 
@@ -187,7 +190,8 @@ def test_a_file_with_a_control_of_its_own_is_not_judged_by_a_pattern_too(tmp_pat
     host = FakeHost(tmp_path, {"/etc/d/own": "x", "/etc/d/other": "y"})
     for name in ("own", "other"):
         (tmp_path / "etc/d" / name).chmod(0o666)
-    all_of_them, one = {"path": "/etc/d/*", "mode_max": "0600"}, {"path": "/etc/d/own", "mode": "0600"}
+    all_of_them: file.Setting = {"path": "/etc/d/*", "mode_max": "0600"}
+    one: file.Setting = {"path": "/etc/d/own", "mode": "0600"}
     seen = file.observe([all_of_them, one], host)
     told = [file.assess(setting, at).reason for setting, at in zip([all_of_them, one], seen, strict=True)]
     assert told == ["/etc/d/other: mode 0666 allows more than 0600", "/etc/d/own: mode is 0666, not 0600"]
@@ -199,8 +203,8 @@ def test_a_file_with_a_control_of_its_own_is_not_judged_by_a_pattern_too(tmp_pat
 @pytest.mark.parametrize(("files", "reason"), [(["00-k3s", "50-own"], ""), (["00-k3s", "99-x"], "it is there")])
 def test_a_folder_holds_nothing_but_what_is_known(tmp_path: Path, files: list[str], reason: str) -> None:
     host = FakeHost(tmp_path, {f"/etc/d/{name}": "" for name in files})
-    alone = {"path": "/etc/d/*", "state": "absent", "known": ["00-k3s"], "enforced": False}
-    own = {"path": "/etc/d/50-own", "mode": "0600"}
+    alone: Any = {"path": "/etc/d/*", "state": "absent", "known": ["00-k3s"], "enforced": False}
+    own: Any = {"path": "/etc/d/50-own", "mode": "0600"}
     verdict = file.assess(alone, file.observe([alone, own], host)[0])
     assert (verdict.ok, verdict.reason) == (not reason, reason)
     assert not reason or verdict.observed == "/etc/d/99-x"
@@ -217,10 +221,10 @@ def test_a_folder_that_a_daemon_reads_is_listed_as_the_daemon_does(
     tmp_path: Path, pattern: str, there: list[str]
 ) -> None:
     """The kubelet walks it (filepath.WalkDir), containerd globs (filepath.Glob): both see hidden names."""
-    alone = {"path": pattern, "state": "absent", "known": ["00-k3s.conf"], "enforced": False}
+    alone: Any = {"path": pattern, "state": "absent", "known": ["00-k3s.conf"], "enforced": False}
     for number, name in enumerate(there):
         host = FakeHost(tmp_path / str(number), {"/etc/d/00-k3s.conf": "", "/etc/d/50.conf": "", "/etc/d/x.txt": ""})
-        own = {"path": "/etc/d/50.conf", "mode": "0600"}
+        own: Any = {"path": "/etc/d/50.conf", "mode": "0600"}
         assert file.assess(alone, file.observe([alone, own], host)[0]).ok
         make(host, f"/etc/d/{name}")
         assert file.assess(alone, file.observe([alone, own], host)[0]).observed == f"/etc/d/{name}"
@@ -248,7 +252,7 @@ FLAG = "/etc/a is immutable: chattr -i /etc/a"
     ],
 )
 def test_what_a_flag_bars_is_blocked_with_the_command_that_lifts_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], there: bool, blocked_by: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: Any, there: bool, blocked_by: str
 ) -> None:
     host = FakeHost(tmp_path, {"/etc/other": ""})
     if there:
@@ -280,7 +284,7 @@ def test_a_file_dated_in_the_future_is_told_as_such_and_brought_back(
     ahead = {"": True}
     monkeypatch.setattr(entries, "stays_ahead", lambda seen: ahead.pop("", False))
     monkeypatch.setattr(host, "dated", lambda path: f"{path} (dated 2030-01-01, in the future)")
-    setting = {"path": "/etc/a", "content": "x", "mode": "0600", "unit": "k3s.service"}
+    setting: Any = {"path": "/etc/a", "content": "x", "mode": "0600", "unit": "k3s.service"}
     verdict = judge(host, setting)
     assert "dated 2030-01-01, in the future" in verdict.reason and verdict.stale == ("k3s.service",)
     file.enforce([setting], {0}, host)
@@ -290,7 +294,7 @@ def test_a_file_dated_in_the_future_is_told_as_such_and_brought_back(
 def test_a_pattern_of_folders_is_no_folder_of_that_name(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
     Path(host.path("/etc/cron.daily")).mkdir(parents=True, mode=0o755)
-    setting = {"path": "/etc/cron.[hdwmy]*ly", "state": "directory", "mode_max": "0700"}
+    setting: Any = {"path": "/etc/cron.[hdwmy]*ly", "state": "directory", "mode_max": "0700"}
     file.enforce([setting], {0}, host)
     assert os.listdir(host.path("/etc")) == ["cron.daily"]
     assert judge(host, setting).ok
@@ -323,8 +327,8 @@ def test_what_apply_cannot_replace_is_said_by_check(tmp_path: Path) -> None:
     ]
 
 
-KEYS = {"kind": "file", "path": "/home/*/.ssh/authorized_keys", "login": True, "mode_max": "0600", "no_acl": True}
-FOLDERS = {**KEYS, "path": "/home/*/.ssh", "state": "directory", "mode_max": "0700"}
+KEYS: Any = {"kind": "file", "path": "/home/*/.ssh/authorized_keys", "login": True, "mode_max": "0600", "no_acl": True}
+FOLDERS: Any = {**KEYS, "path": "/home/*/.ssh", "state": "directory", "mode_max": "0700"}
 
 
 @root
@@ -395,7 +399,8 @@ def test_an_acl_of_what_logs_casemate_in_is_left_and_only_writing_counts(
     if subprocess.run(["setfacl", "-m", entry, str(keys)], check=False, capture_output=True).returncode:
         pytest.skip("a file system without ACLs, or no setfacl")
     before = (os.getxattr(keys, "system.posix_acl_access"), keys.stat().st_mode)
-    setting = {**KEYS, "path": f"{home.replace(name, '*') if uid else home}/.ssh/authorized_keys", "login": bool(uid)}
+    path = f"{home.replace(name, '*') if uid else home}/.ssh/authorized_keys"
+    setting: Any = {**KEYS, "path": path, "login": bool(uid)}
     verdict = file.assess(setting, file.observe([setting], host)[0])
     assert (verdict.ok, bool(verdict.blocked_by)) == (ok, not ok and name == account)
     file.enforce([setting], {0}, host)
@@ -416,7 +421,7 @@ def test_an_account_of_a_directory_is_known_by_its_home_there(monkeypatch: pytes
 
 
 def test_what_is_there_and_may_not_be_says_what_becomes_of_it(tmp_path: Path) -> None:
-    setting = {"path": "/etc/a", "state": "absent", "advice": "the host undoes it"}
+    setting: Any = {"path": "/etc/a", "state": "absent", "advice": "the host undoes it"}
     for files, said in (({"/etc/a": "x"}, "it is there; the host undoes it"), ({}, "")):
         host = FakeHost(tmp_path / str(len(files)), files)
         assert file.assess(setting, file.observe([setting], host)[0]).reason == said

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -80,14 +81,14 @@ def serving(certificate: Path, client_required: bool) -> Iterator[int]:
 @pytest.mark.parametrize(("path", "ok"), [("/api", True), ("/open", False)])
 def test_the_status_decides(tmp_path: Path, certificate: Path, path: str, ok: bool) -> None:
     with serving(certificate, client_required=False) as port:
-        setting = {"address": "127.0.0.1", "port": port, "path": path, "status": [401, 403]}
+        setting: Any = {"address": "127.0.0.1", "port": port, "path": path, "status": [401, 403]}
         assert kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0]).ok is ok
 
 
 @pytest.mark.parametrize("required", [True, False])
 def test_a_handshake_must_fail_for_want_of_a_certificate(tmp_path: Path, certificate: Path, required: bool) -> None:
     with serving(certificate, client_required=required) as port:
-        setting = {"address": "127.0.0.1", "port": port, "tls": "refused"}
+        setting: Any = {"address": "127.0.0.1", "port": port, "tls": "refused"}
         assert kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0]).ok is required
 
 
@@ -98,11 +99,12 @@ def test_another_tls_failure_is_not_a_refusal() -> None:
 
 
 def test_silence_is_not_evaluated_unless_declared(tmp_path: Path) -> None:
-    setting = {"address": "127.0.0.1", "port": 1, "status": [401]}
+    setting: Any = {"address": "127.0.0.1", "port": 1, "status": [401]}
     seen = kind.observe([setting], FakeHost(tmp_path))[0]
     with pytest.raises(Unavailable, match="k3s"):
         kind.assess(setting, seen)
-    assert kind.assess({**setting, "may_be_unreachable": True}, seen).ok
+    setting["may_be_unreachable"] = True
+    assert kind.assess(setting, seen).ok
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_what_cannot_be_reached_from_here_is_told_from_what_does_not_run(
         raise raised
 
     monkeypatch.setattr(http.client.HTTPSConnection, "connect", connect)
-    setting = {"address": "192.0.2.1", "port": 6443, "status": [401]}
+    setting: Any = {"address": "192.0.2.1", "port": 6443, "status": [401]}
     with pytest.raises(Unavailable) as why:
         kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert why.value.code == code
@@ -133,7 +135,7 @@ def test_a_connection_that_breaks_is_no_proof(tmp_path: Path, monkeypatch: pytes
         raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
 
     monkeypatch.setattr(http.client.HTTPSConnection, "connect", connect)
-    setting = {"address": "192.0.2.1", "port": 6443, "status": [401]}
+    setting: Any = {"address": "192.0.2.1", "port": 6443, "status": [401]}
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert (verdict.ok, "broke" in verdict.reason) == (False, True)
 

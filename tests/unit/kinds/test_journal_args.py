@@ -26,8 +26,8 @@ def host(folder: Path, journal: str = LINE, unit: str = "k3s") -> FakeHost:
     return FakeHost(folder, commands={**shown, JOURNAL: (0, journal, "")})
 
 
-def judge(setting: dict[str, Any], machine: FakeHost) -> Any:
-    setting = {"component": "kube-apiserver", **setting}
+def judge(given: Any, machine: FakeHost) -> Any:
+    setting: Any = {"component": "kube-apiserver", **given}
     return journal_args.assess(setting, journal_args.observe([setting], machine)[0])
 
 
@@ -47,7 +47,7 @@ def judge(setting: dict[str, Any], machine: FakeHost) -> Any:
         ({"flag": "feature-gates", "value": "B=true"}, False),  # given twice: whether both count depends on the flag
     ],
 )
-def test_flags_are_judged_as_they_run(tmp_path: Path, setting: dict[str, Any], ok: bool) -> None:
+def test_flags_are_judged_as_they_run(tmp_path: Path, setting: Any, ok: bool) -> None:
     verdict = judge(setting, host(tmp_path))
     assert verdict.ok is ok
     assert bool(verdict.reason) is not ok
@@ -60,13 +60,13 @@ def test_the_last_line_counts(tmp_path: Path) -> None:
 
 def test_agents_have_a_unit_of_their_own(tmp_path: Path) -> None:
     line = 'level=info msg="Running kubelet --read-only-port=0"\n'
-    setting = {"component": "kubelet", "flag": "read-only-port", "value": "0"}
+    setting: Any = {"component": "kubelet", "flag": "read-only-port", "value": "0"}
     assert judge(setting, host(tmp_path, line, "k3s-agent")).ok
 
 
 def test_one_journal_call_serves_all_settings(tmp_path: Path) -> None:
     machine = host(tmp_path)
-    settings = [{"component": "kube-apiserver", "flag": f} for f in ("profiling", "anonymous-auth", "note")]
+    settings: Any = [{"component": "kube-apiserver", "flag": f} for f in ("profiling", "anonymous-auth", "note")]
     journal_args.observe(settings, machine)
     assert [argv[0] for argv in machine.ran].count("journalctl") == 1
 

@@ -26,9 +26,9 @@ CANARY = "K10canary::server:canary"
 MAIN = "/etc/rancher/k3s/config.yaml"
 OURS = "/etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml"
 THEIRS = "/etc/rancher/k3s/config.yaml.d/zz-theirs.yaml"
-PROTECT: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "protect-kernel-defaults", "value": True}
-PIDS: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "kubelet-arg", "value": "pod-max-pids=4096"}
-SECCOMP: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "kubelet-arg", "value": "seccomp-default=true"}
+PROTECT: Any = {"file": "casemate-k3s_node.yaml", "key": "protect-kernel-defaults", "value": True}
+PIDS: Any = {"file": "casemate-k3s_node.yaml", "key": "kubelet-arg", "value": "pod-max-pids=4096"}
+SECCOMP: Any = {"file": "casemate-k3s_node.yaml", "key": "kubelet-arg", "value": "seccomp-default=true"}
 
 
 def running(started_ago: float, flags: str = "") -> dict[str, tuple[int, str, str]]:
@@ -39,7 +39,7 @@ def running(started_ago: float, flags: str = "") -> dict[str, tuple[int, str, st
     return {"systemctl show k3s.service": (0, shown, ""), "journalctl": (0, line, "")}
 
 
-def judge(host: FakeHost, *settings: dict[str, Any], waived: Collection[int] = ()) -> list[Any]:
+def judge(host: FakeHost, *settings: Any, waived: Collection[int] = ()) -> list[Any]:
     seen = k3s_config.observe(list(settings), host, waived)
     return [k3s_config.assess(setting, one) for setting, one in zip(settings, seen, strict=True)]
 
@@ -62,9 +62,9 @@ def test_the_last_file_decides(tmp_path: Path, files: dict[str, str], ok: bool) 
 
 
 D = "/etc/rancher/k3s/config.yaml.d/"
-NO_PPROF: dict[str, Any] = {"absent_key": "enable-pprof"}
-CURRENT: dict[str, Any] = {"current": True}
-LINT: dict[str, Any] = {"lint": True}
+NO_PPROF: Any = {"absent_key": "enable-pprof"}
+CURRENT: Any = {"current": True}
+LINT: Any = {"lint": True}
 
 
 @pytest.mark.parametrize(
@@ -176,13 +176,10 @@ def test_a_component_that_runs_with_other_flags_is_stale(tmp_path: Path, flags: 
     assert (verdict.ok, verdict.stale) == (ok, stale)
 
 
-CURRENT = {"current": True}
-
-
 def aged(host: FakeHost, **ages: float) -> FakeHost:
     """Set how many seconds ago the drop-ins (ours, theirs) and their folder changed."""
     for name, age in {"folder": 120.0, **ages}.items():
-        path = {"folder": os.path.dirname(OURS), "ours": OURS, "theirs": THEIRS}[name]
+        path: Any = {"folder": os.path.dirname(OURS), "ours": OURS, "theirs": THEIRS}[name]
         os.utime(host.path(path), (time.time() - age,) * 2)
     return host
 
@@ -304,7 +301,7 @@ def test_another_value_of_a_declared_flag_is_its_own_control_s_fault_alone(tmp_p
 )
 def test_a_key_that_k3s_does_not_know_is_never_written(tmp_path: Path, node: str, options: Any, says: str) -> None:
     host = FakeHost(tmp_path, {OURS: "debug: false\n"}, context={"version": "v1.36.3+k3s1"})
-    setting = {"file": "casemate-k3s_node.yaml", "node": node, "options": options}
+    setting: Any = {"file": "casemate-k3s_node.yaml", "node": node, "options": options}
     with pytest.raises(ValueError, match=says):  # in the plan already, not only when it would be written
         k3s_config.observe([setting], host)
     with pytest.raises(ValueError, match=says):
@@ -456,12 +453,12 @@ def test_what_is_rendered_is_read_back(value: Any) -> None:
     assert parse(render({"key": value})) == [("key", value)]
 
 
-IDENTITY: dict[str, Any] = {
+IDENTITY: Any = {
     "file": "casemate-k3s_node.yaml",
     "options": {"node-ip": "192.0.2.1", "node-label": ["a=CANARY-1"], "node-external-dns": "CANARY-2", "debug": True},
     "sensitive": ["node-label", "node-external-dns", "kubelet-arg", "debug"],
 }
-SECRET_FLAG: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "kubelet-arg", "value": "x=CANARY-3"}
+SECRET_FLAG: Any = {"file": "casemate-k3s_node.yaml", "key": "kubelet-arg", "value": "x=CANARY-3"}
 
 
 @pytest.mark.parametrize(
@@ -506,6 +503,6 @@ def test_a_drop_in_that_nothing_can_replace_is_blocked_with_the_flag(
 
 
 def test_a_list_is_told_as_yaml(tmp_path: Path) -> None:
-    setting: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "disable", "value": ["traefik"]}
+    setting: Any = {"file": "casemate-k3s_node.yaml", "key": "disable", "value": ["traefik"]}
     host = FakeHost(tmp_path, {MAIN: "disable: [traefik, coredns]\n"})
     assert judge(host, setting)[0].reason.startswith(f'disable is ["traefik", "coredns"] by {MAIN}')

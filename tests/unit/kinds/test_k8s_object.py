@@ -16,17 +16,17 @@ from module_utils.casemate.k3s import objects as k8s_fields
 from module_utils.casemate.k3s.api import Api
 from module_utils.casemate.kinds import k8s_object as kind
 
-NAMESPACES = {"items": [{"metadata": {"name": n}, "status": {"phase": "Active"}} for n in ("default", "web")]}
+NAMESPACES: Any = {"items": [{"metadata": {"name": n}, "status": {"phase": "Active"}} for n in ("default", "web")]}
 ACCOUNT = "/api/v1/namespaces/{namespace}/serviceaccounts/default"
-WANT = {"metadata": {"name": "default"}, "automountServiceAccountToken": False}
+WANT: Any = {"metadata": {"name": "default"}, "automountServiceAccountToken": False}
 
 
 class FakeApi(Api):
     """Answers by (method, path), and remembers what was patched."""
 
-    answers: ClassVar[dict[str, Any]] = {}
+    answers: ClassVar[Any] = {}
     patched: ClassVar[list[str]] = []
-    put: ClassVar[dict[str, Any]] = {}
+    put: ClassVar[Any] = {}
     refuse = False
 
     def __init__(self, host: object) -> None:
@@ -79,7 +79,7 @@ def test_demanded_fields_are_a_subset(want: Any, have: Any, faults: int) -> None
 
 
 def test_every_namespace_is_judged_and_only_what_differs_is_applied(tmp_path: Path, api: type[FakeApi]) -> None:
-    setting = {"path": ACCOUNT, "body": WANT}
+    setting: Any = {"path": ACCOUNT, "body": WANT}
     api.answers[ACCOUNT.format(namespace="default")] = dict(WANT)
     api.answers[ACCOUNT.format(namespace="web")] = {"metadata": {"name": "default"}}
     host = FakeHost(tmp_path)
@@ -95,11 +95,11 @@ def test_every_namespace_is_judged_and_only_what_differs_is_applied(tmp_path: Pa
 
 
 def test_an_excepted_namespace_is_left_alone(tmp_path: Path) -> None:
-    setting = {"path": ACCOUNT, "body": WANT, "except_namespaces": ["default", "web"]}
+    setting: Any = {"path": ACCOUNT, "body": WANT, "except_namespaces": ["default", "web"]}
     assert kind.observe([setting], FakeHost(tmp_path))[0] == {"objects": {}, "silent": []}
 
 
-BINDINGS = {
+BINDINGS: Any = {
     "items": [
         {"roleRef": {"name": "cluster-admin"}, "subjects": [{"name": "system:masters"}]},
         {"roleRef": {"name": "view"}, "subjects": [{"name": "bob"}]},
@@ -111,7 +111,7 @@ BINDINGS = {
 def test_a_list_holds_only_what_is_allowed(tmp_path: Path, api: type[FakeApi], extra: list[Any], ok: bool) -> None:
     planted = [{"roleRef": {"name": "cluster-admin"}, "subjects": extra}] if extra else []
     api.answers["/apis/b"] = {"items": BINDINGS["items"] + planted}
-    setting = {
+    setting: Any = {
         "path": "/apis/b",
         "select": {"roleRef.name": "cluster-admin"},
         "only": {"field": "subjects.name", "allowed": ["system:masters"]},
@@ -122,7 +122,7 @@ def test_a_list_holds_only_what_is_allowed(tmp_path: Path, api: type[FakeApi], e
 
 
 LABEL = "pod-security.kubernetes.io/enforce"
-LEVELS = {"web": None, "default": "privileged", "shop": "privileged", "exempt": "privileged", "safe": "restricted"}
+LEVELS: Any = {"web": None, "default": "privileged", "shop": "privileged", "exempt": "privileged", "safe": "restricted"}
 
 
 @pytest.mark.parametrize(
@@ -136,16 +136,20 @@ LEVELS = {"web": None, "default": "privileged", "shop": "privileged", "exempt": 
     ],
 )
 def test_an_item_is_named_unless_it_is_left_out_or_has_a_value_of_its_own(
-    tmp_path: Path, api: type[FakeApi], also: dict[str, Any], label: str | None, reason: str
+    tmp_path: Path, api: type[FakeApi], also: Any, label: str | None, reason: str
 ) -> None:
-    levels = {**LEVELS, "web": label}
+    levels: Any = {**LEVELS, "web": label}
     api.answers["/api/v1/n"] = {
         "items": [{"metadata": {"name": n, "labels": {LABEL: level}}} for n, level in levels.items()]
         + [{"metadata": {"name": "bare"}}]
     }
-    only = {"field": r"metadata.labels.pod-security\.kubernetes\.io/enforce", "allowed": ["restricted"], "also": also}
+    only: Any = {
+        "field": r"metadata.labels.pod-security\.kubernetes\.io/enforce",
+        "allowed": ["restricted"],
+        "also": also,
+    }
     left_out = ["default", "exempt"]
-    setting = {"path": "/api/v1/n", "only": only, "except_namespaces": left_out, "advice": "declare it"}
+    setting: Any = {"path": "/api/v1/n", "only": only, "except_namespaces": left_out, "advice": "declare it"}
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert verdict.ok is (reason == "")
     assert verdict.reason == reason
@@ -154,7 +158,7 @@ def test_an_item_is_named_unless_it_is_left_out_or_has_a_value_of_its_own(
 def test_a_finding_about_a_large_cluster_stays_one_line(tmp_path: Path, api: type[FakeApi]) -> None:
     items = [{"metadata": {"namespace": f"n{n}", "name": "x"}, "roleRef": {"name": "admin"}} for n in range(9)]
     api.answers["/apis/b"] = {"items": items}
-    setting = {"path": "/apis/b", "only": {"field": "roleRef.name", "allowed": []}}
+    setting: Any = {"path": "/apis/b", "only": {"field": "roleRef.name", "allowed": []}}
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert verdict.reason.startswith("admin (n0/x); admin (n1/x); ")
     assert verdict.reason.endswith("; and 4 more")
@@ -162,10 +166,10 @@ def test_a_finding_about_a_large_cluster_stays_one_line(tmp_path: Path, api: typ
 
 
 CONFIGZ = "/api/v1/nodes/{node}/proxy/configz"
-GUARDED = {"kubeletconfig": {"authorization": {"mode": "Webhook"}}}
+GUARDED: Any = {"kubeletconfig": {"authorization": {"mode": "Webhook"}}}
 
 
-def ready(name: str, status: str | None) -> dict[str, Any]:
+def ready(name: str, status: str | None) -> Any:
     others = [{"type": "DiskPressure", "status": "False"}]
     conditions = [*others, {"type": "Ready", "status": status}] if status else None
     return {"metadata": {"name": name}, "status": {"conditions": conditions}}
@@ -189,7 +193,7 @@ def ready(name: str, status: str | None) -> dict[str, Any]:
 def test_every_kubelet_is_asked_and_one_that_cannot_be_never_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modes: dict[str, str], said: str
 ) -> None:
-    states = {"off": "Unknown", "no kubelet": None}
+    states: Any = {"off": "Unknown", "no kubelet": None}
 
     class Answering(FakeApi):
         def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -205,7 +209,7 @@ def test_every_kubelet_is_asked_and_one_that_cannot_be_never_passes(
 
     monkeypatch.setattr(kind, "Api", Answering)
     Answering.answers["/api/v1/x"] = {"a": 1}
-    setting: dict[str, Any] = {"path": CONFIGZ, "body": GUARDED, "enforced": False}
+    setting: Any = {"path": CONFIGZ, "body": GUARDED, "enforced": False}
     seen, other = kind.observe([setting, {"path": "/api/v1/x", "body": {"a": 1}}], FakeHost(tmp_path))
     assert kind.assess({"path": "/api/v1/x", "body": {"a": 1}}, other).ok  # whatever a node does
     unknown = modes["a1"] in ("off", "silent", "502", "403") and modes["s1"] == "Webhook"
@@ -229,7 +233,7 @@ def test_every_kubelet_is_asked_and_one_that_cannot_be_never_passes(
         ({"path": "/x", "absent": True}, "/x#"),
     ],
 )
-def test_what_two_controls_may_not_share(setting: dict[str, Any], identity: str) -> None:
+def test_what_two_controls_may_not_share(setting: Any, identity: str) -> None:
     assert kind.identity(setting) == identity
 
 
@@ -251,11 +255,11 @@ HOLDERS = ["Group/system:masters", "ServiceAccount/kube-system/helm-traefik", "U
     ],
 )
 def test_a_subject_is_its_kind_its_namespace_and_its_name(
-    tmp_path: Path, api: type[FakeApi], subject: dict[str, Any], ok: bool
+    tmp_path: Path, api: type[FakeApi], subject: Any, ok: bool
 ) -> None:
     api.answers["/apis/b"] = {"items": [{"roleRef": {"name": "cluster-admin"}, "subjects": [subject]}]}
-    only = {"field": "subjects", "allowed": HOLDERS}
-    setting = {"path": "/apis/b", "select": {"roleRef.name": "cluster-admin"}, "only": only}
+    only: Any = {"field": "subjects", "allowed": HOLDERS}
+    setting: Any = {"path": "/apis/b", "select": {"roleRef.name": "cluster-admin"}, "only": only}
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert verdict.ok is ok
     assert ok or verdict.reason.startswith(f"{subject['kind']}/")
@@ -263,7 +267,7 @@ def test_a_subject_is_its_kind_its_namespace_and_its_name(
 
 POLICY = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies/deny"
 DNS = {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
-DENY: dict[str, Any] = {
+DENY: Any = {
     "apiVersion": "networking.k8s.io/v1",
     "kind": "NetworkPolicy",
     "metadata": {"name": "deny", "namespace": "default"},
@@ -292,17 +296,18 @@ DENY: dict[str, Any] = {
     ],
 )
 def test_the_spec_of_a_network_policy_is_judged_whole_and_replaced(
-    tmp_path: Path, api: type[FakeApi], change: dict[str, Any], reason: str
+    tmp_path: Path, api: type[FakeApi], change: Any, reason: str
 ) -> None:
-    setting, host = {"path": POLICY, "body": DENY}, FakeHost(tmp_path)
-    meta = {**DENY["metadata"], "resourceVersion": "41", "labels": {"of": "others"}}
+    host = FakeHost(tmp_path)
+    setting: Any = {"path": POLICY, "body": DENY}
+    meta: Any = {**DENY["metadata"], "resourceVersion": "41", "labels": {"of": "others"}}
     api.answers[POLICY] = {**DENY, "metadata": meta, "spec": {**DENY["spec"], **change}}
     verdict = kind.assess(setting, kind.observe([setting], host)[0])
     assert verdict.ok is (reason == "")
     assert reason in verdict.reason
     kind.enforce([setting], {0}, host)
     assert kind.assess(setting, kind.observe([setting], host)[0]).ok
-    demanded = {**DENY, "metadata": {**DENY["metadata"], "resourceVersion": "41"}}
+    demanded: Any = {**DENY, "metadata": {**DENY["metadata"], "resourceVersion": "41"}}
     assert api.put == ({f"{POLICY}?fieldManager=casemate": demanded} if reason else {})
     assert not api.patched
 
@@ -343,7 +348,7 @@ def test_a_cluster_that_is_down_is_due_where_apply_brings_the_object(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enforced: bool
 ) -> None:
     monkeypatch.undo()
-    setting = {"path": "/api/v1/x", "body": {"a": 1}, "enforced": enforced}
+    setting: Any = {"path": "/api/v1/x", "body": {"a": 1}, "enforced": enforced}
     seen = kind.observe([setting], FakeHost(tmp_path))[0]
     if enforced:
         assert not kind.assess(setting, seen).ok
@@ -365,7 +370,7 @@ def test_a_server_that_starts_is_down_and_not_without_semantics(
             return SimpleNamespace(status=status, read=lambda: b"{}")
 
     monkeypatch.setattr(Api, "__init__", lambda self, _: setattr(self, "connection", Connection()))
-    setting = {"path": "/api/v1/x", "body": {"a": 1}}
+    setting: Any = {"path": "/api/v1/x", "body": {"a": 1}}
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert (verdict.ok, verdict.reason) == (False, f"the API server answers {status}")
 
@@ -382,7 +387,7 @@ def test_an_api_server_that_refuses_its_administrator_is_no_double(
             return super().call(method, path, body) if path != "/api/v1/nodes" else (200, {"items": []})
 
     monkeypatch.setattr(kind, "Api", Answering)
-    settings: list[dict[str, Any]] = [
+    settings: list[Any] = [
         {"path": "/api/v1/x", "body": {"a": 1}},
         {"path": CONFIGZ, "body": GUARDED, "enforced": False},
     ]
@@ -399,7 +404,7 @@ def test_what_one_refusal_hides_does_not_hide_the_rest(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(kind, "Api", Answering)
     Answering.answers["/api/v1/y"] = {"a": 1}
-    settings: list[dict[str, Any]] = [{"path": f"/api/v1/{name}", "body": {"a": 1}} for name in "xy"]
+    settings: list[Any] = [{"path": f"/api/v1/{name}", "body": {"a": 1}} for name in "xy"]
     seen = kind.observe(settings, FakeHost(tmp_path))
     assert kind.assess(settings[1], seen[1]).ok
     with pytest.raises(Unavailable, match="refused"):
@@ -439,7 +444,7 @@ def test_a_difference_is_told_whole_or_by_what_differs_in_it(
     tmp_path: Path, api: type[FakeApi], want: Any, have: Any, said: str | None
 ) -> None:
     api.answers["/x"] = {"spec": have} if have is not None else {"kind": "X"}
-    setting = {"path": "/x", "body": {"spec": want}}
+    setting: Any = {"path": "/x", "body": {"spec": want}}
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert not verdict.ok
     assert said is None or verdict.reason == said
@@ -451,9 +456,9 @@ def test_what_was_written_in_a_namespace_that_is_left_out_later_is_taken_back(
     tmp_path: Path, api: type[FakeApi], manager: str, ours: bool
 ) -> None:
     body = {"apiVersion": "v1", "kind": "ServiceAccount", **WANT}
-    setting = {"path": ACCOUNT, "body": body, "except_namespaces": ["web", "not-there"]}
+    setting: Any = {"path": ACCOUNT, "body": body, "except_namespaces": ["web", "not-there"]}
     managers = [{"manager": "kube-controller-manager"}, *([{"manager": manager}] if manager else [])]
-    meta = {"name": "default", "namespace": "web", "uid": "1", "managedFields": managers}
+    meta: Any = {"name": "default", "namespace": "web", "uid": "1", "managedFields": managers}
     api.answers[ACCOUNT.format(namespace="default")] = body
     api.answers[ACCOUNT.format(namespace="web")] = {**body, "metadata": meta}
     host = FakeHost(tmp_path)

@@ -26,7 +26,7 @@ from module_utils.casemate.kinds import leftover, sysctl, written
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
 OURS, OLD = "# Managed by Casemate (roles/k3s_host).\nkernel.panic = 60\n", "/etc/sysctl.d/99-zzz-casemate.conf"
-SETTING = {"kind": "leftover", "paths": ["/etc/sysctl.d/*casemate*"], "asked": [sysctl.OWNED]}
+SETTING: Any = {"kind": "leftover", "paths": ["/etc/sysctl.d/*casemate*"], "asked": [sysctl.OWNED]}
 PANIC = control("SYSCTL-PANIC-SET", {"kind": "sysctl", "key": "kernel.panic", "value": 10})
 CONTROLS = [control("HOST-LEFTOVERS-ABSENT", SETTING), PANIC]
 GOOD = {sysctl.OWNED: sysctl.written([PANIC["setting"]]), "/proc/sys/kernel/panic": "10\n"}
@@ -79,7 +79,7 @@ def test_what_is_not_ours_or_cannot_go_is_named_and_left(
     tmp_path: Path, hostile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make(where: Path) -> FakeHost:
-        text = {"foreign": "kernel.sysrq=1\n", "quoted": "# Not # Managed by Casemate\n", "immutable": OURS}
+        text: Any = {"foreign": "kernel.sysrq=1\n", "quoted": "# Not # Managed by Casemate\n", "immutable": OURS}
         laid = {OLD: text.get(hostile, "")} if hostile in (*text, "empty") else {}
         host = FakeHost(where, {**GOOD, "/root/ours": OURS, **laid})
         real = Path(host.path(OLD))
@@ -132,7 +132,7 @@ RUNS = "ActiveState=active\nActiveEnterTimestamp=Thu 2020-01-02 00:00:00.000000 
 
 def test_k3s_restarts_without_it_and_one_control_tells(tmp_path: Path) -> None:
     """A server that became an agent: its drop-in would stop the agent. It came after K3s was started, too."""
-    setting = {**SETTING, "paths": ["/etc/rancher/k3s/config.yaml.d/*casemate*"], "unit": "k3s-agent.service"}
+    setting: Any = {**SETTING, "paths": ["/etc/rancher/k3s/config.yaml.d/*casemate*"], "unit": "k3s-agent.service"}
     controls = [
         control("NODE-LEFTOVERS-ABSENT", setting),
         control("NODE-CONFIG-LINTED", {"kind": "k3s_config", "node": "agent", "lint": True, "enforced": False}),
@@ -174,7 +174,7 @@ def test_what_reads_the_folder_reads_it_again(
     path = f"{folder}/old-casemate"
     shown = {"systemctl show ssh.service": (0, RUNS, ""), "systemctl": (int(fails), "", "refused")}
     host = FakeHost(tmp_path, {path: OURS}, shown)
-    setting = {**SETTING, "paths": [f"{folder}/*casemate*"]}
+    setting: Any = {**SETTING, "paths": [f"{folder}/*casemate*"]}
     engine.run({"role": [control("HOST-LEFTOVERS-ABSENT", setting)]}, host, True)
     assert [ran for ran in host.ran if ran[1] != "show"] == []
     host.gone.clear()
@@ -201,8 +201,8 @@ PLAY = """
 
 def test_what_other_roles_of_a_host_ask_for_is_not_left_over(tmp_path: Path) -> None:
     """Whichever role is applied: else applying one role would remove what another one has written."""
-    local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
-    given = {"casemate_admin_sources": ["192.0.2.0/24"], "k3s_access_allow_users": ["ops"], **local}
+    local: Any = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+    given: Any = {"casemate_admin_sources": ["192.0.2.0/24"], "k3s_access_allow_users": ["ops"], **local}
     hosts = {group: {"hosts": {f"{group}1": {"k3s_node_ip": "192.0.2.1"}}} for group in ("k3s_server", "k3s_agent")}
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": given, "children": hosts}}))
     playbooks = tmp_path / "playbooks"
@@ -226,7 +226,7 @@ def test_what_other_roles_of_a_host_ask_for_is_not_left_over(tmp_path: Path) -> 
     assert "/etc/systemd/system/k3s-agent.service" in asked["k3s_agent"], "paths are templated"
 
 
-def every() -> list[dict[str, Any]]:
+def every() -> list[Any]:
     return [control for controls in declarations.controls().values() for control in controls]
 
 
@@ -266,10 +266,10 @@ class RealSshd(Machine):
 @pytest.mark.parametrize("line", ["PermitRootLogin yes", "Match User root\n PermitRootLogin yes", "NoSuchOption yes"])
 def test_an_old_drop_in_of_ours_for_sshd_is_told_once_wherever_it_sorts(tmp_path: Path, name: str, line: str) -> None:
     path = f"/etc/ssh/sshd_config.d/{name}"
-    left = {"kind": "leftover", "paths": ["/etc/ssh/sshd_config.d/*casemate*"], "asked": [sshd_files.OWNED]}
+    left: Any = {"kind": "leftover", "paths": ["/etc/ssh/sshd_config.d/*casemate*"], "asked": [sshd_files.OWNED]}
     controls = [*SSH, control("ACCESS-LEFTOVERS-ABSENT", left)]
     old = f"# Managed by Casemate (roles/k3s_access).\n{line}\n"
-    files = {**SSH_FILES, **SSH_OURS, path: old}
+    files: Any = {**SSH_FILES, **SSH_OURS, path: old}
     plan, done = settled(tmp_path, lambda where: RealSshd(where, files), controls)
     assert [f["control"] for f in plan.findings if f["status"] != "pass"] == ["ACCESS-LEFTOVERS-ABSENT"]
     assert [(f["control"], f["action"]) for f in done.findings if f["action"] != "none"] == [

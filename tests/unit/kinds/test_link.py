@@ -13,7 +13,7 @@ from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import link
 
 KUBECTL = "/usr/local/bin/kubectl"
-SETTING: dict[str, Any] = {"path": KUBECTL, "target": "k3s"}
+SETTING: Any = {"path": KUBECTL, "target": "k3s"}
 
 
 def laid(root: Path, *, points: str = "", own: bool = False, elsewhere: str = "") -> FakeHost:
@@ -49,7 +49,7 @@ def judge(host: FakeHost) -> Any:
     ],
 )
 def test_a_link_to_the_program_or_a_command_elsewhere_is_right(
-    tmp_path: Path, there: dict[str, Any], ok: bool, blocked_by: bool
+    tmp_path: Path, there: Any, ok: bool, blocked_by: bool
 ) -> None:
     verdict = judge(laid(tmp_path, **there))
     assert (verdict.ok, bool(verdict.blocked_by)) == (ok, blocked_by)
@@ -68,7 +68,8 @@ def test_a_missing_or_other_link_is_made_and_stays(tmp_path: Path, points: str) 
 
 
 def test_a_file_in_the_place_is_kept_and_keeps_no_other_link_from_being_made(tmp_path: Path) -> None:
-    host, other = laid(tmp_path, own=True), {"path": "/usr/local/bin/ctr", "target": "k3s"}
+    host = laid(tmp_path, own=True)
+    other: link.Setting = {"path": "/usr/local/bin/ctr", "target": "k3s"}
     with pytest.raises(EnforceError, match="kubectl is no link"):
         link.enforce([SETTING, other], {0, 1}, host)
     assert host.text(KUBECTL) == "theirs"
@@ -83,7 +84,7 @@ def test_a_run_that_was_killed_between_link_and_name_stops_nothing(tmp_path: Pat
 
 
 def test_check_says_what_apply_does(tmp_path: Path) -> None:
-    control = {
+    control: Any = {
         "id": "X-KUBECTL-LINKED", "title": "kubectl is linked", "why": "People expect it.", "severity": "low",
         "level": "baseline", "applies_to": ["node"], "mitigations": ["T7.2"], "refs": {},
         "setting": {"kind": "link", **SETTING},

@@ -29,7 +29,7 @@ def cluster(tmp_path: Path) -> Iterator[ClusterServer]:
     made.close()
 
 
-def node(ready: str = "True", address: str = "192.0.2.7", machine: str = MACHINE, **meta: str) -> dict[str, Any]:
+def node(ready: str = "True", address: str = "192.0.2.7", machine: str = MACHINE, **meta: str) -> Any:
     return {
         "metadata": {"name": "a1", **meta},
         "status": {
@@ -61,11 +61,11 @@ def member(
     )
 
 
-def setting(cluster: ClusterServer, unit: str = "k3s-agent.service", **more: Any) -> dict[str, Any]:
+def setting(cluster: ClusterServer, unit: str = "k3s-agent.service", **more: Any) -> Any:
     return {"aspect": "kubelet", "unit": unit, "server": cluster.url, "node": "a1", "address": "192.0.2.7", **more}
 
 
-def judge(asked: dict[str, Any], host: FakeHost) -> Verdict:
+def judge(asked: Any, host: FakeHost) -> Verdict:
     return kind.assess(asked, kind.observe([asked], host)[0])
 
 
@@ -150,7 +150,7 @@ def test_what_is_silent_is_not_judged(tmp_path: Path, cluster: ClusterServer) ->
             judge(asked, empty)
 
 
-def tokens(cluster: ClusterServer, fetched: bool = True) -> dict[str, Any]:
+def tokens(cluster: ClusterServer, fetched: bool = True) -> Any:
     files = {"/etc/rancher/k3s/token": "server", "/etc/rancher/k3s/agent-token": "node"}
     return {"aspect": "tokens", "server": cluster.url, "files": files, "fetched": fetched}
 

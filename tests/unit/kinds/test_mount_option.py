@@ -14,9 +14,9 @@ from module_utils.casemate.kinds import mount_option as kind
 
 ROOT = "1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 SHM = "2 1 0:2 / /dev/shm rw,nosuid,nodev shared:2 - tmpfs tmpfs rw\n"
-WANT = {"path": "/dev/shm", "options": ["nodev", "nosuid"]}
+WANT: Any = {"path": "/dev/shm", "options": ["nodev", "nosuid"]}
 UNIT = {"systemctl show tmp.mount": (0, "FragmentPath=/etc/tmp.mount\nDropInPaths=/etc/d.conf", "")}
-NODE = {"path": "/var/lib/rancher", "without": ["noexec"]}
+NODE: Any = {"path": "/var/lib/rancher", "without": ["noexec"]}
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,7 @@ NODE = {"path": "/var/lib/rancher", "without": ["noexec"]}
         (ROOT, {"/etc/fstab": "/dev/sda1 / ext4 noexec 0 1\n"}, NODE, "noexec set at the next boot"),
     ],
 )
-def test_now_and_next_boot(
-    tmp_path: Path, mountinfo: str, files: dict[str, str], setting: dict[str, Any], reason: str
-) -> None:
+def test_now_and_next_boot(tmp_path: Path, mountinfo: str, files: dict[str, str], setting: Any, reason: str) -> None:
     host = FakeHost(tmp_path, {"/proc/self/mountinfo": mountinfo, **files})
     verdict = kind.assess(setting, kind.observe([setting], host)[0])
     assert verdict.ok is (reason == "")
@@ -48,14 +46,15 @@ def test_now_and_next_boot(
 def test_a_drop_in_of_a_mount_unit_decides(tmp_path: Path) -> None:
     tmp = "4 1 0:9 / /tmp rw,nosuid,nodev - tmpfs tmpfs rw\n"
     files = {"/proc/self/mountinfo": ROOT + tmp, "/etc/tmp.mount": "[Mount]\nOptions=nosuid,nodev\n"}
-    setting = {"path": "/tmp", "options": ["nodev", "nosuid"]}
+    setting: Any = {"path": "/tmp", "options": ["nodev", "nosuid"]}
     for drop_in, ok in (("", True), ("[Mount]\nOptions=mode=1777\n", False)):
         host = FakeHost(tmp_path, {**files, "/etc/d.conf": drop_in}, UNIT)
         assert kind.assess(setting, kind.observe([setting], host)[0]).ok is ok
 
 
 def test_two_demands_on_one_folder_are_two_settings() -> None:
-    assert len({kind.identity(s) for s in (WANT, {**WANT, "options": ["noexec"]}, {**WANT, "without": ["x"]})}) == 3
+    demands: Any = (WANT, {**WANT, "options": ["noexec"]}, {**WANT, "without": ["x"]})
+    assert len({kind.identity(one) for one in demands}) == 3
 
 
 def test_escaped_names_are_read() -> None:

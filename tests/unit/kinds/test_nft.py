@@ -13,23 +13,23 @@ from unit.fake_host import FakeHost
 from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import nft
 
-Rule = list[dict[str, Any]]
+Rule = list[Any]
 
 
-def match(left: dict[str, Any], right: Any, op: str = "==") -> dict[str, Any]:
+def match(left: Any, right: Any, op: str = "==") -> Any:
     return {"match": {"op": op, "left": left, "right": right}}
 
 
-def dport(right: Any, proto: str = "tcp") -> dict[str, Any]:
+def dport(right: Any, proto: str = "tcp") -> Any:
     return match({"payload": {"protocol": proto, "field": "dport"}}, right)
 
 
-def saddr(right: Any) -> dict[str, Any]:
+def saddr(right: Any) -> Any:
     return match({"payload": {"protocol": "ip", "field": "saddr"}}, right)
 
 
-ACCEPT: dict[str, Any] = {"accept": None}
-DROP: dict[str, Any] = {"drop": None}
+ACCEPT: Any = {"accept": None}
+DROP: Any = {"drop": None}
 ANSWERS: Rule = [match({"ct": {"key": "state"}}, ["established", "related"], "in"), ACCEPT]
 LOOPBACK: Rule = [match({"meta": {"key": "iifname"}}, "lo"), ACCEPT]
 ICMP: Rule = [match({"meta": {"key": "l4proto"}}, {"set": ["icmp", "ipv6-icmp"]}), ACCEPT]
@@ -38,8 +38,8 @@ SERVERS: Rule = [dport({"range": [2379, 2380]}), saddr("@servers4"), ACCEPT]
 SHUT: Rule = [dport({"set": [22, {"range": [2379, 2380]}]}), DROP]
 LOG: Rule = [{"limit": {"rate": 10, "burst": 20, "per": "minute"}}, {"log": {"prefix": "x"}}]
 GOOD: list[Rule] = [ANSWERS, LOOPBACK, ICMP, SERVERS, SHUT, PODS, LOG]
-ETCD: dict[str, Any] = {"chain": "input", "proto": "tcp", "ports": [2379, 2380], "sources": ["10.0.0.1", "10.0.0.2"]}
-REST: dict[str, Any] = {"chain": "input", "proto": "tcp", "ports": [], "sources": ["10.42.0.0/16"]}
+ETCD: Any = {"chain": "input", "proto": "tcp", "ports": [2379, 2380], "sources": ["10.0.0.1", "10.0.0.2"]}
+REST: Any = {"chain": "input", "proto": "tcp", "ports": [], "sources": ["10.42.0.0/16"]}
 
 
 TEXT = """table inet casemate {
@@ -57,7 +57,7 @@ def accept_to(port: int, proto: str = "tcp") -> Rule:
 
 
 def listing(rules: list[Rule], policy: str = "drop", elements: tuple[str, ...] = ("10.0.0.1", "10.0.0.2")) -> str:
-    things: list[dict[str, Any]] = [
+    things: list[Any] = [
         {"metainfo": {"version": "1.0.6"}},
         {"table": {"family": "inet", "name": "casemate", "handle": 7}},
         {"set": {"name": "servers4", "elem": list(elements), "handle": 3}},
@@ -82,13 +82,13 @@ def host_of(tmp: Path, live: str | None, declared: str = "", file: str = "rules\
     )
 
 
-def judge(tmp: Path, rules: list[Rule], setting: dict[str, Any], **how: Any) -> Any:
+def judge(tmp: Path, rules: list[Rule], setting: Any, **how: Any) -> Any:
     host = host_of(tmp, listing(rules, **how))
     return nft.assess(setting, nft.observe([setting], host)[0])
 
 
 @pytest.mark.parametrize("setting", [ETCD, REST, {"chain": "input", "policy": "drop"}, {**REST, "proto": "udp"}])
-def test_the_declared_rules_pass(tmp_path: Path, setting: dict[str, Any]) -> None:
+def test_the_declared_rules_pass(tmp_path: Path, setting: Any) -> None:
     assert judge(tmp_path, GOOD, setting).ok
 
 
@@ -144,7 +144,7 @@ def test_a_drop_that_does_not_always_drop_closes_nothing(tmp_path: Path, drop: R
         (GOOD, {}, {**ETCD, "chain": "nothere"}, "open to 0.0.0.0/0"),
     ],
 )
-def test_drift_is_named(tmp_path: Path, rules: list[Rule], how: Any, setting: dict[str, Any], reason: str) -> None:
+def test_drift_is_named(tmp_path: Path, rules: list[Rule], how: Any, setting: Any, reason: str) -> None:
     verdict = judge(tmp_path, rules, setting, **how)
     assert not verdict.ok
     assert reason in verdict.reason
@@ -165,7 +165,7 @@ def test_drift_is_named(tmp_path: Path, rules: list[Rule], how: Any, setting: di
     ],
 )
 def test_the_whole_is_compared_with_its_declaration(tmp_path: Path, live: str | None, file: str, reason: str) -> None:
-    setting = {"ruleset": "rules\n"}
+    setting: Any = {"ruleset": "rules\n"}
     verdict = nft.assess(setting, nft.observe([setting], host_of(tmp_path, live, listing(GOOD), file))[0])
     assert verdict.ok is (reason == "")
     assert reason in verdict.reason
@@ -197,7 +197,7 @@ def test_rules_that_do_not_load_are_an_error(tmp_path: Path) -> None:
 
 
 def test_without_nftables_it_fails_and_does_not_crash(tmp_path: Path) -> None:
-    setting = {"ruleset": "x"}
+    setting: Any = {"ruleset": "x"}
     verdict = nft.assess(setting, nft.observe([setting], FakeHost(tmp_path))[0])
     assert not verdict.ok
 
@@ -229,14 +229,21 @@ def test_without_the_declaration_nothing_is_loaded(tmp_path: Path) -> None:
     assert not host.armed
 
 
-WHOLE: dict[str, Any] = {"ruleset": "rules\n"}
-CLOSED: dict[str, Any] = {"chain": "input", "policy": "drop"}
-SSH_SHUT: dict[str, Any] = {"chain": "input", "proto": "tcp", "ports": [22], "sources": []}
-LAW = {"whole": WHOLE, "closed": CLOSED, "etcd": ETCD, "ssh": SSH_SHUT, "rest": REST, "udp": {**REST, "proto": "udp"}}
+WHOLE: Any = {"ruleset": "rules\n"}
+CLOSED: Any = {"chain": "input", "policy": "drop"}
+SSH_SHUT: Any = {"chain": "input", "proto": "tcp", "ports": [22], "sources": []}
+LAW: Any = {
+    "whole": WHOLE,
+    "closed": CLOSED,
+    "etcd": ETCD,
+    "ssh": SSH_SHUT,
+    "rest": REST,
+    "udp": {**REST, "proto": "udp"},
+}
 MALLORY = saddr({"prefix": {"addr": "203.0.113.0", "len": 24}})
 
 
-def failing(tmp: Path, live: str, law: dict[str, dict[str, Any]], file: str = "rules\n", waived: str = "") -> str:
+def failing(tmp: Path, live: str, law: dict[str, Any], file: str = "rules\n", waived: str = "") -> str:
     settings, excused = list(law.values()), {n for n, name in enumerate(law) if name == waived}
     seen = nft.observe(settings, host_of(tmp, live, listing(GOOD), file), excused)
     return " ".join(name for (name, s), one in zip(law.items(), seen, strict=True) if not nft.assess(s, one).ok)
@@ -296,7 +303,7 @@ def test_the_file_of_the_next_boot_stays_with_the_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["etcd", "closed", "rest"])
 def test_a_control_that_is_not_here_or_waived_hides_nothing(tmp_path: Path, name: str) -> None:
-    changed = {
+    changed: Any = {
         "etcd": listing([accept_to(2379), *GOOD]),
         "closed": listing(GOOD, policy="accept"),
         "rest": listing([*GOOD, [match({"meta": {"key": "l4proto"}}, "tcp"), ACCEPT]]),

@@ -38,7 +38,7 @@ def stanza(name: str, status: str = "install ok installed", version: str = "1.0-
         ("\x00\n\nStatus: install ok installed\n", {"name": "x", "state": "absent"}, True, []),
     ],
 )
-def test_status(tmp_path: Path, text: str, setting: dict[str, Any], ok: bool, observed: Any) -> None:
+def test_status(tmp_path: Path, text: str, setting: Any, ok: bool, observed: Any) -> None:
     host = FakeHost(tmp_path, {package.STATUS: text})
     verdict = package.assess(setting, package.observe([setting], host)[0])
     assert (verdict.ok, verdict.observed) == (ok, observed)
@@ -56,7 +56,7 @@ def test_status(tmp_path: Path, text: str, setting: dict[str, Any], ok: bool, ob
 )
 def test_nothing_goes_but_what_is_named(tmp_path: Path, said: tuple[int, str, str], told: str) -> None:
     host = FakeHost(tmp_path, {package.STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
-    wanted = [{"name": "telnet", "state": "absent"}, {"name": "telnetd", "state": "absent"}]
+    wanted: Any = [{"name": "telnet", "state": "absent"}, {"name": "telnetd", "state": "absent"}]
     verdict = package.assess(wanted[0], package.observe(wanted, host)[0])
     assert not verdict.ok
     assert told in verdict.reason
@@ -68,7 +68,7 @@ def test_nothing_goes_but_what_is_named(tmp_path: Path, said: tuple[int, str, st
 def test_what_a_waiver_keeps_is_nobodys_to_remove(tmp_path: Path) -> None:
     said = (0, "Remv telnet [1]\nRemv telnetd [1]\n", "")
     host = FakeHost(tmp_path, {package.STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
-    wanted: list[dict[str, Any]] = [
+    wanted: list[Any] = [
         {"name": "telnet", "state": "absent"},
         {"name": "telnetd", "state": "absent"},
     ]

@@ -37,13 +37,14 @@ def line(address: str, number: int, state: str = "0A") -> str:
 )
 def test_listening_addresses_decide(tmp_path: Path, tcp: str, tcp6: str, state: str, ok: bool) -> None:
     host = FakeHost(tmp_path, {"/proc/net/tcp": HEAD + tcp, "/proc/net/tcp6": HEAD + tcp6})
-    setting = {"port": 2381, "state": state}
+    setting: Any = {"port": 2381, "state": state}
     assert port.assess(setting, port.observe([setting], host)[0]).ok is ok
 
 
 def test_udp_is_not_tcp(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {"/proc/net/udp": HEAD + line(ANY, 53, "07")})
-    tcp, udp = {"port": 53, "state": "closed"}, {"port": 53, "proto": "udp", "state": "closed"}
+    tcp: port.Setting = {"port": 53, "state": "closed"}
+    udp: port.Setting = {"port": 53, "proto": "udp", "state": "closed"}
     seen = port.observe([tcp, udp], host)
     assert port.assess(tcp, seen[0]).ok
     assert not port.assess(udp, seen[1]).ok
@@ -54,7 +55,7 @@ def test_a_probe_tells_open_from_refused(tmp_path: Path) -> None:
         beside = ssh.getsockname()[1]
         with socket.create_server(("127.0.0.1", 0)) as listener:
             number = listener.getsockname()[1]
-            setting: dict[str, Any] = {"port": number, "state": "closed", "probe": "127.0.0.1", "answers": beside}
+            setting: Any = {"port": number, "state": "closed", "probe": "127.0.0.1", "answers": beside}
             verdict = port.assess(setting, port.observe([setting], FakeHost(tmp_path))[0])
             assert (verdict.ok, verdict.observed) == (False, "open")
         verdict = port.assess(setting, port.observe([setting], FakeHost(tmp_path))[0])
@@ -67,7 +68,7 @@ def test_one_answer_among_lost_packets_counts(
 ) -> None:
     left = [*met]
     monkeypatch.setattr(port, "_reach", lambda _, number, __: "open" if number == 22 else left.pop())
-    setting = {"port": 2379, "state": "closed", "probe": "192.0.2.1"}
+    setting: Any = {"port": 2379, "state": "closed", "probe": "192.0.2.1"}
     assert port.observe([setting], FakeHost(tmp_path)) == [{"probe": told}]
 
 
@@ -75,7 +76,7 @@ def test_silence_of_a_machine_that_cannot_be_reached_at_all_proves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(port, "_reach", lambda *_: "filtered")
-    settings = [{"port": 2379, "state": "closed", "probe": "192.0.2.1"}, {"port": 1, "state": "closed"}]
+    settings: Any = [{"port": 2379, "state": "closed", "probe": "192.0.2.1"}, {"port": 1, "state": "closed"}]
     probed, read = port.observe(settings, FakeHost(tmp_path))
     assert isinstance(probed, Unavailable)
     assert probed.code == "vantage"

@@ -22,9 +22,9 @@ FILES = [ETC, STUBLESS, NO_STUB]
 STUB = "# by systemd-resolved\nnameserver 127.0.0.53\noptions edns0 trust-ad\nsearch example.org\n"
 GOOD = "nameserver 192.0.2.53\nnameserver 2001:db8::53\n"
 DEFAULTS, LATER, HIDDEN = (f"{resolver.KUBELET}/{name}" for name in ("00-k3s-defaults.conf", "99-x.conf", ".x.conf"))
-SETTING: dict[str, Any] = {"files": FILES}
+SETTING: Any = {"files": FILES}
 OURS = "/etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml"
-DECLARED: dict[str, Any] = {"file": "casemate-k3s_node.yaml", "key": "resolv-conf", "resolvers": FILES}
+DECLARED: Any = {"file": "casemate-k3s_node.yaml", "key": "resolv-conf", "resolvers": FILES}
 
 
 def running(flags: str = "--v=2") -> dict[str, tuple[int, str, str]]:
@@ -36,7 +36,7 @@ def running(flags: str = "--v=2") -> dict[str, tuple[int, str, str]]:
     }
 
 
-def judge(host: FakeHost, setting: dict[str, Any] = SETTING) -> Any:
+def judge(host: FakeHost, setting: Any = SETTING) -> Any:
     return resolver.assess(setting, resolver.observe([setting], host)[0])
 
 
@@ -149,5 +149,6 @@ def test_before_k3s_runs_what_it_will_be_given_is_judged(tmp_path: Path, files: 
 def test_a_named_file_is_given_whatever_it_holds_and_judged_so(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {ETC: GOOD, "/srv/resolv.conf": STUB})
     named = ["/srv/resolv.conf"]
-    assert k3s_config.observe([{**DECLARED, "resolvers": named}], host)[0]["value"] == named[0]
+    declared: Any = {**DECLARED, "resolvers": named}
+    assert k3s_config.observe([declared], host)[0]["value"] == named[0]
     assert "/srv/resolv.conf:2: nameserver 127.0.0.53" in judge(host, {"files": named}).reason

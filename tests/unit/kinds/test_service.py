@@ -13,20 +13,20 @@ from module_utils.casemate.core.verdict import Unavailable
 from module_utils.casemate.kinds import service
 
 UP = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
-DOWN = {**UP, "ActiveState": "inactive", "UnitFileState": "disabled"}
+DOWN: Any = {**UP, "ActiveState": "inactive", "UnitFileState": "disabled"}
 NONE = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": "", "NeedDaemonReload": "no"}
 
 
 def host_of(tmp: Path, shown: dict[str, str], **others: dict[str, str]) -> FakeHost:
     units = {"init.scope": {"LoadState": "loaded"}, "a.service": shown, **{f"a.{n}": v for n, v in others.items()}}
-    commands = {
+    commands: Any = {
         f"systemctl show {unit}": (0, "".join(f"{k}={v}\n" for k, v in p.items()), "") for unit, p in units.items()
     }
     return FakeHost(tmp, commands=commands)
 
 
-def judge(host: FakeHost, **setting: Any) -> Any:
-    setting["unit"] = "a.service"
+def judge(host: FakeHost, **demands: Any) -> Any:
+    setting: Any = {"unit": "a.service", **demands}
     return service.assess(setting, service.observe([setting], host)[0])
 
 
@@ -53,7 +53,7 @@ def judge(host: FakeHost, **setting: Any) -> Any:
         ({**UP, "NeedDaemonReload": "yes"}, {"state": "running"}, "systemd has not read them"),
     ],
 )
-def test_state_and_properties(tmp_path: Path, shown: dict[str, str], setting: dict[str, Any], reason: str) -> None:
+def test_state_and_properties(tmp_path: Path, shown: dict[str, str], setting: Any, reason: str) -> None:
     verdict = judge(host_of(tmp_path, shown), **setting)
     assert verdict.ok is (reason == "")
     assert reason in verdict.reason
@@ -66,7 +66,7 @@ def test_a_socket_that_would_start_an_unwanted_service_counts(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("age", "stale"), [(3600, ("a.service",)), (-3600, ())])
 def test_a_process_older_than_its_unit_files_is_stale(tmp_path: Path, age: int, stale: tuple[str, ...]) -> None:
-    shown = {**UP, "DropInPaths": "/etc/a.conf", "ActiveEnterTimestamp": "Mon 2026-11-23 12:00:00.500000 UTC"}
+    shown: Any = {**UP, "DropInPaths": "/etc/a.conf", "ActiveEnterTimestamp": "Mon 2026-11-23 12:00:00.500000 UTC"}
     host = host_of(tmp_path, shown)
     drop_in = tmp_path / "etc/a.conf"
     drop_in.parent.mkdir()
@@ -87,19 +87,19 @@ def test_a_silent_systemd_is_an_error_and_not_a_stopped_service(tmp_path: Path) 
 
 
 def test_hostile_output_of_a_unit_cannot_add_a_property(tmp_path: Path) -> None:
-    shown = {**DOWN, "Description": "x ActiveState=active"}
+    shown: Any = {**DOWN, "Description": "x ActiveState=active"}
     assert judge(host_of(tmp_path, shown), state="stopped").ok
 
 
 def test_a_unit_file_that_fails_its_own_control_is_told_there(tmp_path: Path) -> None:
     """Whoever edits the unit is told once; the restart is due only when the file is as it should be."""
     shown = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=yes\nFragmentPath=/etc/a\n"
-    commands = {
+    commands: Any = {
         "systemctl show init.scope": (0, "LoadState=loaded\n", ""),
         "systemctl show k3s.service": (0, shown + "ActiveEnterTimestamp=Thu 1970-01-01 00:00:20.000000 UTC\n", ""),
     }
     host = FakeHost(tmp_path, {"/etc/a": ""}, commands)
-    setting = {"unit": "k3s.service", "state": "running"}
+    setting: Any = {"unit": "k3s.service", "state": "running"}
     assert service.assess(setting, service.observe([setting], host)[0]).stale == ("k3s.service",)
     host.failing_files.add("/etc/a")
     assert service.assess(setting, service.observe([setting], host)[0]).ok

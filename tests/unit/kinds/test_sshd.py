@@ -22,9 +22,9 @@ from module_utils.casemate.kinds import sshd
 MAIN = "Include /etc/ssh/sshd_config.d/*.conf\nX11Forwarding yes\n"
 SHOWN = "permitrootlogin no\nmaxauthtries 4\nallowusers ops\nallowusers alice\nhostkey /b\nhostkey /a\n"
 OPEN = SHOWN.replace("permitrootlogin no", "permitrootlogin yes")
-ROOT = {"kind": "sshd", "key": "permitrootlogin", "value": "no"}
-DAEMON = {"kind": "sshd", "key": "daemon", "value": "current"}
-LISTENER = {"kind": "sshd", "key": "listener", "value": "plain"}
+ROOT: Any = {"kind": "sshd", "key": "permitrootlogin", "value": "no"}
+DAEMON: Any = {"kind": "sshd", "key": "daemon", "value": "current"}
+LISTENER: Any = {"kind": "sshd", "key": "listener", "value": "plain"}
 
 
 def host_of(
@@ -52,7 +52,7 @@ def host_of(
     )
 
 
-def judge(host: FakeHost, *settings: dict[str, Any], waived: Collection[int] = ()) -> list[Any]:
+def judge(host: FakeHost, *settings: Any, waived: Collection[int] = ()) -> list[Any]:
     return [sshd.assess(s, o) for s, o in zip(settings, sshd.observe(list(settings), host, waived), strict=True)]
 
 
@@ -94,7 +94,7 @@ def test_a_match_block_that_opens_again_is_found(tmp_path: Path, block: str, con
                 return super().run(["OPEN"])
             return super().run(argv, stdin, timeout)
 
-    files = {
+    files: Any = {
         "/etc/ssh/sshd_config": MAIN + f"Match {block}\n  PermitRootLogin yes\n",
         "/etc/group": "wheel:x:10:bob\nprim:x:11:\n",
         "/etc/passwd": "bob:x:5:5::/:/bin/sh\ncarl:x:6:11::/:/bin/sh\n",
@@ -306,7 +306,7 @@ def test_another_mode_of_a_file_is_told_by_the_control_of_that_file(tmp_path: Pa
     assert not judge(host, DAEMON)[0].ok
 
 
-NOT_READ = {
+NOT_READ: Any = {
     "our drop-in": sshd_files.OWNED,
     "a drop-in of others": "/etc/ssh/sshd_config.d/50-cloud.conf",
     "the main file": sshd_files.MAIN,
@@ -322,7 +322,7 @@ NOT_READ = {
 def test_whatever_the_daemon_reads_counts_when_it_is_touched(tmp_path: Path, what: str, date: str) -> None:
     """Touched, or changed and changed back, with all controls judged together: the listener's explains nothing."""
     ours = sshd.written([ROOT, DAEMON, LISTENER])
-    files = {
+    files: Any = {
         sshd_files.MAIN: MAIN + "Include more/*\nHostKey /etc/ssh/ssh_host_ed25519_key\n",
         sshd_files.OWNED: ours,
         **dict.fromkeys(("/etc/ssh/sshd_config.d/50-cloud.conf", "/etc/ssh/more/x", KEY), "# nothing\n"),
@@ -382,7 +382,7 @@ def test_a_date_that_stays_ahead_is_put_right_where_the_file_is_ours(
     assert judge(host, ROOT, DAEMON)[1].ok is not bool(daemon.blocked_by)
 
 
-SOCKET = {
+SOCKET: Any = {
     "active": "ActiveState=active\nAccept=no\n",
     "active, for each login": "ActiveState=active\nAccept=yes\n",
     "inactive": "ActiveState=inactive\nAccept=yes\n",
@@ -433,7 +433,7 @@ def test_a_daemon_that_systemd_listens_for_is_restarted(tmp_path: Path, socket: 
 
 
 KEY = "/etc/ssh/ssh_host_ed25519_key"
-HOSTKEY = {"kind": "sshd", "key": "hostkey", "value": KEY}
+HOSTKEY: Any = {"kind": "sshd", "key": "hostkey", "value": KEY}
 
 
 class Keys(FakeHost):
@@ -518,7 +518,7 @@ def test_it_writes_one_drop_in_under_the_guard_and_reloads(tmp_path: Path) -> No
     if os.geteuid() != 0:
         pytest.skip("files of root need root")
     host = host_of(tmp_path, {"/etc/ssh/sshd_config": "# old\nX11Forwarding yes\n"})
-    settings: list[dict[str, Any]] = [
+    settings: list[Any] = [
         ROOT,
         {"key": "maxauthtries", "value": 4},
         {"key": "x", "value": 1, "enforced": False},
@@ -570,8 +570,8 @@ def test_a_broken_configuration_is_an_error_not_a_pass(tmp_path: Path) -> None:
         {"key": "banner"},
     ],
 )
-def test_hostile_settings_are_refused(setting: dict[str, Any]) -> None:
-    raw = {
+def test_hostile_settings_are_refused(setting: Any) -> None:
+    raw: Any = {
         "id": "SSH-X-Y", "title": "a title", "why": "a good reason", "severity": "low", "level": "baseline",
         "applies_to": ["node"], "mitigations": ["T1.4"], "setting": {"kind": "sshd", **setting},
     }  # fmt: skip

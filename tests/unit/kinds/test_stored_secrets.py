@@ -43,7 +43,7 @@ def judge_etcd(monkeypatch: pytest.MonkeyPatch, folder: Path, values: dict[str, 
             yield from ((prefix + name.encode(), value) for name, value in values.items())
 
     monkeypatch.setattr(kind, "Etcd", Etcd)
-    setting = {"where": "etcd"}
+    setting: Any = {"where": "etcd"}
     return kind.assess(setting, kind.observe([setting], FakeHost(folder, files={CONFIG: given}))[0])
 
 
@@ -118,7 +118,7 @@ def sqlite_file(path: Path, name: str, value: bytes) -> None:
 
 
 def judge_files(folder: Path, *globs: str) -> Verdict:
-    setting = {"where": "files", "globs": list(globs), "advice": "`shred -u {path}`"}
+    setting: Any = {"where": "files", "globs": list(globs), "advice": "`shred -u {path}`"}
     return kind.assess(setting, kind.observe([setting], FakeHost(folder))[0])
 
 
@@ -177,5 +177,5 @@ def test_links_folders_empty_and_broken_files(tmp_path: Path) -> None:
 
 def test_where_etcd_is_silent_nothing_passes(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="k3s"):
-        setting: dict[str, Any] = {"where": "etcd"}
+        setting: Any = {"where": "etcd"}
         kind.assess(setting, kind.observe([setting], FakeHost(tmp_path, files={CONFIG: config("k2")}))[0])

@@ -19,7 +19,8 @@ P = "/proc/sys/"
 CONF = P + "net/ipv4/conf/"
 
 
-def judge(host: FakeHost, **setting: Any) -> Any:
+def judge(host: FakeHost, **demands: Any) -> Any:
+    setting: Any = demands
     return sysctl.assess(setting, sysctl.observe([setting], host)[0])
 
 
@@ -82,7 +83,7 @@ def test_dots_and_slashes_are_read_as_systemd_reads_them(key: str, name: str) ->
     ],
 )
 def test_live_and_boot_must_both_be_right(
-    tmp_path: Path, live: str, boot: str | None, setting: dict[str, Any], reason: str
+    tmp_path: Path, live: str, boot: str | None, setting: Any, reason: str
 ) -> None:
     files = {P + "kernel/panic": live + "\n", **({"/etc/sysctl.d/zz.conf": f"kernel.panic={boot}"} if boot else {})}
     verdict = judge(FakeHost(tmp_path, files), key="kernel.panic", **setting)
@@ -117,7 +118,7 @@ def test_a_wrong_value_that_cannot_be_written_is_not_evaluated(tmp_path: Path, m
 def test_enforcing_sets_both_once_and_leaves_foreign_files(tmp_path: Path) -> None:
     blocked_by = "/etc/sysctl.d/10.conf"
     host = FakeHost(tmp_path, {P + "kernel/panic": "0\n", P + "kernel/ok": "2\n", blocked_by: "kernel.panic = 1\n"})
-    settings: list[dict[str, Any]] = [
+    settings: list[Any] = [
         {"key": "kernel.panic", "value": 10},
         {"key": "kernel.ok", "value": 1, "accept": [2]},
     ]
@@ -133,7 +134,7 @@ def test_enforcing_sets_both_once_and_leaves_foreign_files(tmp_path: Path) -> No
 def test_one_refused_parameter_does_not_stop_the_others(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {P + "b/x": "0\n", P + "a/y": "0\n"})
     Path(host.path(P + "a/x")).symlink_to("/dev/full")
-    settings: list[dict[str, Any]] = [{"key": "a.x", "value": 1}, {"key": "b.x", "value": 1}]
+    settings: list[Any] = [{"key": "a.x", "value": 1}, {"key": "b.x", "value": 1}]
     with pytest.raises(EnforceError, match="a/x could not be set to 1: No space"):
         sysctl.enforce(settings, {0, 1}, host)
     assert host.read(P + "b/x") == b"1"

@@ -10,7 +10,7 @@ from unit.fake_host import FakeHost
 
 from module_utils.casemate.kinds import file, k8s_object, sysctl
 
-PANIC = {"key": "kernel.panic", "value": 10}
+PANIC: Any = {"key": "kernel.panic", "value": 10}
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_every_file_that_is_wrong_is_named(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {"/d/a": "x", "/d/b": "x", "/d/c": "x"})
     for name, mode in (("a", 0o666), ("b", 0o600), ("c", 0o644)):
         (tmp_path / "d" / name).chmod(mode)
-    setting = {"path": "/d/*", "mode_max": "0600"}
+    setting: Any = {"path": "/d/*", "mode_max": "0600"}
     assert file.assess(setting, file.observe([setting], host)[0]).where == ("/d/a", "/d/c")
 
 
 def test_every_object_that_is_wrong_is_named() -> None:
-    body: dict[str, Any] = {"metadata": {"labels": {"a": "b"}}}
-    setting = {"path": "/api/v1/namespaces/*", "body": body}
-    objects = {
+    body: Any = {"metadata": {"labels": {"a": "b"}}}
+    setting: Any = {"path": "/api/v1/namespaces/*", "body": body}
+    objects: Any = {
         "/api/v1/namespaces/x": None,
         "/api/v1/namespaces/y": {"metadata": {"labels": {"a": "c"}}},
         "/api/v1/namespaces/z": {"metadata": {"labels": {"a": "b"}}},
