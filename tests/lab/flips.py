@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from module_utils.casemate.engine import run as engine
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.k3s.etcd import Etcd
-from module_utils.casemate.k3s.unit import running_unit
+from module_utils.casemate.k3s.services import running_unit
 from module_utils.casemate.kinds import journal_args
 from module_utils.casemate.kinds.sysctl import below_proc
 

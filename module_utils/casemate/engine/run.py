@@ -13,7 +13,7 @@ from ..core import waiver
 from ..core.finding import Finding, finding
 from ..core.legible import legible
 from ..host.machine import Host
-from ..k3s.unit import UNITS
+from ..k3s.services import UNITS
 from ..kinds import KINDS
 from ..kinds.kind import Pass
 from .control import Control, parse_all

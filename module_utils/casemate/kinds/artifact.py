@@ -19,7 +19,7 @@ from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..host.signature import SignatureError, signer
 from ..k3s.artifact import digest_of, mapped, newer, stated_version
-from ..k3s.unit import UNITS, running_unit
+from ..k3s.services import UNITS, running_unit
 from .kind import Enforceable, Kind
 
 

@@ -14,7 +14,7 @@ from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..host.text import split_lines
-from ..k3s.unit import UNITS, running_unit
+from ..k3s.services import UNITS, running_unit
 from .kind import Kind
 
 Component = Literal["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"]

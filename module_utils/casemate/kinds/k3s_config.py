@@ -19,7 +19,7 @@ from ..k3s import values as k3s_values
 from ..k3s.declared import declared
 from ..k3s.files import BASE, FOLDER, Source, flag_of, text_of, value_of
 from ..k3s.flags import SECRETS
-from ..k3s.unit import UNITS, running_unit
+from ..k3s.services import UNITS, running_unit
 from ..k3s.values import wanted
 from .journal_args import running_args
 from .kind import Enforceable, Kind, Owned, Pass, not_waived

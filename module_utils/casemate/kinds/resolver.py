@@ -11,7 +11,7 @@ from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
 from ..k3s import files as k3s_files
 from ..k3s import resolvers
-from ..k3s.unit import UNITS, running_unit
+from ..k3s.services import UNITS, running_unit
 from .journal_args import running_args
 from .kind import Enforceable, Kind
 
