@@ -30,12 +30,6 @@ options:
     type: list
     elements: str
     default: [Ready]
-  others:
-    description:
-      - Wait for the other servers instead, until etcd keeps its majority without this one. Ask this before a server
-        that runs is restarted.
-    type: bool
-    default: false
   stay:
     description:
       - Seconds for which K3s has to stay up, one process and as well as before, until it counts as up. Some of its
@@ -90,7 +84,6 @@ def main() -> None:
             "server": {"type": "bool", "required": True},
             "node": {"type": "str"},
             "conditions": {"type": "list", "elements": "str", "default": ["Ready"]},
-            "others": {"type": "bool", "default": False},
             "stay": {"type": "int", "default": 10},
             "tries": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 600},
@@ -102,15 +95,8 @@ def main() -> None:
     conditions = given["conditions"] if given["api"] else []
     asked = (given["unit"], given["server"] and given["api"], node, conditions, given["stay"], given["tries"])
     step = functools.partial(readiness.is_up, host, *asked)
-    if given["others"]:
-        step = functools.partial(readiness.others_hold_quorum, host, node)
     missing = readiness.wait(step, given["timeout"], refusal=Refusal(host, given["unit"], node))
     seconds = round(time.monotonic() - start, 1)
-    if missing and given["others"]:
-        hint = "Bring K3s up there (`casemate apply --limit` starts it), and apply again"
-        module.fail_json(
-            msg=f"{given['unit']} may not restart now, so nothing was written here: {missing}. {hint}.", seconds=seconds
-        )
     if missing:
         said = readiness.last_words(host, given["unit"], time.time() - seconds - STARTED)
         module.fail_json(msg=f"K3s is not up: {missing}. {given['unit']} last said: {said}", seconds=seconds)

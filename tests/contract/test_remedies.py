@@ -33,6 +33,8 @@ REMEDIES = {
     'echo \'{"ID": "{}"}\' | k3s kubectl create --raw /v3/cluster/member/remove {} -f -': LAB
     + "test_a_member_of_etcd_without_a_node_goes_as_the_finding_says",
     "casemate apply --limit": LAB + "test_an_agent_that_was_wiped_joins_again_as_the_refusal_says",
+    "casemate unlock {}": "tests/lab/test_operations_lab.py::"
+    "test_a_run_of_another_machine_keeps_this_one_out_until_its_lock_is_ended_by_name",
     "casemate explain {}": "tests/unit/test_cli.py::test_explain_one_control",
     "casemate explain ID": "tests/unit/test_cli.py::test_explain_one_control",
     "casemate explain --all --limit HOST": "tests/unit/test_cli.py::test_explain_all_prints_what_holds_for_the_host",

@@ -30,17 +30,14 @@ def tasks(path: str) -> list[dict[str, Any]]:
     return flat(load(path))
 
 
-def test_servers_are_changed_one_at_a_time_and_no_failure_of_a_role_ends_the_run() -> None:
-    """Whom a failure stops is tested by tests/unit/test_site.py."""
+def test_no_failure_of_a_role_ends_the_run() -> None:
+    """Whom a failure stops is tested by tests/unit/test_site.py, who is next by tests/unit/operations."""
     plays = {play["name"]: play for play in load("playbooks/site.yml")}
-    assert "batch(1)" in str(plays["Servers"]["tasks"][0])
-    assert list(plays) == ["Plan", "Hosts", "Servers", "Agents that join", "Agents", "Cluster", "Verify", "Outcome"]
-    turn = load("playbooks/tasks/turn.yml")[0]
-    for name in list(plays)[1:-2]:
-        assert plays[name]["hosts"] == "k3s_server:k3s_agent", f"{name}: losing all its hosts would end the run"
-        asked = plays[name]["tasks"][-1]
-        block = turn if asked.get("ansible.builtin.include_tasks") == "tasks/turn.yml" else asked
-        assert [list(task.values())[-1].split("/")[-1] for task in block["rescue"]] == ["stop.yml"], name
+    assert list(plays) == ["Plan", "Hosts", "K3s", "Cluster", "Verify", "Outcome"]
+    assert not any("serial" in play for play in plays.values()), "losing all hosts of a batch would end the run"
+    blocks = [*plays["Hosts"]["tasks"], *plays["Cluster"]["tasks"], *load("playbooks/tasks/step.yml")[1:]]
+    for block in blocks:
+        assert [list(task.values())[-1].split("/")[-1] for task in block["rescue"]] == ["stop.yml"], block["name"]
 
 
 @pytest.mark.parametrize("playbook", ["site.yml", "check.yml"])
@@ -102,44 +99,43 @@ def test_a_server_among_others_counts_as_up_only_when_it_votes(kind: str, server
     assert judge(__k3s_node_type=kind, groups={"k3s_server": ["s"] * servers}) == awaited
 
 
-def test_a_running_server_restarts_only_after_the_others_were_asked() -> None:
+@pytest.mark.parametrize(
+    ("runs", "stale", "foreseen", "goes_on"),
+    [
+        (True, True, True, True),
+        (True, True, False, False),
+        (True, False, False, True),
+        (False, True, False, True),
+    ],
+)
+def test_a_running_k3s_restarts_only_in_a_step_that_has_room_for_it(
+    runs: bool, stale: bool, foreseen: bool, goes_on: bool
+) -> None:
     steps = tasks("roles/k3s_node/tasks/unit.yml")
-    (gate,) = [place for place, task in enumerate(steps) if task.get("k3s_ready", {}).get("others")]
-    (start,) = [place for place, task in enumerate(steps) if "ansible.builtin.systemd_service" in task]
+    gate = next(i for i, t in enumerate(steps) if "restarts" in str(t.get("ansible.builtin.assert")))
+    (start,) = [i for i, t in enumerate(steps) if "ansible.builtin.systemd_service" in t]
     assert gate < start
-    judge = jinja2.Environment().compile_expression(" and ".join(f"({one})" for one in steps[gate]["when"]))
-    usual: dict[str, Any] = {
-        "ansible_check_mode": False, "__k3s_node_unit": "k3s.service", "__k3s_node_settled": {"stale": ["k3s.service"]},
-        "__k3s_node_before": {"runs": True}, "__k3s_node_type": "server", "groups": {"k3s_server": ["a", "b", "c"]},
-        "__casemate_context": {"capabilities": ["api_semantics"]},
+    known: dict[str, Any] = {
+        "ansible_check_mode": False, "__k3s_node_unit": "k3s.service", "__k3s_node_before": {"runs": runs},
+        "__k3s_node_settled": {"stale": ["k3s.service"] if stale else []}, "__casemate_step": {"restarts": foreseen},
     }  # fmt: skip
-    others: list[dict[str, Any]] = [
-        {"__k3s_node_before": {"runs": False}},
-        {"__k3s_node_type": "agent"},
-        {"groups": {"k3s_server": ["a"]}},
-    ]
-    assert judge(**usual)
-    assert not any(judge(**{**usual, **change}) for change in others)
-    first = [task for task in load("roles/k3s_node/tasks/main.yml") if "quorum.yml" in str(task)]
-    judge = jinja2.Environment().compile_expression(" and ".join(f"({one})" for one in first[0]["when"]))
-    assert judge(**usual)
-    assert not any(judge(**{**usual, **change}) for change in others)
+    asked = jinja2.Environment().compile_expression(steps[gate]["when"])(**known)
+    allowed = jinja2.Environment().compile_expression(steps[gate]["ansible.builtin.assert"]["that"])(**known)
+    assert (not asked or allowed) is goes_on
 
 
 WRITES = {"k3s_artifact", "k3s_controls", "ansible.builtin.copy", "ansible.builtin.file"}
 
 
-def test_nothing_is_written_on_a_server_before_the_others_were_asked_and_what_it_ran_with_was_kept() -> None:
+def test_nothing_is_written_on_a_node_before_what_it_ran_with_was_kept() -> None:
     steps = load("roles/k3s_node/tasks/main.yml")
     order = [task for step in steps for task in step.get("block", [step])]
-    asked = next(i for i, task in enumerate(order) if "quorum.yml" in str(task))
     begun = next(i for i, task in enumerate(order) if task.get("k3s_change", {}).get("state") == "begun")
     settled = next(i for i, task in enumerate(order) if task.get("k3s_change", {}).get("state") == "settled")
     writing = next(i for i, task in enumerate(order) if "files.yml" in str(task))
     starting = next(i for i, task in enumerate(order) if "unit.yml" in str(task))
-    assert asked < begun < writing < starting < settled
+    assert begun < writing < starting < settled
     assert not WRITES & {name for task in order[:writing] for name in task}
-    assert all(task["check_mode"] for task in load("roles/k3s_node/tasks/quorum.yml") if "k3s_controls" in task)
     (whole,) = [step for step in steps if "block" in step]
     assert "back.yml" in str(whole["rescue"])
 
@@ -158,26 +154,6 @@ def test_k3s_is_started_only_where_nothing_it_needs_was_refused() -> None:
     assert joins and barred and max(*joins, *barred) < start and "k3s_change" in names
     text = (ROOT / "roles/k3s_node/templates/etc/systemd/system/k3s.service.j2").read_text()
     assert "AssertFileNotEmpty=/etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml" in text
-
-
-@pytest.mark.parametrize(
-    ("ahead", "restarts"),
-    [
-        ({"stale": ["k3s.service"], "todo": []}, True),
-        ({"stale": [], "todo": [{"setting": {"kind": "k3s_config", "key": "tls-san"}}]}, True),
-        ({"stale": [], "todo": [{"setting": {"kind": "artifact", "aspect": "file"}}]}, True),
-        ({"stale": [], "todo": [{"setting": {"kind": "file", "content": "x"}}]}, True),
-        ({"stale": [], "todo": [{"setting": {"kind": "file", "unit": "k3s.service"}}]}, True),
-        ({"stale": [], "todo": [{"setting": {"kind": "file", "mode_max": "0600"}}]}, False),
-        ({"stale": ["ssh.service"], "todo": []}, False),
-    ],
-)
-def test_what_is_foreseen_to_restart_a_server(ahead: dict[str, Any], restarts: bool) -> None:
-    expression = load("roles/k3s_node/vars/main/internal.yml")["__k3s_node_restart_ahead"].strip()
-    judge = jinja2.Environment().compile_expression(expression.removeprefix("{{").removesuffix("}}").strip())
-    settings = [todo["setting"] for todo in ahead["todo"]]
-    told = judge(__k3s_node_unit="k3s.service", __k3s_node_ahead=ahead, __k3s_node_settings_ahead=settings)
-    assert told is restarts
 
 
 @pytest.mark.parametrize(

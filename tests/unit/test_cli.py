@@ -242,3 +242,35 @@ def test_each_attack_is_named_with_its_end() -> None:
             pytest.TestReport(f"t.py::test_{name}", ("", 0, ""), {}, outcome, None, "call")  # type: ignore[arg-type]
         )
     assert said == ["1/2 s1 error: root is refused (key\\x1b)", "2/2 4 hosts withstood: it holds"]
+
+
+def test_a_plan_is_printed_step_by_step_and_takes_none(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = outcome(finding("pass"))
+    run.steps = ["restart n1", "join n2"]
+    asked: dict[str, Any] = {}
+
+    def fake(*given: Any, **more: Any) -> runner.Run:
+        asked.update(more, given=given)
+        return run
+
+    monkeypatch.setattr(runner, "play", fake)
+    done = invoke("apply", "--plan", "-i", "n1,")
+    assert done.exit_code == 0, done.output
+    assert "1. K3s: restart n1\n2. K3s: join n2" in done.output
+    assert asked["check"] is True
+    assert asked["given"][3] == {"__casemate_foresees": True}
+
+
+@pytest.mark.parametrize(
+    ("broken", "code", "says"), [(["file", "lease"], 0, "is ended (file, lease)"), ([], 1, "no host")]
+)
+def test_a_lock_is_ended_by_its_holder_s_name(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, broken: list[str], code: int, says: str
+) -> None:
+    run = runner.Run(hosts={"n1": runner.Host("n1"), "n2": runner.Host("n2", "unreachable", "no route")})
+    run.results = {"n1": {"broken": broken}}
+    calls = played(monkeypatch, run)
+    done = invoke("unlock", "bob@there:8", "-i", "n1,")
+    assert done.exit_code == code and says in done.output
+    assert "n2: no route" in done.output and "n1: not" not in done.output
+    assert calls[0] == ("unlock.yml", ("n1,",), None, {"__casemate_unlocks": "bob@there:8"})

@@ -10,7 +10,7 @@ import pytest
 from unit.fake_host import FakeHost
 
 from module_utils.casemate.core.verdict import Unavailable
-from module_utils.casemate.k3s import readiness, rejoin
+from module_utils.casemate.k3s import readiness
 from module_utils.casemate.k3s.api import Api, Kubelet
 
 UNIT = "k3s.service"
@@ -227,48 +227,3 @@ def test_last_words_that_repeat_are_told_once_and_are_never_endless(tmp_path: Pa
     said = readiness.last_words(FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")}), UNIT)
     assert said.count("Waiting") == 1
     assert len(said) < 4 * readiness.LONGEST
-
-
-def members(*names: str) -> dict[str, Any]:
-    address = {name: [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": name}] for name in names}
-    return {"items": [{"metadata": {"name": n}, "status": {"addresses": address[n]}} for n in names]}
-
-
-@pytest.mark.parametrize(
-    ("names", "ill", "goes_on"),
-    [
-        ("a", "", True),
-        ("ab", "", True), ("ab", "b", False),
-        ("abc", "", True), ("abc", "c", False), ("abc", "bc", False),
-        ("abcd", "", True), ("abcd", "d", False),
-        ("abcde", "e", True), ("abcde", "de", False),
-    ],
-)  # fmt: skip
-def test_a_server_restarts_only_while_the_others_hold_quorum(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: str, ill: str, goes_on: bool
-) -> None:
-    asked: list[str] = []
-
-    class Server:
-        def __init__(self, host: FakeHost, address: str = "", timeout: float = 0) -> None:
-            self.address = address
-            asked.extend([address] if address else [])
-
-        def call(self, method: str, path: str) -> tuple[int, Any]:
-            if not self.address:
-                return 200, members(*names)
-            if self.address in ill and self.address == ill[0]:
-                raise Unavailable("k3s", "refused")
-            return (500 if self.address in ill else 200), {}
-
-    monkeypatch.setattr(readiness, "Api", Server)
-    if goes_on:
-        readiness.others_hold_quorum(FakeHost(tmp_path), "a")
-    else:
-        with pytest.raises(readiness.NotReady, match=f"{', '.join(ill)} to be ready: without it etcd would lose"):
-            readiness.others_hold_quorum(FakeHost(tmp_path), "a")
-    assert asked == list(names[1:])
-
-
-def test_a_server_that_was_removed_from_etcd_may_restart(tmp_path: Path) -> None:
-    readiness.others_hold_quorum(FakeHost(tmp_path, files={rejoin.DATABASE + "/tombstone": ""}), "a")

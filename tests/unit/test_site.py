@@ -32,18 +32,48 @@ class ActionModule(ActionBase):
         if f"{ran} {host}" in script["broken"]:
             return {"failed": True, "msg": f"{ran} broke on {host}"}
         due = [role for role, hosts in script["due"].items() if host in hosts]
-        return {"changed": False, "due": due, "guard": False, "findings": [], "runs_k3s": host in script["runs"]}
+        told = {"due": due, "guard": False, "findings": [], "runs_k3s": host in script["runs"], "restarts": True}
+        return {"changed": False, **told}
+"""
+STEP = """
+import importlib.util
+spec = importlib.util.spec_from_file_location("real", "@ROOT@/src/casemate/ansible/action/k3s_step.py")
+real = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(real)
+class ActionModule(real.ActionModule):
+    def ask(self, given, task_vars):
+        seen = real.rollout.observed(given["members"], [], given["batches"], task_vars["script"].get("lost", ""))
+        steps = [real.rollout.told(step) for step in real.rollout.foresee(seen)] if given.get("foresee") else []
+        step = real.rollout.shown(real.rollout.next_step(seen))
+        return {"changed": False, "decided": True, "step": step, "steps": steps}
+"""
+LOCK = """
+import fcntl
+from ansible.plugins.action import ActionBase
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        host = self._task.delegate_to or task_vars["inventory_hostname"]
+        script, state = task_vars["script"], self._task.args["state"]
+        if not self._task.check_mode:
+            with open(script["trace"], "a") as out:
+                fcntl.flock(out, fcntl.LOCK_EX)
+                out.write(f"{state} {host}\\n")
+        refused = f"bob has the lock of {host}" if state == "held" and host in script.get("locked", ()) else ""
+        return {"changed": False, "refused": refused}
 """
 
 
 def site(folder: Path, *arguments: str, **script: Any) -> tuple[int, list[str], str]:
     """Run playbooks/site.yml; return its exit code, what ran where in order, and its output."""
     plugins, trace = folder / "action", folder / "trace"
-    plugins.mkdir()
+    plugins.mkdir(exist_ok=True)
     (plugins / "k3s_controls.py").write_text(ACTION)
     (plugins / "casemate_preflight.py").write_text(ACTION.replace('or ["look"]', 'or ["preflight"]'))
+    (plugins / "k3s_step.py").write_text(STEP.replace("@ROOT@", str(ROOT)))
+    (plugins / "k3s_lock.py").write_text(LOCK)
     for role in ROLES:
-        (folder / role / "tasks").mkdir(parents=True)
+        (folder / role / "tasks").mkdir(parents=True, exist_ok=True)
         (folder / role / "tasks/main.yml").write_text(f"- name: Settle | It\n  k3s_controls: {{roles: [{role}]}}\n")
     told = {"broken": [], "dark": [], "runs": [*SERVERS, *AGENTS], "trace": str(trace), **script}
     groups = {"k3s_server": SERVERS, "k3s_agent": AGENTS}
@@ -58,11 +88,14 @@ def site(folder: Path, *arguments: str, **script: Any) -> tuple[int, list[str], 
         [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(folder / "hosts.json"),
          str(ROOT / "playbooks/site.yml"), *arguments],
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_ROLES_PATH": str(folder),
-             "ANSIBLE_ACTION_PLUGINS": f"{plugins}:{ROOT}/src/casemate/ansible/action"},
+             "ANSIBLE_ACTION_PLUGINS": f"{plugins}:{ROOT}/src/casemate/ansible/action",
+             **script.get("environment", {})},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     ran = trace.read_text().splitlines() if trace.exists() else []
-    return done.returncode, [line for line in ran if not line.startswith("preflight")], done.stdout + done.stderr
+    hidden = () if script.get("locks") else ("held", "free")
+    shown = [line for line in ran if line.split()[0] not in ("preflight", *hidden)]
+    return done.returncode, shown, done.stdout + done.stderr
 
 
 def hosts_of(ran: list[str], what: str) -> list[str]:
@@ -87,7 +120,7 @@ DUE = {"k3s_host": ALL, "k3s_firewall": ALL, "k3s_node": ALL, "k3s_cluster": ["s
         # The system of a host: its own K3s only. The first server runs K3s all the same.
         ({"broken": ["k3s_firewall a1"]}, sorted({*ALL} - {"a1"}), ["s1"], 2),
         ({"broken": ["k3s_host s1"]}, sorted({*ALL} - {"s1"}), ["s1"], 2),
-        ({"broken": ["k3s_host s1"], "runs": []}, sorted({*ALL} - {"s1"}), [], 2),
+        ({"broken": ["k3s_host s1"], "runs": []}, [], [], 2),  # nobody is there to join
         ({"broken": ["k3s_cluster s1"]}, ALL, ["s1"], 2),
         # Agents that join come at once, and one that cannot keeps nobody out.
         ({"broken": ["k3s_node a1"], "runs": SERVERS}, ALL, ["s1"], 2),
@@ -157,3 +190,65 @@ def test_the_first_agent_of_those_that_are_due_goes_alone(tmp_path: Path) -> Non
 def test_wrong_input_on_one_host_stops_all_before_the_first_change(tmp_path: Path) -> None:
     rc, ran, _ = site(tmp_path, due=DUE, broken=["preflight a2"])
     assert (rc, ran) == (2, [])
+
+
+def test_the_lock_is_taken_server_by_server_before_the_first_change_and_given_back(tmp_path: Path) -> None:
+    rc, ran, said = site(tmp_path, due=DUE, locks=True)
+    first, last = ran.index("held s1"), len(ran) - len(ALL)
+    assert (rc, ran[first : first + 3]) == (0, ["held s1", "held s2", "held s3"]), said
+    assert sorted(ran[first + 3 : first + 7]) == [f"held {name}" for name in AGENTS]
+    assert ran[first + 7].startswith("k3s_host")
+    assert sorted(ran[last - len(ALL) : last]) == [f"free {name}" for name in ALL]
+
+
+@pytest.mark.parametrize("more", [["--check"], []])
+def test_no_lock_is_taken_where_nothing_changes(tmp_path: Path, more: list[str]) -> None:
+    _, ran, said = site(tmp_path, *more, due=DUE if more else {}, locks=True)
+    assert sorted(ran) == [f"look {host}" for host in ALL], said
+
+
+@pytest.mark.parametrize("locked", ["s1", "s2", "a3"])
+def test_where_another_run_has_the_lock_nothing_is_changed_and_what_was_taken_is_given_back(
+    tmp_path: Path, locked: str
+) -> None:
+    rc, ran, said = site(tmp_path, due=DUE, locked=[locked], locks=True)
+    assert rc == 2 and f"bob has the lock of {locked}" in said
+    assert {line.split()[0] for line in ran} == {"look", "held", "free"}
+    assert set(hosts_of(ran, "held")) <= set(hosts_of(ran, "free"))
+    if locked in SERVERS:
+        assert hosts_of(ran, "held") == SERVERS[: SERVERS.index(locked) + 1]
+
+
+def test_a_limited_run_takes_the_lock_on_all_servers(tmp_path: Path) -> None:
+    _, ran, said = site(tmp_path, "--limit", "s3", due=DUE, locks=True)
+    assert hosts_of(ran, "held") == SERVERS, said
+    assert hosts_of(ran, "k3s_node") == ["s3"]
+
+
+def test_a_run_that_loses_the_lock_stops_before_the_next_step(tmp_path: Path) -> None:
+    rc, ran, said = site(tmp_path, due=DUE, lost="bob has the lock")
+    assert (rc, hosts_of(ran, "k3s_node")) == (2, []), said
+    assert "bob has the lock" in said
+
+
+STEPS = [["s1"], ["s2"], ["s3"], ["a1"], ["a2", "a3"], ["a4"]]
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_run_that_is_killed_after_any_step_is_simply_started_again(tmp_path: Path, k: int) -> None:
+    batches = {"casemate_agents_at_once": [1, "50%"]}
+    rc, ran, _ = site(tmp_path, due=DUE, vars=batches, environment={"CASEMATE_DIES_AFTER_STEPS": str(k)})
+    done = [line.split()[1] for line in ran if line.startswith("k3s_node")]
+    assert (rc, sorted(done)) == (-9, sorted(host for step in STEPS[:k] for host in step))
+    left = {**DUE, "k3s_node": sorted({*ALL} - {*done})}
+    rc, ran, said = site(tmp_path, due=left, vars=batches)
+    assert (rc, hosts_of(ran, "k3s_node")) == (0, ALL), said  # each once: the trace has both runs
+
+
+def test_the_plan_tells_the_steps_and_takes_none(tmp_path: Path) -> None:
+    rc, ran, said = site(tmp_path, "--check", "-vv", "-e", "__casemate_foresees=true", due=DUE)
+    assert (rc, sorted(ran)) == (0, [f"look {host}" for host in ALL]), said
+    places = [
+        said.index(step) for step in ("- restart s1", "- restart s2", "- restart s3", "- restart a1", "- restart a2")
+    ]
+    assert places == sorted(places)

@@ -10,13 +10,12 @@ import datetime
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Callable
 
 from ..core.verdict import Unavailable
 from ..host.clock import moment
 from ..host.machine import Host
 from .api import Api, Kubelet
-from .rejoin import removed
 
 PAUSE, TIMEOUT = 0.25, 5.0
 CONTROLLERS = "kube-controller-manager"
@@ -133,36 +132,6 @@ def _serves(host: Host, server: bool, node: str, conditions: Sequence[str], star
         node_is_ready(host, node, conditions, started)
     if server and conditions:
         controllers_are_led(host, started)
-
-
-def others_hold_quorum(host: Host, node: str) -> None:
-    """Raise NotReady unless etcd keeps its majority while this node is down, as far as there can be one.
-
-    Two members always lose theirs when one goes: then the other has to be well. A member counts as well when its own
-    API server is ready, which it is not without etcd. One that was removed is none, and takes nothing from the others.
-    """
-    if removed(host):
-        return
-    try:
-        status, found = Api(host).call("GET", "/api/v1/nodes?labelSelector=node-role.kubernetes.io/etcd=true")
-    except Unavailable as silent:
-        raise NotReady(f"the other servers: etcd may have no majority already, for here {silent.why}") from silent
-    if status != 200:
-        raise NotReady(f"the API server here to say who the members of etcd are (it answers {status})")
-    others = {one["metadata"]["name"]: one for one in found["items"] if one["metadata"]["name"] != node}
-    ill = sorted(name for name, one in others.items() if not _is_well(host, one))
-    needed = min(len(others), (len(others) + 1) // 2 + 1)
-    if len(others) - len(ill) < needed:
-        raise NotReady(f"{', '.join(ill)} to be ready: without it etcd would lose its majority while this one restarts")
-
-
-def _is_well(host: Host, node: dict[str, Any]) -> bool:
-    address = next((a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"), "")
-    try:
-        status, _ = Api(host, address, timeout=TIMEOUT).call("GET", "/readyz")  # servers share their authorities
-    except (Unavailable, OSError):
-        return False
-    return status == 200
 
 
 def wait(

@@ -119,10 +119,27 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--plan", is_flag=True, help="Print the steps that would be taken, and change nothing.")
 @run_options
-def apply(**given: Any) -> int:
+def apply(plan: bool, **given: Any) -> int:
     """Plan, change what differs, and verify."""
-    return look("apply", "site.yml", **given)
+    return foresee(**given) if plan else look("apply", "site.yml", **given)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
+@click.option("-i", "--inventory", "inventories", multiple=True, callback=check_inventories)
+def unlock(name: str, limit: str | None, inventories: tuple[str, ...]) -> int:
+    """End the lock of a run that was killed, by its holder's NAME; whoever it kept out says it."""
+    run = runner.play("unlock.yml", inventories, limit, {"__casemate_unlocks": name})
+    tell(run.errors, [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"])
+    ended = {host: result["broken"] for host, result in run.results.items() if result.get("broken")}
+    for host, places in ended.items():
+        out.print(f"{host}: the lock of {name} is ended ({', '.join(places)})", markup=False)
+    if not ended:
+        err.print(f"On no host that answers is there a lock of {name}.", markup=False)
+    return 0 if ended else 1
 
 
 @main.command()
@@ -215,6 +232,18 @@ def explain(control: str | None, every: bool, shape: str, limit: str | None, inv
 def docs(only_check: bool) -> int:
     """Generate docs/controls.md from the catalogue."""
     return pages.write_docs(only_check)
+
+
+def foresee(**given: Any) -> int:
+    """Print what an apply would do step by step, and return the exit code."""
+    with runner.progress(err, quiet=bool(given["verbose"])) as watch:
+        asked = (given["inventories"], given["limit"], {"__casemate_foresees": True}, given["verbose"], watch)
+        run = runner.play("site.yml", *asked, check=True)
+    tell(run.errors, run.messages())
+    for number, step in enumerate(runner.steps_of(run) or ["nothing"], 1):
+        out.print(f"{number}. {legible(step)}", markup=False)
+    states = {host.status for host in run.hosts.values()}
+    return 1 if run.errors or "error" in states or not states else 3 if "unreachable" in states else 0
 
 
 def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, **given: Any) -> int:

@@ -59,6 +59,7 @@ class Host:
     changed: set[str] = field(default_factory=set)
     accepted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    due: list[str] = field(default_factory=list)
 
     @property
     def findings(self) -> list[Finding]:
@@ -80,6 +81,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     cancelled: bool = False
     settled: bool = False
+    steps: list[str] = field(default_factory=list)
 
     def record(self, event: Event) -> None:
         """Take in one ansible-runner event."""
@@ -127,13 +129,21 @@ class Run:
             host.status, host.message = "error", f"{host.task}: {explain(result)}"
         elif kind == "runner_on_ok":
             self.results[host.name] = result
+            self._steps(result)
             if "findings" in result:
                 host.accepted = list(result.get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())
+                host.due = list(result.get("due") or ())
                 for made in result["findings"]:
                     host.passes.setdefault(made["control"], []).append(made)
                     if made["action"] == "changed":
                         host.changed.add(made["control"])
+
+    def _steps(self, result: dict[str, Any]) -> None:
+        """Take in what is decided, or foreseen, on the server that was asked last."""
+        for one in result.get("results") or ():
+            if isinstance(one, dict) and isinstance(one.get("step"), dict):
+                self.stage, self.steps = f"K3s: {one['step'].get('told')}", list(one.get("steps") or ())
 
     def _stats(self, data: dict[str, Any]) -> None:
         """Ansible's own count has the last word: a failure that a rescue handled is none."""
@@ -172,6 +182,7 @@ def play(
     variables: dict[str, Any] | None = None,
     verbosity: int = 0,
     watch: Callable[[Run], None] = lambda run: None,
+    check: bool = False,
 ) -> Run:
     """Run `playbook` (a name in playbooks/) and return what it found; Ctrl-C ends it and is recorded.
 
@@ -198,6 +209,7 @@ def play(
             inventory=[os.path.abspath(path) if os.path.exists(path) else path for path in inventories] or None,
             limit=limit,
             extravars=variables or None,
+            cmdline="--check" if check else None,
             verbosity=verbosity or None,
             envvars={
                 **environment(),
@@ -298,6 +310,20 @@ def progress(console: Console, quiet: bool) -> Iterator[Callable[[Run], None]]:
     finally:
         ended.set()
         thread.join()
+
+
+def steps_of(run: Run) -> list[str]:
+    """What an apply would do, step by step, by what its plan found. Pure."""
+
+    def due(*roles: str) -> list[str]:
+        return [host.name for host in run.hosts.values() if set(roles) & set(host.due)]
+
+    hosts, objects = due("k3s_host", "k3s_access", "k3s_firewall"), due("k3s_cluster")
+    return [
+        *([f"settle system, access and firewall of {', '.join(hosts)}"] if hosts else []),
+        *(f"K3s: {step}" for step in run.steps),
+        *([f"settle Kubernetes' objects on {', '.join(objects)}"] if objects else []),
+    ]
 
 
 def waits(run: Run, now: float) -> list[str]:

@@ -90,7 +90,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if problems:
             return self._refusal(problems)
-        facts = {"os": seen["os"], "arch": seen["machine"]}
+        facts = {"os": seen["os"], "arch": seen["machine"], "etcd": bool(running.get("etcd"))}
         named = (right.get("k3s_node_config") or {}).get("node-name") or running.get("hostname") or ""
         machine = {"node": str(named).lower(), "machine": beside.get("machine", ""), "key": beside.get("key", "")}
         return {"changed": False, "casemate_host": facts, "casemate_machine": machine, "warnings": warnings + more}

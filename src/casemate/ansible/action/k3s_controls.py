@@ -50,6 +50,9 @@ SHARED = ("__casemate_lock", "__casemate_k3s_version", *SETTINGS.values(), "__k3
 """What many templates use, in the order in which it builds on itself: templated once, not for each of them."""
 
 
+READ_AT_START = ("k3s_node", "k3s_control_plane")
+"""Roles whose settings K3s reads when it starts."""
+K3S_UNITS = {"k3s.service", "k3s-agent.service"}
 ASKED = "__casemate_asked_files"
 """Variable that holds the files of Casemate's own that controls of a host, or the guard, ask for."""
 
@@ -70,6 +73,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         Added to it are `account` (whom Casemate logs in as), `ssh_arguments` (by which ssh accepts a host key that it
         does not know, see known_hosts.py), `accepted` (reason codes that the operator accepts) and `todo`: for each
         control that a task would act on, its id, role, setting, and on what of the observed it would.
+        Added to it are `account` (whom Casemate logs in as), `accepted` (reason codes that the operator accepts) and
+        `todo`: for each control that a task would act on, its id, role, setting, and on what of the observed it would.
+        `restarts` is whether K3s may have to be restarted for what apply would change.
         """
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
@@ -157,6 +163,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             said = f"{task_vars['inventory_hostname']} now proves itself by a key that this controller does not know. "
             said += f"This run goes on; before the next one add this line to {unknown.file}: {unknown.line}"
             result["warnings"] = [*(result.get("warnings") or ()), said]
+        result["restarts"] = may_restart(result, settings)
         result["accepted"] = list(context.get("accepted") or ())
         result["todo"] = [
             {"control": made["control"], **settings[made["control"]], "observed": result["todo"][made["control"]]}
@@ -164,3 +171,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if made["control"] in result["todo"] and settings[made["control"]]["setting"]["kind"] in TASK_KINDS
         ]
         return result
+
+
+def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether K3s may have to be restarted for what apply would change: all but a mode or an owner may need that."""
+    changed = [
+        settings[m["control"]] for m in result["findings"] if m["action"] == "would_change" and m["control"] in settings
+    ]
+    return bool(K3S_UNITS & set(result["stale"])) or any(
+        one["role"] in READ_AT_START
+        and not (one["setting"]["kind"] == "file" and not {"content", "unit"} & one["setting"].keys())
+        for one in changed
+    )

@@ -1,0 +1,38 @@
+"""Controller side of the lock: who this run is, and which runs of this machine are over."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+PROJECT = Path(__file__).resolve().parents[4]
+for folder in (PROJECT, PROJECT / "src"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from casemate.run import holder
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs `k3s_lock` on the host for this run. Another run of this machine is no obstacle once its process is gone."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the module's result."""
+        super().run(tmp, task_vars)
+        given = {**self._task.args, "holder": holder.holder(os.getppid(), str(self._task.args.pop("what", "apply")))}
+        given.pop("what", None)
+        result: dict[str, Any] = self._execute_module(module_name="k3s_lock", module_args=given, task_vars=task_vars)
+        gone: list[str] = []
+        while result.get("refused") and holder.is_over(result.get("record") or {}) and len(gone) < 2:
+            gone.append(result["record"]["run"])  # the file may be another's than the Lease
+            result = self._execute_module(
+                module_name="k3s_lock", module_args={**given, "gone": gone}, task_vars=task_vars
+            )
+        result.pop("invocation", None)
+        return result

@@ -1,0 +1,94 @@
+"""Controller side of the rollout: what this run knows of each member, for the decision on one of the servers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+PROJECT = Path(__file__).resolve().parents[4]
+for folder in (PROJECT, PROJECT / "src"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from casemate.run import holder
+from module_utils.casemate.operations import rollout
+
+ROLES = {"k3s_node", "k3s_control_plane"}
+"""Roles whose settings K3s runs with; k3s_node settles both."""
+DIES = "CASEMATE_DIES_AFTER_STEPS"
+"""For tests: the run is killed once it has done so many steps."""
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs `k3s_step` on a server with what the plan and this run's turns tell of every member.
+
+    With `most: true` it connects to nothing, and returns `most`: how many steps there may be at most. `done` is how
+    many were done so far.
+    """
+
+    _supports_check_mode = True
+    _VALID_ARGS = frozenset({"most", "done", "api", "seconds", "batches", "foresee", "patience"})
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the module's result."""
+        task_vars = task_vars or {}
+        super().run(tmp, task_vars)
+        given = dict(self._task.args)
+        members, batches = self.members(task_vars), as_list(given.pop("batches", 1))
+        if given.pop("most", False):
+            seen = rollout.observed(members, [], batches)
+            return {"changed": False, "most": rollout.most_steps(seen)}
+        if os.environ.get(DIES) == str(given.pop("done", 0)):
+            os.kill(os.getppid(), signal.SIGKILL)
+        given |= {"members": members, "batches": batches, "holder": holder.holder(os.getppid(), "apply")}
+        return self.ask(given, task_vars)
+
+    def ask(self, given: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What the server says."""
+        result: dict[str, Any] = self._execute_module(module_name="k3s_step", module_args=given, task_vars=task_vars)
+        result.pop("invocation", None)
+        return result
+
+    def members(self, task_vars: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Each host of the inventory, servers first."""
+        groups, every = task_vars["groups"], task_vars["hostvars"]
+        asked, here = set(task_vars["ansible_play_hosts_all"]), set(task_vars["ansible_play_hosts"])
+        servers = groups.get("k3s_server") or []
+        return [
+            member(name, name in servers, every[name], name in asked, name in here)
+            for name in [*servers, *(groups.get("k3s_agent") or [])]
+        ]
+
+
+def member(name: str, server: bool, known: Mapping[str, Any], asked: bool, here: bool) -> dict[str, Any]:
+    """What is known of one host; of one that the run leaves out, where it is."""
+    address = str(known.get("k3s_node_ip", known.get("ansible_host", name))).split(",")[0]
+    told: dict[str, Any] = {"name": name, "server": server, "address": address, "answers": here or not asked}
+    plan = known.get("__casemate_plan")
+    if not plan or "due" not in plan:
+        return told
+    stopped, turn = known.get("__casemate_stopped"), known.get("__casemate_turn", "")
+    due = bool(ROLES & set(plan["due"])) or bool(plan.get("change"))
+    work = (rollout.RESTART if plan.get("restarts") or plan.get("change") else rollout.FILES) if due else ""
+    if stopped and not turn:  # its system could not be settled, so its K3s is left alone
+        work = ""
+    ended = rollout.FAILED if stopped or (turn and not here) else rollout.DONE
+    holds = (known.get("__casemate_seen") or {}).get("casemate_host", {}).get("etcd", plan["runs_k3s"])
+    return {
+        **told,
+        "holds": bool(holds) or turn == rollout.DONE,
+        "runs": bool(plan["runs_k3s"]),
+        "work": work,
+        "turn": ended if turn else "",
+    }
+
+
+def as_list(batches: Any) -> list[Any]:
+    """One number or share, or a list of them, as a list."""
+    return list(batches) if isinstance(batches, list) else [batches]

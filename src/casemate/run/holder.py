@@ -1,0 +1,53 @@
+"""Who this run is to others, and whether another run of this machine is over."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from casemate.run.scratch import started
+
+
+def machine() -> str:
+    """Where a process number means this process: this boot, and this namespace of processes."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def holder(process: int, what: str) -> dict[str, Any]:
+    """The run of a process, the same whenever it is asked for: that of ansible-playbook, every task's parent."""
+    since = started(process)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.geteuid())
+    name = re.sub(r"[^\w@.:-]", "_", f"{user}@{socket.gethostname()}:{process}", flags=re.ASCII)
+    where = machine()
+    run = f"{where} {process} {since}"
+    return {"run": run, "name": name, "machine": where, "process": process, "started": since, "what": what}
+
+
+def is_over(record: Mapping[str, Any]) -> bool:
+    """Whether the run of a record was one of this machine, and its process has ended."""
+    process = record.get("process")
+    if record.get("machine") != machine() or not isinstance(process, int):
+        return False
+    return started(process) != record.get("started") if started(os.getpid()) else not _lives(process)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
