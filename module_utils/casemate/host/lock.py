@@ -43,8 +43,8 @@ def told(record: Mapping[str, Any], now: float) -> str:
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record["since"]))
     name, rest = record["name"], max(0, round(left(record, now)))
     return (
-        f"{name} has the lock of this cluster (casemate {record['what']}, since {at}), so this run changes nothing from "
-        f"here on. Wait until that run is over. If it was killed, its lock ends by itself in {rest} s; "
+        f"{name} has the lock of this cluster (casemate {record['what']}, since {at}), so this run changes nothing "
+        f"from here on. Wait until that run is over. If it was killed, its lock ends by itself in {rest} s; "
         f"`casemate unlock {name}` ends it now"
     )
 

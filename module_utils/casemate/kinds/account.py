@@ -160,7 +160,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 
 def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
-    evidence, broken = f"cvtsudoers {SUDOERS}", f"sudo cannot read its configuration: {seen['asked'].err.strip()[:300]}"
+    evidence, broken = f"cvtsudoers {SUDOERS}", _unreadable(seen["asked"].err)
     if not seen["there"] or (seen["told"] and setting["check"] == "sudo_defaults"):
         return Verdict(
             ok=True,
@@ -187,6 +187,14 @@ def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
     where = places(seen["lines"], r"\bNOPASSWD\b|!\s*authenticate\b|\bexempt_group\b", offenders)
     why = "may use sudo without a password" + (f": remove that from {where}, or allow it" if where else "")
     return _nobody(offenders, why, evidence)
+
+
+def _unreadable(error: str) -> str:
+    """What sudo's parser cannot read and how to mend it; the line itself, which it repeats, is nobody's business."""
+    lines = error.strip().splitlines() or ["no reason was given"]
+    named = next((line for line in lines if re.match(r"(?:\S+: )?/\S+:\d+", line)), lines[0])
+    path = next(iter(re.findall(r"/[^\s:]+", named)), SUDOERS)
+    return f"sudo cannot read its configuration: {named[:300]}. Mend it with `visudo -f {path}`"
 
 
 def _judged(setting: Setting, seen: Observation, wrong: list[dict[str, Any]], why: str) -> Verdict:

@@ -314,8 +314,9 @@ def test_defaults_that_nobody_sets_are_named_and_a_broken_file_is_told_once(tmp_
 
 
 def test_sudo_that_cannot_be_asked_is_never_nobody(tmp_path: Path) -> None:
-    broken = sudo(tmp_path, "/etc/sudoers:1:2: syntax error", 1)
-    assert (broken.ok, "syntax error" in broken.reason) == (False, True)
+    broken = sudo(tmp_path, "/etc/sudoers.d/x:1:2: syntax error\neve ALL=(secret\n    ^~~~", 1)
+    assert not broken.ok
+    assert broken.reason.endswith("/etc/sudoers.d/x:1:2: syntax error. Mend it with `visudo -f /etc/sudoers.d/x`")
     with pytest.raises(Unavailable, match="cvtsudoers"):
         sudo(tmp_path, "", 127)
     assert sudo(tmp_path / "bare", "", 127, sudoers=False).ok
