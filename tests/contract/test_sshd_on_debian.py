@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from casemate import ROOT
-from casemate.lab_image import RELEASES, base, missing_tools
+from casemate_lab.image import RELEASES, base, missing_tools
 
 BLOCKS = {
     "all": "all",

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from casemate import ROOT, lab
-from casemate.lab_image import LabError, missing_tools
+from casemate import ROOT
+from casemate_lab import lab
+from casemate_lab.image import LabError, missing_tools
 
 pytestmark = pytest.mark.lab
 NAME = f"standin-{os.getpid()}"  # two runs at a time do not take each other's machines

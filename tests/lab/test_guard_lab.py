@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from casemate import ROOT, lab
-from casemate.lab_image import missing_tools
+from casemate import ROOT
+from casemate_lab import lab
+from casemate_lab.image import missing_tools
 
 pytestmark = pytest.mark.lab
 NAME, SECONDS = "guardtest", 60

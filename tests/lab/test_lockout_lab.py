@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from casemate import ROOT, lab
-from casemate.lab_image import missing_tools
+from casemate import ROOT
 from casemate.run.advice import advised
+from casemate_lab import lab
+from casemate_lab.image import missing_tools
 
 pytestmark = pytest.mark.lab
 NAME = "lockout"

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from casemate import ROOT, lab
-from casemate.lab_image import RELEASES, missing_tools
+from casemate import ROOT
+from casemate_lab import lab
+from casemate_lab.image import RELEASES, missing_tools
 
 pytestmark = [
     pytest.mark.lab,

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from casemate import ROOT, lab
-from casemate.lab_image import TOOLS, LabError, missing_tools
+from casemate import ROOT
+from casemate_lab import lab
+from casemate_lab.image import TOOLS, LabError, missing_tools
 
 STATE = {
     "name": "demo",

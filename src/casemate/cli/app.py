@@ -30,10 +30,10 @@ DEFAULT_FORMATS = (("json", Path("report/report.json")), ("html", Path("report/r
 STYLE = {"pass": "green", "waived": "cyan", "not_evaluated": "yellow", "fail": "red", "error": "bold red"}
 LATER = {
     verb: module
-    for verb, module in (("init", "casemate.cli.init"), ("lab", "casemate.lab_cli"))
-    if importlib.util.find_spec(module)
+    for verb, module in (("init", "casemate.cli.init"), ("lab", "casemate_lab.cli"))
+    if importlib.util.find_spec(module.partition(".")[0])
 }
-"""Verb -> the module that has it, imported only when it is asked for. Where Casemate is installed is no lab."""
+"""Verb -> the module that has it, imported only when it is asked for. Users get no lab: it belongs to the tests."""
 SHOWN = 60
 """Failing findings that are printed; the reports have all."""
 out = Console(soft_wrap=True, highlight=False)

@@ -27,7 +27,7 @@ import yaml
 from rich.console import Console
 
 from casemate import ROOT
-from casemate.lab_image import CACHE, LabError, base, locked, missing_tools, packages, run, step
+from casemate_lab.image import CACHE, LabError, base, locked, missing_tools, packages, run, step
 
 State = dict[str, Any]
 LABS = CACHE / "labs"

@@ -13,8 +13,8 @@ from pathlib import Path
 from molecule.driver.delegated import Delegated
 from molecule.exceptions import MoleculeError
 
-from casemate import lab
-from casemate.lab_image import RELEASES, LabError, base, missing_tools, packages
+from casemate_lab import lab
+from casemate_lab.image import RELEASES, LabError, base, missing_tools, packages
 
 NEW_NETWORK = 0x40000000
 """CLONE_NEWNET of unshare(2) and setns(2); Python has them from 3.12 on."""

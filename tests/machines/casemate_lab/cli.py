@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from casemate import lab as machines
-from casemate.lab_image import RELEASES, LabError, base, missing_tools, packages
+from casemate_lab import lab as machines
+from casemate_lab.image import RELEASES, LabError, base, missing_tools, packages
 
 NAME = click.option("--name", default="demo", show_default=True, help="The lab's name.")
 
@@ -72,7 +72,7 @@ def down(name: str) -> None:
 def execute(name: str, command: tuple[str, ...]) -> None:
     """Run COMMAND inside the network of lab NAME (casemate lab exec demo -- ansible -m ping all)."""
     argv = [*machines.enter(name), *(command[1:] if command[0] == "--" else command)]
-    os.execvp(argv[0], argv)  # noqa: S606
+    os.execvp(argv[0], argv)
 
 
 @lab.command()
