@@ -123,7 +123,7 @@ def up(
         )
     if here and not alone():
         raise LabError("--here needs an empty network of its own; start the command with: unshare --net")
-    previous = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
+    previous = signal.signal(signal.SIGTERM, _terminated)
     try:
         root = base(debian)
         repository = packages(root)
@@ -158,6 +158,11 @@ def up(
         signal.signal(signal.SIGTERM, previous)
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return work / "inventory.yml"
+
+
+def _terminated(*_: object) -> None:
+    """Let SIGTERM end `up` as an exception does, so that it cleans up behind itself."""
+    raise SystemExit(143)
 
 
 def alone() -> bool:
