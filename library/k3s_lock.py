@@ -55,9 +55,9 @@ broken: {description: Where a lock was broken., type: list, elements: str, retur
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.core.verdict import Unavailable
-from ansible.module_utils.casemate.host.lock import Lock
 from ansible.module_utils.casemate.host.machine import Host
-from ansible.module_utils.casemate.k3s.holding import free, hold, places
+from ansible.module_utils.casemate.host.run_lock import Lock
+from ansible.module_utils.casemate.k3s.run_lock import free, hold, places
 
 
 def main() -> None:

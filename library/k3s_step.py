@@ -68,7 +68,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.core.verdict import Unavailable
 from ansible.module_utils.casemate.host.machine import Host
 from ansible.module_utils.casemate.k3s import members as cluster
-from ansible.module_utils.casemate.k3s.holding import hold
+from ansible.module_utils.casemate.k3s.run_lock import hold
 from ansible.module_utils.casemate.operations import rollout
 
 PAUSE, BLIND = 1.0, 20.0

@@ -76,7 +76,11 @@ def texts_of_yaml(value: Any, told: bool = False) -> Iterator[str]:
 def commands() -> dict[str, str]:
     """Command -> a file whose messages name it."""
     found: dict[str, str] = {}
-    python = [path for folder in ("module_utils", "library", "src/casemate") for path in (ROOT / folder).rglob("*.py")]
+    python = [
+        path
+        for folder in ("module_utils", "library", "src/casemate", "tests/machines")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     for path in python:
         for text in texts_of_python(path):
             if text.count("\n") < 3:  # longer ones are programs and documentation of modules

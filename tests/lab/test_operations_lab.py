@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lab.test_remedies_lab import Lab
+from lab.test_remedies_lab import Lab, failing
 
 pytestmark = pytest.mark.lab
 
@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_after_any_step_ends_the_same_when_it_is_started_ag
         assert killed(lab, overlay, steps) == 1
         lab.root(lab.server, f"test -s {LOCK}")  # a killed run leaves it, and is no obstacle
         code, report = lab.casemate("apply", "-i", overlay)
-        assert code == 0, told(report)
+        assert code == 0, failing(report)
         ends.append([text.replace(str(4097 + steps), "N") for text in settings(lab)])
         assert all("N" in text for text in ends[-1])
         assert not lab.root(lab.server, f"ls {LOCK} 2>/dev/null || true")
@@ -92,4 +92,4 @@ def test_a_run_of_another_machine_keeps_this_one_out_until_its_lock_is_ended_by_
     casemate = str(Path(sys.executable).with_name("casemate"))
     subprocess.run([casemate, "unlock", OTHER["name"], "-i", lab.path], check=True, capture_output=True, timeout=300)
     code, report = lab.casemate("apply", "-i", overlay)
-    assert code == 0, told(report)
+    assert code == 0, failing(report)

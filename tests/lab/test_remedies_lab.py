@@ -131,7 +131,11 @@ def commands(said: str) -> list[str]:
 def failing(report: dict[str, Any]) -> list[str]:
     """What a report says that is wrong, for the message of a test."""
     wrong = [(host["name"], finding) for host in report["hosts"] for finding in host["findings"]]
-    told = [f"{name}: {one['control']}: {one['reason']}" for name, one in wrong if one["status"] in ("fail", "error")]
+    told = [
+        f"{name}: {one['control']}: {one['status']}: {one['reason']}"
+        for name, one in wrong
+        if one["status"] in ("fail", "error", "not_evaluated") and one["code"] not in ("kernel", "modules", "apparmor")
+    ]
     return told + [f"{host['name']}: {host['message']}" for host in report["hosts"] if host.get("message")]
 
 

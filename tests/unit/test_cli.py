@@ -13,7 +13,7 @@ from unit import made
 
 from casemate import catalogue
 from casemate.cli import app as cli
-from casemate.prove import attacks as prove
+from casemate.prove import proof as prove
 from casemate.report import findings
 from casemate.run import runner
 from module_utils.casemate.core import waiver

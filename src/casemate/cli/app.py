@@ -155,11 +155,11 @@ def check(scan: bool, **given: Any) -> int:
 @run_options
 def prove(pytest_arguments: tuple[str, ...], **given: Any) -> int:
     """Attack the hosts; what withstands is proven. Arguments after `--` go to pytest."""
-    from casemate.prove import attacks as attack
+    from casemate.prove import proof
 
     demand(given["inventories"])
     started = findings.now()
-    hosts, accepted, trouble = attack.attack(
+    hosts, accepted, trouble = proof.attack(
         given["inventories"], given["limit"], pytest_arguments, bool(given["verbose"])
     )
     made = findings.report("prove", started, hosts, accepted, [trouble] if trouble else [])

@@ -18,7 +18,7 @@ from typing import TypeVar
 import click
 import yaml
 
-from casemate.preflight import combinations, families, host_facts, inputs, k3s_values
+from casemate.preflight import address_families, combinations, host_facts, inputs, k3s_values
 
 Given = TypeVar("Given")
 Nodes = dict[str, str]
@@ -99,8 +99,8 @@ def node_problems(servers: Nodes, agents: Nodes) -> tuple[list[str], list[str]]:
     found, warnings = combinations.inventory_problems({"k3s_server": list(servers), "k3s_agent": list(agents)}, places)
     first = next(iter(servers.values()), "")
     for name, (address, _) in places.items():
-        found += [f"{name}: {problem}" for problem in families.problems({}, address, first)]
-        warnings += [f"{name}: {warning}" for warning in families.warnings({}, address, first)]
+        found += [f"{name}: {problem}" for problem in address_families.problems({}, address, first)]
+        warnings += [f"{name}: {warning}" for warning in address_families.warnings({}, address, first)]
     return found, warnings
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from casemate.catalogue import declarations
-from casemate.preflight import families
+from casemate.preflight import address_families
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.preflight.inputs import network
 from casemate.preflight.merged_toml import merge
@@ -71,7 +71,7 @@ def rule_problems(values: Mapping[str, Any], first: str = "") -> list[str]:
         if any(net.prefixlen == 0 for net in ipaddress.collapse_addresses(sources)):
             shown = ", ".join(map(str, sources))
             found.append(f"casemate_admin_sources has {shown}, which is everybody; list the networks of your people")
-    given = families.networks(values, first)
+    given = address_families.networks(values, first)
     pods, services = ([network(part) for part in text.split(",")] for text in given.values())
     if any(a and b and a.version == b.version and a.overlaps(b) for a in pods for b in services):
         found.append(

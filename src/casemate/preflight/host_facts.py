@@ -16,7 +16,7 @@ from typing import Any
 from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.preflight.inputs import network
-from casemate.supply.lock import ARCHITECTURES, LockError, load, verify
+from casemate.supply.artifact_lock import ARCHITECTURES, LockError, load, verify
 from module_utils.casemate.host import logins, others
 from module_utils.casemate.k3s import running
 

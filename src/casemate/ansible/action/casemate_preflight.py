@@ -17,7 +17,7 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate.catalogue import declarations
-from casemate.preflight import birth, combinations, entrance, families, host_facts, inputs, neighbours
+from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers
 from module_utils.casemate.core import waiver
@@ -48,8 +48,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
         mine = self._place(task_vars, task_vars["inventory_hostname"])[0]
         first = self._place(task_vars, servers[0])[0] if servers else mine
-        problems += combinations.rule_problems(right, first) or families.problems(right, mine, first)
-        warnings = families.warnings(right, mine, first)
+        problems += combinations.rule_problems(right, first) or address_families.problems(right, mine, first)
+        warnings = address_families.warnings(right, mine, first)
         problems += self._escalation(task_vars)
         problems += combinations.dropin_problems(right)
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:

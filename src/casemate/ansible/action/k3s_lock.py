@@ -14,7 +14,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate.run import holder
+from casemate.run import this_run
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -25,11 +25,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result."""
         super().run(tmp, task_vars)
-        given = {**self._task.args, "holder": holder.holder(os.getppid(), str(self._task.args.pop("what", "apply")))}
+        given = {**self._task.args, "holder": this_run.holder(os.getppid(), str(self._task.args.pop("what", "apply")))}
         given.pop("what", None)
         result: dict[str, Any] = self._execute_module(module_name="k3s_lock", module_args=given, task_vars=task_vars)
         gone: list[str] = []
-        while result.get("refused") and holder.is_over(result.get("record") or {}) and len(gone) < 2:
+        while result.get("refused") and this_run.is_over(result.get("record") or {}) and len(gone) < 2:
             gone.append(result["record"]["run"])  # the file may be another's than the Lease
             result = self._execute_module(
                 module_name="k3s_lock", module_args={**given, "gone": gone}, task_vars=task_vars

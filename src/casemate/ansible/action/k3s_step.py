@@ -16,7 +16,7 @@ for folder in (PROJECT, PROJECT / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from casemate.run import holder
+from casemate.run import this_run
 from module_utils.casemate.operations import rollout
 
 ROLES = {"k3s_node", "k3s_control_plane"}
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {"changed": False, "most": rollout.most_steps(seen)}
         if os.environ.get(DIES) == str(given.pop("done", 0)):
             os.kill(os.getppid(), signal.SIGKILL)
-        given |= {"members": members, "batches": batches, "holder": holder.holder(os.getppid(), "apply")}
+        given |= {"members": members, "batches": batches, "holder": this_run.holder(os.getppid(), "apply")}
         return self.ask(given, task_vars)
 
     def ask(self, given: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ..core.verdict import Unavailable
-from ..host.lock import Lock, Record
 from ..host.machine import Host
+from ..host.run_lock import Lock, Record
 from .api import Api
-from .lease import Lease
+from .run_lock_lease import Lease
 
 
 def places(host: Host, lease: bool) -> Iterator[tuple[str, Lock | Lease]]:

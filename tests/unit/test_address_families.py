@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from unit.resolving import resolved
 
-from casemate.preflight import combinations, families
+from casemate.preflight import address_families, combinations
 
 A4, A6 = "192.0.2.7", "2001:db8::7"
 P4, P6, S4, S6 = "10.42.0.0/16", "fd00:42::/56", "10.43.0.0/16", "fd00:43::/112"
@@ -60,13 +60,13 @@ def given(pods: str = "", services: str = "") -> dict[str, Any]:
 def test_addresses_and_networks_are_of_the_same_families(
     address: str, first: str, pods: str, services: str, says: str
 ) -> None:
-    found = families.problems(given(pods, services), address, first)
+    found = address_families.problems(given(pods, services), address, first)
     assert [says in one for one in found] == ([True] if says else [])
 
 
 def test_another_part_for_each_node_is_left_to_who_asks_for_it() -> None:
     mask = {"k3s_node_config": {"kube-controller-manager-arg": ["node-cidr-mask-size=26"]}}
-    assert families.problems({**given("10.42.0.0/25", S4), **mask}, A4, A4) == []
+    assert address_families.problems({**given("10.42.0.0/25", S4), **mask}, A4, A4) == []
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_another_part_for_each_node_is_left_to_who_asks_for_it() -> None:
     [(A4, "", 0), (f"{A4},{A6}", "", 1), (f"{A4},{A6}", f"{P4},{P6}", 0), (f"{A4},{A6}", P4, 0)],
 )
 def test_a_node_of_both_families_is_told_that_its_pods_get_one(address: str, pods: str, told: int) -> None:
-    found = families.warnings(given(pods, pods.replace("42", "43")), address, address)
+    found = address_families.warnings(given(pods, pods.replace("42", "43")), address, address)
     assert len(found) == told
     assert all("casemate_cluster_cidr: 10.42.0.0/16,fd00:42::/56" in one for one in found)
 

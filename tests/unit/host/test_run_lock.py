@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from module_utils.casemate.host.lock import PATH, Lock, refusal, taken
+from module_utils.casemate.host.run_lock import PATH, Lock, refusal, taken
 
 MINE: dict[str, Any] = {
     "run": "m 7 1",

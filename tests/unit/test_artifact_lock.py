@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from casemate.supply.lock import Lock, LockError, load, parse, verify
+from casemate.supply.artifact_lock import Lock, LockError, load, parse, verify
 
 SHIPPED = Path(__file__).parents[2] / "roles/k3s_node/files/artifacts.lock.json"
 DIGEST = "ab" * 32

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from module_utils.casemate.core.verdict import Unavailable
-from module_utils.casemate.k3s.lease import PATH, Lease, lease_of, record_of
+from module_utils.casemate.k3s.run_lock_lease import PATH, Lease, lease_of, record_of
 
 MINE: dict[str, Any] = {
     "run": "m 7 1",

@@ -9,8 +9,8 @@ import pytest
 from unit.fake_host import FakeHost
 
 from module_utils.casemate.core.verdict import Unavailable
-from module_utils.casemate.host.lock import Lock
-from module_utils.casemate.k3s import holding
+from module_utils.casemate.host.run_lock import Lock
+from module_utils.casemate.k3s import run_lock
 
 MINE: dict[str, Any] = {"run": "m 7 1", "name": "ann@here:7", "what": "apply"}
 OTHER: dict[str, Any] = {"run": "n 8 2", "name": "bob@there:8", "what": "apply"}
@@ -45,20 +45,20 @@ def test_where_the_lease_is_refused_the_file_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, why: str, file: bool
 ) -> None:
     host, lease = FakeHost(tmp_path), Lease(state)
-    monkeypatch.setattr(holding, "Lease", lambda api: lease)
-    monkeypatch.setattr(holding, "Api", lambda host, timeout: None)
-    told, record = holding.hold(host, MINE, 900, lease=True)
+    monkeypatch.setattr(run_lock, "Lease", lambda api: lease)
+    monkeypatch.setattr(run_lock, "Api", lambda host, timeout: None)
+    told, record = run_lock.hold(host, MINE, 900, lease=True)
     assert why in told and bool(told) is bool(why)
     assert (record or {}).get("run") == {"refused": OTHER["run"], "broken": MINE["run"]}.get(state)
     assert (Lock(str(tmp_path)).read() is not None) is file
-    holding.free(host, MINE["run"], lease=True)
+    run_lock.free(host, MINE["run"], lease=True)
     assert Lock(str(tmp_path)).read() is None
     assert lease.freed == ([] if state == "silent" else [MINE["run"]])
 
 
 def test_a_host_without_an_api_has_the_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost(tmp_path)
-    assert [name for name, _ in holding.places(host, lease=False)] == ["file"]
-    assert [name for name, _ in holding.places(host, lease=True)] == ["file"]  # a server on which none has run
-    assert holding.hold(host, MINE, 900, lease=True) == ("", None)
-    assert "ann@here:7 has the lock" in holding.hold(host, OTHER, 900, lease=True)[0]
+    assert [name for name, _ in run_lock.places(host, lease=False)] == ["file"]
+    assert [name for name, _ in run_lock.places(host, lease=True)] == ["file"]  # a server on which none has run
+    assert run_lock.hold(host, MINE, 900, lease=True) == ("", None)
+    assert "ann@here:7 has the lock" in run_lock.hold(host, OTHER, 900, lease=True)[0]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ..host.lock import Record, parsed, refusal, taken
+from ..host.run_lock import Record, parsed, refusal, taken
 from .api import Api, unanswered
 
 PATH = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"

@@ -1,0 +1,37 @@
+"""Who a run is to others, and when another one of this machine is over."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from casemate.run import this_run
+
+
+def test_a_run_is_the_same_whoever_of_its_tasks_asks() -> None:
+    one, two = this_run.holder(os.getpid(), "apply"), this_run.holder(os.getpid(), "apply")
+    assert one == two
+    assert re.fullmatch(r"[\w.@:-]+:\d+", one["name"], re.ASCII)
+    assert this_run.holder(os.getppid(), "apply")["run"] != one["run"]
+
+
+def test_a_name_is_one_word_of_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "a b;$(x)'\n\u00e9")
+    assert re.fullmatch(r"[\w.@:-]+", this_run.holder(1, "apply")["name"], re.ASCII)
+
+
+def test_a_run_of_this_machine_is_over_when_its_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        record = this_run.holder(process.pid, "apply")
+        assert not this_run.is_over(record)
+        assert this_run.is_over({**record, "started": "1"})  # the number is somebody else's now
+        process.kill()
+    assert this_run.is_over(record)
+    assert not this_run.is_over({**record, "machine": "another"})
+    assert not this_run.is_over({})
+    monkeypatch.setattr(this_run, "started", lambda process: "")  # no /proc, as on a Mac
+    assert this_run.is_over(record)
+    assert not this_run.is_over({**record, "process": os.getpid()})
