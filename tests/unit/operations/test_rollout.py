@@ -68,6 +68,7 @@ S1, S2, S3 = server("s1"), server("s2"), server("s3")
         ([S1, server("s2", **FRESH)], None, "restart", ["s1"]),
         ([S1, S2], etcd("12"), "restart", ["s1"]),
         ([server("s1", turn=DONE), S2, S3], etcd("123"), "restart", ["s2"]),
+        ([server("s1", **IDLE), server("s2", **IDLE), S3], etcd("12"), "restart", ["s3"]),  # etcd has removed it while K3s ran
         ([S1, S2, S3], etcd("123", ill="2"), "restart", ["s2"]),  # it costs nothing, and may heal it
         ([S1, S2, S3], (), "restart", ["s1"]),  # a double has no etcd
         ([S1, agent("a1")], etcd("1"), "restart", ["s1"]),
