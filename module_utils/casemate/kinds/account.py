@@ -191,7 +191,7 @@ def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
 
 def _unreadable(error: str) -> str:
     """What sudo's parser cannot read and how to mend it; the line itself, which it repeats, is nobody's business."""
-    lines = error.strip().splitlines() or ["no reason was given"]
+    lines = error.strip().split("\n")
     named = next((line for line in lines if re.match(r"(?:\S+: )?/\S+:\d+", line)), lines[0])
     path = next(iter(re.findall(r"/[^\s:]+", named)), SUDOERS)
     return f"sudo cannot read its configuration: {named[:300]}. Mend it with `visudo -f {path}`"
