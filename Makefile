@@ -50,8 +50,8 @@ lockout: .venv/.ready lab-packages ## Who still becomes root after hardening, as
 docs: .venv/.ready ## Generate what is generated
 	$(BIN)/casemate docs
 
-bench: .venv/.ready lab-packages ## Ratios to ansible -m ping and to doing it by hand
-	$(BIN)/python tests/bench/bench.py
+bench: .venv/.ready lab-packages ## Ratios to ansible -m ping and to doing it by hand, and what many simulated hosts cost
+	@failed=0; for part in scale bench; do PYTHONPATH=tests $(BIN)/python -m bench.$$part || failed=$$?; done; exit $$failed
 
 release: test release-test ## Wheel, sdist, collection and execution environment of the commit, with digests
 	@[ -z "$$(git status --porcelain)" ] || { echo "release: commit your changes first" >&2; exit 1; }

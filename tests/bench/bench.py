@@ -11,15 +11,14 @@ from __future__ import annotations
 import os
 import resource
 import shlex
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from bench.costs import Cost, measure
 
 LAB = "bench"
 GOALS = {"check": 1.5, "second apply": 4.0, "first provisioning": 1.5}
@@ -47,27 +46,6 @@ if [ "$3" = real ]; then ready() { k3s kubectl get nodes 2>/dev/null | grep -qw 
 else ready() { bash -c '</dev/tcp/127.0.0.1/6443' 2>/dev/null; }; fi
 until ready; do sleep 0.2; done
 """
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds on the clock, and seconds of the controller's CPUs."""
-
-    wall: float
-    cpu: float
-
-
-def measure(command: Sequence[str], repeat: int = 1, codes: Sequence[int] = (0,)) -> Cost:
-    """The median cost of a command; exits when it ends with another code."""
-    costs = []
-    for _ in range(repeat):
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode not in codes:
-            sys.exit(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-        costs.append(Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
-    return Cost(statistics.median(c.wall for c in costs), statistics.median(c.cpu for c in costs))
 
 
 class Machine:

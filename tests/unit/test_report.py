@@ -89,6 +89,19 @@ def test_a_malformed_finding_is_refused_by_place(change: dict[str, Any], place: 
         render.validate(made)
 
 
+def test_what_one_of_many_alike_has_wrong_is_refused_by_its_place() -> None:
+    made = report(*(finding("pass", "SSH-ROOT-REFUSED") for _ in range(3)))
+    del made["hosts"][0]["findings"][2]["before"]
+    with pytest.raises(ValueError, match=re.escape("findings[2]")):
+        render.validate(made)
+
+
+@pytest.mark.parametrize("hosts", [None, "none", [None], [{}], [{"name": "x", "status": "ok", "findings": [1]}]])
+def test_hosts_that_are_none_are_refused(hosts: Any) -> None:
+    with pytest.raises(ValueError, match="hosts"):
+        render.validate({**report(finding("pass", "SSH-ROOT-REFUSED")), "hosts": hosts})
+
+
 OLD = ("control", "status", "action", "expected", "observed", "before", "after", "reason", "evidence", "mitigations",
        "waiver")  # fmt: skip
 """What a finding of version 1 had."""

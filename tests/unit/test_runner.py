@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import threading
 from pathlib import Path
@@ -51,6 +52,13 @@ def test_plan_role_and_verify_make_one_finding() -> None:
     assert host["status"] == "ok"
     assert [(f["action"], f["before"], f["after"]) for f in host["findings"]] == [("changed", "a", "b")]
     assert made.hosts["n1"].left_out == ["C-D"]
+
+
+def test_findings_that_come_as_text_are_the_same() -> None:
+    found = [finding("pass", action="changed", observed=["a", None]), finding("fail", reason="\u202e \udce9")]
+    as_text = run(event("runner_on_ok", res=result() | {"findings": json.dumps(found)}), STATS)
+    assert as_text.entries() == run(event("runner_on_ok", res=result(*found)), STATS).entries()
+    assert as_text.hosts["n1"].changed == {found[0]["control"]}
 
 
 def test_what_is_shown_while_a_run_goes_on_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ them into the variables of each task, and template nine of ten that are constant
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,23 @@ def variables() -> tuple[Raw, Raw]:
         for path in sorted((folder / "vars/main").glob("*.yml")):
             internals.update(read(path) or {})
     return defaults, internals
+
+
+def templates(root: Path = ROOT) -> Iterator[str]:
+    """The text of every template that the project itself brings: in controls, variables and files."""
+    shared = root / "playbooks/group_vars/all.yml"
+    for value in (controls(root), *variables(), read(shared) if shared.is_file() else {}):
+        yield from _templates_in(value)
+    for path in sorted(root.glob("roles/*/templates/**/*.j2")):
+        yield path.read_text(encoding="utf-8")
+
+
+def _templates_in(value: Any) -> Iterator[str]:
+    if isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _templates_in(one)
+    elif is_template(value):
+        yield value
 
 
 def is_template(value: Any) -> bool:

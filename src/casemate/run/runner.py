@@ -7,6 +7,7 @@ a terminal, one line for each stage.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import select
@@ -134,7 +135,8 @@ class Run:
                 host.accepted = list(result.get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())
                 host.due = list(result.get("due") or ())
-                for made in result["findings"]:
+                found = result["findings"]
+                for made in json.loads(found) if isinstance(found, str) else found:
                     host.passes.setdefault(made["control"], []).append(made)
                     if made["action"] == "changed":
                         host.changed.add(made["control"])

@@ -5,6 +5,7 @@ Format: {"schema": 1, "default": VERSION, "releases": {VERSION: {"provides": [â€
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,8 +103,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+@functools.cache
 def parse(text: str) -> Lock:
-    """Parse and validate the text of a lock; raises LockError naming every fault."""
+    """Parse and validate the text of a lock; raises LockError naming every fault. Nobody changes what it returns."""
     try:
         raw = json.loads(text, object_pairs_hook=_unique)
     except ValueError as broken:

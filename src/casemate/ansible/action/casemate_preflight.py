@@ -20,9 +20,12 @@ from casemate.catalogue import declarations
 from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers
+from casemate.supply.artifact_lock import LockError
 from module_utils.casemate.core import waiver
 
 KNOWN = inputs.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
+with contextlib.suppress(LockError, ImportError):  # what is wrong is said where a host is judged
+    host_facts.version({})  # the project's own lock, and what validates any
 RESOLVERS = declarations.variables()[1]["__k3s_node_usual_resolvers"]
 
 

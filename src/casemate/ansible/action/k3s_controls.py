@@ -25,7 +25,7 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate import ROOT
 from casemate.catalogue import declarations
-from casemate.run import account, known_hosts, refusals
+from casemate.run import account, compiled, known_hosts, refusals
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
@@ -38,6 +38,7 @@ from module_utils.casemate.kinds import KINDS, written
 # Ansible imports this file once, before it forks a worker for each host: what is read here is read once.
 DEFAULTS, INTERNALS = (declarations.each(values, trust_as_template) for values in declarations.variables())
 DECLARED = declarations.controls()
+compiled.prepare()
 TASK_KINDS = [name for name, kind in KINDS.items() if kind.enforced_by == "task"]
 SETTINGS = {
     "level": "__casemate_level",
@@ -61,8 +62,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs `k3s_controls` on the host and the controller's share of it here.
 
     Beyond the options of the module: `roles` (whose controls; default: of all), `kinds` (only these kinds),
-    `explain` (only return the resolved controls; the host is not contacted), and `level`. What is never shown is shown
-    by `explain` with `__casemate_openly` alone, for the flips of the tests, which have to know what to undo.
+    `explain` (only return the resolved controls; the host is not contacted), `level`, `as_text` (return the findings
+    as one text of JSON: Ansible walks through every value of a structure wherever it takes it). What is never shown is
+    shown by `explain` with `__casemate_openly` alone, for the flips of the tests, which have to know what to undo.
     """
 
     _supports_check_mode = True
@@ -82,6 +84,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # Controls are judged outside of any role, too: `__casemate_roles` is the folder of all of them.
         known = {**DEFAULTS, **INTERNALS, "__casemate_roles": str(ROOT / "roles"), **task_vars}
         templar = self._templar.copy_with_new_env(available_variables=known)
+        compiled.remember(templar)
         for name in SETTINGS.values() if "controls" in self._task.args else SHARED:
             if name in known:
                 known[name] = templar.template(known[name])
@@ -96,7 +99,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         raws = given.pop("controls", None) or {
             role: known.get(f"__{role}_controls", DECLARED[role]) for role in given.pop("roles", declarations.ROLES)
         }
-        kinds = given.pop("kinds", None)
+        kinds, as_text = given.pop("kinds", None), given.pop("as_text", False)
         chosen = {
             role: [
                 c
@@ -170,6 +173,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for made in result["findings"]
             if made["control"] in result["todo"] and settings[made["control"]]["setting"]["kind"] in TASK_KINDS
         ]
+        if as_text:
+            result["findings"] = json.dumps(result["findings"])
         return result
 
 

@@ -20,10 +20,13 @@ from typing import Any
 from ansible.plugins.lookup import LookupBase
 from ansible.template import trust_as_template
 
+from casemate.run import compiled
+
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     """Reads, trusts (a role's own file) and renders."""
 
     def run(self, terms: list[str], variables: Any = None, **_: Any) -> list[Any]:
         """Return the text of each file, rendered."""
+        compiled.remember(self._templar)
         return [self._templar.template(trust_as_template(Path(term).read_text(encoding="utf-8"))) for term in terms]

@@ -1,0 +1,59 @@
+"""The project's own templates, compiled once for a run.
+
+Ansible compiles a template anew for each use, and forks a worker for each host and task: that was half of what a check
+costs the controller. What is compiled here before it forks, every worker has.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import CodeType
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+
+from casemate.catalogue import declarations
+
+_CODE: dict[str, CodeType] = {}
+
+
+def remember(templar: Any) -> bool:
+    """Have a templar of our own take what is compiled already, and keep what it compiles; whether it can.
+
+    Ansible offers no way to do so: this reaches for the Jinja environment of the templar, which a later Ansible may
+    keep elsewhere. It then compiles each time again, which costs time and changes no result.
+    """
+    environment = getattr(getattr(templar, "_engine", None), "environment", None)
+    if environment is None:
+        return False
+    kind: type = type(environment)
+    if not hasattr(kind, "remembers"):
+        environment.__class__ = _remembering(kind)
+    return True
+
+
+@functools.cache
+def _remembering(kind: Any) -> Any:
+    class Remembering(kind):  # type: ignore[misc]
+        """Ansible's environment of Jinja, which compiles each text once."""
+
+        remembers = True
+
+        def compile(self, source: Any, *names: Any, **options: Any) -> Any:
+            # An overlay has options of its own; and what a backslash means depends on how Ansible came here.
+            if self.overlayed or names or options or not isinstance(source, str) or "\\" in source:
+                return super().compile(source, *names, **options)
+            if source not in _CODE:
+                _CODE[str(source)] = super().compile(source)
+            return _CODE[source]
+
+    return Remembering
+
+
+def prepare() -> None:
+    """Compile every template of the project; called where Ansible has not yet forked."""
+    templar = Templar(loader=DataLoader())
+    if remember(templar):
+        for text in declarations.templates():
+            templar._engine.environment.compile(text)
