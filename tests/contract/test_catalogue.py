@@ -132,5 +132,12 @@ def test_every_kind_declares_a_schema(name: str) -> None:
     assert callable(kind.identity)
 
 
+@pytest.mark.parametrize("cid", CONTROLS)
+def test_every_finding_can_say_where(cid: str) -> None:
+    made = static(CONTROLS[cid])["setting"]
+    places = KINDS[made["kind"]].places({name: value for name, value in made.items() if name != "kind"})
+    assert places and all(isinstance(place, str) and place for place in places), places
+
+
 def test_the_page_of_controls_is_fresh() -> None:
     assert pages.DOCS.read_text() == pages.markdown(CONTROLS), "run `casemate docs`"

@@ -71,6 +71,11 @@ class Control:
         return f"{self.setting['kind']}:{self.kind.identity(self.setting)}"
 
     @property
+    def places(self) -> list[str]:
+        """What its setting is about, where a finding names no line of its own."""
+        return list(self.kind.places(self.setting))
+
+    @property
     def enforced(self) -> bool:
         """Whether apply changes what fails; `enforced: false` makes a setting observe-only."""
         return self.kind.enforced_by is not None and self.setting.get("enforced") is not False

@@ -147,9 +147,10 @@ def _refusal(change: Callable[[], None]) -> str:
 def _plain(control: Control, verdict: Any, check: bool) -> Finding:
     """The finding of a control that this pass did not touch."""
     if isinstance(verdict, Unavailable):
-        return finding(control.declared, "not_evaluated", verdict.code, reason=str(verdict))
+        return finding(control.declared, "not_evaluated", verdict.code, reason=str(verdict), where=control.places)
     if isinstance(verdict, Exception):
-        return finding(control.declared, "error", "crash", reason=f"{type(verdict).__name__}: {verdict}")
+        reason = f"{type(verdict).__name__}: {verdict}"
+        return finding(control.declared, "error", "crash", reason=reason, where=control.places)
     action = "none"
     if not verdict.ok and control.enforced:
         action = "blocked" if verdict.blocked_by else "would_change" if check else "none"
@@ -160,7 +161,7 @@ def _plain(control: Control, verdict: Any, check: bool) -> Finding:
     return finding(
         control.declared, "pass" if verdict.ok else "fail", fault(verdict), action,
         expected=expected, observed=observed, reason=verdict.reason,
-        where=list(verdict.where or control.kind.places(control.setting)), evidence=verdict.evidence,
+        where=list(verdict.where) or control.places, evidence=verdict.evidence,
         before=observed, after=expected if action == "would_change" else observed,
     )  # fmt: skip
 

@@ -99,13 +99,15 @@ def foreseen(
 def _not_observed(control: Control, lacking: Mapping[str, str]) -> Finding | None:
     for need in control.needs:
         if need in lacking:
-            return finding(control.declared, "not_evaluated", need, reason=f"{need}: {lacking[need]}")
+            reason = f"{need}: {lacking[need]}"
+            return finding(control.declared, "not_evaluated", need, reason=reason, where=control.places)
     if control.vantage not in ("self", "controller"):
         return finding(
             control.declared,
             "not_evaluated",
             "vantage",
             reason=f"vantage: seen only from a {control.vantage}; run casemate prove",
+            where=control.places,
         )
     return None
 

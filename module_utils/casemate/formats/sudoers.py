@@ -32,12 +32,12 @@ def written(host: Host, path: str, depth: int = 0) -> list[tuple[str, str]]:
     return found
 
 
-def places(lines: list[tuple[str, str]], words: str, whom: list[str]) -> str:
+def places(lines: list[tuple[str, str]], words: str, whom: list[str]) -> list[str]:
     """Where a pattern of words stands: in lines that name each of `whom`, or, with an alias between, in all of them."""
     hits = [(place, re.split(r"[\s,=:]+", line)) for place, line in lines if re.search(words, line)]
     named = [place for place, tokens in hits if set(whom) & set(tokens)]
     everyone = {name for name in whom for _, tokens in hits if name in tokens} == set(whom)
-    return ", ".join(named if named and everyone else [place for place, _ in hits])
+    return named if named and everyone else [place for place, _ in hits]
 
 
 def nopasswd(policy: Mapping[str, Any], names: Mapping[int, str]) -> list[str]:

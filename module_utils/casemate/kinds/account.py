@@ -55,7 +55,20 @@ class Setting(Needed, Enforceable, total=False):
 
 
 SUDOERS, FOLDER = "/etc/sudoers", "/etc/sudoers.d"
+LOGIN_DEFS = "/etc/login.defs"
 NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
+
+
+def places_of(setting: Setting) -> list[str]:
+    """The files that decide."""
+    check = setting["check"]
+    if check == "login_def":
+        return [LOGIN_DEFS]
+    if check == "pam_module":
+        return [f"/etc/pam.d/{setting['service']}"]
+    if check in ("nopasswd_sudo", "sudo_defaults"):
+        return [setting.get("file", SUDOERS)]
+    return ["/etc/passwd", "/etc/shadow"]
 
 
 def identity(setting: Setting) -> str:
@@ -93,7 +106,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
     if not found:
         raise OSError("/etc/passwd cannot be read as accounts")
     fields = shadow(host.text("/etc/shadow") or "")
-    defs = login_defs(host.text("/etc/login.defs") or "")
+    defs = login_defs(host.text(LOGIN_DEFS) or "")
     accounts: list[dict[str, Any]] = []
     for entry in found:
         field = fields.get(entry.name, "!") if entry.password == "x" else entry.password  # noqa: S105 - it says: shadow
@@ -126,7 +139,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             expected=want,
             observed=have,
             reason="" if have in want else "it differs",
-            evidence="/etc/login.defs",
+            evidence=LOGIN_DEFS,
         )
     if check == "pam_module":
         wanted = [setting[name] for name in ("module", "option") if name in setting]
@@ -181,12 +194,12 @@ def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
     )
     if setting["check"] == "sudo_defaults":
         where = places(seen["lines"], rf"^\s*Defaults.*({'|'.join(map(re.escape, setting['options']))})", [])
-        why = f"in what sudo reads after or beside our file{': ' + where if where else ''}"
-        return _nobody(overridden(policy, setting["options"]), why, evidence)
+        why = f"in what sudo reads after or beside our file{': ' + ', '.join(where) if where else ''}"
+        return _nobody(overridden(policy, setting["options"]), why, evidence, where)
     offenders = [name for name in nopasswd(policy, names) if name not in allow]
     where = places(seen["lines"], r"\bNOPASSWD\b|!\s*authenticate\b|\bexempt_group\b", offenders)
-    why = "may use sudo without a password" + (f": remove that from {where}, or allow it" if where else "")
-    return _nobody(offenders, why, evidence)
+    why = "may use sudo without a password" + (f": remove that from {', '.join(where)}, or allow it" if where else "")
+    return _nobody(offenders, why, evidence, where)
 
 
 def _unreadable(error: str) -> str:
@@ -239,9 +252,12 @@ def _spared(check: str, account: dict[str, Any], seen: Observation) -> str:
     return ""
 
 
-def _nobody(offenders: list[str], why: str, evidence: str) -> Verdict:
+def _nobody(offenders: list[str], why: str, evidence: str, where: list[str] | None = None) -> Verdict:
     reason = f"{', '.join(offenders)} {why}" if offenders else ""
-    return Verdict(ok=not offenders, expected=[], observed=offenders, reason=reason, evidence=evidence)
+    where = where if offenders and where else []
+    return Verdict(
+        ok=not offenders, expected=[], observed=offenders, reason=reason, evidence=evidence, where=tuple(where)
+    )
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task")
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task", places=places_of)

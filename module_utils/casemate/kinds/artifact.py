@@ -51,6 +51,13 @@ NO_DOWNGRADE = (
 UNPACK = 'mount --bind "$1" "$2" && exec "$3" ctr --version'
 
 
+def places_of(setting: Setting) -> list[str]:
+    """The file that is judged, or the folder that it was unpacked to."""
+    if setting["aspect"] == "signature":
+        return [setting["lock"]]
+    return [DATA if setting["aspect"] == "unpacked" else setting.get("path", WRAPPER)]
+
+
 def identity(setting: Setting) -> str:
     """One control for each aspect of a path."""
     return f"{setting['aspect']}:{setting.get('path', WRAPPER)}"
@@ -234,4 +241,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task", units=lambda setting: UNITS)
+KIND: Kind[Setting] = Kind(
+    Setting, identity, observe, assess, enforced_by="task", places=places_of, units=lambda setting: UNITS
+)

@@ -176,4 +176,4 @@ def _host_of(one: dict[str, Any], hosts: Known) -> str | None:
     return next((name for name, host in hosts.items() if set(host["addresses"]) & set(one["addresses"])), None)
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, places=lambda setting: ["/api/v1/nodes"])

@@ -46,6 +46,11 @@ def identity(setting: Setting) -> str:
     return f"{setting.get('scheme', 'https')}:{setting['port']}{setting.get('path', '/')}"
 
 
+def _url(setting: Setting) -> str:
+    host = f"[{setting['address']}]" if ":" in setting["address"] else setting["address"]
+    return f"{setting.get('scheme', 'https')}://{host}:{setting['port']}{setting.get('path', '/')}"
+
+
 def _stranger() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's authorities: reading them takes 30 ms
     context.check_hostname = False
@@ -101,8 +106,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is a listed status, or, where demanded, a handshake refused for want of a client certificate."""
     expected = {"tls": "refused"} if setting.get("tls") else {"status": list(setting.get("status") or [401, 403])}
-    where = f"[{setting['address']}]" if ":" in setting["address"] else setting["address"]
-    url = f"{setting.get('scheme', 'https')}://{where}:{setting['port']}{setting.get('path', '/')}"
+    url = _url(setting)
     evidence = f"GET {url} without credentials"
     if "unreachable" in seen:
         if setting.get("may_be_unreachable"):
@@ -123,4 +127,4 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(ok=ok, expected=expected, observed=seen, reason="" if ok else why, evidence=evidence)
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, places=lambda setting: [_url(setting)])

@@ -106,6 +106,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             observed=shown,
             reason="" if not given else f"--{flag} is given",
             evidence=evidence,
+            where=(f"{seen['unit']}.service",),
         )
     if "contains" in setting:
         expected, ok = f"…{setting['contains']}…", len(given) == 1 and setting["contains"] in given[0]
@@ -117,7 +118,10 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         observed=shown,
         reason="" if ok else f"{component} runs with --{flag}: {shown}",
         evidence=evidence,
+        where=(f"{seen['unit']}.service",),
     )
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, units=lambda setting: UNITS)
+KIND: Kind[Setting] = Kind(
+    Setting, identity, observe, assess, units=lambda setting: UNITS, places=lambda setting: UNITS
+)

@@ -132,6 +132,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             ok=not late,
             expected="read",
             observed=late or "read",
+            where=(*seen["late"], f"{seen['unit']}.service"),
             reason=reason,
             evidence=evidence,
             stale=unit,
@@ -146,6 +147,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             expected="absent",
             observed=f"set in {where}" if where else "absent",
             evidence=where or BASE,
+            where=(at["file"],) if at["file"] else (),
             reason=f"{setting['absent_key']} is set in {where}; remove it there" if where else "",
             blocked_by=", ".join([*at["others"], *at["barred"]]),
         )
@@ -181,6 +183,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         reason="; ".join(wrongs),
         evidence=", ".join(sorted({at["file"] for at in seen["keys"].values() if at["file"]})) or BASE,
         stale=(f"{seen['unit']}.service",) if stale and seen["unit"] else (),
+        where=tuple(dict.fromkeys(places or sorted(at["file"] for at in seen["keys"].values() if at["file"]))),
         blocked_by=", ".join(dict.fromkeys(blocked_by)),
         still_enforced=bool(
             stale or (not seen["barred"] and (seen["left"] or not all(at["own"] for at in seen["keys"].values())))
@@ -207,5 +210,13 @@ def left(setting: Setting, run: Pass, host: Host) -> Left:
 
 OURS: Owned[Setting] = Owned(left, k3s_declared.take_back, lasting=k3s_declared.lasting, written=k3s_declared.written)
 KIND: Kind[Setting] = Kind(
-    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, units=lambda setting: UNITS, owned=OURS
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    places=lambda setting: [f"{FOLDER}/{setting['file']}" if "file" in setting else BASE],
+    units=lambda setting: UNITS,
+    owned=OURS,
 )

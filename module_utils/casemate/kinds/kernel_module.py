@@ -224,4 +224,13 @@ def unasked(settings: list[Setting], host: Host) -> str:
 
 
 OURS: Owned[Setting] = Owned(left, take_back, unasked, written=written)
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=OURS)
+KIND: Kind[Setting] = Kind(
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    places=lambda setting: [FILES[setting["state"]]],
+    owned=OURS,
+)

@@ -83,7 +83,8 @@ class Kind(Generic[S]):
     units: Callable[[S], Iterable[str]] = _unit
     """Units that `observe` asks systemd about; those of all kinds are asked about in one call."""
     places: Callable[[S], Sequence[str]] = _place
-    """What a setting is about, as far as its declaration says it: a file, a unit or an object."""
+    """What a setting is about, as far as its declaration says it, for a finding that names no line of its own: a file,
+    a unit, an object of the cluster or the kernel, a package, or an address. Never empty."""
     shown: Callable[[S, Any], Any] = lambda setting, value: value
     """What is demanded or there as it may be shown: a secret is veiled."""
     difference: Callable[[S, Any, Any, Host], list[Pair]] = lambda setting, have, want, host: [of_values(have, want)]

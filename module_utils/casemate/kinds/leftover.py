@@ -73,6 +73,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         observed=", ".join([*ours, *others]) or "nothing",
         reason="; ".join([*said, *others]),
         evidence=", ".join(setting["paths"]),
+        where=(*ours, *(other.split(" ")[0] for other in others)),
         stale=(setting["unit"],) if seen["restart"] else (),
         blocked_by="; ".join(others),
         still_enforced=bool(ours),
@@ -129,5 +130,12 @@ READERS: Dict[str, Callable[[Host], None]] = {
 
 
 KIND: Kind[Setting] = Kind(
-    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, removes=lambda acts_on: acts_on
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    places=lambda setting: setting["paths"],
+    removes=lambda acts_on: acts_on,
 )

@@ -47,6 +47,13 @@ REISSUE = "run `systemctl stop k3s`, `k3s certificate rotate --service admin` an
 RELOAD = "K3s has not read its own token since it changed: run `systemctl restart k3s` here"
 
 
+def places_of(setting: Setting) -> list[str]:
+    """Files with tokens, the unit that joins, or what the administrator is asked by."""
+    if setting["aspect"] == "tokens":
+        return list(setting["files"])
+    return [setting["unit"]] if setting["aspect"] == "kubelet" else [REVIEW]
+
+
 def identity(setting: Setting) -> str:
     """One control for each sort of credentials."""
     return str(setting["aspect"])
@@ -206,4 +213,4 @@ def _addresses(texts: Any) -> list[str]:
     return sorted(str(ipaddress.ip_address(text.strip())) for text in texts)
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task")
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task", places=places_of)

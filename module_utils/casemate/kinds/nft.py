@@ -35,7 +35,8 @@ class Setting(Enforceable, total=False):
 
 
 FILE, UNIT = "/etc/casemate/firewall.nft", "casemate-firewall.service"
-LIST = "list table inet casemate"
+TABLE = "table inet casemate"
+LIST = f"list {TABLE}"
 SCRATCH = ("unshare", "--net", "sh", "-c", f"nft -f - && nft -j {LIST}")  # constants only: no value meets a shell
 RELOAD = ("systemctl", "reload-or-restart", UNIT)
 UNLOADED = "the control that declares the rules is not here or waived, so nothing loads them"
@@ -107,7 +108,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             reason = "; ".join(filter(None, ["the table is not loaded", bars]))
             return Verdict(
                 ok=False,
-                expected="the table inet casemate",
+                expected=f"the {TABLE}",
                 observed="no such table",
                 reason=reason,
                 evidence=evidence,
@@ -121,7 +122,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             ok=not reason, expected="as declared", observed=shown, reason=reason, evidence=evidence, blocked_by=bars
         )
     policy, blocked_by = seen["policies"].get(setting["chain"]), seen["stuck"]
-    want, have, reason = ("the table inet casemate", "no such table", "the table is not loaded")
+    want, have, reason = (f"the {TABLE}", "no such table", "the table is not loaded")
     if live is not None:
         want, have, reason = judged(setting, live, policy)
     right = want == have
@@ -167,7 +168,7 @@ def left(setting: Setting, run: Pass, host: Host) -> Left:
     if "ruleset" not in setting:
         return Left()
     loaded = host.run(["nft", *LIST.split()]).rc == 0
-    there = [FILE] * (host.stat(FILE) is not None) + ["the table inet casemate"] * loaded
+    there = [FILE] * (host.stat(FILE) is not None) + [f"the {TABLE}"] * loaded
     return in_file(FILE, " and ".join(there), host)
 
 
@@ -179,10 +180,18 @@ def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
         done = host.run(["nft", *LIST.replace("list", "delete", 1).split()])
         if done.rc != 0:
             raise EnforceError(f"the table inet casemate could not be deleted: {(done.err or done.out).strip()[:300]}")
-        host.changed("nft table inet casemate", "loaded\n", "")
+        host.changed(f"nft {TABLE}", "loaded\n", "")
 
 
 OURS: Owned[Setting] = Owned(left, take_back, written=lambda setting: FILE)
 KIND: Kind[Setting] = Kind(
-    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, difference=difference, owned=OURS
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    difference=difference,
+    places=lambda setting: [TABLE],
+    owned=OURS,
 )

@@ -127,4 +127,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="task")
+KIND: Kind[Setting] = Kind(
+    Setting, identity, observe, assess, enforced_by="task", places=lambda setting: [f"package {setting['name']}"]
+)

@@ -145,4 +145,4 @@ def _loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, places=lambda setting: [identity(setting)])

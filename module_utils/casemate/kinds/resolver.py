@@ -74,8 +74,15 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if reason:
         reason += ". Name a file with resolvers that pods can reach by k3s_node_resolv_conf, or correct this one"
     return Verdict(
-        ok=not reason, expected="resolvers that pods can reach", observed=shown, reason=reason, evidence=seen["file"]
+        ok=not reason,
+        expected="resolvers that pods can reach",
+        observed=shown,
+        reason=reason,
+        where=(seen["file"],),
+        evidence=seen["file"],
     )
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, units=lambda setting: UNITS)
+KIND: Kind[Setting] = Kind(
+    Setting, identity, observe, assess, units=lambda setting: UNITS, places=lambda setting: setting["files"][:1]
+)

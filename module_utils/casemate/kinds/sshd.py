@@ -267,5 +267,6 @@ KIND: Kind[Setting] = Kind(
     enforced_by="engine",
     enforce=enforce,
     units=lambda setting: (UNIT, SOCKET),
+    places=lambda setting: [OWNED],
     owned=Owned(left, take_back, unasked, written=lambda setting: OWNED),
 )

@@ -167,4 +167,6 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(ok=False, expected=expected, observed=counts, reason=reason, evidence=PREFIX.decode())
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)
+KIND: Kind[Setting] = Kind(
+    Setting, identity, observe, assess, places=lambda setting: setting.get("globs") or [PREFIX.decode()]
+)

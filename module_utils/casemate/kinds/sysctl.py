@@ -213,4 +213,13 @@ def unasked(settings: list[Setting], host: Host) -> str:
 
 
 OURS: Owned[Setting] = Owned(left, take_back, unasked, written=lambda setting: OWNED)
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=OURS)
+KIND: Kind[Setting] = Kind(
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    places=lambda setting: [f"/proc/sys/{below_proc(setting['key'])}"],
+    owned=OURS,
+)

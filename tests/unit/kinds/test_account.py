@@ -313,6 +313,14 @@ def test_defaults_that_nobody_sets_are_named_and_a_broken_file_is_told_once(tmp_
         account.assess(setting, account.observe([setting], host)[0])
 
 
+def test_a_rule_without_a_password_is_told_with_its_line(tmp_path: Path) -> None:
+    files = {**GOOD, "/etc/sudoers": "root ALL=(ALL) ALL\neve ALL=NOPASSWD: ALL\n"}
+    rules = {"User_Specs": [{"User_List": [EVE], "Cmnd_Specs": [{"Options": [{"authenticate": False}]}]}]}
+    host = FakeHost(tmp_path, files, {"cvtsudoers": (0, json.dumps(rules), "")})
+    setting: account.Setting = {"check": "nopasswd_sudo", "allow": ["ops"]}
+    assert account.assess(setting, account.observe([setting], host)[0]).where == ("/etc/sudoers:2",)
+
+
 def test_sudo_that_cannot_be_asked_is_never_nobody(tmp_path: Path) -> None:
     broken = sudo(tmp_path, "/etc/sudoers.d/x:1:2: syntax error\neve ALL=(secret\n    ^~~~", 1)
     assert not broken.ok
