@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,9 @@ def machines(request: pytest.FixtureRequest, group: str) -> list[Host]:
     inventory = request.config.getoption("ansible_inventory")
     if not inventory:
         pytest.skip("inventory: these attacks need a real inventory; run casemate prove -i INVENTORY")
-    return list(testinfra.get_hosts([f"ansible://{group}"], ansible_inventory=inventory, sudo=True))
+    found = testinfra.get_hosts([f"ansible://{group}"], ansible_inventory=inventory, sudo=True)
+    only = os.environ.get("CASEMATE_PROVE_LANE")  # casemate prove attacks hosts side by side, a process for each
+    return [host for host in found if not only or host.backend.host == only]
 
 
 @pytest.fixture(scope="session")

@@ -303,6 +303,7 @@ def test_a_taken_agent_s_identity_reads_nothing_of_others(api: Host, agent: Host
     assert "forbidden" in refused.stderr.lower()
 
 
+@pytest.mark.undisturbed
 @pytest.mark.control("NODE-UNIT-RUNNING")
 def test_k3s_comes_back_when_it_is_killed_and_its_pods_never_left(genuine: list[Host]) -> None:
     host = genuine[-1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from unit import made
 from casemate import catalogue
 from casemate.cli import app as cli
 from casemate.prove import proof as prove
+from casemate.prove import recorder as recording
 from casemate.report import findings
 from casemate.run import runner
 from module_utils.casemate.core import waiver
@@ -194,7 +197,7 @@ class TestProve:
         ],
     )
     def test_an_attack_is_about_the_hosts_of_its_fixtures(self, fixtures: list[str], hosts: list[str]) -> None:
-        assert prove.targets(fixtures, ["s1", "s2"], ["a1"]) == hosts
+        assert recording.targets(fixtures, ["s1", "s2"], ["a1"]) == hosts
 
     def test_the_worst_attack_decides(self) -> None:
         attacks = [
@@ -218,7 +221,7 @@ class TestProve:
         ],
     )
     def test_a_skip_has_a_code(self, said: str, code: str, reason: str) -> None:
-        assert prove.skipped(said) == (code, reason)
+        assert recording.skipped(said) == (code, reason)
 
     def test_only_a_waiver_that_holds_excuses(self) -> None:
         import datetime
@@ -231,9 +234,78 @@ class TestProve:
         assert waiver.excused(finding("pass"), given, datetime.date(2026, 2, 2))["waiver"] is None
 
 
+@pytest.mark.parametrize(
+    ("fixtures", "undisturbed", "at_once"),
+    [
+        (["nodes", "servers", "agents", "request"], False, True),
+        (["genuine", "running", "nodes", "servers", "agents"], False, True),
+        (["genuine", "running", "nodes", "servers", "agents"], True, False),
+        (["kubectl", "api", "server", "nodes", "servers", "agents"], False, False),
+        (["api", "server", "servers", "agent", "agents"], False, False),
+        (["servers", "agents"], False, False),
+        (["server", "servers"], False, False),
+    ],
+)
+def test_only_attacks_on_each_host_by_itself_run_side_by_side(
+    fixtures: list[str], undisturbed: bool, at_once: bool
+) -> None:
+    assert recording.side_by_side(fixtures, undisturbed) is at_once
+
+
+ATTACKS = """
+import os, pytest
+@pytest.fixture
+def nodes(): return ["s1", "a1"]
+@pytest.fixture
+def server(): return "s1"
+def note(name): open(os.environ["NOTES"], "a").write(f"{name} {os.environ.get('CASEMATE_PROVE_LANE')!r}\\n")
+@pytest.mark.control("SSH-ROOT-REFUSED")
+def test_each_host(nodes): note("each"); assert os.environ.get("CASEMATE_PROVE_LANE") != "a1"
+@pytest.mark.undisturbed
+@pytest.mark.control("SSH-ROOT-REFUSED")
+def test_alone(nodes): note("alone")
+@pytest.mark.control("FW-SSH-LISTED")
+def test_first(server): note("first")
+"""
+
+
+def lanes(folder: Path, hosts: list[str], *more: str) -> tuple[str, Any, list[str]]:
+    """What the lanes of these hosts end with and write, and which attack ran in which lane."""
+    folder = folder / str(len(list(folder.iterdir())))  # each run has a folder of its own
+    folder.mkdir()
+    (folder / "test_attacks.py").write_text(ATTACKS)
+    (folder / "hosts.ini").write_text("[k3s_server]\ns1\n[k3s_agent]\na1\n")
+    command = [sys.executable, "-m", "pytest", "-p", recording.__name__, "-p", "no:cacheprovider", "-q", "--tb=no",
+               f"--ansible-inventory={folder / 'hosts.ini'}", str(folder / "test_attacks.py"), *more]  # fmt: skip
+    environment = {**os.environ, **runner.environment(), "NOTES": str(folder / "notes")}
+    trouble, read = prove.run_lanes(command, environment, hosts, folder, verbose=True)
+    return trouble, read, sorted((folder / "notes").read_text().splitlines()) if (folder / "notes").exists() else []
+
+
+def test_each_host_is_attacked_by_itself_and_then_what_takes_several(tmp_path: Path) -> None:
+    trouble, read, ran = lanes(tmp_path, ["a1", "s1"])
+    assert (trouble, ran) == ("", ["alone ''", "each 'a1'", "each 's1'", "first ''"])
+    hosts = prove.judged(read)
+    assert [host["name"] for host in hosts] == ["s1", "a1"]
+    found = {(host["name"], one["control"]): one["status"] for host in hosts for one in host["findings"]}
+    assert found[("s1", "SSH-ROOT-REFUSED")] == "pass"
+    assert found[("a1", "SSH-ROOT-REFUSED")] == "fail"
+
+
+def test_one_host_takes_one_process(tmp_path: Path) -> None:
+    trouble, _, ran = lanes(tmp_path, ["s1"])
+    assert (trouble, ran) == ("", ["alone None", "each None", "first None"])
+
+
+def test_lanes_without_an_attack_are_no_trouble_where_another_has_one(tmp_path: Path) -> None:
+    assert lanes(tmp_path, ["a1", "s1"], "-k", "first")[0::2] == ("", ["first ''"])
+    assert lanes(tmp_path, ["a1", "s1"], "-k", "none")[0] == "found no attack to run"
+    assert lanes(tmp_path, ["a1", "s1"], "--no-such-option")[0] == "was called wrongly"
+
+
 def test_each_attack_is_named_with_its_end() -> None:
     said: list[str] = []
-    recorder = prove.Recorder("unused")
+    recorder = recording.Recorder("unused")
     recorder.show = said.append
     recorder.servers, recorder.agents = ["s1"], ["a1", "a2", "a3"]
     recorder.about = {"t.py::test_root_is_refused[key\x1b]": ((), ["server"]), "t.py::test_it_holds": ((), ["nodes"])}
