@@ -72,7 +72,7 @@ def test_a_full_disk_gives_one_message_and_leaves_nothing(target: Path, monkeypa
         path.touch()
         return os.open("/dev/full", os.O_WRONLY), str(path)
 
-    monkeypatch.setattr("module_utils.casemate.k3s.artifact.tempfile.mkstemp", full)
+    monkeypatch.setattr("module_utils.casemate.host.files.tempfile.mkstemp", full)
     with pytest.raises(ArtifactError, match=rf"no space left in {target.parent}; k3s was not installed"):
         install(io.BytesIO(NEW), str(target), DIGEST)
     assert untouched(target)

@@ -7,13 +7,23 @@ from typing import Any
 
 Finding = dict[str, Any]
 
-KEYS = (
-    "control", "title", "role", "kind", "severity", "level", "status", "code", "action", "expected", "observed",
-    "before", "after", "reason", "where", "evidence", "mitigations", "refs", "waiver",
-)  # fmt: skip
-"""In the order in which reports have them."""
 ABOUT = ("title", "role", "severity", "level", "mitigations", "refs")
 """What a finding says of its control, so that a report explains itself without the catalogue of its day."""
+
+
+def _empty() -> Finding:
+    return {
+        "control": "", "title": "", "role": "", "kind": "", "severity": "", "level": "", "status": "", "code": "",
+        "action": "none", "expected": None, "observed": None, "before": None, "after": None, "reason": "", "where": [],
+        "evidence": "", "mitigations": [], "refs": {}, "waiver": None,
+    }  # fmt: skip
+
+
+KEYS = tuple(_empty())
+"""In the order in which reports have them."""
+STATUSES = ("pass", "waived", "not_evaluated", "fail", "error")
+"""From best to worst."""
+ACTIONS = ("none", "would_change", "changed", "blocked")
 
 
 def finding(control: Mapping[str, Any], status: str, code: str = "", action: str = "none", **rest: Any) -> Finding:
@@ -21,13 +31,6 @@ def finding(control: Mapping[str, Any], status: str, code: str = "", action: str
 
     `code` is one word for programs: why it was not evaluated, or what sort of fault it is; "" for what passes.
     """
-    given = {name: control[name] for name in ABOUT if control.get(name) is not None}
-    made: Finding = {
-        "control": control["id"], "title": "", "role": "", "kind": control["setting"]["kind"], "severity": "",
-        "level": "", "status": status, "code": code, "action": action, "expected": None, "observed": None,
-        "before": None, "after": None, "reason": "", "where": [], "evidence": "", "mitigations": [], "refs": {},
-        "waiver": None,
-    }  # fmt: skip
-    made.update(given)
-    made.update(rest)
-    return made
+    about = {name: control[name] for name in ABOUT if control.get(name) is not None}
+    what = {"control": control["id"], "kind": control["setting"]["kind"]}
+    return {**_empty(), **what, **about, "status": status, "code": code, "action": action, **rest}

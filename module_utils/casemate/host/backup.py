@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Sequence
 
 from .accounts import PLAIN, passwd
-from .files import copy_context, only_roots, sync_folder
+from .files import copy_context, only_roots, replacing, sync_folder
 from .machine import EnforceError
 from .text import split_lines
 
@@ -259,17 +259,11 @@ class Backup:
                 return False
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
-            with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as out:
+            with replacing(path) as (out, _):
                 os.fchmod(out.fileno(), mode)
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(path + ".new", path)
-        except OSError as failed:  # a full disk: nothing half-written stays
-            with contextlib.suppress(OSError):
-                os.unlink(path + ".new")
+                out.write(text.encode("utf-8", "surrogateescape"))
+        except OSError as failed:  # a full disk: it names a file that is gone
             raise OSError(failed.errno, failed.strerror, path) from failed
-        sync_folder(os.path.dirname(path))
         return True
 
     def _run(self, argv: Sequence[str]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import stat as statmod
 import struct
 import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Callable
 
 ACL = "system.posix_acl_access"
 
@@ -93,6 +97,36 @@ def copy_context(source: str, target: str) -> None:
                 os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False))
     except OSError:
         return  # no such file yet, or a file system without extended attributes
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[tuple[IO[bytes], str]]:
+    """A new file, and its name for now, which takes the name `path` when the block ends, with all of its bytes durable.
+
+    It lies in the same folder, with mode 0600 unless the block gives it another one. Whatever is raised in the block
+    leaves what was there, and no trace; whenever this is killed, there is the one file or the other, and none by half.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=".casemate-", dir=os.path.dirname(path) or ".")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            yield out, temporary
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+    sync_folder(os.path.dirname(path) or ".")
+
+
+def replace_link(path: str, make: Callable[[str], None]) -> None:
+    """Have what `make` puts at the name that it is given, a link of either sort, take the name `path` by one rename."""
+    temporary = os.path.join(os.path.dirname(path), ".casemate-link")
+    if os.path.lexists(temporary):  # a run was killed here
+        os.unlink(temporary)
+    make(temporary)
+    os.replace(temporary, path)
+    sync_folder(os.path.dirname(path))
 
 
 def sync_folder(folder: str) -> None:

@@ -12,7 +12,6 @@ import re
 import shlex
 import stat as statmod
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
@@ -30,6 +29,7 @@ from .files import (
     names_in,
     only_roots,
     read_file,
+    replacing,
     stat_of,
     sync_folder,
 )
@@ -282,7 +282,6 @@ class Host:
                 self._replace(path, folder, data, want_mode, want_owner, validate, sensitive, stays)
             except OSError as failed:  # it names a temporary file; people look for this one
                 raise OSError(failed.errno, failed.strerror or str(failed), path) from failed
-            sync_folder(folder)
         self.changed(path, "" if sensitive else show(old), "" if sensitive else show(data))
         return True
 
@@ -298,16 +297,13 @@ class Host:
         stays: bool,
     ) -> None:
         real = os.path.join(folder, os.path.basename(path))
-        handle, temporary = tempfile.mkstemp(prefix=".casemate-", dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                if owner is not None:
-                    os.fchown(out.fileno(), *owner)
-                os.fchmod(out.fileno(), mode)
-                copy_context(real, temporary)
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
+        with replacing(real) as (out, temporary):
+            if owner is not None:
+                os.fchown(out.fileno(), *owner)
+            os.fchmod(out.fileno(), mode)
+            copy_context(real, temporary)
+            out.write(data)
+            out.flush()
             if validate:
                 checked = self.run([part.replace("%s", temporary) for part in validate])
                 if checked.rc != 0:
@@ -315,10 +311,6 @@ class Host:
                     raise EnforceError(f"{path} was not written: {validate[0]} refused it: {said[:400]}".rstrip(": "))
             if not stays:
                 self.about_to_change(path)
-            os.replace(temporary, real)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
 
     def remove(self, path: str) -> bool:
         """Remove a file or link; return whether there was one."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import mmap
 import os
 import re
 import stat
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException
 from typing import IO, Any, Optional, Tuple
+
+from ..host.files import replace_link, replacing
 
 OFFICIAL = "https://github.com/k3s-io/k3s/releases/download"
 ASSET_HOSTS = ("objects.githubusercontent.com", "release-assets.githubusercontent.com")
@@ -134,12 +136,10 @@ def install(source: IO[bytes], path: str, sha256: str, mode: int = 0o755, previo
     At most `cap` bytes are read. Raises ArtifactError; then `path` and its folder are as before.
     """
     folder, name = os.path.split(path)
-    temporary = ""
     try:
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         digest, size = hashlib.sha256(), 0
-        with os.fdopen(handle, "wb") as out:
+        with replacing(path) as (out, _):
             for piece in iter(lambda: source.read(CHUNK), b""):
                 size += len(piece)
                 if size > cap:
@@ -152,21 +152,10 @@ def install(source: IO[bytes], path: str, sha256: str, mode: int = 0o755, previo
                 )
             os.fchmod(out.fileno(), mode)
             out.flush()
-            os.fsync(out.fileno())
-        if previous and os.path.isfile(path) and not os.path.islink(path):
-            kept = temporary + ".previous"
-            os.link(path, kept)
-            os.replace(kept, previous)
-        os.replace(temporary, path)
+            os.fsync(out.fileno())  # the old file is given up once the new one is there whole
+            if previous and os.path.isfile(path) and not os.path.islink(path):
+                replace_link(previous, functools.partial(os.link, path))
     except (OSError, HTTPException) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ArtifactError(f"no space left in {folder}; {name} was not installed: free some and retry") from error
         raise ArtifactError(f"{name} could not be installed in {folder}: {error}") from error
-    finally:
-        if temporary and os.path.lexists(temporary):
-            os.unlink(temporary)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,13 +8,14 @@ a run that follows a killed one goes on from there and settles both, or takes bo
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Sequence
 
 from ..host.backup import Backup
 from ..host.clock import moment
-from ..host.files import sync_folder
+from ..host.files import replace_link
 from ..host.machine import EnforceError, Host
 from .artifact import digest_of, stated_version
 from .files import merged, sources, value_of
@@ -68,9 +69,7 @@ class Change(Backup):
                 paths,
                 f"{PROGRAM} stays {new or 'the new one'}: it may have changed data that {old or 'the old one'} reads",
             )
-        os.link(previous, binary + ".casemate-revert")
-        os.replace(binary + ".casemate-revert", binary)
-        sync_folder(os.path.dirname(binary))
+        replace_link(binary, functools.partial(os.link, previous))
         return [*paths, binary], ""
 
     def since(self) -> float:

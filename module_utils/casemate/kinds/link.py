@@ -6,6 +6,7 @@ link is made or turned round; a file that lies in its place is never replaced.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat as statmod
 from collections.abc import Collection
@@ -13,6 +14,7 @@ from typing import Annotated, List, Set, TypedDict
 
 from ..core.schema import Key
 from ..core.verdict import Left, Observation, Verdict
+from ..host.files import replace_link
 from ..host.machine import EnforceError, Host
 from .kind import Enforceable, Kind, Owned, Pass
 
@@ -82,12 +84,9 @@ def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
             if found is not None and not statmod.S_ISLNK(found.st_mode):
                 raise EnforceError(f"{path} is no link, and is not replaced")
             with host.folder(path, make=True) as folder:
-                real, temporary = os.path.join(folder, os.path.basename(path)), os.path.join(folder, ".casemate-link")
+                real = os.path.join(folder, os.path.basename(path))
                 before = f"link to {os.readlink(real)}\n" if found else ""
-                if os.path.lexists(temporary):  # a run was killed here
-                    os.unlink(temporary)
-                os.symlink(target, temporary)
-                os.replace(temporary, real)
+                replace_link(real, functools.partial(os.symlink, target))
             host.changed(path, before, f"link to {target}\n")
         except (EnforceError, OSError) as error:  # one that is refused keeps no other from being made
             refused.append(str(error))

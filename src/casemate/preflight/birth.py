@@ -12,11 +12,13 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.preflight.k3s_values import items
 
-V4 = {"cluster-cidr": "10.42.0.0/16", "service-cidr": "10.43.0.0/16"}
-V6 = {"cluster-cidr": "fd00:42::/56", "service-cidr": "fd00:43::/112"}
+USUAL = declarations.read(ROOT / "playbooks/group_vars/all.yml")["__casemate_usual_networks"]
+V4: dict[str, str] = USUAL["IPv4"]
+V6: dict[str, str] = USUAL["IPv6"]
 ENCRYPTION = declarations.control("k3s_config", key="secrets-encryption")
 
 

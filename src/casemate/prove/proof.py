@@ -14,7 +14,7 @@ from typing import Any
 
 from casemate import ROOT, catalogue
 from casemate.prove import recorder
-from casemate.report.findings import SEVERITY, host_entry
+from casemate.report.findings import STATUSES, host_entry
 from casemate.run import runner, scratch
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.finding import Finding, finding
@@ -136,7 +136,7 @@ def _inventory(inventories: tuple[str, ...], limit: str | None, folder: Path, en
 
 def conclude(control: Mapping[str, Any], attacks: list[dict[str, str]]) -> Finding:
     """One finding from every attack on a control: the worst counts, and each is evidence. Pure."""
-    status = max((a["status"] for a in attacks), key=SEVERITY.index)
+    status = max((a["status"] for a in attacks), key=STATUSES.index)
     decisive = list(dict.fromkeys(a["said"] for a in attacks if a["status"] == status and a["said"]))
     withstood = f"withstood {len(attacks)} attack{'s' if len(attacks) > 1 else ''}"
     observed = withstood if status == "pass" else "; ".join(decisive)

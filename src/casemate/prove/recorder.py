@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from casemate.report.findings import SEVERITY
+from casemate.report.findings import STATUSES
 from module_utils.casemate.core.legible import shown
 
 LANE = "CASEMATE_PROVE_LANE"
@@ -117,7 +117,7 @@ class Recorder:
         name = report.nodeid.partition("::")[2].partition("[")[0]
         claim = name.removeprefix("test_").replace("_", " ")
         before = self.seen.get(report.nodeid)
-        if before is None or SEVERITY.index(status) > SEVERITY.index(before["status"]):
+        if before is None or STATUSES.index(status) > STATUSES.index(before["status"]):
             self.seen[report.nodeid] = {
                 "node": report.nodeid, "status": status, "code": code, "said": said, "claim": claim,
             }  # fmt: skip

@@ -11,14 +11,13 @@ from typing import Any
 
 from casemate import __version__, catalogue
 from module_utils.casemate.core.finding import KEYS as KEYS
+from module_utils.casemate.core.finding import STATUSES as STATUSES
 from module_utils.casemate.core.finding import Finding as Finding
 from module_utils.casemate.core.finding import finding
 
 Report = dict[str, Any]
 
 SCHEMA_VERSION = 2
-SEVERITY = ("pass", "waived", "not_evaluated", "fail", "error")
-"""Statuses from best to worst."""
 STOPPED = "not examined: the run stopped before it came to this host"
 DOUBLE = (
     "The K3s in use is a double, not a K3s: everything that needs the real API server, kubelet or etcd "
@@ -89,7 +88,7 @@ def summarise(hosts: list[dict[str, Any]], accepted: Mapping[str, Iterable[str]]
     return {
         "exit_code": exit_code(hosts, accepted),
         "hosts": {s: sum(h["status"] == s for h in hosts) for s in ("ok", "unreachable", "error")},
-        "findings": {s: sum(f["status"] == s for f in every) for s in SEVERITY},
+        "findings": {s: sum(f["status"] == s for f in every) for s in STATUSES},
         "changed": sum(f["action"] == "changed" for f in every),
         "accepted": {h["name"]: sorted(accepted[h["name"]]) for h in hosts if accepted.get(h["name"])},
         "accepted_count": sum(is_accepted(f, accepted.get(h["name"], ())) for h in hosts for f in h["findings"]),
@@ -196,7 +195,7 @@ def _proven(old: Finding | None, new: Finding) -> Finding:
     if old["status"] == "waived" and new["status"] in ("fail", "waived"):
         return {**old, "evidence": _join(old["evidence"], new["evidence"])}
     seen_at_last = old["code"] == "vantage" and old["status"] == "not_evaluated"  # only an attack sees it from there
-    worse = seen_at_last or SEVERITY.index(new["status"]) > SEVERITY.index(old["status"])
+    worse = seen_at_last or STATUSES.index(new["status"]) > STATUSES.index(old["status"])
     base = {
         **old,
         **({k: new[k] for k in ("status", "code", "expected", "observed", "reason", "waiver")} if worse else {}),

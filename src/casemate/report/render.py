@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ from xml.etree import ElementTree
 
 from casemate import catalogue
 from casemate.report import words
-from casemate.report.findings import SEVERITY, Finding, Report, is_accepted
+from casemate.report.findings import STATUSES, Finding, Report, is_accepted
 from module_utils.casemate.core.finding import ABOUT
 from module_utils.casemate.core.legible import legible
+from module_utils.casemate.host.files import replacing
 
 HERE = Path(__file__).parent
 SHOWN_FIRST = {"error": 0, "fail": 1, "not_evaluated": 2, "waived": 3, "pass": 4}
@@ -148,21 +147,13 @@ FORMATS: dict[str, Callable[[Report], str]] = {"json": as_json, "html": as_html,
 def write(path: Path, text: str) -> None:
     """Replace `path` atomically with mode 0600: a report tells an attacker where the gaps are."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # created 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(str(path)) as (out, _):
+        out.write(text.encode())
 
 
 def counts(findings: Iterable[Finding]) -> dict[str, int]:
     """How many findings have each status, best first."""
-    made = dict.fromkeys(SEVERITY, 0)
+    made = dict.fromkeys(STATUSES, 0)
     for finding in findings:
         made[finding["status"]] += 1
     return made
@@ -170,7 +161,7 @@ def counts(findings: Iterable[Finding]) -> dict[str, int]:
 
 def worst(made: dict[str, int]) -> str:
     """The worst status that occurs; `unseen` when none does."""
-    return next((status for status in reversed(SEVERITY) if made[status]), "unseen")
+    return next((status for status in reversed(STATUSES) if made[status]), "unseen")
 
 
 def threats(report: Report, served: set[str]) -> list[dict[str, Any]]:
