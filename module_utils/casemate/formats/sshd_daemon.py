@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ..core.verdict import Observation, Verdict
 from ..host.clock import stays_ahead
-from ..host.machine import EnforceError, Host
+from ..host.machine import Host
 
 UNIT, SOCKET = "ssh.service", "ssh.socket"
 EACH_LOGIN = "ssh@casemate.service"
@@ -74,8 +74,5 @@ def reread(host: Host) -> None:
     """Make the running daemon, if there is one, read its files. Raises EnforceError."""
     if host.started(UNIT) is None:
         return
-    command = RESTART if socket_serves(host) else RELOAD
-    done = host.run(command)
-    if done.rc != 0:
-        raise EnforceError(f"{' '.join(command)} failed: {(done.err or done.out).strip()[:300]}")
+    host.must_run(RESTART if socket_serves(host) else RELOAD)
     host.changed(UNIT, "older files\n", "reloaded\n")

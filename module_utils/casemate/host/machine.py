@@ -158,6 +158,12 @@ class Host:
             return Result(124, "", f"{argv[0]}: no answer within {timeout} s")
         return Result(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
 
+    def must_run(self, argv: Sequence[str]) -> None:
+        """Run a command that has to succeed. Raises EnforceError with what it says."""
+        done = self.run(argv)
+        if done.rc != 0:
+            raise EnforceError(f"{' '.join(argv)} failed: {(done.err or done.out).strip()[:300]}")
+
     def systemctl(self, unit: str, *properties: str) -> dict[str, str]:
         """Properties of a unit as systemd itself sees it, drop-ins included; empty where it does not answer."""
         if f"systemctl:{unit}" not in self._cache:

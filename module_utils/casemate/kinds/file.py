@@ -9,18 +9,16 @@ from __future__ import annotations
 import secrets
 import stat as statmod
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
-from ..core.diff import Pair, of_texts, of_values
-from ..core.legible import veiled
 from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..host import entries as file_entries
 from ..host.entries import bring_back, digest, make_folder, matches
 from ..host.machine import EnforceError, Host
-from ..host.text import show
 from .file_left import left as file_left
-from .kind import Enforceable, Kind, Owned
+from .file_shown import difference, shown
+from .kind import Enforceable, Kind, Owned, own_unit
 
 
 class Needed(TypedDict):
@@ -50,8 +48,6 @@ class Setting(Needed, Enforceable, total=False):
     sensitive: Annotated[bool, Key("never show content, not even in a diff")]
 
 
-PLAIN = ("state", "mode", "mode_max", "owner", "group", "acl")
-"""What is shown of a sensitive file, too."""
 RELOADS = (
     ("systemctl", "restart", "casemate-firewall.service"),
     ("systemctl", "daemon-reload"),
@@ -177,10 +173,8 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     reloads: list[tuple[str, ...]] = []
     refused: list[str] = []
     for setting in (settings[i] for i in sorted(failing) if settings[i].get("enforced") is not False):
-        command = tuple(setting.get("reload") or ())
         try:
-            if command and command not in RELOADS:
-                raise EnforceError(f"{' '.join(command)} is not an allowed reload")
+            command = _reload(setting)
             _settle(setting, host)
         except (EnforceError, OSError) as error:
             refused.append(str(error))
@@ -188,7 +182,7 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
         reloads += [command] if command else []
     for command in dict.fromkeys(reloads):
         try:
-            _reload(command, host)
+            host.must_run(command)
         except EnforceError as error:
             refused.append(str(error))
     if refused:
@@ -223,45 +217,21 @@ def _settle(setting: Setting, host: Host) -> None:
         raise EnforceError("; ".join(refused))
 
 
-def shown(setting: Setting, value: Any) -> Any:
-    """What a sensitive file holds or should hold, as `veiled`; by key, so that a reader sees which one differs."""
-    if setting.get("sensitive") is not True:
-        return value
-    if isinstance(value, dict):
-        return {key: one if key in PLAIN else veiled(one) for key, one in value.items()}
-    return veiled(value)
-
-
-def difference(setting: Setting, have: Any, want: Any, host: Host) -> list[Pair]:
-    """The content as a text, unless it is sensitive, and what else differs; a sensitive file is not even read."""
-    if "content" not in setting or setting.get("sensitive"):
-        return [of_values(have, want)]
-    rest = [
-        {key: one for key, one in value.items() if key != "content"} if isinstance(value, dict) else value
-        for value in (have, want)
-    ]
-    return [of_texts(show(host.read(setting["path"])), setting["content"]), of_values(*rest)]
-
-
 def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
     """Remove them, and load what is left."""
     for setting in waived:
         host.remove(setting["path"])
-        command = tuple(setting.get("reload") or ())
+        command = _reload(setting)
         if command:
-            _reload(command, host)
+            host.must_run(command)
 
 
-def _reload(command: tuple[str, ...], host: Host) -> None:
-    if command not in RELOADS:
+def _reload(setting: Setting) -> tuple[str, ...]:
+    """The command that loads the content, if there is one. Raises EnforceError for one that is not listed."""
+    command = tuple(setting.get("reload") or ())
+    if command and command not in RELOADS:
         raise EnforceError(f"{' '.join(command)} is not an allowed reload")
-    done = host.run(command)
-    if done.rc != 0:
-        raise EnforceError(f"{' '.join(command)} failed: {(done.err or done.out).strip()[:300]}")
-
-
-def _unit(setting: Setting) -> list[str]:
-    return [setting["unit"]] if "unit" in setting else []
+    return command
 
 
 def _ids(setting: Setting) -> tuple[int, int] | None:
@@ -282,6 +252,6 @@ KIND: Kind[Setting] = Kind(
     difference=difference,
     explains=lambda setting: [setting["path"]],
     reloads=lambda setting: bool(setting.get("reload")),
-    read_at_start=_unit,
+    read_at_start=own_unit,
     owned=Owned(file_left, take_back, written=lambda setting: setting["path"] if "content" in setting else ""),
 )

@@ -28,7 +28,8 @@ def _place(setting: Any) -> list[str]:
     return [str(setting[name]) for name in ("path", "file", "unit") if setting.get(name)][:1]
 
 
-def _unit(setting: Any) -> list[str]:
+def own_unit(setting: Any) -> list[str]:
+    """The unit that a setting names, if it does."""
     return [setting["unit"]] if "unit" in setting else []
 
 
@@ -80,7 +81,7 @@ class Kind(Generic[S]):
     """"engine", "task" (one task of a role does it), or None where apply changes nothing."""
     enforce: Callable[[list[S], set[int], Host], None] | None = None
     """Where the engine enforces: change what fails, by index. Raises EnforceError."""
-    units: Callable[[S], Iterable[str]] = _unit
+    units: Callable[[S], Iterable[str]] = own_unit
     """Units that `observe` asks systemd about; those of all kinds are asked about in one call."""
     places: Callable[[S], Sequence[str]] = _place
     """What a setting is about, as far as its declaration says it, for a finding that names no line of its own: a file,

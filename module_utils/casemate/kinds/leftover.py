@@ -112,19 +112,10 @@ def _is_ours(path: str, host: Host) -> bool:
     return seen is not None and statmod.S_ISREG(seen.st_mode) and bool(HEADER.match(host.read(path) or b""))
 
 
-def _runs(*command: str) -> Callable[[Host], None]:
-    def run(host: Host) -> None:
-        done = host.run(command)
-        if done.rc != 0:
-            raise EnforceError(f"{' '.join(command)} failed: {(done.err or done.out).strip()[:300]}")
-
-    return run
-
-
 READERS: Dict[str, Callable[[Host], None]] = {
     SSHD_FOLDER: sshd_daemon.reread,
-    "/etc/systemd/journald.conf.d": _runs("systemctl", "restart", "systemd-journald.service"),
-    "/etc/systemd/system": _runs("systemctl", "daemon-reload"),
+    "/etc/systemd/journald.conf.d": lambda host: host.must_run(["systemctl", "restart", "systemd-journald.service"]),
+    "/etc/systemd/system": lambda host: host.must_run(["systemctl", "daemon-reload"]),
 }
 """Folder -> how what reads it does so again. K3s is restarted by its role; the others are read when they are needed."""
 

@@ -151,9 +151,7 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
         raise EnforceError(UNLOADED)
     host.arm([FILE])
     host.write(FILE, ruleset.encode(), mode=0o600, owner=(0, 0), validate=("nft", "-c", "-f", "%s"))
-    done = host.run(RELOAD)
-    if done.rc != 0:
-        raise EnforceError(f"{' '.join(RELOAD)} failed: {(done.err or done.out).strip()[:300]}")
+    host.must_run(RELOAD)
     host.changed(UNIT, "other rules\n", "reloaded\n")
 
 
