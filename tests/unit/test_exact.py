@@ -24,7 +24,7 @@ from module_utils.casemate.host import machine
 from module_utils.casemate.host.files import IMMUTABLE
 from module_utils.casemate.host.machine import Result
 from module_utils.casemate.k3s import files as k3s_files
-from module_utils.casemate.kinds import kernel_module, nft, sshd, sysctl
+from module_utils.casemate.kinds import kernel_module, nft, sshd_dropin, sysctl
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
 
@@ -283,7 +283,7 @@ SSH: Controls = [
     control("SSH-LISTENER-PLAIN", {"kind": "sshd", "key": "listener", "value": "plain"}),
 ]
 SSHD_D = "/etc/ssh/sshd_config.d/"
-SSH_OURS = {sshd_files.OWNED: sshd.written([c["setting"] for c in SSH])}
+SSH_OURS = {sshd_files.OWNED: sshd_dropin.written([c["setting"] for c in SSH])}
 MATCH = "Match User root\n PermitRootLogin yes\n"
 SSH_NAMES = {"R": "SSH-ROOT-REFUSED", "T": "SSH-TRIES-FEW", "D": "SSH-DAEMON-CURRENT", "L": "SSH-LISTENER-PLAIN"}
 

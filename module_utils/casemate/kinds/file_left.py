@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat as statmod
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..core.verdict import Left
 from ..host.machine import Host
@@ -14,8 +13,11 @@ from ..k3s import files as k3s_files
 from .kind import Pass
 from .left import in_file
 
+if TYPE_CHECKING:
+    from .file import Setting
 
-def left(setting: Mapping[str, Any], run: Pass, host: Host) -> Left:
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
     """A file that is ours, by its name or its first line, unless something still needs it."""
     path, seen = setting["path"], host.stat(setting["path"])
     if "content" not in setting or seen is None or not statmod.S_ISREG(seen.st_mode):

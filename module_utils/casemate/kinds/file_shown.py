@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.diff import Pair, of_texts, of_values
 from ..core.legible import veiled
 from ..host.machine import Host
 from ..host.text import show
 
-Setting = Mapping[str, Any]
+if TYPE_CHECKING:
+    from .file import Setting
+
+
 PLAIN = ("state", "mode", "mode_max", "owner", "group", "acl")
 """What is shown of a sensitive file, too."""
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Annotated, TypedDict
 
 from ..core.schema import Key, Scalar
-from ..core.verdict import Left, Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unavailable, Verdict
 from ..formats import sshd_daemon, sshd_keys
 from ..formats.sshd_daemon import SOCKET, UNIT
 from ..formats.sshd_files import (
@@ -37,8 +37,8 @@ from ..formats.sshd_files import (
 )
 from ..host.clock import stays_ahead
 from ..host.machine import EnforceError, Host
-from .kind import Enforceable, Kind, Owned, Pass, not_waived
-from .left import beyond, entries, in_file
+from .kind import Enforceable, Kind, Owned, not_waived
+from .sshd_dropin import NO_KEYWORDS, left, unasked, wanted, written
 
 
 class Needed(TypedDict):
@@ -58,26 +58,12 @@ class Setting(Needed, Enforceable):
     """What a control of this kind demands."""
 
 
-NO_KEYWORDS = ("daemon", "listener")
 OURS = (OWNED, FOLDER)
 
 
 def identity(setting: Setting) -> str:
     """One control per keyword."""
     return str(setting["key"])
-
-
-def wanted(setting: Setting) -> str:
-    """The value as `effective` would show it."""
-    return normal(setting["key"], [str(setting["value"])])
-
-
-def written(settings: list[Setting]) -> str:
-    """The owned drop-in that holds these settings."""
-    ours = [s for s in settings if s.get("enforced") is not False and s["key"] not in NO_KEYWORDS]
-    return "# Managed by Casemate (roles/k3s_access). Read first, so that it decides.\n" + "".join(
-        f"{s['key']} {s['value']}\n" for s in sorted(ours, key=identity)
-    )
 
 
 def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
@@ -239,24 +225,9 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     sshd_daemon.reread(host)
 
 
-def _keywords(host: Host) -> list[str]:
-    """The keywords of the owned drop-in."""
-    return [line.split(None, 1)[0].lower() for line in entries(OWNED, host)]
-
-
-def left(setting: Setting, run: Pass, host: Host) -> Left:
-    """A keyword in the owned drop-in."""
-    return in_file(OWNED, f"{OWNED} sets {setting['key']}" if setting["key"] in _keywords(host) else "", host)
-
-
 def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
     """Write the drop-in without them."""
     enforce(wanted, set(), host)
-
-
-def unasked(settings: list[Setting], host: Host) -> str:
-    """Keywords in the owned drop-in that no control has."""
-    return beyond(OWNED, _keywords(host), [setting["key"] for setting in settings])
 
 
 KIND: Kind[Setting] = Kind(

@@ -17,7 +17,7 @@ from module_utils.casemate.formats import sshd_daemon, sshd_files, sshd_match
 from module_utils.casemate.host import machine
 from module_utils.casemate.host.files import IMMUTABLE
 from module_utils.casemate.host.machine import EnforceError, Result
-from module_utils.casemate.kinds import sshd
+from module_utils.casemate.kinds import sshd, sshd_dropin
 
 MAIN = "Include /etc/ssh/sshd_config.d/*.conf\nX11Forwarding yes\n"
 SHOWN = "permitrootlogin no\nmaxauthtries 4\nallowusers ops\nallowusers alice\nhostkey /b\nhostkey /a\n"
@@ -321,7 +321,7 @@ NOT_READ: Any = {
 @pytest.mark.parametrize("what", NOT_READ)
 def test_whatever_the_daemon_reads_counts_when_it_is_touched(tmp_path: Path, what: str, date: str) -> None:
     """Touched, or changed and changed back, with all controls judged together: the listener's explains nothing."""
-    ours = sshd.written([ROOT, DAEMON, LISTENER])
+    ours = sshd_dropin.written([ROOT, DAEMON, LISTENER])
     files: Any = {
         sshd_files.MAIN: MAIN + "Include more/*\nHostKey /etc/ssh/ssh_host_ed25519_key\n",
         sshd_files.OWNED: ours,
@@ -363,7 +363,7 @@ def stamp(seconds: float) -> str:
 def test_a_date_that_stays_ahead_is_put_right_where_the_file_is_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    ours = sshd.written([ROOT, DAEMON])
+    ours = sshd_dropin.written([ROOT, DAEMON])
     host = host_of(tmp_path, {sshd_files.OWNED: ours, path: ours}, when=stamp(time.time() - 10))
     real, date = host.stat, {"of the kernel": time.time() + 1e8}
 
