@@ -5,6 +5,7 @@ Each kind's file ends with its `KIND`. What a kind leaves out has a default that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Callable, Generic, TypedDict, TypeVar
@@ -99,11 +100,11 @@ class Kind(Generic[S]):
     read_at_start: Callable[[S], Iterable[str]] = lambda setting: ()
     """Units that read what is written for a setting when they start, so that they are stale once it has gone."""
     owned: Owned[S] = field(default_factory=Owned)
-    schema: Mapping[str, Field] = field(init=False)
 
-    def __post_init__(self) -> None:
-        """What a declared setting is held against."""
-        object.__setattr__(self, "schema", schema_of(self.setting))
+    @functools.cached_property
+    def schema(self) -> Mapping[str, Field]:
+        """What a declared setting is held against; made for the kinds alone that a run comes upon."""
+        return schema_of(self.setting)
 
 
 def not_waived(settings: Sequence[S], waived: Collection[int]) -> list[S]:
