@@ -51,7 +51,7 @@ def killed(lab: Lab, overlay: str, steps: int) -> int:
     """Run an apply that is killed after so many steps; return its exit code."""
     argv = [str(Path(sys.executable).with_name("casemate")), "apply", "-i", lab.path, "-i", overlay]
     done = subprocess.run(
-        [*argv, "--format=json:/dev/null"], capture_output=True, timeout=900, check=False,
+        [*argv, f"--format=json:{overlay}.json"], capture_output=True, timeout=900, check=False,
         env={**os.environ, "CASEMATE_DIES_AFTER_STEPS": str(steps)},
     )  # fmt: skip
     return done.returncode

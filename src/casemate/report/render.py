@@ -145,8 +145,15 @@ FORMATS: dict[str, Callable[[Report], str]] = {"json": as_json, "html": as_html,
 
 
 def write(path: Path, text: str) -> None:
-    """Replace `path` atomically with mode 0600: a report tells an attacker where the gaps are."""
+    """Replace `path` atomically with mode 0600: a report tells an attacker where the gaps are.
+
+    A link stays one, and what is no file (/dev/null, a pipe) is written to as it is: root could replace it for all.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     with replacing(str(path)) as (out, _):
         out.write(text.encode())
 
