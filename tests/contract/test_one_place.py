@@ -24,9 +24,6 @@ YAML = [path for folder in ("playbooks", "roles", "src") for path in sorted((ROO
 SCHEMA = json.loads((ROOT / "src/casemate/report/report.schema.json").read_text())["$defs"]["finding"]
 REPLACING = {"os.replace", "tempfile.mkstemp", "tempfile.NamedTemporaryFile"}
 
-ANOTHER_WAY = {"module_utils/casemate/host/run_lock.py"}
-"""What has not been changed to it yet."""
-
 
 def short(path: Path) -> str:
     return str(path.relative_to(ROOT))
@@ -39,7 +36,7 @@ def called(source: str) -> set[str]:
 def test_a_file_is_replaced_in_one_way() -> None:
     """host/files.py knows how: whole, durable, never half, and without a trace where it fails."""
     found = {short(path) for path in PYTHON if called(path.read_text()) & REPLACING}
-    assert found - ANOTHER_WAY == {"module_utils/casemate/host/files.py"}
+    assert found == {"module_utils/casemate/host/files.py"}
 
 
 def test_the_shape_of_a_finding_is_that_of_the_schema() -> None:
@@ -136,14 +133,14 @@ def test_each_way_to_take_an_input_for_something_is_seen(text: str, seen: tuple[
 
 
 def test_a_limit_says_nothing_that_the_specification_says() -> None:
-    """argument_specs.yml holds types and choices, limits.yml all that Ansible has no word for."""
+    """argument_specs.yml holds types and choices, constraints.yml all that Ansible has no word for."""
     twice = {}
-    for path in sorted(ROOT.glob("roles/*/vars/main/limits.yml")):
+    for path in sorted(ROOT.glob("roles/*/vars/main/constraints.yml")):
         role = path.parents[2]
-        limits = declarations.read(path)[f"__{role.name}_limits"] or {}
+        constraints = declarations.read(path)[f"__{role.name}_constraints"] or {}
         specs = declarations.read(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-        for name, limit in limits.items():
-            if both := (set(limit) & set(specs[name])) - {"options"}:
+        for name, constraint in constraints.items():
+            if both := (set(constraint) & set(specs[name])) - {"options"}:
                 twice[name] = sorted(both)
     assert twice == {}
 

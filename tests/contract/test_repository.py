@@ -86,17 +86,17 @@ def test_every_default_is_explained(role: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES, ids=by_name)
-def test_defaults_and_limits_fit_the_preflight(role: Path) -> None:
+def test_defaults_and_constraints_fit_the_preflight(role: Path) -> None:
     known = inputs.known_inputs()
     for name, value in (load(role / "defaults/main.yml") or {}).items():
         if not (isinstance(value, str) and "{{" in value):
             assert inputs.value_problems(name, value, known[name]) == []
-    limits_file = role / "vars/main/limits.yml"
-    limits = load(limits_file)[f"__{role.name}_limits"] if limits_file.is_file() else {}
-    assert set(limits or {}) <= set(options(role))
-    for limit in (limits or {}).values():
-        assert limit
-        assert set(limit) <= {
+    constraints_file = role / "vars/main/constraints.yml"
+    constraints = load(constraints_file)[f"__{role.name}_constraints"] if constraints_file.is_file() else {}
+    assert set(constraints or {}) <= set(options(role))
+    for constraint in (constraints or {}).values():
+        assert constraint
+        assert set(constraint) <= {
             "min", "max", "choices", "pattern", "words", "format", "options", "keys", "values", "no_log",
         }  # fmt: skip
 

@@ -449,14 +449,14 @@ def test_what_lies_deeper_is_named_too(name: str, value: Any, says: str) -> None
     assert "canary" not in str(found)
 
 
-def test_limits_of_roles_are_applied(tmp_path: Path) -> None:
+def test_constraints_of_roles_are_applied(tmp_path: Path) -> None:
     role = tmp_path / "roles/k3s_x"
     for folder in ("meta", "vars/main"):
         (role / folder).mkdir(parents=True)
     options = {"k3s_x_days": {"type": "int"}, "k3s_x_mode": {"type": "str"}}
     (role / "meta/argument_specs.yml").write_text(json.dumps({"argument_specs": {"main": {"options": options}}}))
-    limits = {"k3s_x_days": {"min": 2}, "k3s_x_mode": {"choices": ["a"]}}
-    (role / "vars/main/limits.yml").write_text(json.dumps({"__k3s_x_limits": limits}))
+    constraints = {"k3s_x_days": {"min": 2}, "k3s_x_mode": {"choices": ["a"]}}
+    (role / "vars/main/constraints.yml").write_text(json.dumps({"__k3s_x_constraints": constraints}))
     known = preflight.known_inputs(tmp_path)
     assert len(preflight.input_problems({**RIGHT, "k3s_x_days": 1, "k3s_x_mode": "b"}, known)) == 2
     assert preflight.input_problems({**RIGHT, "k3s_x_days": 2, "k3s_x_mode": "a"}, known) == []

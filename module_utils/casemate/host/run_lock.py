@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Dict, Optional
 
+from .files import replacing
+
 PATH = "/var/lib/casemate/lock"
 Record = Dict[str, Any]
 """`run` (unique), `name` (user@host:process), `machine`, `process`, `started`, `what`; and when it was taken (`since`)
@@ -125,9 +127,5 @@ class Lock:
             os.close(handle)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        with open(self.path + ".new", "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(json.dumps(record, sort_keys=True))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(self.path + ".new", self.path)
+        with replacing(self.path) as (out, _):
+            out.write(json.dumps(record, sort_keys=True).encode())

@@ -136,11 +136,11 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def _merged(spec: Spec, limit: Spec) -> dict[str, Any]:
-    """A specification with its limits, those of sub-options too."""
+def _merged(spec: Spec, constraint: Spec) -> dict[str, Any]:
+    """A specification with its constraints, those of sub-options too."""
     options = spec.get("options") or {}
-    inner = {key: _merged(sub, (limit.get("options") or {}).get(key) or {}) for key, sub in options.items()}
-    return {**spec, **limit, **({"options": inner} if inner else {})}
+    inner = {key: _merged(sub, (constraint.get("options") or {}).get(key) or {}) for key, sub in options.items()}
+    return {**spec, **constraint, **({"options": inner} if inner else {})}
 
 
 def known_inputs(root: Path = ROOT) -> dict[str, Spec]:
@@ -148,12 +148,14 @@ def known_inputs(root: Path = ROOT) -> dict[str, Spec]:
     known: dict[str, Spec] = dict(declarations.read(Path(__file__).parent / "schema/inputs.yml"))
     for path in sorted(root.glob("roles/*/meta/argument_specs.yml")):
         role = path.parents[1]
-        limits_file = role / "vars/main/limits.yml"
-        limits = declarations.read(limits_file)[f"__{role.name}_limits"] if limits_file.is_file() else {}
+        constraints_file = role / "vars/main/constraints.yml"
+        constraints = (
+            declarations.read(constraints_file)[f"__{role.name}_constraints"] if constraints_file.is_file() else {}
+        )
         for entry in declarations.read(path)["argument_specs"].values():
             for name, spec in (entry.get("options") or {}).items():
                 if name.startswith(PREFIXES):
-                    known.setdefault(name, _merged(spec, (limits or {}).get(name) or {}))
+                    known.setdefault(name, _merged(spec, (more or {}).get(name) or {}))
     waivers = known["casemate_waivers"]
     known["casemate_waivers"] = {**waivers, "keys": {**waivers["keys"], "choices": sorted(known_controls(root))}}
     return known
