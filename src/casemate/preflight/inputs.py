@@ -155,7 +155,7 @@ def known_inputs(root: Path = ROOT) -> dict[str, Spec]:
         for entry in declarations.read(path)["argument_specs"].values():
             for name, spec in (entry.get("options") or {}).items():
                 if name.startswith(PREFIXES):
-                    known.setdefault(name, _merged(spec, (more or {}).get(name) or {}))
+                    known.setdefault(name, _merged(spec, (constraints or {}).get(name) or {}))
     waivers = known["casemate_waivers"]
     known["casemate_waivers"] = {**waivers, "keys": {**waivers["keys"], "choices": sorted(known_controls(root))}}
     return known
