@@ -97,7 +97,7 @@ def takes(host: Host, server: str, credentials: str = "") -> bool:
     if host.stat(Kubelet.CA) is None:
         raise Unavailable("k3s", "this node has not joined a cluster yet")
     where, context = urlsplit(server), ssl.create_default_context(cafile=host.path(Kubelet.CA))
-    connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=5.0, context=context)
+    connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=TIMEOUT, context=context)
     coded = base64.b64encode(credentials.encode("utf-8", "surrogateescape")).decode()
     headers = {"Authorization": f"Basic {coded}"} if credentials else {}
     try:
