@@ -40,6 +40,11 @@ options:
     description: Return all steps to the end instead, and take no lock.
     type: bool
     default: false
+  gone:
+    description: Runs that are known to be over although they have not given the lock back.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode: {support: full, description: Changes nothing.}
   idempotent: {support: full, description: Changes nothing when run again.}
@@ -59,6 +64,8 @@ step:
   type: dict
   returned: always
 steps: {description: What each step to the end would be., type: list, elements: str, returned: with foresee}
+refused: {description: Why this run has the lock no more. Empty where it has., type: str, returned: always}
+record: {description: Whose the lock is then., type: dict, returned: when refused}
 decided: {description: Whether no other server has to be asked., type: bool, returned: always}
 """
 
@@ -86,13 +93,17 @@ def main() -> None:
             "seconds": {"type": "int", "default": 900},
             "patience": {"type": "int", "default": 60},
             "foresee": {"type": "bool", "default": False},
+            "gone": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     given, host = module.params, Host()
-    lost = ""
+    lost, record = "", None
     if not (given["foresee"] or module.check_mode):
-        lost, _ = hold(host, given["holder"], given["seconds"], given["api"])
+        try:
+            lost, record = hold(host, given["holder"], given["seconds"], given["api"], given["gone"])
+        except OSError as failed:
+            lost = f"the lock cannot be renewed here ({failed}), so nothing more is changed"
     began = time.monotonic()
     while True:
         seen = look(host, given["members"], given["batches"], given["api"], lost)
@@ -102,10 +113,11 @@ def main() -> None:
         if not passing or waited >= (given["patience"] if seen.etcd is not None else min(given["patience"], BLIND)):
             break
         time.sleep(PAUSE)
-    decided = seen.etcd is not None or not isinstance(step, rollout.Blocked)
+    decided = bool(lost) or seen.etcd is not None or not isinstance(step, rollout.Blocked)
     foreseen = rollout.foresee(seen) if given["foresee"] else []
     steps = [rollout.told(one) for one in foreseen if not isinstance(one, rollout.Done)]
-    module.exit_json(changed=False, step=rollout.shown(step, waited), steps=steps, decided=decided)
+    shown = rollout.shown(step, waited)
+    module.exit_json(changed=False, step=shown, steps=steps, decided=decided, refused=lost, record=record)
 
 
 def look(host: Host, members: list, batches: list, api: bool, lost: str) -> rollout.Observed:  # type: ignore[type-arg]

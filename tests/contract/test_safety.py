@@ -75,7 +75,9 @@ def test_a_host_without_data_asks_who_has_some_before_k3s_is_touched(holders: li
     assert tasks("roles/k3s_node/tasks/main.yml")[0]["ansible.builtin.include_tasks"] == "rejoin.yml"
     steps = tasks("roles/k3s_node/tasks/rejoin.yml")
     (question,) = [task for task in steps if "host" in task.get("k3s_rejoin", {})]
-    silence, refusal = [task["ansible.builtin.assert"] for task in steps[-3:] if "ansible.builtin.assert" in task]
+    last = [task["ansible.builtin.assert"] for task in steps[-4:] if "ansible.builtin.assert" in task]
+    silence, answered, refusal = last
+    assert answered["that"] == "__k3s_node_known.refusals is defined"
     assert silence["that"] == "__k3s_node_silent | length == 0"
     assert (question["register"], refusal["that"]) == ("__k3s_node_known", "__k3s_node_known.refusals | length == 0")
     given = load("roles/k3s_node/vars/main/internal.yml")["__k3s_node_holder"].removeprefix("{{").removesuffix("}}")

@@ -112,7 +112,7 @@ class Machine:
             "-o", "ConnectTimeout=5", "-o", "ControlPath=none", "-i", self.vars["ansible_ssh_private_key_file"],
             f"ops@{self.address}", "true",
         ]  # fmt: skip
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False, stdin=subprocess.DEVNULL)
         return "" if done.returncode == 0 else done.stderr.strip() or "refused without a word"
 
     def state(self) -> str:
@@ -135,9 +135,11 @@ class Machine:
         env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         env["PATH"] = f"{ROOT / '.venv/bin'}:{env['PATH']}"
         with path.with_suffix(".log").open("w") as log:
+            # An input of its own: an ssh that stays makes a shared one non-blocking, which Ansible refuses.
             running = subprocess.Popen(
-                argv, cwd=ROOT, env=env, text=True, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+                argv, cwd=ROOT, env=env, text=True, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
         try:
             yield running, path.with_suffix(".log")
         finally:

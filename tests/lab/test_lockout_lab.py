@@ -203,7 +203,9 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
         env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         env["PATH"] = f"{ROOT / '.venv/bin'}:{env['PATH']}"
         run = [*lab.enter(NAME), "ansible-playbook", "-i", str(hosts_file), str(folder / f"{name}.json")]
-        done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False)
+        done = subprocess.run(
+            run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False, stdin=subprocess.DEVNULL
+        )
         (folder / f"{name}.log").write_text(done.stdout + done.stderr)
 
     def kept(what: str, ending: str) -> dict[str, Any]:

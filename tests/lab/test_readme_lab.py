@@ -81,7 +81,16 @@ class Reader:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ANSIBLE_", "VIRTUAL_ENV", "CASEMATE_"))}
         argv = [*lab.enter(NAME), "bash", "-euo", "pipefail", "-c", text]
         env = {**kept, "HOME": str(self.home), **environment}
-        return subprocess.run(argv, cwd=self.project, env=env, capture_output=True, text=True, timeout=990, check=False)
+        return subprocess.run(
+            argv,
+            cwd=self.project,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=990,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,9 @@ class Machines:
         argv = [*lab.enter(self.name), "ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(path)]
         env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         env["PATH"] = f"{ROOT / '.venv/bin'}:{env['PATH']}"
-        done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900, check=False)
+        done = subprocess.run(
+            argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900, check=False, stdin=subprocess.DEVNULL
+        )
         self.said[step] = done.stdout + done.stderr
         path.with_suffix(".log").write_text(self.said[step])
 

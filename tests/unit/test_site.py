@@ -50,12 +50,15 @@ class ActionModule(real.ActionModule):
 """
 LOCK = """
 import fcntl
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         host = self._task.delegate_to or task_vars["inventory_hostname"]
         script, state = task_vars["script"], self._task.args["state"]
+        if host in script["dark"]:
+            raise AnsibleConnectionFailure("no route")
         if not self._task.check_mode:
             with open(script["trace"], "a") as out:
                 fcntl.flock(out, fcntl.LOCK_EX)
@@ -198,7 +201,8 @@ def test_the_lock_is_taken_server_by_server_before_the_first_change_and_given_ba
     first, last = ran.index("held s1"), len(ran) - len(ALL)
     assert (rc, ran[first : first + 3]) == (0, ["held s1", "held s2", "held s3"]), said
     assert sorted(ran[first + 3 : first + 7]) == [f"held {name}" for name in AGENTS]
-    assert ran[first + 7].startswith("k3s_host")
+    assert sorted(ran[first + 7 : first + 14]) == [f"held {name}" for name in ALL]  # renewed before hosts are settled
+    assert ran[first + 14].startswith("k3s_host")
     assert sorted(ran[last - len(ALL) : last]) == [f"free {name}" for name in ALL]
 
 
@@ -222,8 +226,15 @@ def test_where_another_run_has_the_lock_nothing_is_changed_and_what_was_taken_is
 
 def test_a_limited_run_takes_the_lock_on_all_servers(tmp_path: Path) -> None:
     _, ran, said = site(tmp_path, "--limit", "s3", due=DUE, locks=True)
-    assert hosts_of(ran, "held") == SERVERS, said
+    assert hosts_of(ran, "held") == [*SERVERS, "s3"], said  # taken on all, and renewed where it changes something
     assert hosts_of(ran, "k3s_node") == ["s3"]
+
+
+def test_a_server_that_is_down_keeps_a_limited_run_from_nothing(tmp_path: Path) -> None:
+    rc, ran, said = site(tmp_path, "--limit", "s3,a1", due=DUE, dark=["s1"], locks=True)
+    assert (rc, sorted({*hosts_of(ran, "held")})) == (0, ["a1", "s2", "s3"]), said
+    assert hosts_of(ran, "k3s_node") == ["a1", "s3"]
+    assert hosts_of(ran, "free") == ["a1", "s2", "s3"]
 
 
 def test_a_run_that_loses_the_lock_stops_before_the_next_step(tmp_path: Path) -> None:

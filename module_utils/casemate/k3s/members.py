@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,10 +33,18 @@ def etcd_members(host: Host) -> list[EtcdMember]:
     Api(host).get("/api/v1/nodes?limit=1")  # from etcd by majority; the list of members would come from memory
     found = []
     for one in Etcd(host).members():
-        address = urlsplit((one.get("peerURLs") or [""])[0]).hostname or ""
+        address = one_spelling(urlsplit((one.get("peerURLs") or [""])[0]).hostname or "")
         name = str(one.get("name") or address).rsplit("-", 1)[0]  # K3s adds eight letters to the node's name
         found.append(EtcdMember(name, address, not one.get("isLearner"), serves(host, address)))
     return found
+
+
+def one_spelling(address: str) -> str:
+    """An address as etcd and Kubernetes write it: FD00:0::2 is fd00::2. What is none stays as it is."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address
 
 
 def serves(host: Host, address: str) -> bool:
@@ -55,5 +64,5 @@ def ready_nodes(host: Host) -> dict[str, bool]:
         states = {one["type"]: one["status"] for one in status.get("conditions") or ()}
         for one in status.get("addresses") or ():
             if one["type"] == "InternalIP":
-                found[one["address"]] = states.get("Ready") == "True"
+                found[one_spelling(one["address"])] = states.get("Ready") == "True"
     return found

@@ -120,6 +120,9 @@ def _first_start_of_a_server(seen: Observed, left: Sequence[Member]) -> Next:
     silent = [m.name for m in servers if not m.answers]
     if begins and not silent:
         return Step("begin the cluster on", (first.name,))
+    if not begun and not first.answers:
+        why = f"{first.name}, the first of k3s_server, begins the cluster, and does not answer"
+        return Blocked(why, names(left[:1]))
     if begun or first.holds is None:
         return Step("join", names(left[:1]))
     if begins:
@@ -144,7 +147,7 @@ def _restart_of_a_server(seen: Observed, running: Sequence[Member]) -> Next:
         alone = all(m.holds is False for m in seen.members if m.server and m.name != chosen.name)
         why = "no server of this run can say who the members of etcd are; etcd may have no majority already"
         return step if alone else Blocked(f"K3s of {chosen.name} may not restart now: {why}", (chosen.name,), True)
-    others = [one for one in seen.etcd if one.address != chosen.address]
+    others = [one for one in seen.etcd if one.address != chosen.address and one.name != chosen.name]
     wanting = [f"{one.name} to be ready" for one in others if not one.well]
     wanting += [f"{one.name} to vote" for one in others if not one.votes]
     if not wanting:
@@ -173,6 +176,9 @@ def _agent_step(seen: Observed, left: Sequence[Member]) -> Next:
         return Blocked(
             f"K3s of {', '.join(names(failed))} could not be settled, so the other agents are left as they are"
         )
+    if seen.etcd is None:
+        why = "no server of this run can say whether the other nodes are Ready"
+        return Blocked(f"K3s of {left[0].name} may not restart now: {why}", (left[0].name,), passing=True)
     behind = [m for m in agents if m.turn == DONE and m.ready is False]
     if behind:
         why = f"waits for {', '.join(names(behind))} to be Ready again after its own restart"

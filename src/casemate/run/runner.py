@@ -61,6 +61,7 @@ class Host:
     accepted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     due: list[str] = field(default_factory=list)
+    lost: str = ""
 
     @property
     def findings(self) -> list[Finding]:
@@ -122,7 +123,10 @@ class Run:
         host.since = time.monotonic() if kind == "runner_on_start" else None
         if kind not in ("runner_on_start", "runner_on_skipped"):  # it does something
             self.stage = str(data.get("play") or self.stage)
-        if kind == "runner_on_unreachable":
+        if kind == "runner_on_unreachable" and "results" in result:
+            host.lost = explain(result)  # one of many that were asked: Ansible's count says whether it was this host
+            self._steps(result)
+        elif kind == "runner_on_unreachable":
             host.status, host.message = "unreachable", explain(result)
         elif kind == "runner_on_failed" and result.get("told") and host.message:
             host.status = "error"  # what it says has been heard where it happened, with its advice
@@ -154,6 +158,8 @@ class Run:
         for host in self.hosts.values():
             if host.name not in failed and host.name not in dark:
                 host.status, host.message = "ok", ""
+            elif host.status == "ok":
+                host.status, host.message = "unreachable" if host.name in dark else "error", host.lost or UNSETTLED
 
     def _said(self, text: str) -> None:
         """Take in what Ansible says beside its events: an error, with the place and the cause that come with it."""
@@ -224,8 +230,9 @@ def play(
             event_handler=handle,
         )
     run.cancelled = done.status == "canceled"
-    if done.rc != 0 and not run.hosts and not run.errors:
-        run.errors.append(f"ansible-playbook ended with {done.rc} before it came to any host; -v shows its output")
+    if done.rc != 0 and not run.errors and all(host.status == "ok" for host in run.hosts.values()):
+        where = "before its end" if run.hosts else "before it came to any host"
+        run.errors.append(f"ansible-playbook ended with {done.rc} {where}; -v shows its output")
     run.errors = [advised(located(error, inventories)) for error in run.errors]
     return run
 

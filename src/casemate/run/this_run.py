@@ -6,7 +6,7 @@ import getpass
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,18 @@ def is_over(record: Mapping[str, Any]) -> bool:
     process = record.get("process")
     if record.get("machine") != machine() or not isinstance(process, int):
         return False
-    return started(process) != record.get("started") if started(os.getpid()) else not _lives(process)
+    seen = started(process)  # nothing of another user's process where /proc hides it, and on a Mac
+    return seen != record.get("started") if seen else not _lives(process)
+
+
+def past_those_that_are_over(ask: Callable[[list[str]], dict[str, Any]]) -> dict[str, Any]:
+    """What a module answers that takes the lock, once it has been told which runs in its way are over."""
+    gone: list[str] = []
+    result = ask(gone)
+    while result.get("refused") and is_over(result.get("record") or {}) and len(gone) < 2:
+        gone.append(result["record"]["run"])  # the file may be another's than the Lease
+        result = ask(gone)
+    return result
 
 
 def _lives(process: int) -> bool:

@@ -67,6 +67,8 @@ S1, S2, S3 = server("s1"), server("s2"), server("s3")
         ([S1], etcd("1"), "restart", ["s1"]),
         ([S1, server("s2", **FRESH)], None, "restart", ["s1"]),
         ([S1, S2], etcd("12"), "restart", ["s1"]),
+        # An ill server of another address than the inventory says is known by its name.
+        ([server("s1", address="fd00::1"), server("s2", **IDLE)], (EtcdMember("s1", "fd00::7", well=False), *etcd("2")), "restart", ["s1"]),
         ([server("s1", turn=DONE), S2, S3], etcd("123"), "restart", ["s2"]),
         ([server("s1", **IDLE), server("s2", **IDLE), S3], etcd("12"), "restart", ["s3"]),  # etcd has removed it while K3s ran
         ([S1, S2, S3], etcd("123", ill="2"), "restart", ["s2"]),  # it costs nothing, and may heal it
@@ -98,6 +100,8 @@ def test_the_next_step(
         ([S1, *(server(f"s{n}", **IDLE) for n in "2345")], etcd("12345", ill="5"), ["s1"], True, "waits for s5"),
         ([S1], etcd("14", ill="4"), ["s1"], True, "waits for s4"),  # a member that is no host of the inventory
         ([S1, S2], None, ["s1"], True, "no server of this run can say"),
+        ([Member("s1", True, answers=False), server("s2", **FRESH)], None, ["s2"], False, "s1, the first of k3s_server"),
+        ([server("s1", **IDLE), agent("a1", turn=DONE), agent("a2")], None, ["a2"], True, "no server of this run can say"),
         ([S1, Member("s2", True)], None, ["s1"], True, "no server of this run can say"),
         ([server("s1", **FRESH), Member("s2", True, answers=False)], None, ["s1"], False, "s2 does not answer and may hold"),
         ([server("s1", **FRESH, work=""), server("s2", **FRESH)], None, ["s2"], False, "s1, the first of k3s_server"),

@@ -92,3 +92,18 @@ def test_servers_are_locked_in_the_inventory_s_order_and_those_that_run_are_aske
     templar = Templar(DataLoader(), variables=known)
     assert templar.template(trust_as_template("{{ __casemate_lock_servers }}")) == locked
     assert templar.template(trust_as_template("{{ __casemate_vantages }}")) == asked
+
+
+def test_a_server_among_others_that_does_not_answer_hides_no_steps_and_blames_no_host() -> None:
+    run = Run()
+    asked = {"results": [{"unreachable": True}, {"step": {"told": "restart s1"}, "steps": ["restart s1"]}]}
+    event = {"host": "a1", "task": "t", "play": "K3s", "res": asked}
+    run.record({"event": "runner_on_unreachable", "event_data": event})
+    assert (run.hosts["a1"].status, run.steps) == ("ok", ["restart s1"])
+    run.record({"event": "playbook_on_stats", "event_data": {"failures": {}, "dark": {"a1": 1}}})
+    assert run.hosts["a1"].status == "unreachable"
+
+
+@pytest.mark.parametrize(("written", "told"), [("FD00:0::2", "fd00::2"), ("192.0.2.7", "192.0.2.7"), ("s1", "s1")])
+def test_an_address_is_compared_as_the_cluster_writes_it(written: str, told: str) -> None:
+    assert k3s_step.member("s1", True, {"ansible_host": written}, asked=False, here=False)["address"] == told

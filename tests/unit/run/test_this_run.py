@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,24 @@ def test_a_run_of_this_machine_is_over_when_its_process_is(monkeypatch: pytest.M
     assert this_run.is_over(record)
     assert not this_run.is_over({**record, "machine": "another"})
     assert not this_run.is_over({})
+    hidden = {os.getpid(): "1"}  # hidepid: of another user's process nothing is there, and no signal reaches it
+    monkeypatch.setattr(this_run, "started", lambda process: hidden.get(process, ""))
+    monkeypatch.setattr(this_run, "_lives", lambda process: True)
+    assert not this_run.is_over(record)
+    monkeypatch.undo()
     monkeypatch.setattr(this_run, "started", lambda process: "")  # no /proc, as on a Mac
     assert this_run.is_over(record)
     assert not this_run.is_over({**record, "process": os.getpid()})
+
+
+def test_runs_that_are_over_are_passed_by_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_run, "is_over", lambda record: bool(record) and record["run"] != "live")
+    there = ["file's", "lease's"]
+
+    def ask(gone: list[str]) -> dict[str, Any]:
+        left = [run for run in there if run not in gone]
+        return {"refused": "somebody has it", "record": {"run": left[0]}} if left else {"refused": ""}
+
+    assert this_run.past_those_that_are_over(ask) == {"refused": ""}
+    there.append("live")
+    assert this_run.past_those_that_are_over(ask)["record"]["run"] == "live"

@@ -27,12 +27,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         given = {**self._task.args, "holder": this_run.holder(os.getppid(), str(self._task.args.pop("what", "apply")))}
         given.pop("what", None)
-        result: dict[str, Any] = self._execute_module(module_name="k3s_lock", module_args=given, task_vars=task_vars)
-        gone: list[str] = []
-        while result.get("refused") and this_run.is_over(result.get("record") or {}) and len(gone) < 2:
-            gone.append(result["record"]["run"])  # the file may be another's than the Lease
-            result = self._execute_module(
-                module_name="k3s_lock", module_args={**given, "gone": gone}, task_vars=task_vars
-            )
+
+        def ask(gone: list[str]) -> dict[str, Any]:
+            told = {**given, "gone": gone}
+            return dict(self._execute_module(module_name="k3s_lock", module_args=told, task_vars=task_vars))
+
+        result = this_run.past_those_that_are_over(ask)
         result.pop("invocation", None)
         return result

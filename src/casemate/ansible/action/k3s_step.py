@@ -17,6 +17,7 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate.run import this_run
+from module_utils.casemate.k3s.members import one_spelling
 from module_utils.casemate.operations import rollout
 
 ROLES = {"k3s_node", "k3s_control_plane"}
@@ -51,7 +52,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def ask(self, given: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the server says."""
-        result: dict[str, Any] = self._execute_module(module_name="k3s_step", module_args=given, task_vars=task_vars)
+
+        def run(gone: list[str]) -> dict[str, Any]:
+            told = {**given, "gone": gone}
+            return dict(self._execute_module(module_name="k3s_step", module_args=told, task_vars=task_vars))
+
+        result = this_run.past_those_that_are_over(run)
         result.pop("invocation", None)
         return result
 
@@ -68,7 +74,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 def member(name: str, server: bool, known: Mapping[str, Any], asked: bool, here: bool) -> dict[str, Any]:
     """What is known of one host; of one that the run leaves out, where it is."""
-    address = str(known.get("k3s_node_ip", known.get("ansible_host", name))).split(",")[0]
+    address = one_spelling(str(known.get("k3s_node_ip", known.get("ansible_host", name))).split(",")[0])
     told: dict[str, Any] = {"name": name, "server": server, "address": address, "answers": here or not asked}
     plan = known.get("__casemate_plan")
     if not plan or "due" not in plan:
