@@ -130,13 +130,13 @@ def commands(said: str) -> list[str]:
 
 def failing(report: dict[str, Any]) -> list[str]:
     """What a report says that is wrong, for the message of a test."""
-    wrong = [(host["name"], finding) for host in report["hosts"] for finding in host["findings"]]
-    told = [
-        f"{name}: {one['control']}: {one['status']}: {one['reason']}"
-        for name, one in wrong
-        if one["status"] in ("fail", "error", "not_evaluated") and one["code"] not in ("kernel", "modules", "apparmor")
+    told = [f"{host['name']}: {host['message']}" for host in report["hosts"] if host.get("message")]
+    return told + [
+        f"{host['name']}: {one['control']}: {one['status']}: {one['reason']}"
+        for host in report["hosts"]
+        for one in host["findings"]
+        if one["status"] in ("fail", "error")
     ]
-    return told + [f"{host['name']}: {host['message']}" for host in report["hosts"] if host.get("message")]
 
 
 def until(true: Callable[[], bool], seconds: int = 60) -> None:

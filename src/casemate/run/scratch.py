@@ -29,12 +29,25 @@ OPENING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def started(process: int) -> str:
-    """When a process started, in clock ticks since boot; empty when there is none. Source: proc(5), field 22."""
+    """When a process started, in clock ticks since boot; empty when there is none, or it is a zombie.
+
+    Source: proc(5), field 22.
+    """
+    fields = _fields(process)
+    return fields[22 - 3] if fields and fields[0] != "Z" else ""
+
+
+def is_zombie(process: int) -> bool:
+    """Whether a process has ended, and its parent has not asked for its end yet. Source: proc(5), field 3."""
+    return _fields(process)[:1] == ["Z"]
+
+
+def _fields(process: int) -> list[str]:
+    """The fields of a process from the third on, for the second, a name in brackets, may hold anything."""
     try:
-        told = Path(f"/proc/{process}/stat").read_text()
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
-    return told.rpartition(")")[2].split()[22 - 3]  # its second field, a name in brackets, may hold anything
+        return []
 
 
 def sweep(parent: str) -> None:

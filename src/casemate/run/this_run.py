@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import multiprocessing
 import os
 import re
 import socket
@@ -10,7 +11,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from casemate.run.scratch import started
+from casemate.run.scratch import is_zombie, started
+
+
+def process() -> int:
+    """The process of this run, for a task of it: that of ansible-playbook, whose workers do the tasks.
+
+    A worker outlives a run that is killed, and must not go on in the name of whoever adopts it: a lock of the machine's
+    first process would never be over. Raises RuntimeError there.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:  # no worker: Ansible does the task itself
+        return os.getpid()
+    if parent.pid is None or os.getppid() != parent.pid:
+        raise RuntimeError("The run that this task belongs to was killed, so the task does nothing.")
+    return parent.pid
 
 
 def machine() -> str:
@@ -23,7 +38,7 @@ def machine() -> str:
 
 
 def holder(process: int, what: str) -> dict[str, Any]:
-    """The run of a process, the same whenever it is asked for: that of ansible-playbook, every task's parent."""
+    """The run of a process, the same whenever it is asked for."""
     since = started(process)
     try:
         user = getpass.getuser()
@@ -61,4 +76,4 @@ def _lives(process: int) -> bool:
         return False
     except OSError:
         return True
-    return True
+    return not is_zombie(process)

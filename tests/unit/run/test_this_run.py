@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
+import time
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
@@ -54,3 +58,45 @@ def test_runs_that_are_over_are_passed_by_one_after_the_other(monkeypatch: pytes
     assert this_run.past_those_that_are_over(ask) == {"refused": ""}
     there.append("live")
     assert this_run.past_those_that_are_over(ask)["record"]["run"] == "live"
+
+
+def say_whose_i_am(out: Connection) -> None:
+    """What a worker of Ansible does: at once, and when the run was killed."""
+    out.send((os.getpid(), this_run.process()))
+    before = os.getppid()
+    while os.getppid() == before:
+        time.sleep(0.01)
+    try:
+        out.send(this_run.process())
+    except RuntimeError as refused:
+        out.send(str(refused))
+
+
+def hand_on(out: Connection) -> None:
+    """What ansible-playbook does."""
+    multiprocessing.get_context("fork").Process(target=say_whose_i_am, args=(out,)).start()
+    time.sleep(60)
+
+
+def test_a_task_outlives_its_run_and_is_then_nobodys() -> None:
+    told, out = multiprocessing.Pipe(duplex=False)
+    run = multiprocessing.get_context("fork").Process(target=hand_on, args=(out,))
+    run.start()
+    worker, process = told.recv()
+    assert process == run.pid != worker
+    os.kill(process, signal.SIGKILL)
+    assert told.poll(30)
+    assert told.recv() == "The run that this task belongs to was killed, so the task does nothing."
+    run.join()
+
+
+def test_what_ansible_does_without_a_worker_is_its_own() -> None:
+    assert this_run.process() == os.getpid()
+
+
+def test_a_run_is_over_although_nobody_asked_for_its_end() -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        record = this_run.holder(process.pid, "apply")
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert this_run.is_over(record)

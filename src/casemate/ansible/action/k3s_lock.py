@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result."""
         super().run(tmp, task_vars)
-        given = {**self._task.args, "holder": this_run.holder(os.getppid(), str(self._task.args.pop("what", "apply")))}
-        given.pop("what", None)
+        given = dict(self._task.args)
+        given["holder"] = this_run.holder(this_run.process(), str(given.pop("what", "apply")))
 
         def ask(gone: list[str]) -> dict[str, Any]:
             told = {**given, "gone": gone}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             seen = rollout.observed(members, [], batches)
             return {"changed": False, "most": rollout.most_steps(seen)}
         if os.environ.get(DIES) == str(given.pop("done", 0)):
-            os.kill(os.getppid(), signal.SIGKILL)
-        given |= {"members": members, "batches": batches, "holder": this_run.holder(os.getppid(), "apply")}
+            os.kill(this_run.process(), signal.SIGKILL)
+            while this_run.process():  # until it says that the run has ended
+                time.sleep(0.01)
+        given |= {"members": members, "batches": batches, "holder": this_run.holder(this_run.process(), "apply")}
         return self.ask(given, task_vars)
 
     def ask(self, given: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
