@@ -19,7 +19,7 @@ from casemate import ROOT
 
 UV = ROOT / ".venv-uv/bin/uv"
 CONTENT = ("playbooks/", "roles/", "library/", "module_utils/", "tests/behaviour/", "src/casemate/ansible/")
-NEVER = re.compile(r"(^|/)(lab|molecule|standin|bench|unit|contract|lab_\w+|molecule_\w+)(/|\.py$)")
+NEVER = re.compile(r"(^|/)(lab|molecule|double|bench|unit|contract|lab_\w+|molecule_\w+)(/|\.py$)")
 Built = dict[str, Path]
 
 

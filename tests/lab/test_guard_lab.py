@@ -22,8 +22,7 @@ import pytest
 import yaml
 
 from casemate import ROOT
-from casemate_lab import lab
-from casemate_lab.image import missing_tools
+from casemate_lab import for_tests, lab
 
 pytestmark = pytest.mark.lab
 NAME, SECONDS = "guardtest", 60
@@ -294,20 +293,13 @@ STORIES: dict[str, Callable[[Machine], None]] = {
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
     """All stories under way, on machines with k3s_access and k3s_firewall applied: a state to go back to."""
-    if os.geteuid() != 0:
-        pytest.skip("lab: only root can start machines")
-    if fault := missing_tools():
-        pytest.skip(f"lab: {fault}")
     folder = tmp_path_factory.mktemp("lab")
-    inventory = lab.up(NAME, servers=0, agents=len(STORIES), workdir=folder / "work")
-    try:
+    with for_tests.machines(NAME, servers=0, agents=len(STORIES), workdir=folder / "work") as inventory:
         machines = [Machine(inventory, folder, f"agent{i + 1}") for i in range(len(STORIES))]
         code, said = machines[0].run(roles("k3s_access", "k3s_firewall"), hosts="k3s_agent")
         assert code == 0, said
         with ThreadPoolExecutor(len(STORIES)) as pool:
             yield {name: pool.submit(STORIES[name], machine) for name, machine in zip(STORIES, machines, strict=True)}
-    finally:
-        lab.down(NAME)
 
 
 @pytest.mark.parametrize("story", STORIES)

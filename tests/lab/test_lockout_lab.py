@@ -21,8 +21,7 @@ import yaml
 
 from casemate import ROOT
 from casemate.run.advice import advised
-from casemate_lab import lab
-from casemate_lab.image import missing_tools
+from casemate_lab import for_tests, lab
 
 pytestmark = pytest.mark.lab
 NAME = "lockout"
@@ -169,16 +168,9 @@ CASES = {
 @pytest.fixture(scope="module")
 def hardened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, str]]]:
     """Case -> what became of it."""
-    if os.geteuid() != 0:
-        pytest.skip("lab: only root can start machines")
-    if fault := missing_tools():
-        pytest.skip(f"lab: {fault}")
     folder = tmp_path_factory.mktemp("lab")
-    inventory = lab.up(NAME, servers=1, agents=len(CASES), workdir=folder / "work")
-    try:
+    with for_tests.machines(NAME, servers=1, agents=len(CASES), workdir=folder / "work") as inventory:
         yield judged(inventory, folder)
-    finally:
-        lab.down(NAME)
 
 
 def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:

@@ -18,8 +18,7 @@ import pytest
 import yaml
 
 from casemate import ROOT
-from casemate_lab import lab
-from casemate_lab.image import missing_tools
+from casemate_lab import for_tests, lab
 
 pytestmark = pytest.mark.lab
 NAME = "readme"
@@ -95,16 +94,10 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    if os.geteuid() != 0:
-        pytest.skip("lab: only root can start machines")
-    if fault := missing_tools():
-        pytest.skip(f"lab: {fault}")
     with tempfile.TemporaryDirectory(prefix="readme-") as made:  # short, for ssh's sockets lie in its home
         folder = Path(made)
-        try:
-            yield Reader(folder, lab.up(NAME, servers=1, agents=1, workdir=folder / "work"))
-        finally:
-            lab.down(NAME)
+        with for_tests.machines(NAME, servers=1, agents=1, workdir=folder / "work") as inventory:
+            yield Reader(folder, inventory)
 
 
 def fine(done: subprocess.CompletedProcess[str]) -> None:

@@ -19,14 +19,10 @@ import pytest
 import yaml
 
 from casemate import ROOT
-from casemate_lab import lab
-from casemate_lab.image import RELEASES, missing_tools
+from casemate_lab import for_tests, lab
+from casemate_lab.image import RELEASES
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(os.geteuid() != 0, reason="lab: only root can start machines"),
-    pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "the lab can run here"),
-]
+pytestmark = pytest.mark.lab
 KEY = "/etc/ssh/ssh_host_ed25519_key"
 FIRST, SECOND = "hardened", "hardened again"
 SOCKET = "systemctl disable --now ssh.service; systemctl enable --now ssh.socket"
@@ -68,10 +64,9 @@ TOLD = {case for case, one in CASES.items() if "ed25519" not in one.knows and "y
 class Machines:
     """The machines of one Debian, one for each case."""
 
-    def __init__(self, release: str, folder: Path) -> None:
+    def __init__(self, name: str, inventory: Path, folder: Path) -> None:
         self.said: dict[str, str] = {}
-        self.name, self.folder = f"sshd-{release}", folder
-        inventory = lab.up(self.name, servers=0, agents=len(CASES), workdir=folder / "work", debian=release)
+        self.name, self.folder = name, folder
         self.given = yaml.safe_load(inventory.read_text())
         hosts = self.given["all"]["children"]["k3s_agent"]["hosts"]
         self.hosts, self.state = dict(zip(CASES, hosts, strict=True)), lab.load(self.name) or {}
@@ -169,9 +164,8 @@ class Machines:
         self.play("connected", {"ansible.builtin.ping": {}})
 
 
-def hardened(release: str, folder: Path) -> Machines:
+def hardened(machines: Machines) -> Machines:
     """The whole story of one Debian."""
-    machines = Machines(release, folder)
     role = {"ansible.builtin.include_role": {"name": "k3s_access"}}
     machines.play(FIRST, role)
     for case in TOLD:
@@ -192,11 +186,10 @@ def hardened(release: str, folder: Path) -> Machines:
 
 @pytest.fixture(scope="module", params=RELEASES)
 def machines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    folder = tmp_path_factory.mktemp("lab")
-    try:
-        yield hardened(request.param, folder)
-    finally:
-        lab.down(f"sshd-{request.param}")
+    folder, name = tmp_path_factory.mktemp("lab"), f"sshd-{request.param}"
+    asked = {"servers": 0, "agents": len(CASES), "workdir": folder / "work", "debian": request.param}
+    with for_tests.machines(name, **asked) as inventory:
+        yield hardened(Machines(name, inventory, folder))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from casemate import ROOT
-from casemate_lab import lab
+from casemate_lab import for_tests, lab
 from casemate_lab.image import TOOLS, LabError, missing_tools
 
 STATE = {
@@ -38,6 +38,35 @@ def test_says_all_that_is_missing_at_once(absent: tuple[str, ...], uid: int, sai
     fault = missing_tools(lambda tool: None if tool in absent else f"/usr/bin/{tool}", uid)
     assert bool(fault) == bool(said)
     assert all(part in fault for part in said)
+
+
+def comes_up(name: str, **asked: Any) -> Path:
+    return Path(f"/{name}/{asked['servers']}")
+
+
+def breaks(name: str, **_: Any) -> Path:
+    raise LabError(f"server1 of {name} does not answer: no route")
+
+
+@pytest.mark.parametrize(
+    ("reason", "up", "ends", "downs"),
+    [
+        ("it must run as root", breaks, (pytest.skip.Exception, "lab: it must run as root"), []),
+        ("missing: systemd-nspawn", comes_up, (pytest.skip.Exception, "lab: missing: systemd-nspawn"), []),
+        ("", breaks, (pytest.fail.Exception, "did not come up: server1 of demo does not answer: no route"), []),
+        ("", comes_up, (KeyError, "/demo/2"), ["demo"]),
+    ],
+)
+def test_a_lab_that_breaks_fails_its_tests_and_only_an_impossible_one_skips_them(
+    reason: str, up: Any, ends: tuple[type[BaseException], str], downs: list[str]
+) -> None:
+    ended: list[str] = []
+    with (
+        pytest.raises((KeyError, pytest.skip.Exception, pytest.fail.Exception), match=ends[1]) as seen,
+        for_tests.machines("demo", impossible=lambda: reason, up=up, down=ended.append, servers=2) as inventory,
+    ):
+        raise KeyError(str(inventory))
+    assert (seen.type, ended) == (ends[0], downs)
 
 
 def test_a_lab_keeps_its_network_unless_another_has_it() -> None:

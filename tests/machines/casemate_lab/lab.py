@@ -46,7 +46,7 @@ ACCEPTED = {
     "audit": "the kernel's audit side is not available in a container",
 }
 ACCEPTED_WITH_DOUBLE = {
-    "api_semantics": "tests/standin/k3s is a double, not a K3s: it has no API semantics",
+    "api_semantics": "tests/double/k3s is a double, not a K3s: it has no API semantics",
     "k3s": "the double runs no components to look at",
 }
 
@@ -414,7 +414,7 @@ def _release(work: Path) -> dict[str, Any]:
     else:
         folder, version = work / "release", "v1.36.4+k3s1"
         shutil.rmtree(folder, ignore_errors=True)
-        run(ROOT / "tests" / "standin" / "k3s" / "make_release", folder, version)
+        run(ROOT / "tests" / "double" / "k3s" / "make_release", folder, version)
     files = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.glob("k3s*"))

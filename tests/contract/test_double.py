@@ -21,11 +21,10 @@ from pathlib import Path
 import pytest
 
 from casemate import ROOT
-from casemate_lab import lab
-from casemate_lab.image import LabError, missing_tools
+from casemate_lab import for_tests, lab
 
 pytestmark = pytest.mark.lab
-NAME = f"standin-{os.getpid()}"  # two runs at a time do not take each other's machines
+NAME = f"double-{os.getpid()}"  # two runs at a time do not take each other's machines
 RELEASE = Path(os.environ.get("CASEMATE_K3S_ARTIFACTS", "~/.cache/casemate/k3s")).expanduser()
 REAL = (RELEASE / "k3s").is_file()
 DATA = "/var/lib/rancher/k3s"
@@ -151,16 +150,9 @@ def machines(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, tuple[Machine, Machine]]]:
     """A server and an agent for the double, and for the real K3s where there is one: installed and started."""
-    if fault := missing_tools():
-        pytest.skip(fault)
-    work = tmp_path_factory.mktemp("standin")
+    work = tmp_path_factory.mktemp("double")
     kinds = ["double", "real"] if REAL else ["double"]
-    try:
-        lab.up(NAME, servers=len(kinds), agents=len(kinds), workdir=work)
-    except LabError as fault:
-        lab.down(NAME)
-        pytest.skip(f"no lab: {fault}")
-    try:
+    with for_tests.machines(NAME, servers=len(kinds), agents=len(kinds), workdir=work):
         state = lab.load(NAME)
         assert state
         made: dict[str, tuple[Machine, Machine]] = {}
@@ -168,13 +160,11 @@ def machines(
             addresses = [state["machines"][name]["address"] for name in (f"server{i}", f"agent{i}")]
             made[kind] = (Machine(f"server{i}", work, addresses[0]), Machine(f"agent{i}", work, addresses[1]))
         double = work / "double"
-        subprocess.run([ROOT / "tests/standin/k3s/make_release", double, "v1.36.3+k3s1"], check=True)
+        subprocess.run([ROOT / "tests/double/k3s/make_release", double, "v1.36.3+k3s1"], check=True)
         with ThreadPoolExecutor() as pool:
             releases = {"double": double, "real": RELEASE}
             list(pool.map(lambda kind: start(*made[kind], releases[kind]), made))
         yield made
-    finally:
-        lab.down(NAME)
 
 
 def start(server: Machine, agent: Machine, release: Path) -> None:
@@ -409,7 +399,7 @@ def test_the_double_passes_the_same_flags(both: tuple[tuple[Machine, Machine], t
 
 
 def test_the_double_knows_the_same_flags(both: tuple[tuple[Machine, Machine], tuple[Machine, Machine]]) -> None:
-    facts = json.loads((ROOT / "tests/standin/k3s/facts.json").read_text())
+    facts = json.loads((ROOT / "tests/double/k3s/facts.json").read_text())
     for machine, kind in zip(both[1], ("server", "agent"), strict=True):
         shown = re.findall(r"^ +--([a-z0-9-]+)", machine.run(f"k3s {kind} --help"), re.M)
         known = " ".join(facts["flags"][kind].values()).split()

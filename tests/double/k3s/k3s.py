@@ -1,7 +1,7 @@
 """A double of K3s for tests: its command line, files, modes, ports, TLS listeners and journal lines.
 
 It is not a K3s: there is no API, no kubelet and no etcd behind the ports. What it imitates was seen on a real
-K3s v1.36.3 (facts.json); tests/contract/test_standin.py holds the two against each other. It needs Python 3.9 and
+K3s v1.36.3 (facts.json); tests/contract/test_double.py holds the two against each other. It needs Python 3.9 and
 `openssl`. Paths are relative to the data directory.
 """
 
