@@ -199,7 +199,7 @@ def test_the_unit_that_flushes_every_table_is_masked() -> None:
 
 
 def test_a_change_is_confirmed_by_a_connection_of_its_own() -> None:
-    (login,) = [task for task in tasks("roles/k3s_access/tasks/confirm.yml") if "ssh_guard" in task]
+    (login,) = [task for task in tasks("roles/k3s_access/tasks/confirm.yml") if "k3s_guard" in task]
     assert login["vars"]["ansible_ssh_args"].startswith("-o ControlMaster=no -o ControlPath=none ")
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/python
-"""Confirm, revert or show the change that the on-host guard holds pending."""
+"""Arm the guard on this host, and confirm, revert or show the change that it holds pending."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: ssh_guard
+module: k3s_guard
 short_description: Arm the guard, and confirm, revert or show a guarded change
 description:
   - A change that could lock people out is guarded by M(k3s_controls) and undone by the host itself unless it is
@@ -48,12 +48,12 @@ author: Casemate maintainers (!UNKNOWN)
 
 EXAMPLES = r"""
 - name: Guard | Prepare to undo what the next tasks do
-  ssh_guard:
+  k3s_guard:
     state: armed
     accounts: [daemon]
 
 - name: Guard | Keep the change
-  ssh_guard:
+  k3s_guard:
     state: confirmed
 """
 
