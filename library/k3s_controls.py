@@ -49,7 +49,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 findings: {description: One finding for each control., type: list, elements: dict, returned: always}
-due: {description: Roles with something to change., type: list, elements: str, returned: always}
+roles_to_apply: {description: Roles with something to change., type: list, elements: str, returned: always}
 todo: {description: In check mode what apply would act on by control., type: dict, returned: always}
 unsettled: {description: "What could not be written or judged, and why.", type: list, elements: str, returned: always}
 barred: {description: What is wrong and keeps K3s from being started., type: list, elements: str, returned: always}
@@ -111,9 +111,9 @@ def main() -> None:
     # also that of a run that was killed before it confirmed
     pending = (host.guarded and not given["keep"]) or guard.status()["pending"]
     module.exit_json(
-        changed=outcome.changed or (module.check_mode and bool(outcome.due)),
+        changed=outcome.changed or (module.check_mode and bool(outcome.roles_to_apply)),
         findings=outcome.findings,
-        due=outcome.due,
+        roles_to_apply=outcome.roles_to_apply,
         todo=outcome.todo,
         stale=outcome.stale,
         unsettled=outcome.unsettled,

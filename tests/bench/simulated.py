@@ -93,7 +93,7 @@ def settled(controls: list[dict[str, Any]]) -> dict[str, Any]:
         observed = told if at % 5 else f"@HOST@: {told}"
         passing.append(finding(control, "pass", expected=told, observed=observed, where=where))
     nothing: dict[str, list[str]] = {
-        name: [] for name in ("due", "stale", "unsettled", "barred", "left_out", "host_keys", "diff")
+        name: [] for name in ("roles_to_apply", "stale", "unsettled", "barred", "left_out", "host_keys", "diff")
     }
     return {
         "changed": False, "findings": passing, "todo": {}, "runs_k3s": True, "change": False, "guard": False, **nothing,

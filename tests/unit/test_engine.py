@@ -73,7 +73,7 @@ def test_check_says_what_apply_does_and_touches_nothing(tmp_path: Path) -> None:
     ]
     before = tree(tmp_path)
     plan = settle(host, *controls, check=True)
-    assert (tree(tmp_path), host.changes, plan.changed, plan.due) == (before, [], False, ["k3s_host"])
+    assert (tree(tmp_path), host.changes, plan.changed, plan.roles_to_apply) == (before, [], False, ["k3s_host"])
     done = settle(host, *controls)
     planned = [f["control"] for f in plan.findings if f["action"] == "would_change"]
     assert (
@@ -83,7 +83,7 @@ def test_check_says_what_apply_does_and_touches_nothing(tmp_path: Path) -> None:
         assert (said["before"], said["expected"], did["status"]) == (did["before"], did["expected"], "pass")
     after = tree(tmp_path)
     again = settle(FakeHost(tmp_path), *controls)
-    assert (again.changed, again.due, tree(tmp_path)) == (False, [], after)
+    assert (again.changed, again.roles_to_apply, tree(tmp_path)) == (False, [], after)
     assert {(f["status"], f["action"]) for f in again.findings} == {("pass", "none")}
 
 
@@ -250,7 +250,7 @@ def test_a_valid_waiver_keeps_the_host_as_it_is(tmp_path: Path) -> None:
     result = settle(host, owned(), waivers={"FILE-A-SET": WAIVER})
     made = result.findings[0]
     assert (made["status"], made["action"], made["waiver"]) == ("waived", "none", WAIVER)
-    assert (result.due, host.read("/etc/a")) == ([], None)
+    assert (result.roles_to_apply, host.read("/etc/a")) == ([], None)
 
 
 @root
@@ -346,7 +346,7 @@ def test_what_a_task_enforces_is_planned_and_left_to_the_task(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("still_enforced", "more", "action", "due"),
+    ("still_enforced", "more", "action", "roles"),
     [
         (False, {}, "blocked", []),
         (True, {}, "blocked", ["k3s_host"]),
@@ -355,7 +355,7 @@ def test_what_a_task_enforces_is_planned_and_left_to_the_task(tmp_path: Path) ->
     ],
 )
 def test_what_somebody_else_decides_is_blocked_in_check_as_in_apply(
-    tmp_path: Path, monkeypatch: Any, still_enforced: bool, more: dict[str, Any], action: str, due: list[str]
+    tmp_path: Path, monkeypatch: Any, still_enforced: bool, more: dict[str, Any], action: str, roles: list[str]
 ) -> None:
     tried: list[Any] = []
     instead(
@@ -368,7 +368,7 @@ def test_what_somebody_else_decides_is_blocked_in_check_as_in_apply(
     plan, done = (settle(FakeHost(tmp_path), owned(**more), check=check) for check in (True, False))
     for one in (plan.findings[0], done.findings[0]):
         assert (one["status"], one["action"], one["reason"], one["after"]) == ("fail", action, "/x:1", "b")
-    assert (plan.due, done.due, bool(tried)) == (due, [], bool(due))
+    assert (plan.roles_to_apply, done.roles_to_apply, bool(tried)) == (roles, [], bool(roles))
 
 
 def test_a_waived_control_is_blocked_by_nobody_and_its_kind_knows(tmp_path: Path, monkeypatch: Any) -> None:
@@ -384,7 +384,7 @@ def test_a_waived_control_is_blocked_by_nobody_and_its_kind_knows(tmp_path: Path
         assess=lambda *_: Verdict(ok=False, expected="a", observed="b", blocked_by="/x:1", still_enforced=True),
     )
     made = settle(FakeHost(tmp_path), owned(), check=True, waivers={"FILE-A-SET": WAIVER})
-    assert (made.findings[0]["status"], made.findings[0]["action"], made.due) == ("waived", "none", [])
+    assert (made.findings[0]["status"], made.findings[0]["action"], made.roles_to_apply) == ("waived", "none", [])
     assert told[0] == {0}
 
 

@@ -46,11 +46,11 @@ def settled(
     done = engine.run(law, host, False, waivers)
     assert ids(plan, "would_change") == ids(done, "changed")
     assert ids(plan, "blocked") == ids(done, "blocked")
-    assert plan.due == (["role"] if done.changed else [])
+    assert plan.roles_to_apply == (["role"] if done.changed else [])
     host.changes.clear()
     again = engine.run(law, host, False, waivers)
     assert (again.changed, ids(again, "changed"), ids(again, "blocked")) == (False, set(), ids(plan, "blocked"))
-    assert engine.run(law, host, True, waivers).due == []
+    assert engine.run(law, host, True, waivers).roles_to_apply == []
     return plan, done
 
 
@@ -100,10 +100,10 @@ def test_kernel_parameters(tmp_path: Path, files: dict[str, str], changed: str, 
 
 
 def test_the_live_value_is_set_although_the_next_boot_is_somebody_elses(tmp_path: Path) -> None:
-    """It makes the role due, once; afterwards it is blocked and nothing is due."""
+    """The role has to be applied, once; afterwards it is blocked and no role has to."""
     files = {**LIVE, **OURS, PANIC: "0\n", "/etc/sysctl.d/zz.conf": "kernel.panic=60\n"}
     plan, _ = settled(tmp_path, lambda where: FakeHost(where, files), KERNEL)
-    assert (plan.due, ids(plan, "blocked")) == (["role"], {"SYSCTL-PANIC-SET"})
+    assert (plan.roles_to_apply, ids(plan, "blocked")) == (["role"], {"SYSCTL-PANIC-SET"})
     assert FakeHost(tmp_path / "apply").text(PANIC) == "10"
 
 
@@ -176,7 +176,7 @@ def test_k3s_configuration(
 def test_a_drop_in_is_written_although_another_file_decides_one_of_its_keys(tmp_path: Path) -> None:
     both = control("NODE-BOTH-SET", {**K3S, "options": {"debug": False, "protect-kernel-defaults": True}})
     plan, _ = settled(tmp_path, lambda where: FakeHost(where, {Z: "debug: true\n"}), [both])
-    assert (plan.due, ids(plan, "blocked")) == (["role"], {"NODE-BOTH-SET"})
+    assert (plan.roles_to_apply, ids(plan, "blocked")) == (["role"], {"NODE-BOTH-SET"})
     assert "protect-kernel-defaults: true" in (FakeHost(tmp_path / "apply").text(OWN) or "")
 
 
@@ -371,7 +371,7 @@ def test_only_the_line_that_decides_is_named(tmp_path: Path, planted: dict[str, 
 def test_the_others_are_refused_although_a_match_block_admits_one(tmp_path: Path) -> None:
     files = {**SSH_FILES, SSHD_D + "50-x.conf": MATCH}
     plan, _ = settled(tmp_path, lambda where: Machine(where, files), SSH[:1])
-    assert (plan.due, ids(plan, "blocked")) == (["role"], {"SSH-ROOT-REFUSED"})
+    assert (plan.roles_to_apply, ids(plan, "blocked")) == (["role"], {"SSH-ROOT-REFUSED"})
     assert FakeHost(tmp_path / "apply").text(sshd_files.OWNED)
 
 
@@ -482,7 +482,7 @@ def test_a_rule_that_only_a_blocked_control_tells_is_removed_all_the_same(tmp_pa
         return made[-1]
 
     plan, _ = settled(tmp_path, make, FIREWALL)
-    assert (plan.due, ids(plan, "would_change"), ids(plan, "blocked")) == (["role"], set(), {"FW-SSH-SHUT"})
+    assert (plan.roles_to_apply, ids(plan, "would_change"), ids(plan, "blocked")) == (["role"], set(), {"FW-SSH-SHUT"})
     assert made[-1].live == listing(declared)
 
 
@@ -539,6 +539,6 @@ def test_what_a_flag_bars_is_said_by_check_and_tried_by_no_apply(
         (found,) = outcome.findings
         assert (found["status"], found["action"]) == ("fail", "blocked")
         assert f"{place} is immutable: chattr -i {place}" in found["reason"]
-        assert (outcome.due, host.changes) == ([], [])
+        assert (outcome.roles_to_apply, host.changes) == ([], [])
         needed = kind in ("file", "k3s_config")  # by what would be started with it
         assert outcome.unsettled == ([f"{place} is immutable: chattr -i {place}"] if needed and not check else [])

@@ -32,9 +32,9 @@ class ActionModule(ActionBase):
             raise AnsibleConnectionFailure("no route")
         if f"{ran} {host}" in script["broken"]:
             return {"failed": True, "msg": f"{ran} broke on {host}"}
-        due = [role for role, hosts in script["due"].items() if host in hosts]
-        told = {"due": due, "guard": False, "findings": [], "runs_k3s": host in script["runs"], "restarts": True}
-        return {"changed": False, **told}
+        roles = [role for role, hosts in script["to_apply"].items() if host in hosts]
+        plan = {"guard": False, "findings": [], "runs_k3s": host in script["runs"], "restarts": True}
+        return {"changed": False, "roles_to_apply": roles, **plan}
 """
 STEP = """
 import importlib.util
@@ -107,7 +107,7 @@ def hosts_of(ran: list[str], what: str) -> list[str]:
 
 
 ALL = sorted(SERVERS + AGENTS)
-DUE = {"k3s_host": ALL, "k3s_firewall": ALL, "k3s_node": ALL, "k3s_cluster": ["s1"]}
+TO_APPLY = {"k3s_host": ALL, "k3s_firewall": ALL, "k3s_node": ALL, "k3s_cluster": ["s1"]}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ DUE = {"k3s_host": ALL, "k3s_firewall": ALL, "k3s_node": ALL, "k3s_cluster": ["s
 def test_one_host_s_failure_stops_nothing_that_does_not_need_it(
     tmp_path: Path, script: dict[str, Any], nodes: list[str], cluster: list[str], code: int
 ) -> None:
-    rc, ran, said = site(tmp_path, **{"due": DUE, **script})
+    rc, ran, said = site(tmp_path, **{"to_apply": TO_APPLY, **script})
     assert (hosts_of(ran, "k3s_node"), hosts_of(ran, "k3s_cluster"), rc) == (nodes, cluster, code), said
     silent = set(script.get("dark", []))
     assert hosts_of(ran[-len(ALL) + len(silent) :], "look") == sorted({*ALL} - silent)  # everybody's last look
@@ -145,21 +145,21 @@ def test_one_host_s_failure_stops_nothing_that_does_not_need_it(
 
 
 def test_servers_and_batches_of_agents_come_one_after_the_other(tmp_path: Path) -> None:
-    _, ran, said = site(tmp_path, due=DUE, vars={"casemate_agents_at_once": "50%"})
+    _, ran, said = site(tmp_path, to_apply=TO_APPLY, vars={"casemate_agents_at_once": "50%"})
     order = [line.split()[1] for line in ran if line.startswith("k3s_node")]
     assert order[:3] == SERVERS, said
     assert [sorted(order[3:5]), sorted(order[5:])] == [["a1", "a2"], ["a3", "a4"]]
 
 
 def test_with_nothing_due_only_the_plan_looks_and_check_mode_ends_with_it(tmp_path: Path) -> None:
-    for name, due, more in (("nothing", {}, []), ("check", DUE, ["--check"])):
+    for name, to_apply, more in (("nothing", {}, []), ("check", TO_APPLY, ["--check"])):
         (tmp_path / name).mkdir()
-        rc, ran, said = site(tmp_path / name, *more, due=due)
+        rc, ran, said = site(tmp_path / name, *more, to_apply=to_apply)
         assert (rc, sorted(ran)) == (0, [f"look {host}" for host in ALL]), said
 
 
 def test_what_is_due_on_one_host_makes_everybody_be_looked_at_again(tmp_path: Path) -> None:
-    rc, ran, said = site(tmp_path, due={"k3s_node": ["a2"]})
+    rc, ran, said = site(tmp_path, to_apply={"k3s_node": ["a2"]})
     assert (rc, hosts_of(ran, "look"), hosts_of(ran, "k3s_node")) == (0, sorted(ALL * 2), ["a2"]), said
 
 
@@ -180,24 +180,24 @@ def test_what_is_due_on_one_host_makes_everybody_be_looked_at_again(tmp_path: Pa
 def test_a_host_that_is_lost_on_the_way_keeps_nobody_from_a_last_look(
     tmp_path: Path, dark: str, script: dict[str, Any], nodes: list[str], cluster: list[str]
 ) -> None:
-    rc, ran, said = site(tmp_path, due=DUE, dark=[dark], **script)
+    rc, ran, said = site(tmp_path, to_apply=TO_APPLY, dark=[dark], **script)
     assert (rc, hosts_of(ran, "look")) == (4, sorted(ALL * 2)), said
     assert (hosts_of(ran, "k3s_node"), hosts_of(ran, "k3s_cluster")) == (nodes, cluster), said
 
 
 def test_the_first_agent_of_those_that_are_due_goes_alone(tmp_path: Path) -> None:
-    due = {"k3s_node": ["a2", "a3", "a4"]}
-    _, ran, said = site(tmp_path, due=due, broken=["k3s_node a2"], vars={"casemate_agents_at_once": [1, 3]})
+    to_apply = {"k3s_node": ["a2", "a3", "a4"]}
+    _, ran, said = site(tmp_path, to_apply=to_apply, broken=["k3s_node a2"], vars={"casemate_agents_at_once": [1, 3]})
     assert hosts_of(ran, "k3s_node") == ["a2"], said
 
 
 def test_wrong_input_on_one_host_stops_all_before_the_first_change(tmp_path: Path) -> None:
-    rc, ran, _ = site(tmp_path, due=DUE, broken=["preflight a2"])
+    rc, ran, _ = site(tmp_path, to_apply=TO_APPLY, broken=["preflight a2"])
     assert (rc, ran) == (2, [])
 
 
 def test_the_lock_is_taken_server_by_server_before_the_first_change_and_given_back(tmp_path: Path) -> None:
-    rc, ran, said = site(tmp_path, due=DUE, locks=True)
+    rc, ran, said = site(tmp_path, to_apply=TO_APPLY, locks=True)
     first, last = ran.index("held s1"), len(ran) - len(ALL)
     assert (rc, ran[first : first + 3]) == (0, ["held s1", "held s2", "held s3"]), said
     assert sorted(ran[first + 3 : first + 7]) == [f"held {name}" for name in AGENTS]
@@ -208,7 +208,7 @@ def test_the_lock_is_taken_server_by_server_before_the_first_change_and_given_ba
 
 @pytest.mark.parametrize("more", [["--check"], []])
 def test_no_lock_is_taken_where_nothing_changes(tmp_path: Path, more: list[str]) -> None:
-    _, ran, said = site(tmp_path, *more, due=DUE if more else {}, locks=True)
+    _, ran, said = site(tmp_path, *more, to_apply=TO_APPLY if more else {}, locks=True)
     assert sorted(ran) == [f"look {host}" for host in ALL], said
 
 
@@ -216,7 +216,7 @@ def test_no_lock_is_taken_where_nothing_changes(tmp_path: Path, more: list[str])
 def test_where_another_run_has_the_lock_nothing_is_changed_and_what_was_taken_is_given_back(
     tmp_path: Path, locked: str
 ) -> None:
-    rc, ran, said = site(tmp_path, due=DUE, locked=[locked], locks=True)
+    rc, ran, said = site(tmp_path, to_apply=TO_APPLY, locked=[locked], locks=True)
     assert rc == 2 and f"bob has the lock of {locked}" in said
     assert {line.split()[0] for line in ran} == {"look", "held", "free"}
     assert set(hosts_of(ran, "held")) <= set(hosts_of(ran, "free"))
@@ -225,20 +225,20 @@ def test_where_another_run_has_the_lock_nothing_is_changed_and_what_was_taken_is
 
 
 def test_a_limited_run_takes_the_lock_on_all_servers(tmp_path: Path) -> None:
-    _, ran, said = site(tmp_path, "--limit", "s3", due=DUE, locks=True)
+    _, ran, said = site(tmp_path, "--limit", "s3", to_apply=TO_APPLY, locks=True)
     assert hosts_of(ran, "held") == [*SERVERS, "s3"], said  # taken on all, and renewed where it changes something
     assert hosts_of(ran, "k3s_node") == ["s3"]
 
 
 def test_a_server_that_is_down_keeps_a_limited_run_from_nothing(tmp_path: Path) -> None:
-    rc, ran, said = site(tmp_path, "--limit", "s3,a1", due=DUE, dark=["s1"], locks=True)
+    rc, ran, said = site(tmp_path, "--limit", "s3,a1", to_apply=TO_APPLY, dark=["s1"], locks=True)
     assert (rc, sorted({*hosts_of(ran, "held")})) == (0, ["a1", "s2", "s3"]), said
     assert hosts_of(ran, "k3s_node") == ["a1", "s3"]
     assert hosts_of(ran, "free") == ["a1", "s2", "s3"]
 
 
 def test_a_run_that_loses_the_lock_stops_before_the_next_step(tmp_path: Path) -> None:
-    rc, ran, said = site(tmp_path, due=DUE, lost="bob has the lock")
+    rc, ran, said = site(tmp_path, to_apply=TO_APPLY, lost="bob has the lock")
     assert (rc, hosts_of(ran, "k3s_node")) == (2, []), said
     assert "bob has the lock" in said
 
@@ -249,16 +249,16 @@ STEPS = [["s1"], ["s2"], ["s3"], ["a1"], ["a2", "a3"], ["a4"]]
 @pytest.mark.parametrize("k", [1, 4])
 def test_a_run_that_is_killed_after_any_step_is_simply_started_again(tmp_path: Path, k: int) -> None:
     batches = {"casemate_agents_at_once": [1, "50%"]}
-    rc, ran, _ = site(tmp_path, due=DUE, vars=batches, environment={"CASEMATE_DIES_AFTER_STEPS": str(k)})
+    rc, ran, _ = site(tmp_path, to_apply=TO_APPLY, vars=batches, environment={"CASEMATE_DIES_AFTER_STEPS": str(k)})
     done = [line.split()[1] for line in ran if line.startswith("k3s_node")]
     assert (rc, sorted(done)) == (-9, sorted(host for step in STEPS[:k] for host in step))
-    left = {**DUE, "k3s_node": sorted({*ALL} - {*done})}
-    rc, ran, said = site(tmp_path, due=left, vars=batches)
+    left = {**TO_APPLY, "k3s_node": sorted({*ALL} - {*done})}
+    rc, ran, said = site(tmp_path, to_apply=left, vars=batches)
     assert (rc, hosts_of(ran, "k3s_node")) == (0, ALL), said  # each once: the trace has both runs
 
 
 def test_the_plan_tells_the_steps_and_takes_none(tmp_path: Path) -> None:
-    rc, ran, said = site(tmp_path, "--check", "-vv", "-e", "__casemate_foresees=true", due=DUE)
+    rc, ran, said = site(tmp_path, "--check", "-vv", "-e", "__casemate_foresees=true", to_apply=TO_APPLY)
     assert (rc, sorted(ran)) == (0, [f"look {host}" for host in ALL]), said
     (steps,) = re.findall(r'"steps": \[(.*?)\]', said)
     assert steps == ", ".join(f'"restart {name}"' for name in [*SERVERS, *AGENTS]) + ', "nothing is left to do"'

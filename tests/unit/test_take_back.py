@@ -179,7 +179,7 @@ def test_what_something_still_needs_stays_and_says_so(
     for check in (True, False):
         result = engine.run({"role": controls}, made, check, waivers)
         one = result.findings[0]
-        assert (one["status"], one["action"], result.due, made.changes) == ("waived", "none", [], [])
+        assert (one["status"], one["action"], result.roles_to_apply, made.changes) == ("waived", "none", [], [])
         assert why in one["reason"]
     assert made.text(path) == before
 
@@ -222,7 +222,7 @@ def test_a_file_that_a_configuration_names_goes_after_the_configuration(tmp_path
     assert (ids(first, "changed"), made.text(DROPIN), bool(made.text(POLICY))) == ({"TEST-1-SET"}, None, True)
     second = engine.run({"role": controls}, made, False, waivers)
     assert (ids(second, "changed"), made.text(POLICY)) == ({"TEST-0-SET"}, None)
-    assert engine.run({"role": controls}, made, True, waivers).due == []
+    assert engine.run({"role": controls}, made, True, waivers).roles_to_apply == []
 
 
 def test_somebody_elses_file_in_the_place_of_ours_stays(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_objects_lose_our_fields_and_go_where_they_are_nobody_elses(
     ]  # fmt: skip
     assert [f["status"] for f in done.findings] == ["waived", "waived"]
     cluster.asked.clear()
-    assert (engine.run({"role": controls}, made, False, waivers).due, cluster.asked) == ([], [])
+    assert (engine.run({"role": controls}, made, False, waivers).roles_to_apply, cluster.asked) == ([], [])
 
 
 def test_a_refused_taking_back_is_blocked_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ class Verdict:
     `blocked_by` names what Casemate does not own and what keeps the value wrong whatever apply does: file and line, or
     a command line. The action is then `blocked`, in check as in apply: neither promises what it cannot keep.
     `still_enforced` says that apply does its part of such a control nevertheless (it sets the live value although the
-    next boot's is somebody else's), so the control makes its role due, once; after that nothing is due or written.
+    next boot's is somebody else's), so its role has to be applied for it, once; after that nothing is written.
 
     `unwritable` says what keeps a file of ours from being written (it blocks, too): what needs it is not started.
 

@@ -39,7 +39,7 @@ def judge(
     left = take_back.still_standing(controls, waived, run, host)
     back = take_back.go(left)
     if check:
-        outcome.due += [controls[i].role for i in todo | back]
+        outcome.roles_to_apply += [controls[i].role for i in todo | back]
         for i in todo:
             acts_on = before[i].observed if before[i].todo is None else before[i].todo
             outcome.todo[controls[i].id] = kind.shown(controls[i].setting, acts_on)

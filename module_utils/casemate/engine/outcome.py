@@ -10,9 +10,10 @@ from ..core.finding import Finding
 
 @dataclass
 class Outcome:
-    """What one pass found and did. `due` names roles for which apply would change something, `stale` units to restart.
+    """What one pass found and did.
 
-    `todo` holds, for each control that a check finds due, what apply acts on: what is observed, or a part of it.
+    `roles_to_apply` are those for which apply would change something. `todo` holds, for each control that apply would
+    act on, what it acts on: what is observed, or a part of it. `stale` names units to restart.
 
     `unsettled` says what could not be written, or not even be judged, and why: nothing that needs it may start.
 
@@ -23,7 +24,7 @@ class Outcome:
     """
 
     findings: list[Finding] = field(default_factory=list)
-    due: list[str] = field(default_factory=list)
+    roles_to_apply: list[str] = field(default_factory=list)
     todo: dict[str, Any] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)

@@ -64,7 +64,7 @@ def run(
         made = waiver.excused(done[control.id], (waivers or {}).get(control.id), day)
         outcome.findings.append(legible(made))
     outcome.unsettled += [f"{m['control']}: {m['reason']}" for m in outcome.findings if m["status"] == "error"]
-    outcome.due = [role for role in catalogue if role in outcome.due]
+    outcome.roles_to_apply = [role for role in catalogue if role in outcome.roles_to_apply]
     outcome.changed = bool(host.changes)
     return outcome
 

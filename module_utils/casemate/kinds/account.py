@@ -218,7 +218,7 @@ def _judged(setting: Setting, seen: Observation, wrong: list[dict[str, Any]], wh
     if told.ok or not left:
         return told
     remedies = "; ".join(left.values())
-    due = [name for name in dict.fromkeys(names) if name not in left]
+    changed = [name for name in dict.fromkeys(names) if name not in left]
     return Verdict(
         ok=False,
         expected=told.expected,
@@ -226,8 +226,8 @@ def _judged(setting: Setting, seen: Observation, wrong: list[dict[str, Any]], wh
         reason=f"{told.reason}; {remedies}",
         evidence=told.evidence,
         blocked_by=remedies,
-        still_enforced=bool(due),
-        todo=due,
+        still_enforced=bool(changed),
+        todo=changed,
     )
 
 

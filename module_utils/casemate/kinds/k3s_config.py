@@ -194,11 +194,13 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     """Write each owned drop-in that holds something failing; K3s itself is not restarted."""
-    due = {settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False}
+    rewritten = {
+        settings[i]["file"] for i in failing if "file" in settings[i] and settings[i].get("enforced") is not False
+    }
     files = k3s_files.kept(declared(resolvers.chosen(settings, host), str(host.context.get("version", ""))), host)
     if any(settings[i].get("current") for i in failing):
         k3s_dropins.bring_back(host, files)
-    for name in sorted(due):
+    for name in sorted(rewritten):
         secret = any(setting.get("sensitive") for setting in settings if setting.get("file") == name)
         k3s_dropins.write(host, name, files[name], secret)
 

@@ -60,7 +60,7 @@ class Host:
     changed: set[str] = field(default_factory=set)
     accepted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    due: list[str] = field(default_factory=list)
+    roles_to_apply: list[str] = field(default_factory=list)
     lost: str = ""
 
     @property
@@ -138,7 +138,7 @@ class Run:
             if "findings" in result:
                 host.accepted = list(result.get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())
-                host.due = list(result.get("due") or ())
+                host.roles_to_apply = list(result.get("roles_to_apply") or ())
                 found = result["findings"]
                 for made in json.loads(found) if isinstance(found, str) else found:
                     host.passes.setdefault(made["control"], []).append(made)
@@ -324,10 +324,10 @@ def progress(console: Console, quiet: bool) -> Iterator[Callable[[Run], None]]:
 def steps_of(run: Run) -> list[str]:
     """What an apply would do, step by step, by what its plan found. Pure."""
 
-    def due(*roles: str) -> list[str]:
-        return [host.name for host in run.hosts.values() if set(roles) & set(host.due)]
+    def with_any(*roles: str) -> list[str]:
+        return [host.name for host in run.hosts.values() if set(roles) & set(host.roles_to_apply)]
 
-    hosts, objects = due("k3s_host", "k3s_access", "k3s_firewall"), due("k3s_cluster")
+    hosts, objects = with_any("k3s_host", "k3s_access", "k3s_firewall"), with_any("k3s_cluster")
     return [
         *([f"settle system, access and firewall of {', '.join(hosts)}"] if hosts else []),
         *(f"K3s: {step}" for step in run.steps),

@@ -106,7 +106,7 @@ def test_what_is_not_ours_or_cannot_go_is_named_and_left(
 def test_what_can_go_goes_beside_what_cannot(tmp_path: Path) -> None:
     theirs = "/etc/sysctl.d/98-casemate.conf"
     plan, done = settled(tmp_path, lambda where: FakeHost(where, {**GOOD, OLD: OURS, theirs: "x\n"}), CONTROLS[:1])
-    assert plan.due == ["role"]
+    assert plan.roles_to_apply == ["role"]
     assert [theirs in reason(done, "HOST-LEFTOVERS-ABSENT"), OLD in reason(done, "HOST-LEFTOVERS-ABSENT")] == [
         True,
         False,

@@ -139,7 +139,7 @@ def test_a_run_that_has_lost_the_lock_does_nothing_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "due", "agents", "batches"),
+    ("sizes", "changed", "agents", "batches"),
     [
         ([1, "25%"], 9, 9, [1, 2, 2, 2, 2]),
         ([1, "25%"], 3, 100, [1, 2]),
@@ -153,12 +153,12 @@ def test_a_run_that_has_lost_the_lock_does_nothing_more() -> None:
         ([1, "25%"], 0, 4, []),
     ],
 )
-def test_agents_restart_in_batches(sizes: list[int | str], due: int, agents: int, batches: list[int]) -> None:
-    others = (agent(f"a{n}", **IDLE) for n in range(due, agents))
-    members = (server("s1", **IDLE), *(agent(f"a{n}") for n in range(due)), *others)
+def test_agents_restart_in_batches(sizes: list[int | str], changed: int, agents: int, batches: list[int]) -> None:
+    others = (agent(f"a{n}", **IDLE) for n in range(changed, agents))
+    members = (server("s1", **IDLE), *(agent(f"a{n}") for n in range(changed)), *others)
     steps = [s for s in rollout.foresee(Observed(members, etcd("1"), tuple(sizes))) if isinstance(s, Step)]
     assert [len(step.hosts) for step in steps] == batches
-    assert [name for step in steps for name in step.hosts] == [f"a{n}" for n in range(due)]
+    assert [name for step in steps for name in step.hosts] == [f"a{n}" for n in range(changed)]
     assert rollout.most_steps(Observed(members, etcd("1"), tuple(sizes))) == len(batches)
 
 

@@ -19,8 +19,8 @@ k3s_step = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(k3s_step)
 
 
-def known(due: list[str], **more: Any) -> dict[str, Any]:
-    plan = {"due": due, "runs_k3s": True, "restarts": True, "change": False, **more.pop("plan", {})}
+def known(roles: list[str], **more: Any) -> dict[str, Any]:
+    plan = {"roles_to_apply": roles, "runs_k3s": True, "restarts": True, "change": False, **more.pop("plan", {})}
     seen = {"casemate_host": {"etcd": more.pop("etcd", True)}}
     return {"ansible_host": "192.0.2.1", "__casemate_plan": plan, "__casemate_seen": seen, **more}
 
@@ -53,9 +53,9 @@ def test_of_a_host_that_the_run_leaves_out_nothing_is_known() -> None:
 
 def test_the_steps_of_a_plan_are_those_of_hosts_of_k3s_and_of_objects() -> None:
     run = Run()
-    findings = {"findings": [], "due": ["k3s_host", "k3s_node", "k3s_cluster"]}
+    findings = {"findings": [], "roles_to_apply": ["k3s_host", "k3s_node", "k3s_cluster"]}
     run.record({"event": "runner_on_ok", "event_data": {"host": "s1", "task": "t", "play": "Plan", "res": findings}})
-    run.hosts["a1"] = Host("a1", due=["k3s_access"])
+    run.hosts["a1"] = Host("a1", roles_to_apply=["k3s_access"])
     asked = {"results": [{"unreachable": True}, {"step": {"told": "restart s1"}, "steps": ["restart s1", "join a1"]}]}
     run.record({"event": "runner_on_ok", "event_data": {"host": "s1", "task": "t", "play": "Plan", "res": asked}})
     assert run.stage == "K3s: restart s1"

@@ -80,11 +80,11 @@ def member(name: str, server: bool, known: Mapping[str, Any], asked: bool, here:
     address = one_spelling(str(known.get("k3s_node_ip", known.get("ansible_host", name))).split(",")[0])
     told: dict[str, Any] = {"name": name, "server": server, "address": address, "answers": here or not asked}
     plan = known.get("__casemate_plan")
-    if not plan or "due" not in plan:
+    if not plan or "roles_to_apply" not in plan:
         return told
     stopped, turn = known.get("__casemate_stopped"), known.get("__casemate_turn", "")
-    due = bool(ROLES & set(plan["due"])) or bool(plan.get("change"))
-    work = (rollout.RESTART if plan.get("restarts") or plan.get("change") else rollout.FILES) if due else ""
+    settles = bool(ROLES & set(plan["roles_to_apply"])) or bool(plan.get("change"))
+    work = (rollout.RESTART if plan.get("restarts") or plan.get("change") else rollout.FILES) if settles else ""
     if stopped and not turn:  # its system could not be settled, so its K3s is left alone
         work = ""
     ended = rollout.FAILED if stopped or (turn and not here) else rollout.DONE
