@@ -60,7 +60,7 @@ RETURN = r"""
 step:
   description:
     - C(hosts) to settle now and C(restarts), or C(blocked) hosts and the C(reason); with none of both nothing is left.
-      C(told) says it to people.
+      C(sentence) says it to people.
   type: dict
   returned: always
 steps: {description: What each step to the end would be., type: list, elements: str, returned: with foresee}
@@ -115,7 +115,7 @@ def main() -> None:
         time.sleep(PAUSE)
     decided = bool(lost) or seen.etcd is not None or not isinstance(step, rollout.Blocked)
     foreseen = rollout.foresee(seen) if given["foresee"] else []
-    steps = [rollout.told(one) for one in foreseen if not isinstance(one, rollout.Done)]
+    steps = [rollout.sentence(one) for one in foreseen if not isinstance(one, rollout.Done)]
     shown = rollout.shown(step, waited)
     module.exit_json(changed=False, step=shown, steps=steps, decided=decided, refused=lost, record=record)
 

@@ -147,10 +147,10 @@ def test_the_probe_tells_what_a_host_is(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    seen = host_facts.told_by("host", host_facts.parse(told.stdout))
+    seen = host_facts.answer_of("host", host_facts.parse(told.stdout))
     assert "lo" in seen["interfaces"] and "127.0.0.1" in seen["addresses"]
     assert seen["absent"] == [str(tmp_path / "it's gone")] and seen["cluster"] == {}
-    assert host_facts.told_by("host", {}) == {}
+    assert host_facts.answer_of("host", {}) == {}
 
 
 def test_what_runs_on_hosts_needs_nothing_of_ours() -> None:

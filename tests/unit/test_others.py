@@ -283,6 +283,6 @@ def test_the_probe_runs_as_it_stands() -> None:
     done = subprocess.run(
         ["sh", "-c", host_facts.script(sys.executable, [], ["/etc/passwd"])], capture_output=True, text=True
     )
-    seen: Any = host_facts.told_by("others", host_facts.parse(done.stdout))
+    seen: Any = host_facts.answer_of("others", host_facts.parse(done.stdout))
     assert set(seen) == {"cluster", "units", "ufw", "listeners", "denying", "machine", "key", "resolvers"}
     assert "root:" in json.dumps(seen["resolvers"]["/etc/passwd"])

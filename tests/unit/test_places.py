@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.formats.sshd_files import decider, given_by, untold
+from module_utils.casemate.formats.sshd_files import decider, given_by, unreported
 from module_utils.casemate.formats.sudoers import places, written
 from module_utils.casemate.kinds import account
 
@@ -93,7 +93,7 @@ def test_an_option_of_sshd_is_told_with_the_file_that_gives_it(
     host = FakeHost(tmp_path, files, {"systemctl show ssh.service": (0, UNIT, "")})
     told = f", given by {source}" if source else ""
     assert given_by(host, (option,)) == told
-    assert untold(host, {"next start": (option,)}, set()) == [
+    assert unreported(host, {"next start": (option,)}, set()) == [
         f"{' '.join(option)} on the command line of the next start{told}"
     ]
     key = option[1].split("=")[0].split(" ")[0].lower()

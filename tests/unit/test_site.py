@@ -44,7 +44,7 @@ spec.loader.exec_module(real)
 class ActionModule(real.ActionModule):
     def ask(self, given, task_vars):
         seen = real.rollout.observed(given["members"], [], given["batches"], task_vars["script"].get("lost", ""))
-        steps = [real.rollout.told(step) for step in real.rollout.foresee(seen)] if given.get("foresee") else []
+        steps = [real.rollout.sentence(step) for step in real.rollout.foresee(seen)] if given.get("foresee") else []
         step = real.rollout.shown(real.rollout.next_step(seen))
         return {"changed": False, "decided": True, "step": step, "steps": steps}
 """

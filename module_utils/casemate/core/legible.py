@@ -54,8 +54,8 @@ def veiled(value: Any) -> Any:
     """A secret as a digest keyed for this process only: it shows whether two are equal, and nothing else."""
     if value is None or isinstance(value, bool):
         return value
-    told = json.dumps(value, sort_keys=True, default=str).encode()
-    return "hmac:" + hmac.new(_KEY, told, hashlib.sha256).hexdigest()[:16]
+    content = json.dumps(value, sort_keys=True, default=str).encode()
+    return "hmac:" + hmac.new(_KEY, content, hashlib.sha256).hexdigest()[:16]
 
 
 def public(setting: Mapping[str, Any]) -> dict[str, Any]:

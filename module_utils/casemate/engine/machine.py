@@ -11,8 +11,8 @@ from ..host.machine import Host
 def system(host: Host) -> str:
     """The system and its version, such as debian12, which a control may be for (`os`)."""
     release = host.cached("os-release", lambda: host.text("/etc/os-release") or "")
-    told: dict[str, str] = dict(re.findall(r"^(ID|VERSION_ID)=[\"']?(.*?)[\"']?$", release, re.MULTILINE))
-    return told.get("ID", "") + told.get("VERSION_ID", "")
+    fields: dict[str, str] = dict(re.findall(r"^(ID|VERSION_ID)=[\"']?(.*?)[\"']?$", release, re.MULTILINE))
+    return fields.get("ID", "") + fields.get("VERSION_ID", "")
 
 
 def capabilities(host: Host) -> dict[str, str]:

@@ -66,7 +66,7 @@ def judged(setting: Setting, live: list[Thing], policy: str | None) -> tuple[Any
 def differences(live: list[Thing], declared: list[Thing], specific: Specific) -> str:
     """How a live table differs from the declared one, but for what a failing control of a policy or of ports tells."""
     both = [*live, *declared]
-    live, declared = untold(live, both, specific), untold(declared, both, specific)
+    live, declared = without_reported(live, both, specific), without_reported(declared, both, specific)
     lost = [shown(thing) for thing in declared if thing not in live]
     more = [shown(thing) for thing in live if thing not in declared]
     said = [f"{word}: {', '.join(what[:3])}" for word, what in (("lost", lost), ("added", more)) if what]
@@ -85,25 +85,25 @@ def judges(settings: Sequence[Setting], live: list[Thing], policies: Mapping[str
     return found
 
 
-def untold(things: list[Thing], both: list[Thing], specific: Specific) -> list[Thing]:
+def without_reported(things: list[Thing], both: list[Thing], specific: Specific) -> list[Thing]:
     """A listing without the rules that failing controls tell of, those rules' elements, and failing policies."""
     if all(holds for _, holds in specific):
         return things
     policies = [s["chain"] for s, holds in specific if "policy" in s and not holds]
-    sets = [name for rule in both if told(rule, both, specific) for name in named_sets(rule)]
+    sets = [name for rule in both if reported(rule, both, specific) for name in named_sets(rule)]
     left = []
     for thing in things:
         if thing["is"] == "set" and thing["name"] in sets:
             thing = {k: v for k, v in thing.items() if k != "elem"}
         elif thing["is"] == "chain" and thing["name"] in policies:
             thing = {k: v for k, v in thing.items() if k != "policy"}
-        if not told(thing, both, specific):
+        if not reported(thing, both, specific):
             left.append(thing)
     return left
 
 
-def told(thing: Thing, both: list[Thing], specific: Specific) -> bool:
-    """Whether a rule is told by failing controls; one that is not understood never is."""
+def reported(thing: Thing, both: list[Thing], specific: Specific) -> bool:
+    """Whether failing controls report a rule; one that is not understood never is."""
     try:
         return thing["is"] == "rule" and concerned(thing, both, specific)
     except (KeyError, TypeError, ValueError):

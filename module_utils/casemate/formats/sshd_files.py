@@ -178,12 +178,12 @@ def given_by(host: Host, extra: Options) -> str:
     return f", given by {', '.join(found)}" if found else ""
 
 
-def untold(host: Host, given: dict[str, Options], told: set[str]) -> list[str]:
+def unreported(host: Host, given: dict[str, Options], failing: set[str]) -> list[str]:
     """Who is given which option on the command line, and by which file, less what failing keywords tell."""
     whom: dict[Tuple[str, str], list[str]] = {}
     for when, extra in given.items():
         for option in extra:
-            whom.setdefault(option, []).extend([when] if keyword(*option) not in told else [])
+            whom.setdefault(option, []).extend([when] if keyword(*option) not in failing else [])
     return [
         f"{' '.join(option)} on the command line of the {' and the '.join(n)}{given_by(host, (option,))}"
         for option, n in whom.items()
@@ -278,8 +278,8 @@ def decider(host: Host, key: str, block: str, when: str, extra: Options, lines: 
     """What beats our drop-in for such connections: `path:line` of each directive, or a command line and its source."""
     deciding = tuple(option for option in extra if keyword(*option) in (key, "-f"))
     if deciding:
-        told = " ".join(word for option in extra for word in option)
-        return f"the command line of the {when} ({told}){given_by(host, deciding)}"
+        command_line = " ".join(word for option in extra for word in option)
+        return f"the command line of the {when} ({command_line}){given_by(host, deciding)}"
     foreign = [line for line in lines if line.key == key and line.path != OWNED]
     before = [n for n in foreign if not n.match and n.path.startswith(FOLDER) and n.path < OWNED][:1]
     inside = [line for line in foreign if line.match == block]
@@ -301,9 +301,9 @@ def newer(host: Host, lines: list[Line]) -> set[str]:
         return set()
     read = {line.path for line in lines} | folders(lines)
     keys = {line.value for line in lines if line.key == "hostkey"}
-    told = {path for path in read if any(fnmatch.fnmatchcase(path, pattern) for pattern in host.failing_files)}
+    reported = {path for path in read if any(fnmatch.fnmatchcase(path, pattern) for pattern in host.failing_files)}
     stats = {path: host.stat(path) for path in read | keys}
-    content_only = told | keys | folders(lines)
+    content_only = reported | keys | folders(lines)
     return {
         path
         for path, seen in stats.items()

@@ -195,8 +195,8 @@ class Backup:
         if sort == "file":
             self._copy(name, entry + ".new")
         else:
-            told = {"mode": self._mode, "value": self._value, "account": self._account, "unit": self._unit}[sort](name)
-            self._put(f"{entry}.new/{sort}", told)
+            state = {"mode": self._mode, "value": self._value, "account": self._account, "unit": self._unit}[sort](name)
+            self._put(f"{entry}.new/{sort}", state)
         sync_folder(entry + ".new")
         os.rename(entry + ".new", entry)
 

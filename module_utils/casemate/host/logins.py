@@ -73,8 +73,8 @@ def accepted(session: List[str]) -> Dict[str, str]:
     if not session:
         return {}
     words = rf"Accepted \S+ for \S+ from {re.escape(session[0])} port {session[1]} "
-    told = ["-t", "sshd", "-t", "sshd-session", "--since", "-7d", "-o", "cat", "--no-pager", "-r", "-n", "1"]
-    found = ACCEPTED.search(run(["journalctl", "-q", *told, "--grep", words]))
+    of_sshd = ["-t", "sshd", "-t", "sshd-session", "--since", "-7d", "-o", "cat", "--no-pager", "-r", "-n", "1"]
+    found = ACCEPTED.search(run(["journalctl", "-q", *of_sshd, "--grep", words]))
     if not found:
         lines = [one for one in text("/var/log/auth.log").split("\n") if re.search(words, one)]
         found = ACCEPTED.search(lines[-1]) if lines else None
@@ -206,8 +206,8 @@ def facts(name: str, ours: str) -> Dict[str, Any]:
         "now": now,
         "after": after,
         "files": {
-            when: key_files(told.get("authorizedkeysfile", ""), account)
-            for when, told in (("now", now), ("after", after))
+            when: key_files(options.get("authorizedkeysfile", ""), account)
+            for when, options in (("now", now), ("after", after))
         },
         "accepted": accepted(here),
         "pam": {"code": code, "said": words, "modules": stack("sshd")},

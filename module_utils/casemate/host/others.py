@@ -198,7 +198,7 @@ def denying(root: str = "", run: Run = output) -> List[str]:
 def main() -> None:
     """Say what else is on this host."""
     key = text("/etc/ssh/ssh_host_ed25519_key.pub").split()[1:2]
-    told = {
+    found = {
         "cluster": cluster(),
         "units": states(),
         "ufw": bool(re.search(r"(?im)^\s*ENABLED=yes", text("/etc/ufw/ufw.conf"))),
@@ -208,7 +208,7 @@ def main() -> None:
         "key": hashlib.sha256("".join(key).encode()).hexdigest()[:16] if key else "",
         "resolvers": {path: text(path) for path in sys.argv[1:] if os.path.isfile(path)},
     }
-    print("casemate:others=" + json.dumps(told, sort_keys=True))
+    print("casemate:others=" + json.dumps(found, sort_keys=True))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def refusal(record: Optional[Mapping[str, Any]], run: str, now: float, gone: Seq
     # Clocks of servers differ a little; a lock that began long after now was written by a clock that was ahead.
     if record.get("broken") or record["run"] in gone or not 0 <= left(record, now) <= 2 * record["seconds"]:
         return ""
-    return told(record, now)
+    return held_by(record, now)
 
 
 def left(record: Mapping[str, Any], now: float) -> float:
@@ -40,7 +40,7 @@ def left(record: Mapping[str, Any], now: float) -> float:
     return float(record["renewed"] + record["seconds"] - now)
 
 
-def told(record: Mapping[str, Any], now: float) -> str:
+def held_by(record: Mapping[str, Any], now: float) -> str:
     """Who has the lock, since when, and what to do."""
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record["since"]))
     name, rest = record["name"], max(0, round(left(record, now)))

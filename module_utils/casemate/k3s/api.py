@@ -118,5 +118,5 @@ def takes(host: Host, server: str, credentials: str = "") -> bool:
 def unanswered(path: str, status: int, answer: Any) -> Unavailable:
     """What an answer other than success means: that the caller is refused, or that K3s is not up to it."""
     said = answer.get("message") if isinstance(answer, dict) else ""
-    told = f"GET {path}: HTTP {status}" + (f": {str(said)[:200]}" if said else "")
-    return Unavailable("refused" if status in REFUSALS else "k3s", told)
+    why = f"GET {path}: HTTP {status}" + (f": {str(said)[:200]}" if said else "")
+    return Unavailable("refused" if status in REFUSALS else "k3s", why)

@@ -91,9 +91,9 @@ def beyond(
     return [f"{value} ({name})" if name else value for value, name in sorted(set(found))]
 
 
-def several(told: list[str], most: int = 5) -> str:
+def several(wrong: list[str], most: int = 5) -> str:
     """What is wrong in several places, as one line that does not grow with a cluster."""
-    return "; ".join([*told[:most], *([f"and {len(told) - most} more"] if len(told) > most else [])])
+    return "; ".join([*wrong[:most], *([f"and {len(wrong) - most} more"] if len(wrong) > most else [])])
 
 
 def named(item: dict[str, Any]) -> str:

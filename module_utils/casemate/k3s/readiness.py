@@ -174,5 +174,5 @@ def last_words(host: Host, unit: str, since: float = 0.0) -> str:
         newest.setdefault(STAMP.sub("", line), line)  # of lines that differ in their time alone, the last
         if len(newest) == LAST:
             break
-    told = dict.fromkeys([*complaint, *list(newest.values())[::-1]])
-    return " | ".join(line[:LONGEST] for line in told) or "nothing"
+    words = dict.fromkeys([*complaint, *list(newest.values())[::-1]])
+    return " | ".join(line[:LONGEST] for line in words) or "nothing"

@@ -80,13 +80,13 @@ def refusals(host: str, found: Mapping[str, str], members: Known, there: str, fi
         "node-name in k3s_node_config",
     }
     removals = {member.rsplit("-", 1)[0]: one.get("removal", "") for member, one in members.items()}
-    told = [
+    remedies = [
         ways[how].format(lost=lost, node=node, there=there, reorder=reorder, removal=removals.get(node, ""))
         for node, how in found.items()
     ]
-    if first and not told:
-        told.append(
+    if first and not remedies:
+        remedies.append(
             f"{lost} runs, and the first server of the inventory would start another one. List {there} first in "
             f"k3s_server and apply again: {host} then joins"
         )
-    return told
+    return remedies

@@ -124,10 +124,10 @@ def cluster(unit: str) -> Dict[str, Any]:
         asked = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
         asked.request("GET", "/v1-k3s/config")
         answer = asked.getresponse()
-        told = json.loads(answer.read()) if answer.status == 200 else {}
+        settings = json.loads(answer.read()) if answer.status == 200 else {}
     except (OSError, ValueError, http.client.HTTPException):
         return {}
-    return {key: told[key] for key in KEYS if key in told} if isinstance(told, dict) else {}
+    return {key: settings[key] for key in KEYS if key in settings} if isinstance(settings, dict) else {}
 
 
 def room(folders: Sequence[str]) -> List[Dict[str, Any]]:
@@ -162,7 +162,7 @@ def _text(path: str) -> str:
 def main(paths: Sequence[str]) -> None:
     """Say what this host is; `paths` are files whose absence is to be told."""
     unit = settled_unit()
-    told = {
+    found = {
         "hostname": os.uname().nodename,
         "interfaces": sorted(os.listdir("/sys/class/net")),
         "addresses": addresses(),
@@ -174,7 +174,7 @@ def main(paths: Sequence[str]) -> None:
         "room": room(WRITTEN),
         "cluster": cluster(unit) if unit else {},
     }
-    print("casemate:host=" + json.dumps(told, sort_keys=True))
+    print("casemate:host=" + json.dumps(found, sort_keys=True))
 
 
 if __name__ == "__main__":

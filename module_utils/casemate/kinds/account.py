@@ -124,7 +124,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
             asked = host.run(["cvtsudoers", "-c", "/dev/null", "-f", "json", host.path(SUDOERS)])
             one = {"there": host.read(SUDOERS) is not None, "asked": asked, "accounts": accounts}
             one["lines"] = written(host, SUDOERS)
-            one["told"] = bool({str(setting.get("file")), FOLDER} & host.failing_files)
+            one["file_fails"] = bool({str(setting.get("file")), FOLDER} & host.failing_files)
         seen.append(one)
     return seen
 
@@ -174,7 +174,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:
     evidence, broken = f"cvtsudoers {SUDOERS}", _unreadable(seen["asked"].err)
-    if not seen["there"] or (seen["told"] and setting["check"] == "sudo_defaults"):
+    if not seen["there"] or (seen["file_fails"] and setting["check"] == "sudo_defaults"):
         return Verdict(
             ok=True,
             expected=[],
@@ -214,17 +214,17 @@ def _judged(setting: Setting, seen: Observation, wrong: list[dict[str, Any]], wh
     """Offenders, and of whom apply keeps its hands off."""
     left = {a["name"]: spared for a in wrong if (spared := _spared(setting["check"], a, seen))}
     names = [str(a["name"]) for a in wrong]
-    told = _nobody(list(dict.fromkeys(names)), why, "/etc/passwd, /etc/shadow")
-    if told.ok or not left:
-        return told
+    verdict = _nobody(list(dict.fromkeys(names)), why, "/etc/passwd, /etc/shadow")
+    if verdict.ok or not left:
+        return verdict
     remedies = "; ".join(left.values())
     changed = [name for name in dict.fromkeys(names) if name not in left]
     return Verdict(
         ok=False,
-        expected=told.expected,
-        observed=told.observed,
-        reason=f"{told.reason}; {remedies}",
-        evidence=told.evidence,
+        expected=verdict.expected,
+        observed=verdict.observed,
+        reason=f"{verdict.reason}; {remedies}",
+        evidence=verdict.evidence,
         blocked_by=remedies,
         still_enforced=bool(changed),
         todo=changed,

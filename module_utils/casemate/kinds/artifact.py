@@ -222,8 +222,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if aspect == "version":
         ok = newer(seen["version"], setting["floor"])
         if ok and not seen["locked"]:
-            told = f"{path} is not the locked one, so that it calls itself {seen['version']} proves nothing"
-            raise Unavailable("k3s", told)
+            doubt = f"{path} is not the locked one, so that it calls itself {seen['version']} proves nothing"
+            raise Unavailable("k3s", doubt)
         reason = "" if ok else "it lacks security fixes that the floor has"
         return Verdict(
             ok=ok,

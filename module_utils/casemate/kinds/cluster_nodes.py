@@ -114,7 +114,7 @@ def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:
     """Nodes and members of no host, and all but the newest of several of the same host."""
     wrong: list[str] = []
     owners: dict[str, str] = {}
-    told = set()
+    removed = set()
     for name, one in sorted(nodes.items(), key=lambda item: str(item[1]["born"]), reverse=True):
         host, delete = _host_of(one, hosts), f"`k3s kubectl delete node {name}` on a server"
         if host is None:
@@ -125,11 +125,11 @@ def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:
             )
         else:
             continue
-        told.add(name)
+        removed.add(name)
     servers, owners = {name: host for name, host in hosts.items() if host["server"]}, {}
     for name, one in sorted(members.items(), key=lambda item: item[0].rsplit("-", 1)[0] not in nodes):
         node, host = name.rsplit("-", 1)[0], _host_of(one, servers)
-        if node in told:
+        if node in removed:
             continue  # it goes with its node
         remove = f"{one.get('removal')} on a server"
         if host is None:

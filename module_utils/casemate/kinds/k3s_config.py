@@ -71,7 +71,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     running = running_args(host) if any(k.endswith("-arg") for s in settings for k in wanted(s)) else {}
     secret = SECRETS.union(*(setting.get("sensitive") or () for setting in settings))
     seen: List[Observation] = []
-    told: Set[str] = set()
+    reported: Set[str] = set()
     for setting in settings:
         name, node = setting.get("file", ""), setting.get("node", "server")
         own = mine.get(f"{FOLDER}/{name}", Source("", 0.0, []))
@@ -79,8 +79,8 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
         one["value"] = setting.get("value")
         one["broken"] = [source.fault for source in future if source.fault]
         one["barred"] = k3s_dropins.unwritable(host, name, plan)
-        if name and name not in told:
-            told.add(name)
+        if name and name not in reported:
+            reported.add(name)
             left = k3s_values.left_over(dict(own.entries), files.get(name, {}))
             one["left"] = own.fault or (f"{name} still holds {', '.join(left)}" if left else "")
         for key, value in [*wanted(setting).items(), *((k, None) for k in [setting.get("absent_key")] if k)]:
@@ -102,8 +102,8 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
             one["wrong"], one["after"] = (k3s_files.faults(each, node, version) + past for each in (found, future))
         seen.append(one)
     late = k3s_files.unread(host, found, started) if unit else []
-    told_of = not_waived(list(zip(settings, seen)), waived)
-    judged = [(setting, assess(setting, one)) for setting, one in told_of if not setting.get("current")]
+    unwaived = not_waived(list(zip(settings, seen)), waived)
+    judged = [(setting, assess(setting, one)) for setting, one in unwaived if not setting.get("current")]
     wrong = [(v, v.blocked_by or f"{v.evidence} {FOLDER}/{s.get('file')}") for s, v in judged if not v.ok]
     late = [path for path in late if not any(path in where for _, where in wrong)]
     stuck = k3s_dropins.stuck(host, late, plan)

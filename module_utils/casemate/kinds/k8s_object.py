@@ -141,9 +141,9 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             ok=False, expected=setting["body"], observed="no answer", reason=seen["down"], evidence=evidence
         )  # apply brings it
     made = _judge(setting, seen, evidence)
-    for code, told in (("refused", seen.get("refused")), ("k3s", seen.get("silent"))):
-        if told and (made.ok or not seen["objects"]):  # what could be seen and is wrong counts all the same
-            raise Unavailable(code, several(told))
+    for code, places in (("refused", seen.get("refused")), ("k3s", seen.get("silent"))):
+        if places and (made.ok or not seen["objects"]):  # what could be seen and is wrong counts all the same
+            raise Unavailable(code, several(places))
     return made if made.ok or "advice" not in setting else replace(made, reason=f"{made.reason}; {setting['advice']}")
 
 
@@ -175,9 +175,9 @@ def _judge(setting: Setting, seen: Observation, evidence: str) -> Verdict:
     wrong, left = [], seen.get("left", [])
     where = list(left)
     for path, found in sorted(objects.items()):
-        told = [f"{path}: missing"] if found is None else [f"{path} {f}" for f in faults(setting["body"], found)]
-        wrong += told
-        where += [path] if told else []
+        faulty = [f"{path}: missing"] if found is None else [f"{path} {f}" for f in faults(setting["body"], found)]
+        wrong += faulty
+        where += [path] if faulty else []
     wrong += [f"{path} still holds our fields, though it is left out now; apply takes them back" for path in left]
     return Verdict(
         ok=not wrong,

@@ -73,17 +73,17 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         )
         files = {shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()} - {""}
         unread = unread_dropins(setting["unit"], shown, host) - host.failing_files
-        told = files & host.failing_files
+        failing = files & host.failing_files
         triggers = [(name, host.systemctl(name)) for name in shown.get("TriggeredBy", "").split()]
         seen.append(
             {
                 "shown": {name: shown.get(name, "") for name in wanted},
                 "on": [n for n, s in [*triggers, (setting["unit"], shown)] if _on(s)],
-                "newer": newer(files - told, shown, host),
+                "newer": newer(files - failing, shown, host),
                 "wanted": shown.get("UnitFileState") == "static" and any(shown.get(name) for name in WANTED_BY),
             }
         )
-        if told or unread:  # of what is told, that systemd has not read it yet is a consequence
+        if failing or unread:  # of a failing file, that systemd has not read it yet is a consequence
             seen[-1]["shown"]["NeedDaemonReload"] = "yes" if unread else "no"
     return seen
 

@@ -32,7 +32,7 @@ from ..formats.sshd_files import (
     options,
     past_files,
     planned,
-    untold,
+    unreported,
     unwritable,
 )
 from ..host.clock import stays_ahead
@@ -121,8 +121,8 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         elif setting["key"] == "daemon":
             one.update(sshd_daemon.state(host, unread, OURS))
         elif setting["key"] == "listener":
-            told = {failed["key"] for failed in failing}
-            one.update(values=[], others=past_files(host, lines) + ([] if broken else untold(host, whole, told)))
+            keys = {failed["key"] for failed in failing}
+            one.update(values=[], others=past_files(host, lines) + ([] if broken else unreported(host, whole, keys)))
     return found
 
 
@@ -133,13 +133,13 @@ def wrong(setting: Setting, seen: Observation) -> list[dict[str, str]]:
 
 def unexplained(unread: set[str], failing: list[Setting], lines: list[Line]) -> set[str]:
     """What the daemon has not read, less what a failing keyword tells: a file with a wrong value, ours without one."""
-    told: set[str] = set()
+    explained: set[str] = set()
     for setting in failing:
         if setting["key"] not in NO_KEYWORDS:
             own = [line for line in lines if line.key == setting["key"]]
             files = {line.path for line in own if normal(line.key, [line.value]) != wanted(setting)}
-            told |= unread & (files | ({OWNED, FOLDER} if all(line.path != OWNED for line in own) else set()))
-    return unread - told - {path.rpartition("/")[0] for path in told}
+            explained |= unread & (files | ({OWNED, FOLDER} if all(line.path != OWNED for line in own) else set()))
+    return unread - explained - {path.rpartition("/")[0] for path in explained}
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

@@ -148,14 +148,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if "code" in seen:
         raise Unavailable(seen["code"], seen["why"])
     if setting["where"] == "files":
-        told = [f"{path} holds Secrets in the clear, such as {name}: {setting['advice'].format(path=path)}"
+        wrong = [f"{path} holds Secrets in the clear, such as {name}: {setting['advice'].format(path=path)}"
                 for path, name in seen["clear"].items()]  # fmt: skip
         observed = sorted(seen["clear"]) or "none"
         return Verdict(
-            ok=not told,
+            ok=not wrong,
             expected="none",
             observed=observed,
-            reason=several(told),
+            reason=several(wrong),
             evidence=f"read {', '.join(setting['globs'])}",
         )
     others, counts = seen["others"], seen["counts"]

@@ -235,12 +235,12 @@ def observed(
     ready: Mapping[str, bool] | None = None,
 ) -> Observed:
     """From what the controller tells of the members and what the cluster says: `ready` by a node's address."""
-    told = ready or {}
-    seen = [Member(**{**m, "ready": told.get(m.get("address", ""))}) for m in members]
+    ready_by_address = ready or {}
+    seen = [Member(**{**m, "ready": ready_by_address.get(m.get("address", ""))}) for m in members]
     return Observed(tuple(seen), None if etcd is None else tuple(etcd), tuple(batches), lost)
 
 
-def told(step: Next) -> str:
+def sentence(step: Next) -> str:
     """A step in words."""
     if isinstance(step, Step):
         return str(step)
@@ -255,7 +255,7 @@ def shown(step: Next, waited: float = 0.0) -> dict[str, Any]:
     if isinstance(step, Blocked) and step.passing and waited >= 1:
         reason += f". Waited {waited:.0f} s for it"
     restarts = isinstance(step, Step) and step.restarts
-    return {"hosts": hosts, "restarts": restarts, "blocked": blocked, "reason": reason, "told": told(step)}
+    return {"hosts": hosts, "restarts": restarts, "blocked": blocked, "reason": reason, "sentence": sentence(step)}
 
 
 def most_steps(seen: Observed) -> int:

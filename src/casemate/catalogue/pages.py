@@ -27,12 +27,12 @@ def text(control: Mapping[str, Any]) -> str:
         *(f"  serves      {m} {titles.get(m, '')}" for m in control["mitigations"]),
         f"  setting     {control['setting']['kind']}: {json.dumps(setting, default=str)}",
     ]
-    lines += [f"  refs        {told}" for told in references(control.get("refs") or {})]
+    lines += [f"  refs        {reference}" for reference in references(control.get("refs") or {})]
     for name in ("bound", "impact", "needs", "vantage", "cost", "os"):
         if control.get(name):
             value = control[name]
-            told = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
-            lines.append(f"  {name:11} {', '.join(told) if isinstance(told, list) else ' '.join(str(told).split())}")
+            words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
+            lines.append(f"  {name:11} {', '.join(words) if isinstance(words, list) else ' '.join(str(words).split())}")
     return "\n".join(lines) + "\n"
 
 

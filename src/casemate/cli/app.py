@@ -289,9 +289,9 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
             if finding["status"] in ("fail", "error"):
                 key = (finding["status"], finding["control"], words.difference(finding))
                 failing.setdefault(key, []).append(host["name"])
-    for (status, control, told), names in list(failing.items())[:SHOWN]:
+    for (status, control, difference), names in list(failing.items())[:SHOWN]:
         out.print(f"[{STYLE[status]}]{status:5}[/] ", end="")
-        out.print(f"{control:32} {', '.join(names)}: {told}", markup=False)
+        out.print(f"{control:32} {', '.join(names)}: {difference}", markup=False)
     if len(failing) > SHOWN:
         out.print(f"… and {len(failing) - SHOWN} more in the report")
     for why, names in words.not_evaluated(made):

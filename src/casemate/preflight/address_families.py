@@ -47,16 +47,16 @@ def problems(values: Mapping[str, Any], address: str, first: str) -> list[str]:
     found = [f"{INPUTS[key]} {net} {fault}" for key, text in taken.items() for net, fault in _sizes(key, text, values)]
     if not node or (set(pods) <= set(node) and node[0] == pods[0]):
         return found
-    told = (
+    problem = (
         f"k3s_node_ip, or else ansible_host, is {address}, {words(node)}, but the cluster's networks are {words(pods)}"
     )
     if set(pods) <= set(node):
         return [
             *found,
-            f"{told}: the first of both has to be of one family. Reorder k3s_node_ip, or set {_example(node)}",
+            f"{problem}: the first of both has to be of one family. Reorder k3s_node_ip, or set {_example(node)}",
         ]
     need = "an address of each" if len(pods) > 1 else f"an {words(pods)} address"
-    return [*found, f"{told}. Give every node {need} in k3s_node_ip, or set {_example(node)}"]
+    return [*found, f"{problem}. Give every node {need} in k3s_node_ip, or set {_example(node)}"]
 
 
 def warnings(values: Mapping[str, Any], address: str, first: str) -> list[str]:
@@ -64,8 +64,8 @@ def warnings(values: Mapping[str, Any], address: str, first: str) -> list[str]:
     node, pods = versions(address), versions(networks(values, first)["cluster-cidr"])
     if len(node) < 2 or len(pods) > 1 or any(values.get(name) for name in INPUTS.values()):
         return []
-    told = f"k3s_node_ip is {address}, but pods and services get addresses of {words(pods)} only, as K3s has it"
-    return [f"{told}. For both, set {_example(node)} before the cluster is made"]
+    problem = f"k3s_node_ip is {address}, but pods and services get addresses of {words(pods)} only, as K3s has it"
+    return [f"{problem}. For both, set {_example(node)} before the cluster is made"]
 
 
 def _example(families: list[int]) -> str:

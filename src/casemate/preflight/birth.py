@@ -114,7 +114,7 @@ def _same(one: str, other: str) -> bool:
 
 def birth_problems(values: Mapping[str, Any], seen: Mapping[str, Any], node: str, address: str) -> list[str]:
     """Where the inventory wants of a running cluster what it cannot become. `seen`: what k3s_running told."""
-    told, found = seen.get("cluster") or {}, []
+    cluster, found = seen.get("cluster") or {}, []
     usual = defaults(address)
     service = wanted(values, "service-cidr")
     if service:
@@ -123,9 +123,9 @@ def birth_problems(values: Mapping[str, Any], seen: Mapping[str, Any], node: str
         given = wanted(values, key)
         # What the inventory leaves out another file of the host may set; apply changes it where ours had set it.
         left_out = not given and key not in V4 and key not in (seen.get("own") or ())
-        if field not in told or left_out:
+        if field not in cluster or left_out:
             continue
-        now, then = running(told[field]), given or usual[key]
+        now, then = running(cluster[field]), given or usual[key]
         if not _same(now, then):
             by = f"{variable} is {then}" if given else f"{variable} is not set, which means {then}"
             found.append(f"{by}, but the cluster runs with {now}, and {why}. {REBUILD}")
@@ -136,7 +136,7 @@ def birth_problems(values: Mapping[str, Any], seen: Mapping[str, Any], node: str
             f"host name): a second node, and this one never Ready again. Set node-name to {seen['node']}, or drain "
             "and remove the node first"
         )
-    ours = str(told.get("PrivateIP") or "")
+    ours = str(cluster.get("PrivateIP") or "")
     if node == "server" and seen.get("etcd") and ours and not _same(ours, address.split(",")[0]):
         found.append(
             f"k3s_node_ip is {address}, but this member of etcd is known to the others by {ours}, and would not find "
@@ -147,9 +147,9 @@ def birth_problems(values: Mapping[str, Any], seen: Mapping[str, Any], node: str
 
 def encryption_problems(values: Mapping[str, Any], seen: Mapping[str, Any], servers: Sequence[str]) -> list[str]:
     """Whether several servers would each begin to encrypt with a key of its own."""
-    told = seen.get("cluster") or {}
+    cluster = seen.get("cluster") or {}
     waived = ENCRYPTION in (values.get("casemate_waivers") or {})
-    if told.get("EncryptSecrets") is not False or seen.get("encryption") or waived or len(servers) < 2:
+    if cluster.get("EncryptSecrets") is not False or seen.get("encryption") or waived or len(servers) < 2:
         return []
     why = "with the setting alone each server would make a key of its own, which the others cannot read"
     todo = "Run `k3s secrets-encrypt enable` once on this server, and apply again"

@@ -52,21 +52,23 @@ def _listed(seen: Mapping[str, Any]) -> list[str]:
     """Lists of accounts and groups that leave it out."""
     account, groups, after, found = seen["account"], seen["groups"], seen["after"], []
 
-    def told(key: str, does: str, remedy: str) -> str:
+    def problem(key: str, does: str, remedy: str) -> str:
         return (
             f"sshd's files have {key} {after[key.lower()]}, which {does} {account} at the next reload: {remedy} "
             f"(find it: grep -ri {key} /etc/ssh)"
         )
 
     if _user(account, seen["address"], after.get("denyusers", "").split()):
-        found.append(told("DenyUsers", "refuses", "take it off that list"))
+        found.append(problem("DenyUsers", "refuses", "take it off that list"))
     if _group(groups, after.get("denygroups", "").split()):
-        found.append(told("DenyGroups", "refuses", "take its group off that list, or it out of the group"))
+        found.append(problem("DenyGroups", "refuses", "take its group off that list, or it out of the group"))
     if after.get("allowusers") and not _user(account, seen["address"], after["allowusers"].split()):
-        found.append(told("AllowUsers", "leaves out", f"add {account} to that list"))
+        found.append(problem("AllowUsers", "leaves out", f"add {account} to that list"))
     if after.get("allowgroups") and not _group(groups, after["allowgroups"].split()):
         group = after["allowgroups"].split()[0]
-        found.append(told("AllowGroups", "leaves out", f"usermod -aG {shlex.quote(group)} {account}, or add its group"))
+        found.append(
+            problem("AllowGroups", "leaves out", f"usermod -aG {shlex.quote(group)} {account}, or add its group")
+        )
     return found
 
 
@@ -90,20 +92,20 @@ def _proof(seen: Mapping[str, Any]) -> str:
     account, after, accepted = seen["account"], seen["after"], seen["accepted"]
     methods, method = after.get("authenticationmethods", "any"), accepted.get("method", "publickey")
     if not any(set(one.split(",")) <= {"any", "publickey"} for one in methods.split()):
-        told = f"sshd's files have AuthenticationMethods {methods}, which takes no key alone"
-        return f"{told}: a Match block for {account} with AuthenticationMethods publickey lets it in"
+        cause = f"sshd's files have AuthenticationMethods {methods}, which takes no key alone"
+        return f"{cause}: a Match block for {account} with AuthenticationMethods publickey lets it in"
     if after.get("pubkeyauthentication") == "no":
         return f"sshd's files refuse keys to {account} (PubkeyAuthentication no in a Match block): remove that line"
     if method != "publickey":
-        told = f"Ansible comes in by {method}, and only keys are taken from the next reload on"
-        return f"{told}: give {account} a key on this host, and name it in ansible_ssh_private_key_file"
+        cause = f"Ansible comes in by {method}, and only keys are taken from the next reload on"
+        return f"{cause}: give {account} a key on this host, and name it in ansible_ssh_private_key_file"
     trusted = after.get("trustedusercakeys", "none") != "none"
     if accepted.get("authority") and not trusted:
-        told = (
+        cause = (
             f"Ansible comes with a certificate, whose authority ({seen['now'].get('trustedusercakeys')}) is none that "
         )
-        told += "is declared"
-        return f"{told}: set k3s_access_trusted_user_ca_keys, or waive {CONTROLS['trustedusercakeys']}"
+        cause += "is declared"
+        return f"{cause}: set k3s_access_trusted_user_ca_keys, or waive {CONTROLS['trustedusercakeys']}"
     return "" if trusted or after.get("authorizedkeyscommand", "none") != "none" else _key(seen)
 
 
@@ -119,19 +121,23 @@ def _key(seen: Mapping[str, Any]) -> str:
     if not all(there.values()) or (there and after.get("strictmodes") == "no"):
         return ""
     for path, unsafe in there.items():
-        told = f"{unsafe}, so sshd will take no key from {path} (StrictModes)"
-        return f"{told}: chmod go-w, or chown, that file or folder; of an ACL, the mask shows there as the group's bits"
+        cause = f"{unsafe}, so sshd will take no key from {path} (StrictModes)"
+        return (
+            f"{cause}: chmod go-w, or chown, that file or folder; of an ACL, the mask shows there as the group's bits"
+        )
     if before:
-        told = f"the key of {account} lies in {next(iter(before))} (AuthorizedKeysFile {now.get('authorizedkeysfile')})"
-        return f"{told}, where none will be looked for: list that file in k3s_access_authorized_keys_files"
+        cause = (
+            f"the key of {account} lies in {next(iter(before))} (AuthorizedKeysFile {now.get('authorizedkeysfile')})"
+        )
+        return f"{cause}, where none will be looked for: list that file in k3s_access_authorized_keys_files"
     if now.get("authorizedkeyscommand", "none") != "none":
-        told = (
+        cause = (
             f"the key of {account} comes from AuthorizedKeysCommand {now['authorizedkeyscommand']}, which will not be "
         )
-        told += f"asked: put it into .ssh/authorized_keys of {account}"
-        return f"{told}, or waive {CONTROLS['authorizedkeyscommand']}"
-    told = f"no key of {account} lies where sshd will look (AuthorizedKeysFile {after.get('authorizedkeysfile')})"
-    return f"{told}: put it into one of these files, or list its file in k3s_access_authorized_keys_files"
+        cause += f"asked: put it into .ssh/authorized_keys of {account}"
+        return f"{cause}, or waive {CONTROLS['authorizedkeyscommand']}"
+    cause = f"no key of {account} lies where sshd will look (AuthorizedKeysFile {after.get('authorizedkeysfile')})"
+    return f"{cause}: put it into one of these files, or list its file in k3s_access_authorized_keys_files"
 
 
 def _pam(seen: Mapping[str, Any]) -> str:
@@ -146,10 +152,10 @@ def _pam(seen: Mapping[str, Any]) -> str:
         return f"PAM wants a new password of {account} before it lets it in ({words}): {remedy}"
     if seen["nologin"]:
         there = " ".join(seen["nologin"])
-        told = f"{there} is there, so nobody but root may log in"
-        return f"{told}: wait until this host has started, or whatever was planned is over; else rm {there}"
+        cause = f"{there} is there, so nobody but root may log in"
+        return f"{cause}: wait until this host has started, or whatever was planned is over; else rm {there}"
     if "pam_access.so" in seen["pam"]["modules"]:
-        told = f"PAM refuses {account} ({words}); /etc/security/access.conf decides there"
-        return f"{told}: put + : {account} : ALL before the line that refuses it"
+        cause = f"PAM refuses {account} ({words}); /etc/security/access.conf decides there"
+        return f"{cause}: put + : {account} : ALL before the line that refuses it"
     modules = ", ".join(dict.fromkeys(seen["pam"]["modules"]))
     return f"PAM refuses {account} ({words}): let a module of /etc/pam.d/sshd let it in ({modules})"

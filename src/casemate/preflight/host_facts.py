@@ -85,13 +85,13 @@ def script(
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
     lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
     lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
-    told = {
+    scripts = {
         "RUNNING": [RUNNING.read_text(), *paths],
         "OTHERS": [OTHERS.read_text(), *resolvers],
         "LOGINS": [LOGINS.read_text(), account, sshd],
     }
     asked = asked.replace("SPACE", "\n".join(lines), 1)
-    return re.sub("RUNNING|OTHERS|LOGINS", lambda which: " ".join(map(shlex.quote, told[which[0]])), asked)
+    return re.sub("RUNNING|OTHERS|LOGINS", lambda which: " ".join(map(shlex.quote, scripts[which[0]])), asked)
 
 
 def parse(output: str) -> dict[str, str]:
@@ -99,20 +99,22 @@ def parse(output: str) -> dict[str, str]:
     return dict(re.findall(r"^casemate:(\w+)=(.*?)\s*$", output, re.MULTILINE))
 
 
-def told_by(what: str, seen: Mapping[str, str]) -> dict[str, Any]:
-    """What k3s_running ("host") or others told; empty where the host has no Python to tell it."""
-    told = json.loads(seen.get(what) or "{}")
-    return told if isinstance(told, dict) else {}
+def answer_of(what: str, seen: Mapping[str, str]) -> dict[str, Any]:
+    """What k3s_running ("host"), others or logins printed; empty where the host has no Python to tell it."""
+    answer = json.loads(seen.get(what) or "{}")
+    return answer if isinstance(answer, dict) else {}
 
 
 def login_problems(login: str, automation: str, others: Sequence[str], root: bool) -> list[str]:
     """Whether the account that Ansible came as would still get in; `root` says that root may (a waiver)."""
     if "root" in (login, automation) and not root:
-        told = f"root may not log in over SSH any more ({ROOT_LOGIN}): make an account with a key and NOPASSWD sudo"
-        return [f"{told}, and name it in ansible_user"]
+        problem = f"root may not log in over SSH any more ({ROOT_LOGIN}): make an account with a key and NOPASSWD sudo"
+        return [f"{problem}, and name it in ansible_user"]
     if login and login not in (automation, *others):
-        told = f"Ansible comes as {login}, but only {automation or 'nobody'} would stay admitted over SSH: name {login}"
-        return [f"{told} in ansible_user or casemate_automation_user, or list it in k3s_access_allow_users"]
+        problem = (
+            f"Ansible comes as {login}, but only {automation or 'nobody'} would stay admitted over SSH: name {login}"
+        )
+        return [f"{problem} in ansible_user or casemate_automation_user, or list it in k3s_access_allow_users"]
     return []
 
 
@@ -180,11 +182,11 @@ def folder_problems(values: Mapping[str, Any], machine: str) -> list[str]:
             with file.open("rb") as handle:
                 found = hashlib.file_digest(handle, "sha256").hexdigest()
             if found != digest:
-                told = f"{file} has sha256 {found}; the lock demands {digest}: fetch it again, "
-                problems.append(f"{told}it is not the reviewed file")
+                problem = f"{file} has sha256 {found}; the lock demands {digest}: fetch it again, "
+                problems.append(f"{problem}it is not the reviewed file")
     except FileNotFoundError:
-        told = f"casemate_artifact_dir {file.parent} has no {file.name}: copy it from the release {version(values)}"
-        problems.append(told)
+        problem = f"casemate_artifact_dir {file.parent} has no {file.name}: copy it from the release {version(values)}"
+        problems.append(problem)
     except OSError as unread:
         problems.append(f"{file} cannot be read ({unread.strerror}): let this account read it, or fetch it again")
     except LockError as refusal:

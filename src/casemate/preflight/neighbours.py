@@ -42,9 +42,13 @@ def connection_problems(connection: str) -> list[str]:
     """Whether a fresh login can be proven over this connection, before the first of the changes that need it."""
     if connection in CONNECTIONS:
         return []
-    told = f"ansible_connection is {connection}, over which no fresh login proves that one still gets in: every change "
-    told += "of SSH, sudo or the firewall would be undone. Apply over SSH, from a controller in casemate_admin_sources"
-    return [f"{told} (to this machine too: ansible_connection ssh, with its address in ansible_host)"]
+    problem = (
+        f"ansible_connection is {connection}, over which no fresh login proves that one still gets in: every change "
+    )
+    problem += (
+        "of SSH, sudo or the firewall would be undone. Apply over SSH, from a controller in casemate_admin_sources"
+    )
+    return [f"{problem} (to this machine too: ansible_connection ssh, with its address in ansible_host)"]
 
 
 def problems(others: Mapping[str, Any], node: str, files: Sequence[str], waived: Sequence[str]) -> list[str]:
@@ -90,17 +94,17 @@ def _cluster(cluster: Mapping[str, Any]) -> str:
 
 
 def _other_clusters(units: Mapping[str, str], listeners: Mapping[str, Sequence[str]], node: str) -> list[str]:
-    found, told = [], set()
+    found, reported = [], set()
     for unit, state in units.items():
         name, remove = CLUSTERS.get(unit.removesuffix(".service"), ("", ""))
         if name:
-            told.add(unit)
+            reported.add(unit)
             found.append(
                 f"{name} is {state} here ({unit}), and wants the ports and folders of K3s. Take this host out of the "
                 f"inventory, or remove it: {remove}"
             )
     for port, (program, unit) in listeners.items():
-        if port in PORTS[node] and unit not in told:
+        if port in PORTS[node] and unit not in reported:
             by = f" of {unit}" if unit else ""
             found.append(
                 f"port {port}, which K3s needs, is taken by {program}{by}. Stop it, or give it another port"

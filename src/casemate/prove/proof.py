@@ -72,9 +72,9 @@ def run_lanes(
         output = subprocess.PIPE if verbose and name else sys.stderr  # what is long is not mixed
         with subprocess.Popen(command, cwd=ROOT, env=known, stdout=output, text=True) as process:
             running.append(process)
-            told = process.communicate()[0]
-        if told:
-            print(told, file=sys.stderr, flush=True)
+            printed = process.communicate()[0]
+        if printed:
+            print(printed, file=sys.stderr, flush=True)
         codes.append(process.returncode)
         if results.exists():
             read.append(json.loads(results.read_text()))

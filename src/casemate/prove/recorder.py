@@ -124,9 +124,9 @@ class Recorder:
             case = report.nodeid.partition("[")[2].rstrip("]")
             hosts = targets(self.about.get(report.nodeid, ((), []))[1], self.servers, self.agents)
             where = ", ".join(hosts) if len(hosts) <= NAMED else f"{len(hosts)} hosts"
-            told = f"{len(self.seen)}/{len(self.about)} {where or 'hosts'} {ENDINGS[status]}: {claim}"
-            told += f" ({case})" if case else ""
-            self.show(shown(told + (f": {said}" if said and status in ("fail", "error") else "")))
+            line = f"{len(self.seen)}/{len(self.about)} {where or 'hosts'} {ENDINGS[status]}: {claim}"
+            line += f" ({case})" if case else ""
+            self.show(shown(line + (f": {said}" if said and status in ("fail", "error") else "")))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write what was seen: each outcome with its controls and hosts, and what the operator accepts there."""

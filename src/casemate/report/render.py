@@ -87,8 +87,8 @@ def as_junit(report: Report) -> str:
             tag = {"fail": "failure", "error": "error", "not_evaluated": "skipped", "waived": "skipped"}
             if finding["status"] in tag:
                 wrong = finding["status"] in ("fail", "error")
-                told = words.difference(finding) if wrong else finding["reason"] or "waived"
-                ElementTree.SubElement(case, tag[finding["status"]], message=told)
+                message = words.difference(finding) if wrong else finding["reason"] or "waived"
+                ElementTree.SubElement(case, tag[finding["status"]], message=message)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -209,31 +209,31 @@ def waivers(report: Report) -> list[dict[str, Any]]:
 def verdict(report: Report) -> dict[str, str]:
     """The headline: what a reader should remember."""
     summary, hosts = report["summary"], report["hosts"]
-    number, told = summary["findings"], []
+    number, parts = summary["findings"], []
     unreachable = [h["name"] for h in hosts if h["status"] == "unreachable"]
     broken = [h["name"] for h in hosts if h["status"] == "error"]
     if broken:
-        told.append(f"{_several(len(broken), 'host')} could not be judged")
+        parts.append(f"{_several(len(broken), 'host')} could not be judged")
     if unreachable:
-        told.append(f"{_several(len(unreachable), 'host')} unreachable")
+        parts.append(f"{_several(len(unreachable), 'host')} unreachable")
     if number["error"]:
-        told.append(f"{_several(number['error'], 'check')} broke")
+        parts.append(f"{_several(number['error'], 'check')} broke")
     if number["fail"]:
-        told.append(f"{_several(number['fail'], 'finding')} fail{'s' if number['fail'] == 1 else ''}")
+        parts.append(f"{_several(number['fail'], 'finding')} fail{'s' if number['fail'] == 1 else ''}")
     open_ = number["not_evaluated"] - summary["accepted_count"]
     if open_:
-        told.append(f"{open_} not evaluated")
-    if not told and not hosts:
-        told.append("No host was judged")
+        parts.append(f"{open_} not evaluated")
+    if not parts and not hosts:
+        parts.append("No host was judged")
     tone = {0: "pass", 1: "error", 2: "fail", 3: "error"}[summary["exit_code"]]
     if tone == "fail" and not number["fail"]:
         tone = "not_evaluated"
     held = "Every attack was withstood" if report["run"]["verb"] == "prove" else "Every control holds"
-    if not told and number["waived"]:
+    if not parts and number["waived"]:
         held = "Every control holds or is waived"
-    if not told and number["not_evaluated"]:
+    if not parts and number["not_evaluated"]:
         held = "Every control that was evaluated holds" + (" or is waived" if number["waived"] else "")
-    return {"tone": tone, "headline": (", ".join(told) or held)[:1].upper() + (", ".join(told) or held)[1:]}
+    return {"tone": tone, "headline": (", ".join(parts) or held)[:1].upper() + (", ".join(parts) or held)[1:]}
 
 
 def shown(value: Any) -> str:

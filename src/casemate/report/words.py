@@ -36,7 +36,7 @@ def compared(expected: Any, observed: Any, why: str) -> Iterator[str]:
             different = list(leaves(expected, observed))
     elif not why or not (isinstance(expected, dict) or isinstance(observed, dict) or expected in NOTHING):
         different = [("", expected, observed)] if expected != observed else []
-    told = []
+    differences = []
     for path, wanted, found in different:
         one, other = apart(wanted, found)
         known = why and ((one in why and other in why) or _is_digest(wanted) or _is_digest(found))
@@ -44,12 +44,12 @@ def compared(expected: Any, observed: Any, why: str) -> Iterator[str]:
         if known or one == other:
             continue
         if isinstance(wanted, list) and isinstance(found, list) and not short(wanted, found):
-            told += [f"{lead}{part}" for part in lists_apart(wanted, found) if part not in why]
+            differences += [f"{lead}{part}" for part in lists_apart(wanted, found) if part not in why]
         else:
-            told.append(f"{lead}expected {one}, is {other}")
-    yield from told[:MOST]
-    if len(told) > MOST:
-        yield f"and {len(told) - MOST} more"
+            differences.append(f"{lead}expected {one}, is {other}")
+    yield from differences[:MOST]
+    if len(differences) > MOST:
+        yield f"and {len(differences) - MOST} more"
 
 
 def leaves(expected: Mapping[str, Any], observed: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -75,7 +75,7 @@ def apart(wanted: Any, found: Any) -> tuple[str, str]:
     both = [line(wanted), line(found)]
     alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*both, strict=False)))
     if max(map(len, both)) > LONG and alike > LONG // 2:
-        both = [f"[… {alike - LEAD} …] {told[alike - LEAD :]}" for told in both]
+        both = [f"[… {alike - LEAD} …] {one[alike - LEAD :]}" for one in both]
     return brief(both[0]), brief(both[1])
 
 
@@ -88,8 +88,10 @@ def line(value: Any) -> str:
 
 def brief(value: Any) -> str:
     """A value on one line; of a long one the middle is left out, since names differ at their ends."""
-    told, half = line(value), LONG // 2
-    return told if len(told) <= LONG else f"{told[:half].rstrip()} [… {len(told) - LONG} …] {told[-half:].lstrip()}"
+    whole, half = line(value), LONG // 2
+    return (
+        whole if len(whole) <= LONG else f"{whole[:half].rstrip()} [… {len(whole) - LONG} …] {whole[-half:].lstrip()}"
+    )
 
 
 def not_evaluated(report: Report) -> list[tuple[str, list[str]]]:
@@ -101,8 +103,8 @@ def not_evaluated(report: Report) -> list[tuple[str, list[str]]]:
             if finding["status"] == "not_evaluated":
                 accepted = is_accepted(finding, report["summary"]["accepted"].get(host["name"], ()))
                 reasons.setdefault(finding["code"] + (" (accepted)" if accepted else ""), []).append(finding["reason"])
-        for why, told in reasons.items():
-            sentences = {" ".join(sentence.partition(":")[2].split()) for sentence in told}
+        for why, given in reasons.items():
+            sentences = {" ".join(sentence.partition(":")[2].split()) for sentence in given}
             only = f": {sentences.pop()}" if len(sentences) == 1 else ""
-            grouped.setdefault(f"{len(told)} {why}{only}", []).append(host["name"])
+            grouped.setdefault(f"{len(given)} {why}{only}", []).append(host["name"])
     return list(grouped.items())

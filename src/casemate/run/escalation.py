@@ -14,8 +14,8 @@ def problems(become: Any, method: str, user: str, account: str) -> list[str]:
     Without becoming root only root itself can do what has to be done.
     """
     if become is not None and str(become).lower() in ("false", "no", "0", "off"):
-        told = "ansible_become is false, but everything here is done as root; allowed: true. Remove ansible_become"
-        return [] if account == "root" else [told]
+        problem = "ansible_become is false, but everything here is done as root; allowed: true. Remove ansible_become"
+        return [] if account == "root" else [problem]
     found = []
     if method not in SUPPORTED:
         found.append(

@@ -128,7 +128,7 @@ class Run:
             self._steps(result)
         elif kind == "runner_on_unreachable":
             host.status, host.message = "unreachable", explain(result)
-        elif kind == "runner_on_failed" and result.get("told") and host.message:
+        elif kind == "runner_on_failed" and result.get("repeated") and host.message:
             host.status = "error"  # what it says has been heard where it happened, with its advice
         elif kind == "runner_on_failed" and not data.get("ignore_errors"):
             host.status, host.message = "error", f"{host.task}: {explain(result)}"
@@ -149,7 +149,7 @@ class Run:
         """Take in what is decided, or foreseen, on the server that was asked last."""
         for one in result.get("results") or ():
             if isinstance(one, dict) and isinstance(one.get("step"), dict):
-                self.stage, self.steps = f"K3s: {one['step'].get('told')}", list(one.get("steps") or ())
+                self.stage, self.steps = f"K3s: {one['step'].get('sentence')}", list(one.get("steps") or ())
 
     def _stats(self, data: dict[str, Any]) -> None:
         """Ansible's own count has the last word: a failure that a rescue handled is none."""
@@ -167,10 +167,10 @@ class Run:
             error = re.match(r"\[?ERROR[]!:]*\s*(.*)", line)
             origin = re.match(r"Origin: (?:<.* with source '(.*)'>|(.*))$", line)
             if error:
-                told = error[1]
-                if self.clue and "parse inventory source" in told:
-                    told += f"\n-> {self.clue}"
-                self.errors.append(told)
+                message = error[1]
+                if self.clue and "parse inventory source" in message:
+                    message += f"\n-> {self.clue}"
+                self.errors.append(message)
                 self._open = True
             elif line.startswith("[WARNING]"):
                 self._open = False
@@ -309,8 +309,8 @@ def progress(console: Console, quiet: bool) -> Iterator[Callable[[Run], None]]:
 
     def tell_waits() -> None:
         while not ended.wait(WAIT):
-            for told in waits(seen[0], time.monotonic()) if seen else ():
-                console.print(told, markup=False)
+            for wait in waits(seen[0], time.monotonic()) if seen else ():
+                console.print(wait, markup=False)
 
     thread = threading.Thread(target=tell_waits, daemon=True)
     thread.start()

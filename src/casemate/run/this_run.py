@@ -59,8 +59,20 @@ def is_over(record: Mapping[str, Any]) -> bool:
     return seen != record.get("started") if seen else not _lives(process)
 
 
+def answer(action: Any, module: str, given: Mapping[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+    """What a module that takes the lock returns on the host; runs of this machine that are over do not stand in its way."""
+
+    def ask(gone: list[str]) -> dict[str, Any]:
+        arguments = {**given, "gone": gone}
+        return dict(action._execute_module(module_name=module, module_args=arguments, task_vars=task_vars))
+
+    result = past_those_that_are_over(ask)
+    result.pop("invocation", None)
+    return result
+
+
 def past_those_that_are_over(ask: Callable[[list[str]], dict[str, Any]]) -> dict[str, Any]:
-    """What a module answers that takes the lock, once it has been told which runs in its way are over."""
+    """What a module answers that takes the lock, once it knows which runs in its way are over."""
     gone: list[str] = []
     result = ask(gone)
     while result.get("refused") and is_over(result.get("record") or {}) and len(gone) < 2:

@@ -56,7 +56,9 @@ def test_the_steps_of_a_plan_are_those_of_hosts_of_k3s_and_of_objects() -> None:
     findings = {"findings": [], "roles_to_apply": ["k3s_host", "k3s_node", "k3s_cluster"]}
     run.record({"event": "runner_on_ok", "event_data": {"host": "s1", "task": "t", "play": "Plan", "res": findings}})
     run.hosts["a1"] = Host("a1", roles_to_apply=["k3s_access"])
-    asked = {"results": [{"unreachable": True}, {"step": {"told": "restart s1"}, "steps": ["restart s1", "join a1"]}]}
+    asked = {
+        "results": [{"unreachable": True}, {"step": {"sentence": "restart s1"}, "steps": ["restart s1", "join a1"]}]
+    }
     run.record({"event": "runner_on_ok", "event_data": {"host": "s1", "task": "t", "play": "Plan", "res": asked}})
     assert run.stage == "K3s: restart s1"
     assert steps_of(run) == [
@@ -96,7 +98,7 @@ def test_servers_are_locked_in_the_inventory_s_order_and_those_that_run_are_aske
 
 def test_a_server_among_others_that_does_not_answer_hides_no_steps_and_blames_no_host() -> None:
     run = Run()
-    asked = {"results": [{"unreachable": True}, {"step": {"told": "restart s1"}, "steps": ["restart s1"]}]}
+    asked = {"results": [{"unreachable": True}, {"step": {"sentence": "restart s1"}, "steps": ["restart s1"]}]}
     event = {"host": "a1", "task": "t", "play": "K3s", "res": asked}
     run.record({"event": "runner_on_unreachable", "event_data": event})
     assert (run.hosts["a1"].status, run.steps) == ("ok", ["restart s1"])

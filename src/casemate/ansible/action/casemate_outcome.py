@@ -8,7 +8,7 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns a failure that is `told` already: whoever listens has heard it where it happened."""
+    """Returns a failure that is `repeated`: whoever listens has heard it where it happened."""
 
     _supports_check_mode = True
     _VALID_ARGS = frozenset({"stopped"})
@@ -17,4 +17,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """`stopped` says in which play of the run, and what was said there."""
         super().run(tmp, task_vars)
         stopped = self._task.args["stopped"]
-        return {"failed": True, "changed": False, "told": True, "msg": f"{stopped['play']}: {stopped['said']}"}
+        return {"failed": True, "changed": False, "repeated": True, "msg": f"{stopped['play']}: {stopped['said']}"}

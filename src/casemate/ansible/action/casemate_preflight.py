@@ -80,15 +80,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         root = host_facts.ROOT_LOGIN in waived
         others = values.get("k3s_access_allow_users") or []
         problems += host_facts.login_problems(seen.get("login", ""), automation, others, root)
-        problems += entrance.problems(host_facts.told_by("logins", seen))
-        running, address = host_facts.told_by("host", seen), mine
+        problems += entrance.problems(host_facts.answer_of("logins", seen))
+        running, address = host_facts.answer_of("host", seen), mine
         problems += k3s_rules.room_problems(running)
         problems += k3s_rules.host_problems(right, running, address)
         problems += birth.birth_problems(right, running, node, address)
         if servers[:1] == [task_vars["inventory_hostname"]]:
             problems += birth.encryption_problems(right, running, servers)
             more += birth.birth_warnings(right, running)
-        beside = host_facts.told_by("others", seen)
+        beside = host_facts.answer_of("others", seen)
         problems += neighbours.problems(beside, node, files, waived)
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if problems:

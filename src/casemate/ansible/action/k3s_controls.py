@@ -127,13 +127,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         elsewhere = [vantage for vantage in VANTAGES if vantage != "controller"]
         if given.pop("explain", False):
-            told = resolved(*VANTAGES)
+            explained = resolved(*VANTAGES)
             if not known.get("__casemate_openly"):
-                told = {
+                explained = {
                     role: [{**control, "setting": public(control["setting"])} for control in controls]
-                    for role, controls in told.items()
+                    for role, controls in explained.items()
                 }
-            return {"changed": False, "controls": told, "waivers": given.get("waivers")}
+            return {"changed": False, "controls": explained, "waivers": given.get("waivers")}
         people = templar.template(known["k3s_access_allow_users"])
         context = {**(given.get("context") or {}), "account": known[account.NAME], "people": list(people)}
         context["today"] = waiver.today_in_utc().isoformat()

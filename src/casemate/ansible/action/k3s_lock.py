@@ -26,11 +26,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         given = dict(self._task.args)
         given["holder"] = this_run.holder(this_run.process(), str(given.pop("what", "apply")))
-
-        def ask(gone: list[str]) -> dict[str, Any]:
-            told = {**given, "gone": gone}
-            return dict(self._execute_module(module_name="k3s_lock", module_args=told, task_vars=task_vars))
-
-        result = this_run.past_those_that_are_over(ask)
-        result.pop("invocation", None)
-        return result
+        return this_run.answer(self, "k3s_lock", given, task_vars)

@@ -55,14 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def ask(self, given: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the server says."""
-
-        def run(gone: list[str]) -> dict[str, Any]:
-            told = {**given, "gone": gone}
-            return dict(self._execute_module(module_name="k3s_step", module_args=told, task_vars=task_vars))
-
-        result = this_run.past_those_that_are_over(run)
-        result.pop("invocation", None)
-        return result
+        return this_run.answer(self, "k3s_step", given, task_vars)
 
     def members(self, task_vars: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Each host of the inventory, servers first."""
@@ -78,10 +71,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 def member(name: str, server: bool, known: Mapping[str, Any], asked: bool, here: bool) -> dict[str, Any]:
     """What is known of one host; of one that the run leaves out, where it is."""
     address = one_spelling(str(known.get("k3s_node_ip", known.get("ansible_host", name))).split(",")[0])
-    told: dict[str, Any] = {"name": name, "server": server, "address": address, "answers": here or not asked}
+    place: dict[str, Any] = {"name": name, "server": server, "address": address, "answers": here or not asked}
     plan = known.get("__casemate_plan")
     if not plan or "roles_to_apply" not in plan:
-        return told
+        return place
     stopped, turn = known.get("__casemate_stopped"), known.get("__casemate_turn", "")
     settles = bool(ROLES & set(plan["roles_to_apply"])) or bool(plan.get("change"))
     work = (rollout.RESTART if plan.get("restarts") or plan.get("change") else rollout.FILES) if settles else ""
@@ -90,7 +83,7 @@ def member(name: str, server: bool, known: Mapping[str, Any], asked: bool, here:
     ended = rollout.FAILED if stopped or (turn and not here) else rollout.DONE
     holds = (known.get("__casemate_seen") or {}).get("casemate_host", {}).get("etcd", plan["runs_k3s"])
     return {
-        **told,
+        **place,
         "holds": bool(holds) or turn == rollout.DONE,
         "runs": bool(plan["runs_k3s"]),
         "work": work,
