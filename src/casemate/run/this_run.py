@@ -60,7 +60,7 @@ def is_over(record: Mapping[str, Any]) -> bool:
 
 
 def answer(action: Any, module: str, given: Mapping[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-    """What a module that takes the lock returns on the host; runs of this machine that are over do not stand in its way."""
+    """What a module that takes the lock returns on the host; runs of this machine that are over do not hinder it."""
 
     def ask(gone: list[str]) -> dict[str, Any]:
         arguments = {**given, "gone": gone}
