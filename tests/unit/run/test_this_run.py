@@ -62,8 +62,8 @@ def test_runs_that_are_over_are_passed_by_one_after_the_other(monkeypatch: pytes
 
 def say_whose_i_am(out: Connection) -> None:
     """What a worker of Ansible does: at once, and when the run was killed."""
+    before = os.getppid()  # before it is killed, which what is sent asks for
     out.send((os.getpid(), this_run.process()))
-    before = os.getppid()
     while os.getppid() == before:
         time.sleep(0.01)
     try:
