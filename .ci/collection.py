@@ -189,6 +189,8 @@ images:
   base_image:
     name: docker.io/library/python:3.13-slim-trixie
 dependencies:
+  python_interpreter:
+    python_path: /usr/local/bin/python3
   ansible_core:
     package_pip: {core}
   ansible_runner:
@@ -200,6 +202,9 @@ dependencies:
 additional_build_files:
   - src: {collection}
     dest: configs
+additional_build_steps:
+  append_base:
+    - RUN apt-get update # the image has no list of packages, and the stages after this one install some
 options:
   package_manager_path: /usr/bin/apt-get
 """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import glob
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,42 +16,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from contract import installing
+from contract.installing import Built, built, collection, named, run
 
 from casemate import ROOT
 
-UV = ROOT / ".venv-uv/bin/uv"
 CONTENT = ("playbooks/", "roles/", "library/", "module_utils/", "tests/behaviour/", "src/casemate/ansible/")
 NEVER = re.compile(r"(^|/)(lab|molecule|double|bench|unit|contract|lab_\w+|molecule_\w+)(/|\.py$)")
-Built = dict[str, Path]
-
-
-def built(folder: Path) -> Built:
-    """Wheel, sdist, collection and definition of a commit of the same moment; by the end of their names."""
-    made = subprocess.run(
-        [ROOT / ".ci/release", folder],
-        cwd=ROOT,
-        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    return {path.name: path for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return built(tmp_path_factory.mktemp("release"))
-
-
-def one(release: Built, end: str) -> Path:
-    (path,) = (path for name, path in release.items() if name.endswith(end) and "k3s" not in name)
-    return path
-
-
-def collection(release: Built) -> Path:
-    (path,) = (path for name, path in release.items() if name.startswith("casemate-k3s-"))
-    return path
 
 
 def tracked() -> list[str]:
@@ -60,24 +38,7 @@ def tracked() -> list[str]:
 @pytest.fixture(scope="module")
 def installed(release: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scripts of an empty environment with the wheel and what it depends on, as locked."""
-    folder = tmp_path_factory.mktemp("installed")
-    wanted = folder / "requirements.txt"
-    python = folder / "venv/bin/python"
-    for arguments in (
-        ("venv", "--quiet", "--python", sys.executable, folder / "venv"),
-        ("export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "--output-file", wanted),
-        ("pip", "install", "--quiet", "--python", python, "--requirement", wanted),
-        ("pip", "install", "--quiet", "--python", python, "--no-deps", one(release, ".whl")),
-    ):
-        subprocess.run([UV, *arguments], cwd=ROOT, check=True)
-    return python.parent
-
-
-def run(scripts: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command of the installed environment, of which the operator's environment says nothing."""
-    clean = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8"}
-    command = [str(scripts / arguments[0]), *arguments[1:]]
-    return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False)
+    return installing.with_wheel(release, tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("home"))
 
 
 def test_a_release_is_the_same_bytes_each_time(release: Built, tmp_path: Path) -> None:
@@ -90,7 +51,7 @@ def test_a_release_is_the_same_bytes_each_time(release: Built, tmp_path: Path) -
 
 
 def test_the_wheel_has_all_of_the_content_and_nothing_of_the_lab(release: Built) -> None:
-    with zipfile.ZipFile(one(release, ".whl")) as wheel:
+    with zipfile.ZipFile(named(release, ".whl")) as wheel:
         names = set(wheel.namelist())
         entries = wheel.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
     missing = {f"casemate/project/{name}" for name in tracked() if name.startswith(CONTENT)} - names
@@ -100,7 +61,7 @@ def test_the_wheel_has_all_of_the_content_and_nothing_of_the_lab(release: Built)
 
 
 def test_the_sdist_has_all_that_the_wheel_is_built_from(release: Built) -> None:
-    with tarfile.open(one(release, ".tar.gz")) as sdist:
+    with tarfile.open(named(release, ".tar.gz")) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {name for name in tracked() if name.startswith((*CONTENT, "src/"))} - names == set()
 
@@ -134,6 +95,57 @@ def test_the_execution_environment_takes_the_collection_from_beside_it(release: 
     (wanted,) = told["dependencies"]["galaxy"]["collections"]
     assert brought["src"] == collection(release).name
     assert wanted == {"name": f"{brought['dest']}/{brought['src']}", "type": "file"}
+
+
+def test_an_image_is_made_of_what_the_release_has(release: Built, tmp_path: Path) -> None:
+    """ansible-builder takes the definition, and those steps of the build that need no image are run as they stand.
+
+    No image is built, since no registry of images is reached from here: what its base is, a Python for itself and no
+    list of Debian's packages, is known and not seen.
+    """
+    for name in ("execution-environment.yml", collection(release).name):
+        shutil.copy(release[name], tmp_path)
+    builder, folder = tmp_path / "builder/bin", tmp_path / "installed"
+    wanted = ("sync", "--quiet", "--frozen", "--only-group", "image", "--python", sys.executable)
+    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(builder.parent)}
+    subprocess.run([installing.UV, *wanted], cwd=ROOT, env=environment, check=True)
+    made = run(builder, tmp_path, "ansible-builder", "create", "--output-filename", "Containerfile")
+    assert made.returncode == 0, made.stdout + made.stderr
+    steps = (tmp_path / "context/Containerfile").read_text()
+    assert 'PYCMD="/usr/local/bin/python3"' in steps
+    assert 0 < steps.find("RUN apt-get update") < steps.index(" AS galaxy")  # no stage before installs packages
+
+    (galaxy,) = re.findall(r"(?m)^RUN .*(ansible-galaxy collection install .*)$", steps)
+    galaxy = galaxy.replace("$ANSIBLE_GALAXY_CLI_COLLECTION_OPTS", "--offline")
+    galaxy = galaxy.replace('"/usr/share/ansible/collections"', str(folder))
+    done = run(Path(sys.executable).parent, tmp_path / "context/_build", *galaxy.split(), home=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = {what: tmp_path / what for what in ("bindep", "pip")}
+    asked = ["introspect", str(folder), *(f"--write-{what}={file}" for what, file in files.items())]
+    told = run(builder, tmp_path, "python", str(tmp_path / "context/_build/scripts/introspect.py"), *asked)
+    assert told.returncode == 0, told.stderr
+    assert "openssh-client [platform:dpkg]" in files["bindep"].read_text()
+    assert "jsonschema>=" in files["pip"].read_text()
+
+
+def test_the_collection_asks_for_what_the_readme_installs(release: Built, tmp_path: Path) -> None:
+    """Galaxy installs nothing of Python: what lacks is named before any host is touched, and then judges the lock."""
+    (tmp_path / "hosts.yml").write_text(
+        "all: {children: {k3s_server: {hosts: {127.0.0.1: {}}}},"
+        " vars: {casemate_admin_sources: [192.0.2.0/24], casemate_k3s_version: v1.0.0+k3s1}}"
+    )
+    scripts, (install, complete) = installing.with_ansible(release, tmp_path, tmp_path), installing.COLLECTION
+
+    def refusal() -> str:
+        done = run(scripts, tmp_path, "ansible-playbook", "casemate.k3s.check", "-i", "hosts.yml")
+        assert done.returncode == 2, done.stderr
+        assert "Nothing was changed." in done.stdout
+        return done.stdout
+
+    installing.shell(release, install, tmp_path, scripts)
+    assert f"Install what the collection needs: {complete.replace('~', str(tmp_path))}" in refusal()
+    installing.shell(release, complete, tmp_path, scripts)
+    assert "K3s v1.0.0+k3s1 is not in the lock" in refusal()
 
 
 @pytest.mark.parametrize("path", sorted([*ROOT.glob("library/*.py"), *ROOT.glob("src/casemate/ansible/lookup/*.py")]))
@@ -181,9 +193,13 @@ class TestInstalled:
         made = run(installed, tmp_path, "casemate", "init", "--server", "127.0.0.1", "--admin-source", "192.0.2.0/24")
         assert made.returncode == 0, made.stderr
         hosts = tmp_path / "hosts.yml"
-        hosts.write_text(hosts.read_text().replace("192.0.2.0/24", "192.0.2.1/24"))
+        more = "192.0.2.1/24\n    casemate_zzz: 1\n    k3s_zzz: 1"
+        hosts.write_text(hosts.read_text().replace("192.0.2.0/24", more))
         done = run(installed, tmp_path, "casemate", "check", "-i", "hosts.yml")
         assert done.returncode == 1
+        shown = re.findall(r"Correct or remove it: (\S+) says what there is", done.stderr)
+        assert len(shown) == 2
+        assert all(glob.glob(path) and not Path(path).is_relative_to(ROOT) for path in shown)
         assert "casemate_admin_sources[0] is '192.0.2.1/24'; allowed: an address or a network" in done.stderr
 
     def test_its_attacks_are_found(self, installed: Path, tmp_path: Path) -> None:

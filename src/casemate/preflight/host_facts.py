@@ -6,9 +6,11 @@ Pure but for reading the lock and the release on the controller.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,9 @@ def inside(address: str, net: str) -> bool:
 
 def lock_problems(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the lock and its signature."""
+    if importlib.util.find_spec("jsonschema") is None:  # Galaxy installs a collection without what it needs of Python
+        todo = f"Install what the collection needs: pip install -r {ROOT}/requirements.txt"
+        return [f"jsonschema, which judges the artifact lock, is not installed beside {sys.executable}. {todo}"]
     signers = values.get("casemate_allowed_signers")
     try:
         version(values)

@@ -26,6 +26,8 @@ Spec = Mapping[str, Any]
 PREFIXES = ("k3s_", "casemate_")
 SECRET = re.compile(r"token|passw|secret|credential|private", re.IGNORECASE)
 FIX = "Correct it in the inventory"
+SHARED = Path(__file__).parent / "schema/inputs.yml"
+"""What the inputs of all roles are."""
 
 
 def network(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
@@ -145,7 +147,7 @@ def _merged(spec: Spec, constraint: Spec) -> dict[str, Any]:
 
 def known_inputs(root: Path = ROOT) -> dict[str, Spec]:
     """Every variable that an operator may set, with its specification: the roles' and the shared ones."""
-    known: dict[str, Spec] = dict(declarations.read(Path(__file__).parent / "schema/inputs.yml"))
+    known: dict[str, Spec] = dict(declarations.read(SHARED))
     for path in sorted(root.glob("roles/*/meta/argument_specs.yml")):
         role = path.parents[1]
         constraints_file = role / "vars/main/constraints.yml"
@@ -290,7 +292,9 @@ def input_problems(
         elif name in known:
             found += value_problems(name, value, spec)
         elif name.startswith(PREFIXES):
-            where = "inventory/example and roles/*/defaults/main.yml show what there is"
+            where = (
+                f"{SHARED if name.startswith('casemate_') else ROOT / 'roles/*/defaults/main.yml'} says what there is"
+            )
             found.append(f"{name} is not a variable of Casemate{nearest(name, known)}. Correct or remove it: {where}")
     for name, spec in known.items():
         if spec.get("required") and name not in values:
