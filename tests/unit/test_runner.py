@@ -104,7 +104,7 @@ def test_a_failure_that_stopped_a_host_is_told_as_it_was_said_there_beside_the_l
         event("runner_on_ok", res=result(finding("not_evaluated", reason="k3s: node agent1 is not Ready"))),
         event("runner_on_failed", task="Install", res={"msg": "No space left on device"}),
         event("runner_on_ok", res=result(finding("pass"))),
-        event("runner_on_failed", task="Outcome", res={"msg": "Hosts: Install: No space", "told": True}),
+        event("runner_on_failed", task="Outcome", res={"msg": "Hosts: Install: No space", "repeated": True}),
         {"event": "playbook_on_stats", "event_data": {"failures": {"n1": 1}}},
     )
     (host,) = made.entries()
