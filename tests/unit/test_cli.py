@@ -53,6 +53,20 @@ def played(monkeypatch: pytest.MonkeyPatch, run: runner.Run) -> list[tuple[Any, 
 
 
 @pytest.mark.parametrize(
+    "verb", ["apply", "apply --plan", "check", "check --scan", "prove", "unlock somebody", "explain --all"]
+)
+def test_every_verb_that_looks_at_hosts_demands_an_inventory(
+    verb: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ANSIBLE_INVENTORY", raising=False)
+    monkeypatch.setattr(cli, "ROOT", tmp_path)  # no checkout, which would bring an inventory of its own
+    calls = played(monkeypatch, outcome(finding("pass")))
+    done = invoke(*verb.split())
+    assert (done.exit_code, calls) == (1, [])
+    assert "there is no inventory: give -i INVENTORY" in done.output
+
+
+@pytest.mark.parametrize(
     ("run", "code", "told"),
     [
         (outcome(finding("pass")), 0, "Every control holds"),

@@ -132,6 +132,7 @@ def apply(plan: bool, **given: Any) -> int:
 @click.option("-i", "--inventory", "inventories", multiple=True, callback=check_inventories)
 def unlock(name: str, limit: str | None, inventories: tuple[str, ...]) -> int:
     """End the lock of a run that was killed, by its holder's NAME; whoever it kept out says it."""
+    demand(inventories)
     run = runner.play("unlock.yml", inventories, limit, {"__casemate_unlocks": name})
     tell(run.errors, [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"])
     ended = {host: result["broken"] for host, result in run.results.items() if result.get("broken")}
@@ -236,6 +237,7 @@ def docs(only_check: bool) -> int:
 
 def foresee(**given: Any) -> int:
     """Print what an apply would do step by step, and return the exit code."""
+    demand(given["inventories"])
     with runner.progress(err, quiet=bool(given["verbose"])) as watch:
         asked = (given["inventories"], given["limit"], {"__casemate_foresees": True}, given["verbose"], watch)
         run = runner.play("site.yml", *asked, check=True)
