@@ -153,6 +153,25 @@ def test_the_page_says_what_matters() -> None:
         assert f">T{threat}<" in text
 
 
+def test_what_hosts_have_alike_is_drawn_once_and_what_differs_for_each() -> None:
+    same = finding("pass", "SSH-ROOT-REFUSED", expected="what all expect")
+    open_ = finding("not_evaluated", "KERNEL-PANIC-REBOOTS", reason="kernel: read-only", expected="the kernel's")
+    seen = [finding("pass", "SSH-X11-OFF", observed=f"seen on {name}") for name in ("n1", "n2")]
+    hosts = [findings.host_entry(name, "ok", [same, open_, one]) for name, one in zip(("n1", "n2"), seen, strict=True)]
+    text = render.as_html(findings.report("check", findings.now(), hosts, {"n2": ["kernel"]}))
+    n1, n2 = (part.partition("</section>")[0] for part in text.split('<section class="host"')[1:])
+    for part, mine, other in ((n1, "seen on n1", "seen on n2"), (n2, "seen on n2", "seen on n1")):
+        assert ("what all expect" in part, mine in part, other in part) == (True, True, False)
+        assert part.count('<details class="finding') == 3
+    assert ("accepted" in n1, "accepted" in n2) == (False, True)
+
+
+def test_the_json_report_has_a_line_for_each_value() -> None:
+    lines = render.as_json(MIXED).splitlines()
+    assert [line for line in lines if '"control": "SSH-X11-OFF"' in line]
+    assert not [line for line in lines if line.count('": ') > 3]
+
+
 def test_every_status_has_colours_with_contrast_in_both_schemes() -> None:
     text = render.as_html(MIXED)
     light, dark = (
