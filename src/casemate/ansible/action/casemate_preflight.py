@@ -19,7 +19,7 @@ for folder in (PROJECT, PROJECT / "src"):
 from casemate.catalogue import declarations
 from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours
 from casemate.preflight import k3s_values as k3s_rules
-from casemate.run import account, escalation, waivers
+from casemate.run import account, escalation, waivers, workers
 from casemate.supply.artifact_lock import LockError
 from module_utils.casemate.core import waiver
 
@@ -27,6 +27,7 @@ KNOWN = inputs.known_inputs()  # read once: Ansible imports this file before it 
 with contextlib.suppress(LockError, ImportError):  # what is wrong is said where a host is judged
     host_facts.version({})  # the project's own lock, and what validates any
 RESOLVERS = declarations.variables()[1]["__k3s_node_usual_resolvers"]
+workers.spare()
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

@@ -25,7 +25,7 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate import ROOT
 from casemate.catalogue import declarations
-from casemate.run import account, compiled, known_hosts, refusals
+from casemate.run import account, compiled, known_hosts, refusals, workers
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
@@ -39,6 +39,7 @@ from module_utils.casemate.kinds import KINDS, written
 DEFAULTS, INTERNALS = (declarations.each(values, trust_as_template) for values in declarations.variables())
 DECLARED = declarations.controls()
 compiled.prepare()
+workers.spare()
 TASK_KINDS = [name for name, kind in KINDS.items() if kind.enforced_by == "task"]
 SETTINGS = {
     "level": "__casemate_level",
