@@ -26,12 +26,16 @@ def read(path: Path) -> Any:
     return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
 
 
-@functools.cache
 def controls(root: Path = ROOT) -> dict[str, list[Raw]]:
     """Role -> its controls; values may still be templates. Read once: nobody changes what this returns.
 
     What a file says in `defaults` holds for each of its controls that does not say it itself.
     """
+    return _read_controls(root)
+
+
+@functools.cache
+def _read_controls(root: Path) -> dict[str, list[Raw]]:
     found: dict[str, list[Raw]] = {}
     for path in sorted(root.glob("roles/*/controls/*.yml")):
         declared = read(path)
