@@ -73,10 +73,10 @@ import re
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.k3s.artifact import (
     ArtifactError,
+    at_least,
     digest_of,
     fetch,
     install,
-    newer,
     stated_version,
     url_of,
 )
@@ -114,7 +114,7 @@ def main() -> None:
         if not re.fullmatch("[0-9a-f]{64}", want):
             raise ArtifactError(f"the lock holds no digest for {given['name']} of {version}: nothing is installed")
         present = stated_version(dest) if before else ""
-        if present and not given["allow_downgrade"] and not newer(version, present):
+        if present and not given["allow_downgrade"] and not at_least(version, present):
             raise ArtifactError(
                 f"{version} is older than the installed {present}: refused. A downgrade can break etcd's data; "
                 f"restore a snapshot instead, or set k3s_node_allow_downgrade. If {dest} is not the K3s that you "

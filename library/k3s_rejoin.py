@@ -85,8 +85,8 @@ def main() -> None:
     if given["host"] is None:
         name = given["node"] or os.uname().nodename.lower()
         holds = rejoin.holds(host, given["server"])
-        foreign = rejoin.elsewhere(host, given["supervisor"]) if holds and given["supervisor"] else ""
-        module.exit_json(changed=False, node=name, holds=holds, elsewhere=foreign)
+        elsewhere = rejoin.elsewhere(host, given["supervisor"]) if holds and given["supervisor"] else ""
+        module.exit_json(changed=False, node=name, holds=holds, elsewhere=elsewhere)
     found: dict[str, str] = {}
     members: rejoin.Known = {}
     if given["api"]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from module_utils.casemate.k3s.artifact import ArtifactError, digest_of, fetch, install, may_redirect, newer, url_of
+from module_utils.casemate.k3s.artifact import ArtifactError, at_least, digest_of, fetch, install, may_redirect, url_of
 
 NEW, OLD = b"new k3s" * 1000, b"old k3s"
 DIGEST = hashlib.sha256(NEW).hexdigest()
@@ -183,10 +183,10 @@ def test_what_is_not_there_is_named(mirror: str) -> None:
     ],
 )
 def test_versions_compare_by_number(version: str, floor: str, ok: bool) -> None:
-    assert newer(version, floor) is ok
+    assert at_least(version, floor) is ok
 
 
 @pytest.mark.parametrize("version", ["", "latest", "v1.36", "1.36.3+k3s1", "v1.36.3+k3s1; rm"])
 def test_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(ArtifactError, match="not a K3s version"):
-        newer(version, "v1.36.3+k3s1")
+        at_least(version, "v1.36.3+k3s1")

@@ -280,17 +280,17 @@ def decider(host: Host, key: str, block: str, when: str, extra: Options, lines: 
     if deciding:
         command_line = " ".join(word for option in extra for word in option)
         return f"the command line of the {when} ({command_line}){given_by(host, deciding)}"
-    foreign = [line for line in lines if line.key == key and line.path != OWNED]
-    before = [n for n in foreign if not n.match and n.path.startswith(FOLDER) and n.path < OWNED][:1]
-    inside = [line for line in foreign if line.match == block]
-    chosen = foreign if key in LISTS else (inside if block else before) or foreign
+    of_others = [line for line in lines if line.key == key and line.path != OWNED]
+    before = [n for n in of_others if not n.match and n.path.startswith(FOLDER) and n.path < OWNED][:1]
+    inside = [line for line in of_others if line.match == block]
+    chosen = of_others if key in LISTS else (inside if block else before) or of_others
     return (
         ", ".join(f"{line.path}:{line.number}" for line in chosen)
         or "no file: sshd shows another value than it is given"
     )
 
 
-def newer(host: Host, lines: list[Line]) -> set[str]:
+def changed_since_read(host: Host, lines: list[Line]) -> set[str]:
     """Files, and the folders that are included, that changed after the running daemon last read them.
 
     Where a control of a file fails, a later change of its mode or owner is told by that and does not count here; nor

@@ -120,10 +120,10 @@ def cluster(root: str = "") -> Dict[str, Any]:
     ours: the first server of Casemate begins with etcd.
     """
     units = list(k3s_units(root))
-    foreign = [described(path, lines, root) for path, lines in units if MARK not in lines]
-    ours = len(foreign) < len(units) or any(glob.glob(root + pattern) for pattern in OURS)
+    of_others = [described(path, lines, root) for path, lines in units if MARK not in lines]
+    ours = len(of_others) < len(units) or any(glob.glob(root + pattern) for pattern in OURS)
     held = [path for path in HELD if os.path.exists(root + path)]
-    if not foreign and not (held and not ours) and not (DATABASE in held and ETCD not in held):
+    if not of_others and not (held and not ours) and not (DATABASE in held and ETCD not in held):
         return {}
     keys = {
         path[len(root) :]: re.findall(r"(?m)^([A-Za-z0-9-]+)\+?[ \t]*:", text(path))
@@ -132,7 +132,7 @@ def cluster(root: str = "") -> Dict[str, Any]:
     }
     places = [f"/usr/local/bin/{name}" for name in SCRIPTS] + [f"/opt/bin/{name}" for name in SCRIPTS]
     return {
-        "units": foreign,
+        "units": of_others,
         "data": held,
         "keys": {path: names for path, names in keys.items() if names},
         "scripts": [path for path in places if os.path.exists(root + path)],

@@ -30,12 +30,12 @@ def refusal(record: Optional[Mapping[str, Any]], run: str, now: float, gone: Seq
         broken = record.get("broken")
         return f"the lock of this run was broken by {broken}, so nothing more is changed" if broken else ""
     # Clocks of servers differ a little; a lock that began long after now was written by a clock that was ahead.
-    if record.get("broken") or record["run"] in gone or not 0 <= left(record, now) <= 2 * record["seconds"]:
+    if record.get("broken") or record["run"] in gone or not 0 <= seconds_left(record, now) <= 2 * record["seconds"]:
         return ""
     return held_by(record, now)
 
 
-def left(record: Mapping[str, Any], now: float) -> float:
+def seconds_left(record: Mapping[str, Any], now: float) -> float:
     """For how many seconds the lock still holds; negative when it has ended."""
     return float(record["renewed"] + record["seconds"] - now)
 
@@ -43,7 +43,7 @@ def left(record: Mapping[str, Any], now: float) -> float:
 def held_by(record: Mapping[str, Any], now: float) -> str:
     """Who has the lock, since when, and what to do."""
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record["since"]))
-    name, rest = record["name"], max(0, round(left(record, now)))
+    name, rest = record["name"], max(0, round(seconds_left(record, now)))
     return (
         f"{name} has the lock of this cluster (casemate {record['what']}, since {at}), so this run changes nothing "
         f"from here on. Wait until that run is over. If it was killed, its lock ends by itself in {rest} s; "

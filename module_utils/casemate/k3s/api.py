@@ -52,10 +52,10 @@ class Api:
             self.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = self.connection.getresponse()
             raw = answer.read()
-        except ssl.SSLCertVerificationError as foreign:
+        except ssl.SSLCertVerificationError as untrusted:
             self.connection.close()
-            why = f"the API server's certificate is not of the authority {self.CA}: {foreign.verify_message}"
-            raise Unavailable("refused", why) from foreign
+            why = f"the API server's certificate is not of the authority {self.CA}: {untrusted.verify_message}"
+            raise Unavailable("refused", why) from untrusted
         except (OSError, http.client.HTTPException) as silent:
             self.connection.close()
             raise Unavailable("k3s", f"the API server does not answer: {silent}") from silent
@@ -103,9 +103,9 @@ def takes(host: Host, server: str, credentials: str = "") -> bool:
     try:
         connection.request("GET", "/v1-k3s/server-ca.crt" if credentials else "/ping", headers=headers)
         status = connection.getresponse().status
-    except ssl.SSLCertVerificationError as foreign:
+    except ssl.SSLCertVerificationError as untrusted:
         why = f"{server} is another cluster's than this node: its certificate is not of the authority {Kubelet.CA}"
-        raise Unavailable("refused", why) from foreign
+        raise Unavailable("refused", why) from untrusted
     except (OSError, http.client.HTTPException) as silent:
         raise Unavailable("k3s", f"{server} does not answer: {silent}") from silent
     finally:

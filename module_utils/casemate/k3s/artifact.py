@@ -117,7 +117,7 @@ def stated_version(path: str) -> str:
         return found[1].decode() if found else ""
 
 
-def newer(version: str, floor: str) -> bool:
+def at_least(version: str, floor: str) -> bool:
     """Whether a K3s version such as v1.36.3+k3s1 is at least another one; a candidate is older than its release."""
     return _numbers(version) >= _numbers(floor)
 

@@ -18,7 +18,7 @@ from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..host.signature import SignatureError, signer
-from ..k3s.artifact import digest_of, mapped, newer, stated_version
+from ..k3s.artifact import at_least, digest_of, mapped, stated_version
 from ..k3s.services import UNITS, running_unit
 from .kind import Enforceable, Kind
 
@@ -187,7 +187,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         blocked_by = ""
         if seen["directory"]:
             reason, blocked_by = "a directory is in its place: remove it", path
-        elif seen["stated"] and not setting.get("downgrade") and not newer(setting["version"], seen["stated"]):
+        elif seen["stated"] and not setting.get("downgrade") and not at_least(setting["version"], seen["stated"]):
             reason, blocked_by = f"it calls itself {seen['stated']}, {NO_DOWNGRADE}", path
         return Verdict(
             ok=have == want,
@@ -220,7 +220,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             evidence=f"{DATA}/{seen['tree']}",
         )
     if aspect == "version":
-        ok = newer(seen["version"], setting["floor"])
+        ok = at_least(seen["version"], setting["floor"])
         if ok and not seen["locked"]:
             doubt = f"{path} is not the locked one, so that it calls itself {seen['version']} proves nothing"
             raise Unavailable("k3s", doubt)

@@ -16,9 +16,9 @@ from ..core.verdict import Observation, Unavailable, Verdict
 from ..host import entries as file_entries
 from ..host.entries import bring_back, digest, make_folder, matches
 from ..host.machine import EnforceError, Host
-from .file_left import left as file_left
 from .file_shown import difference, shown
 from .kind import Enforceable, Kind, Owned, own_unit
+from .owned_file import left
 
 
 class Needed(TypedDict):
@@ -253,5 +253,5 @@ KIND: Kind[Setting] = Kind(
     explains=lambda setting: [setting["path"]],
     reloads=lambda setting: bool(setting.get("reload")),
     read_at_start=own_unit,
-    owned=Owned(file_left, take_back, written=lambda setting: setting["path"] if "content" in setting else ""),
+    owned=Owned(left, take_back, written=lambda setting: setting["path"] if "content" in setting else ""),
 )

@@ -17,7 +17,7 @@ from ..host import modules as modules_in_use
 from ..host.machine import EnforceError, Host
 from ..host.text import SPACE, split_lines, systemd_lines
 from .kind import Kind, Owned, Pass, not_waived
-from .left import entries, in_file
+from .owned_entries import entries, in_file
 
 
 class Needed(TypedDict):

@@ -18,7 +18,7 @@ from ..host import others
 from ..host.machine import EnforceError, Host
 from ..host.text import show
 from .kind import Enforceable, Kind, Owned, Pass, not_waived
-from .left import in_file
+from .owned_entries import in_file
 
 
 class Setting(Enforceable, total=False):

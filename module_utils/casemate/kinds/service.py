@@ -79,7 +79,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
             {
                 "shown": {name: shown.get(name, "") for name in wanted},
                 "on": [n for n, s in [*triggers, (setting["unit"], shown)] if _on(s)],
-                "newer": newer(files - failing, shown, host),
+                "changed": changed_since_start(files - failing, shown, host),
                 "wanted": shown.get("UnitFileState") == "static" and any(shown.get(name) for name in WANTED_BY),
             }
         )
@@ -88,7 +88,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
     return seen
 
 
-def newer(files: set[str], shown: dict[str, str], host: Host) -> list[str]:
+def changed_since_start(files: set[str], shown: dict[str, str], host: Host) -> list[str]:
     """Unit files whose content changed after the process started, with a date that lies in the future."""
     start = start_of(shown, ["ActiveEnterTimestamp"])
     stats = {path: host.stat(path) for path in files} if start else {}
@@ -146,11 +146,11 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     reasons = [f"{n} is {observed[n] or 'not set'}, not {v}" for n, v in expected.items() if observed[n] != v]
     if shown["UnitFileState"] in ("generated", "alias", "indirect", "enabled-runtime") or seen["wanted"]:
         reasons = [r for r in reasons if not r.startswith("UnitFileState")]  # something else starts it at boot
-    stale = shown["ActiveState"] in UP and bool(seen["newer"])
+    stale = shown["ActiveState"] in UP and bool(seen["changed"])
     if shown["NeedDaemonReload"] == "yes":
         reasons.append("its files changed on disk and systemd has not read them")
     if stale:
-        reasons.append(f"its process runs with what was there before {', '.join(seen['newer'])} changed")
+        reasons.append(f"its process runs with what was there before {', '.join(seen['changed'])} changed")
     return Verdict(
         ok=not reasons,
         expected=expected,

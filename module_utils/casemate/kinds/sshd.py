@@ -22,12 +22,12 @@ from ..formats.sshd_files import (
     STDIN,
     Line,
     call,
+    changed_since_read,
     connections,
     decider,
     directives,
     effective,
     main_file,
-    newer,
     normal,
     options,
     past_files,
@@ -114,7 +114,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         files = dict.fromkeys(line.path for line in lines if line.key == key and line.path != OWNED)
         found.append({"values": values, "others": list(files), "refused": refused, "broken": broken})
     failing = [s for n, (s, one) in enumerate(zip(settings, found)) if n not in waived and wrong(s, one)]
-    unread = sorted(unexplained(newer(host, lines), failing, lines))
+    unread = sorted(unexplained(changed_since_read(host, lines), failing, lines))
     for setting, one in zip(settings, found):
         if setting["key"] == "hostkey":
             one.update(sshd_keys.state(host, wanted(setting).split()))
@@ -208,7 +208,7 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
     text, whole = written(settings), main_file(host)
     declared = [s for s in settings if s["key"] == "hostkey" and s.get("enforced") is not False]
     keys = sshd_keys.to_make(host, [path for s in declared for path in wanted(s).split()])
-    unread = newer(host, directives(host))
+    unread = changed_since_read(host, directives(host))
     if host.text(OWNED) == text and host.text(MAIN) == whole and not (unread or keys):
         return
     host.arm([MAIN, OWNED])

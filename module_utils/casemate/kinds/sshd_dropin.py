@@ -9,7 +9,7 @@ from ..core.verdict import Left
 from ..formats.sshd_files import OWNED, normal
 from ..host.machine import Host
 from .kind import Pass
-from .left import beyond, entries, in_file
+from .owned_entries import beyond, entries, in_file
 
 if TYPE_CHECKING:
     from .sshd import Setting

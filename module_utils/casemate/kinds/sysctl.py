@@ -19,7 +19,7 @@ from ..core.verdict import Left, Observation, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..host.text import split_words, systemd_lines
 from .kind import Kind, Owned, Pass, not_waived
-from .left import beyond, entries, in_file
+from .owned_entries import beyond, entries, in_file
 
 
 class Needed(TypedDict):

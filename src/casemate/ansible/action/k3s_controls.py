@@ -153,7 +153,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result["findings"] += seen.result().findings
         except ControlError as refused:
             raise AnsibleActionFail(f"The controls are malformed: {refused}") from refused
-        settings = {c["id"]: {"role": role, "setting": c["setting"]} for role, law_of in there.items() for c in law_of}
+        settings = {
+            c["id"]: {"role": role, "setting": c["setting"]} for role, controls in there.items() for c in controls
+        }
         order = {c["id"]: place for place, c in enumerate(c for controls in chosen.values() for c in controls)}
         result["findings"].sort(key=lambda made: order[made["control"]])
         by_task = {cid: one["setting"] for cid, one in settings.items() if one["setting"]["kind"] in TASK_KINDS}

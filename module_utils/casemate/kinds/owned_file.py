@@ -11,7 +11,7 @@ from ..core.verdict import Left
 from ..host.machine import Host
 from ..k3s import files as k3s_files
 from .kind import Pass
-from .left import in_file
+from .owned_entries import in_file
 
 if TYPE_CHECKING:
     from .file import Setting
