@@ -32,8 +32,17 @@ def pair(count: int) -> tuple[Cost, Cost]:
 
 
 def main() -> int:
-    """Measure, print and return 0 when every goal is reached."""
+    """Measure as it is where Casemate is installed: Python has compiled each module, and keeps that."""
     os.environ.setdefault("ANSIBLE_CONFIG", str(Path(__file__).parents[2] / "ansible.cfg"))
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryDirectory() as kept:
+        os.environ["PYTHONPYCACHEPREFIX"] = kept
+        pair(simulated.SERVERS + 1)
+        return judge()
+
+
+def judge() -> int:
+    """Measure, print and return 0 when every goal is reached."""
     ratios, check = {}, Cost(0, 0)
     for count in (FEW, SOME, MANY):
         check, ping = pair(count)
