@@ -8,12 +8,17 @@ from typing import Any
 SUPPORTED = ("sudo", "ansible.builtin.sudo")
 
 
+def off(become: Any) -> bool:
+    """Whether a host's `ansible_become` (None: not set) says that nobody becomes root."""
+    return become is not None and str(become).lower() in ("false", "no", "0", "off")
+
+
 def problems(become: Any, method: str, user: str, account: str) -> list[str]:
     """What is wrong with a host's `ansible_become` (None: not set), with method and user, and who logs in.
 
     Without becoming root only root itself can do what has to be done.
     """
-    if become is not None and str(become).lower() in ("false", "no", "0", "off"):
+    if off(become):
         problem = "ansible_become is false, but everything here is done as root; allowed: true. Remove ansible_become"
         return [] if account == "root" else [problem]
     found = []

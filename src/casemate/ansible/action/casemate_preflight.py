@@ -181,7 +181,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _escalation(self, task_vars: dict[str, Any]) -> list[str]:
         """What is wrong with how this host's root is reached."""
         become = self._templar.template(task_vars.get("ansible_become"))
-        asked, login = self._play_context, account.connecting(self._connection, self._play_context.remote_user)
+        asked = self._play_context
+        # Who logs in counts where nobody becomes root; ssh is asked for each host.
+        login = account.connecting(self._connection, asked.remote_user) if escalation.off(become) else ""
         return escalation.problems(become, str(asked.become_method or "sudo"), str(asked.become_user or "root"), login)
 
     def _has_password(self) -> bool:
