@@ -1,4 +1,4 @@
-"""The project's own templates, compiled once for a run.
+"""The project's own templates, compiled once for a run, and variables, rendered once for a host.
 
 Ansible compiles a template anew for each use, and forks a worker for each host and task: that was half of what a check
 costs the controller. What is compiled here before it forks, every worker has.
@@ -49,6 +49,26 @@ def _remembering(kind: Any) -> Any:
             return _CODE[source]
 
     return Remembering
+
+
+def lasting(templar: Any, variables: dict[str, Any]) -> bool:
+    """Have a templar render each variable once, and keep it for all its templates; whether it can.
+
+    Ansible wraps all variables anew for each template, so that what one of them has rendered is lost to the next.
+    These are wrapped once, by what Ansible itself wraps them with, which is nobody's interface either: where that is
+    gone, the templar takes them as they are.
+    """
+    try:
+        from ansible._internal._templating._engine import TemplateOptions
+        from ansible._internal._templating._lazy_containers import _AnsibleLazyTemplateMixin as Lazy
+        from ansible._internal._templating._utils import TemplateContext
+
+        with TemplateContext(template_value=None, templar=templar._engine, options=TemplateOptions.DEFAULT):
+            wrapped = Lazy._try_create(variables)
+    except (ImportError, AttributeError, TypeError):
+        wrapped = variables
+    templar.available_variables = wrapped
+    return wrapped is not variables
 
 
 def prepare() -> None:

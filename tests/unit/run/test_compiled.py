@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jinja2
 import pytest
+from ansible.errors import AnsibleUndefinedVariable
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.lookup import env as lookup_env
 from ansible.template import Templar, trust_as_template
 
 from casemate.catalogue import declarations
@@ -65,6 +68,7 @@ def test_what_comes_out_is_the_same(text: str) -> None:
         one = templar(name="n", omit="o")
         if remembers:
             compiled.remember(one)
+            compiled.lasting(one, one.available_variables)
         return [one.template(trust_as_template(text)) for _ in range(2)]
 
     header, _, body = text.partition("\n")
@@ -77,3 +81,40 @@ def test_what_comes_out_is_the_same(text: str) -> None:
 
 def test_another_ansible_only_compiles_each_time_again() -> None:
     assert not compiled.remember(object())
+
+
+def test_a_variable_is_rendered_once_for_all_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[int] = []
+
+    def home(*_: Any, **__: Any) -> list[str]:
+        rendered.append(1)
+        return ["/home"]
+
+    one = templar(place="{{ lookup('env', 'HOME') }}", folder="{{ place }}/x", both=["{{ folder }}", "{{ place }}"])
+    monkeypatch.setattr(lookup_env.LookupModule, "run", home)
+    assert compiled.lasting(one, one.available_variables)  # or this Ansible keeps it elsewhere: see compiled.py
+    for text, comes in (("{{ folder }}", "/home/x"), ("{{ both }}", ["/home/x", "/home"]), ("{{ place }}", "/home")):
+        assert one.template(trust_as_template(text)) == comes
+    assert rendered == [1]
+
+
+def test_what_is_set_later_is_taken_as_it_is_and_what_fails_fails_where_it_is_used() -> None:
+    one = templar(fails="{{ missing }}", uses="{{ given }}")
+    compiled.lasting(one, one.available_variables)
+    one.available_variables["given"] = "{{ not a template }}"
+    assert one.template(trust_as_template("{{ uses }}")) == "{{ not a template }}"
+    assert one.template(trust_as_template("{{ fails | default('else') }}")) == "else"
+    with pytest.raises(AnsibleUndefinedVariable, match="missing"):
+        one.template(trust_as_template("{{ fails }}"))
+    with pytest.raises(AnsibleUndefinedVariable, match="missing"):
+        one.template(one.available_variables["fails"])
+
+
+@pytest.mark.parametrize("module", ["_lazy_containers", "_engine"])
+def test_an_ansible_that_keeps_it_elsewhere_renders_each_time(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(sys.modules, f"ansible._internal._templating.{module}", None)
+    one = templar(name="n", greeting="hello {{ name }}")
+    variables = one.available_variables
+    assert not compiled.lasting(one, variables)
+    assert one.available_variables is variables
+    assert one.template(trust_as_template("{{ greeting }}")) == "hello n"

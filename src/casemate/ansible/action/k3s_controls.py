@@ -49,7 +49,7 @@ SETTINGS = {
 }
 """Options that are the same for every task of a run, and the variables that hold them."""
 SHARED = ("__casemate_lock", "__casemate_k3s_version", *SETTINGS.values(), "__k3s_node_type", "__k3s_firewall_sources")
-"""What many templates use, in the order in which it builds on itself: templated once, not for each of them."""
+"""What many templates use, in the order in which it builds on itself: templated once where nothing else lasts."""
 
 
 READ_AT_START = ("k3s_node", "k3s_control_plane")
@@ -86,7 +86,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known = {**DEFAULTS, **INTERNALS, "__casemate_roles": str(ROOT / "roles"), **task_vars}
         templar = self._templar.copy_with_new_env(available_variables=known)
         compiled.remember(templar)
-        for name in SETTINGS.values() if "controls" in self._task.args else SHARED:
+        lasts = compiled.lasting(templar, known)
+        known = templar.available_variables
+        for name in SETTINGS.values() if lasts or "controls" in self._task.args else SHARED:
             if name in known:
                 known[name] = templar.template(known[name])
         known[account.NAME] = account.automation(self, known)
@@ -98,7 +100,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         servers = task_vars.get("groups", {}).get("k3s_server") or []
         scope = declarations.scopes(task_vars.get("group_names", ()), servers[:1] == [task_vars["inventory_hostname"]])
         raws = given.pop("controls", None) or {
-            role: known.get(f"__{role}_controls", DECLARED[role]) for role in given.pop("roles", declarations.ROLES)
+            role: task_vars.get(f"__{role}_controls", DECLARED[role]) for role in given.pop("roles", declarations.ROLES)
         }
         kinds, as_text = given.pop("kinds", None), given.pop("as_text", False)
         chosen = {
@@ -160,7 +162,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["findings"].sort(key=lambda made: order[made["control"]])
         by_task = {cid: one["setting"] for cid, one in settings.items() if one["setting"]["kind"] in TASK_KINDS}
         judged = [made for made in result["findings"] if made["control"] in by_task]
-        refusals.tell(judged, by_task, known.get("__k3s_host_refused") or {})
+        refusals.tell(judged, by_task, task_vars.get("__k3s_host_refused") or {})
         result["account"] = known[account.NAME]
         asked_of_ssh = account.asked_of_ssh(self._connection, None) if result.get("host_keys") else {}
         unknown = known_hosts.unknown(asked_of_ssh, result.get("host_keys") or ())
