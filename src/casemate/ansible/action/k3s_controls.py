@@ -76,8 +76,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         Added to it are `account` (whom Casemate logs in as), `ssh_arguments` (by which ssh accepts a host key that it
         does not know, see known_hosts.py), `accepted` (reason codes that the operator accepts) and `todo`: for each
         control that a task would act on, its id, role, setting, and on what of the observed it would.
-        Added to it are `account` (whom Casemate logs in as), `accepted` (reason codes that the operator accepts) and
-        `todo`: for each control that a task would act on, its id, role, setting, and on what of the observed it would.
         `restarts` is whether K3s may have to be restarted for what apply would change.
         """
         task_vars = task_vars or {}
