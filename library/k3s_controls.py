@@ -48,7 +48,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-findings: {description: One finding for each control., type: list, elements: dict, returned: always}
+findings:
+  description: One finding for each control, as a text of JSON, since Ansible walks through each structure.
+  type: str
+  returned: always
 roles_to_apply: {description: Roles with something to change., type: list, elements: str, returned: always}
 todo: {description: In check mode what apply would act on by control., type: dict, returned: always}
 unsettled: {description: "What could not be written or judged, and why.", type: list, elements: str, returned: always}
@@ -64,6 +67,8 @@ host_keys:
   elements: str
   returned: always
 """
+
+import json
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.core.legible import legible
@@ -112,7 +117,7 @@ def main() -> None:
     pending = (host.guarded and not given["keep"]) or guard.status()["pending"]
     module.exit_json(
         changed=outcome.changed or (module.check_mode and bool(outcome.roles_to_apply)),
-        findings=outcome.findings,
+        findings=json.dumps(outcome.findings),
         roles_to_apply=outcome.roles_to_apply,
         todo=outcome.todo,
         stale=outcome.stale,

@@ -95,6 +95,5 @@ def settled(controls: list[dict[str, Any]]) -> dict[str, Any]:
     nothing: dict[str, list[str]] = {
         name: [] for name in ("roles_to_apply", "stale", "unsettled", "barred", "left_out", "host_keys", "diff")
     }
-    return {
-        "changed": False, "findings": passing, "todo": {}, "runs_k3s": True, "change": False, "guard": False, **nothing,
-    }  # fmt: skip
+    made = {"changed": False, "todo": {}, "runs_k3s": True, "change": False, "guard": False, **nothing}
+    return {**made, "findings": json.dumps(passing)}

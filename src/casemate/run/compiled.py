@@ -11,7 +11,9 @@ from types import CodeType
 from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
+from jinja2 import nodes
 
 from casemate.catalogue import declarations
 
@@ -72,8 +74,16 @@ def lasting(templar: Any, variables: dict[str, Any]) -> bool:
 
 
 def prepare() -> None:
-    """Compile every template of the project; called where Ansible has not yet forked."""
+    """Compile every template of the project and load the plugins it names; called where Ansible has not yet forked."""
     templar = Templar(loader=DataLoader())
-    if remember(templar):
-        for text in declarations.templates():
-            templar._engine.environment.compile(text)
+    if not remember(templar):
+        return
+    environment = templar._engine.environment
+    for text in declarations.templates():
+        environment.compile(text)
+        tree = environment.parse(text)
+        for used in tree.find_all((nodes.Filter, nodes.Test)):
+            (environment.filters if isinstance(used, nodes.Filter) else environment.tests).get(used.name)
+        for call in tree.find_all(nodes.Call):
+            if getattr(call.node, "name", "") in ("lookup", "query") and isinstance(call.args[0], nodes.Const):
+                lookup_loader.get(call.args[0].value, class_only=True)

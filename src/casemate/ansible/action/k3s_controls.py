@@ -25,7 +25,7 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate import ROOT
 from casemate.catalogue import declarations
-from casemate.run import account, compiled, known_hosts, refusals, workers
+from casemate.run import account, built, compiled, known_hosts, refusals, workers
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
@@ -39,6 +39,7 @@ from module_utils.casemate.kinds import KINDS, written
 DEFAULTS, INTERNALS = (declarations.each(values, trust_as_template) for values in declarations.variables())
 DECLARED = declarations.controls()
 compiled.prepare()
+built.take()
 workers.spare()
 TASK_KINDS = [name for name, kind in KINDS.items() if kind.enforced_by == "task"]
 SETTINGS = {
@@ -147,10 +148,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result: dict[str, Any] = self._execute_module(
                 module_name="k3s_controls", module_args=given, task_vars=task_vars
             )
+        built.keep()
         if result.get("failed") or result.get("unreachable"):
             return result
         try:
-            result["findings"] += seen.result().findings
+            result["findings"] = json.loads(result["findings"]) + seen.result().findings
         except ControlError as refused:
             raise AnsibleActionFail(f"The controls are malformed: {refused}") from refused
         settings = {
