@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 from typing import Any
 
 import pytest
 
-from casemate import ROOT, catalogue
+from casemate import catalogue
 from casemate.catalogue import pages
 from module_utils.casemate.core.schema import Field
 from module_utils.casemate.engine import control as engine
@@ -20,19 +18,6 @@ MITIGATIONS = {
     for threat, count in zip(range(1, 8), (6, 5, 5, 5, 4, 4, 4), strict=True)
     for n in range(1, count + 1)
 }
-
-
-@functools.cache
-def attacks() -> dict[str, list[str]]:
-    """Control id to the attacks that name it, read without importing them."""
-    found: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "tests" / "behaviour").rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.control":
-                for argument in node.args:
-                    assert isinstance(argument, ast.Constant), f"{path.name}:{node.lineno}: ids must be literal"
-                    found.setdefault(str(argument.value), []).append(f"{path.name}:{node.lineno}")
-    return found
 
 
 def templated(value: Any) -> bool:
@@ -104,15 +89,15 @@ def test_no_two_controls_share_a_setting_of_one_machine() -> None:
 
 
 def test_every_attack_names_a_control() -> None:
-    assert attacks(), "there are no attacks"
-    unknown = {cid: places for cid, places in attacks().items() if cid not in CONTROLS}
+    assert catalogue.attacks(), "there are no attacks"
+    unknown = {cid: places for cid, places in catalogue.attacks().items() if cid not in CONTROLS}
     assert unknown == {}
 
 
 @pytest.mark.parametrize("mitigation", sorted(MITIGATIONS))
 def test_every_mitigation_has_a_control_and_an_attack_or_is_listed_as_open(mitigation: str) -> None:
     serving = {cid for cid, control in CONTROLS.items() if mitigation in control["mitigations"]}
-    answered = bool(serving) and bool(serving & set(attacks()))
+    answered = bool(serving) and bool(serving & set(catalogue.attacks()))
     assert answered or mitigation in catalogue.open_mitigations(), (
         f"{mitigation}: controls {sorted(serving)}, none attacked; attack one, or list it in docs/open-mitigations.yml"
     )
@@ -139,5 +124,19 @@ def test_every_finding_can_say_where(cid: str) -> None:
     assert places and all(isinstance(place, str) and place for place in places), places
 
 
-def test_the_page_of_controls_is_fresh() -> None:
-    assert pages.DOCS.read_text() == pages.markdown(CONTROLS), "run `casemate docs`"
+def test_the_generated_pages_are_fresh() -> None:
+    for path, page in pages.pages().items():
+        assert path.read_text() == page, "run `casemate docs`"
+
+
+@pytest.mark.parametrize("technique", catalogue.techniques(), ids=lambda one: str(one["id"]))
+def test_every_technique_is_answered_or_says_why_not(technique: dict[str, Any]) -> None:
+    answers, why = technique.get("controls") or [], technique.get("why") or ""
+    assert set(answers) <= set(CONTROLS)
+    assert answers or len(why) > 20
+    assert set(technique["tactics"]) <= {"persistence", "privilege escalation", "credential access"}
+
+
+def test_no_technique_stands_twice() -> None:
+    ids = [one["id"] for one in catalogue.techniques()]
+    assert len(ids) == len(set(ids))

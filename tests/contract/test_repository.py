@@ -23,7 +23,8 @@ HIDDEN = {
     ".ansible-lint", ".ci", ".config", ".editorconfig", ".gitignore", ".pre-commit-config.yaml", ".yamllint",
 }  # fmt: skip
 MACHINE = re.compile(
-    r"/Users/[a-z]|/root/\.(?:cache|pyenv|local)|/work/(?:main|shared|\.)|/tmp/[A-Za-z]*venv", re.ASCII
+    r"/Users/[a-z]|/root/\.(?:cache|pyenv|local/(?!share/systemd))|/work/(?:main|shared|\.)|/tmp/[A-Za-z]*venv",
+    re.ASCII,
 )
 
 

@@ -19,6 +19,8 @@ EXAMPLES = {"src/casemate/cli/init.py": {"SSH-CIPHERS-MODERN"}}
 
 def sources(*suffixes: str) -> list[Path]:
     found = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.suffix in suffixes]
+    catalogue_itself = [ROOT / "src/casemate/catalogue/attack.yml"]
+    found = [path for path in found if path not in catalogue_itself]
     return [path for path in found if "controls" not in path.parts and "__pycache__" not in path.parts]
 
 

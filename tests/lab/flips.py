@@ -54,11 +54,24 @@ ALSO = {
     ("NODE-TOKENS-CURRENT", "older /etc/rancher/k3s/token"): {"NODE-TOKEN-PRIVATE": "fail"},  # K3s has not read it
     ("NODE-TOKENS-CURRENT", "older /etc/rancher/k3s/agent-token"): {"NODE-AGENT-TOKEN-SEPARATE": "fail"},
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
+    ("PAM-ACCOUNT-ASKED", "first in /etc/pam.d/common-account"): {"HOST-PAM-VOUCHED": "fail"},  # it is of no profile
+    ("PAM-PROOF-ASKED", "first in /etc/pam.d/common-auth"): {"HOST-PAM-VOUCHED": "fail"},  # the same
     ("SSH-KEYCOMMAND-ABSENT", "edited"): {"SSH-ROOT-REFUSED": "fail"},  # told first: a line that no control asks for
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
     },
 }  # fmt: skip
+UNITS, PAM = {"HOST-UNITS-VOUCHED": "fail"}, {"HOST-PAM-VOUCHED": "fail"}
+ALSO |= {
+    (cid, flip): UNITS
+    for cid in ("FW-UNIT-RUNNING", "NODE-UNIT-RUNNING", "SERVICE-UPGRADES-RUNNING", "SYSCTL-LOADER-RUNNING")
+    for flip in ("drop-in", "drop-in, read")
+}
+ALSO |= {
+    (f"SERVICE-{name}-OFF", "started"): UNITS
+    for name in ("APPORT", "AUTOFS", "AVAHI", "BLUETOOTH", "CUPS", "RPCBIND", "RSYNC", "XINETD")
+}
+ALSO |= {(cid, "pam"): PAM for cid in ("ACCOUNT-HASHING-YESCRYPT", "PASSWORD-QUALITY-ASKED")}
 """What a flip breaks besides its own control, really; those of them that are judged here."""
 NOT_BY_HAND = {
     "API-ADMIN-ACCEPTED": "everything that asks the API server would go unanswered with it",
@@ -67,7 +80,7 @@ NOT_BY_HAND = {
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
 """Controls that nobody can flip here, and why."""
-ALIKE = ("sysctl", "file", "link", "package", "account", "port", "leftover")
+ALIKE = ("sysctl", "file", "link", "package", "account", "port", "leftover", "vouched")
 """Kinds that judge each setting by itself, so many can be flipped at once; see `crossed`."""
 
 CONFIG, SSHD = "/etc/rancher/k3s/config.yaml.d", "/etc/ssh/sshd_config"
@@ -259,6 +272,28 @@ def leftover(setting: Setting) -> Flips:
         folder, name = os.path.split(pattern)
         path = f"{folder}/{name.replace('*', 'old')}{ends.get(os.path.basename(folder), '.conf')}"
         yield f"planted {path}", functools.partial(planted, path, "# Managed by Casemate.\n", 0o400)
+
+
+def vouched(setting: Setting) -> Flips:
+    """A file of nobody's in the first folder of those that are there, and another byte in a package's file."""
+    host = Host()
+    patterns = [pattern for pattern in setting["paths"] if pattern.endswith("/*")]
+    folders = [folder for pattern in patterns for folder in host.glob(pattern.split("/**/")[0].removesuffix("/*"))]
+    folder = next(folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder))
+    text = re.sub(r"^\(\?i\)|\|.*", "", setting.get("matters", "flipped")) + "\n"
+    mode = 0o4755 if setting.get("powerful") else 0o644
+    yield f"planted in {folder}", functools.partial(planted, f"{folder}/flipped", text, mode)
+    if setting.get("names_only"):
+        return
+    found = (path for pattern in patterns[::-1] for path in host.glob(pattern, hidden=True))
+    path = next((path for path in found if os.path.isfile(path) and not os.path.islink(path)), None)
+    if path and path not in setting["ours"]:
+        yield f"changed {path}", lambda: rewritten(path, append("\n"))
+
+
+def pam_stack(setting: Setting) -> Flips:
+    path, line = f"/etc/pam.d/common-{setting['facility']}", f"{setting['facility']} sufficient pam_permit.so\n"
+    yield f"first in {path}", lambda: rewritten(path, lambda text: line + text)
 
 
 def package(setting: Setting) -> Flips:
@@ -763,7 +798,8 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "sysctl": sysctl, "package": package, "account": account, "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
-        "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover,
+        "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover, "vouched": vouched,
+        "pam_stack": pam_stack,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

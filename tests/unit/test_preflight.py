@@ -169,6 +169,7 @@ NO_NAMES: list[Any] = [
 ]  # fmt: skip
 """What a pattern of AllowUsers, a shell or sudo would take for more than a name, or a program for an option."""
 ID, WAIVER = "SSH-ROOT-REFUSED", {"reason": "legacy clients", "owner": "ops", "expires": "2099-01-31"}
+TOOL, VOUCHED = "/usr/local/bin/tool", {**WAIVER, "digest": f"sha256:{64 * '0'}"}
 INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "casemate_admin_sources": (
         "an address or a network without host bits, such as 192.0.2.0/24",
@@ -181,6 +182,7 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [{}, {ID: WAIVER}, {ID: {**WAIVER, "expires": datetime.date(2099, 1, 31)}}],
         ["SSH-ROOT-REFUSED", ["SSH-ROOT-REFUSED"], 5],
     ),
+    "casemate_vouched": ("", [{}, {TOOL: VOUCHED}], ["/usr/local/bin/tool", ["/usr/local/bin/tool"], 5]),
     "casemate_accept_not_evaluated": (
         "a reason code of a report, such as kernel",
         [["kernel", "api_semantics"]],
@@ -430,6 +432,9 @@ def test_each_input_is_refused_with_its_name_its_value_what_is_allowed_and_what_
             [{}],
             "[0].sources is missing; allowed: a list of 1 items or more, each item an address",
         ),
+        ("casemate_vouched", {"tool": VOUCHED}, "has the name tool; allowed: the absolute path of a file"),
+        ("casemate_vouched", {TOOL: {**VOUCHED, "digest": "abc"}}, "is 'abc'; allowed: sha256 and its 64 digits"),
+        ("casemate_vouched", {TOOL: WAIVER}, "digest is missing"),
         ("casemate_waivers", {"SSH-ROOT-REFUSD": WAIVER}, "has the name SSH-ROOT-REFUSD; allowed: the id of a control"),
         ("casemate_waivers", {"SSH-ROOT-REFUSD": WAIVER}, "(did you mean SSH-ROOT-REFUSED?). Correct it"),
         ("casemate_waivers", {ID: "because"}, "is 'because'; allowed: a mapping with reason (why it is"),

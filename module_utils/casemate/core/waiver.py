@@ -51,6 +51,12 @@ def excused(made: Finding, waiver: Optional[Waiver], today: datetime.date) -> Fi
     return {**made, "status": "waived", "action": "changed" if made["action"] == "changed" else "none"}
 
 
+def day(context: Mapping[str, Any]) -> datetime.date:
+    """Today in UTC, by the controller's clock where the facts of a run say so."""
+    given = context.get("today")
+    return datetime.date.fromisoformat(str(given)) if given else today_in_utc()
+
+
 def today_in_utc() -> datetime.date:
     """Today, wherever this runs."""
     return datetime.datetime.now(datetime.timezone.utc).date()

@@ -42,7 +42,7 @@ def run(
     if not scan:
         outcome.left_out = [c.id for c in controls if c.cost == "scan"]
         controls = [c for c in controls if c.cost != "scan"]
-    day = today or _day(host)
+    day = today or waiver.day(host.context)
     holds = waiver.holding(waivers or {}, day)
     lacking = capabilities(host)
     host.ask_units([*UNITS, *(unit for c in controls for unit in c.kind.units(c.setting))])
@@ -110,9 +110,3 @@ def _not_observed(control: Control, lacking: Mapping[str, str]) -> Finding | Non
             where=control.places,
         )
     return None
-
-
-def _day(host: Host) -> datetime.date:
-    """Today in UTC, by the controller's clock where it says so."""
-    given = host.context.get("today")
-    return datetime.date.fromisoformat(str(given)) if given else waiver.today_in_utc()

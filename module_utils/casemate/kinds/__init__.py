@@ -21,12 +21,14 @@ from . import (
     mount_option,
     nft,
     package,
+    pam_stack,
     port,
     resolver,
     service,
     sshd,
     stored_secrets,
     sysctl,
+    vouched,
 )
 from .kind import Kind
 
@@ -52,6 +54,8 @@ KINDS: dict[str, Kind[Any]] = {
     "membership": membership.KIND,
     "cluster_nodes": cluster_nodes.KIND,
     "stored_secrets": stored_secrets.KIND,
+    "pam_stack": pam_stack.KIND,
+    "vouched": vouched.KIND,
 }
 """In the order in which they are judged: each one comes after those that explain its faults."""
 

@@ -20,7 +20,7 @@ from ..host.machine import Host
 from ..host.signature import SignatureError, signer
 from ..k3s.artifact import at_least, digest_of, mapped, stated_version
 from ..k3s.services import UNITS, running_unit
-from .kind import Enforceable, Kind
+from .kind import Enforceable, Kind, Owned
 
 
 class Needed(TypedDict):
@@ -242,5 +242,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 
 KIND: Kind[Setting] = Kind(
-    Setting, identity, observe, assess, enforced_by="task", places=places_of, units=lambda setting: UNITS
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="task",
+    places=places_of,
+    units=lambda setting: UNITS,
+    owned=Owned(written=lambda setting: setting.get("path", WRAPPER) if setting["aspect"] == "file" else ""),
 )

@@ -112,5 +112,11 @@ def take_back(waived: List[Setting], wanted: List[Setting], host: Host) -> None:
 
 
 KIND: Kind[Setting] = Kind(
-    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    owned=Owned(left, take_back, written=lambda setting: setting["path"]),
 )

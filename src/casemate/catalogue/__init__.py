@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import functools
 from collections.abc import Iterable, Mapping
@@ -44,6 +45,30 @@ def open_mitigations(root: Path = ROOT) -> dict[str, str]:
     """Mitigations that nothing enforces or attacks yet, with the reason."""
     path = root / "docs" / "open-mitigations.yml"
     return (read(path) or {}) if path.exists() else {}
+
+
+@functools.cache
+def techniques() -> list[dict[str, Any]]:
+    """Techniques of MITRE ATT&CK: id, title, tactics, the `controls` that answer each, and `why` where they do not."""
+    made: dict[str, list[dict[str, Any]]] = read(Path(__file__).with_name("attack.yml"))
+    return sorted(made["techniques"], key=lambda one: str(one["id"]))
+
+
+@functools.cache
+def attacks(root: Path = ROOT) -> dict[str, list[str]]:
+    """Control -> the attacks that name it, as file:line, read without importing them.
+
+    Raises ValueError where an attack names its controls by anything but their ids.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted((root / "tests" / "behaviour").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.control":
+                for argument in node.args:
+                    if not isinstance(argument, ast.Constant):
+                        raise ValueError(f"{path.name}:{node.lineno}: ids must be literal")
+                    found.setdefault(str(argument.value), []).append(f"{path.name}:{node.lineno}")
+    return found
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The command line: init, apply, check, prove, report, explain, docs, lab.
+"""The command line: init, apply, check, baseline, prove, report, explain, docs, lab.
 
 Exit codes: 0 every finding is settled, 2 something fails or was not evaluated, 3 a host was unreachable,
 1 the tool failed or was misused. The worst wins: 1, then 3, then 2.
@@ -30,7 +30,11 @@ DEFAULT_FORMATS = (("json", Path("report/report.json")), ("html", Path("report/r
 STYLE = {"pass": "green", "waived": "cyan", "not_evaluated": "yellow", "fail": "red", "error": "bold red"}
 LATER = {
     verb: module
-    for verb, module in (("init", "casemate.cli.init"), ("lab", "casemate_lab.cli"))
+    for verb, module in (
+        ("init", "casemate.cli.init"),
+        ("baseline", "casemate.cli.baseline"),
+        ("lab", "casemate_lab.cli"),
+    )
     if importlib.util.find_spec(module.partition(".")[0])
 }
 """Verb -> the module that has it, imported only when it is asked for. Users get no lab: it belongs to the tests."""

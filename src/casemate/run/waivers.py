@@ -1,8 +1,9 @@
 """The waivers of a host: those of all its groups, its own, and what a play or the command line sets add up.
 
-Ansible gives a play only the value of the most specific place, so that a group's waivers would take back those of
-`all`. They are collected here from every place that Ansible reads, in its own order. What a waiver is, and that a later
-one wins for a control, is known to module_utils/casemate/core/waiver.py alone.
+So does what the operator vouches for, which has the same form. Ansible gives a play only the value of the most specific
+place, so that a group's waivers would take back those of `all`. They are collected here from every place that Ansible
+reads, in its own order. What a waiver is, and that a later one wins for a control, is known to
+module_utils/casemate/core/waiver.py alone.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from ansible import constants
 from ansible.inventory.helpers import sort_groups
 from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
 
-NAME = "casemate_waivers"
+NAME, VOUCHED = "casemate_waivers", "casemate_vouched"
 Place = tuple[str, Any]
 """Where waivers stand, in words, and what stands there."""
 
 
-def places(variables: Mapping[str, Any]) -> list[Place]:
-    """Every place that sets waivers for a host, from the most general to the most specific; not yet templated.
+def places(variables: Mapping[str, Any], name: str = NAME) -> list[Place]:
+    """Every place that sets a variable for a host, from the most general to the most specific; not yet templated.
 
     `variables` are those of a task of the host. The last one is what Ansible itself arrives at.
     """
@@ -53,8 +54,8 @@ def places(variables: Mapping[str, Any]) -> list[Place]:
     }
     found = [place for entry in constants.VARIABLE_PRECEDENCE if entry in readers for place in readers[entry]()]
     found += [*own([host]), *beside_inventory([host]), *beside_playbook([host])]
-    found = [(words, values[NAME]) for words, values in found if NAME in values]
-    return [*found, *([("the play", variables[NAME])] if NAME in variables else [])]
+    found = [(words, values[name]) for words, values in found if name in values]
+    return [*found, *([("the play", variables[name])] if name in variables else [])]
 
 
 def _words(entity: Any) -> str:

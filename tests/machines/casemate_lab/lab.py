@@ -322,8 +322,6 @@ def _make(state: State, machine: str, lower: Path) -> None:
         "hosts": f"127.0.0.1 localhost\n{hosts}",
         "resolv.conf": f"nameserver {network}.254\n",  # nothing answers there: no test may need outside names
         "apt/sources.list": "deb [trusted=yes] file:/srv/apt ./\n",
-        # A user manager that is told to stop while it starts would hold up a reboot for its two minutes.
-        "systemd/system/user@.service.d/lab.conf": "[Service]\nTimeoutStopSec=2s\n",
         "systemd/network/10-host0.network": f"[Match]\nName=host0\n\n[Network]\n{link}",
     }.items():
         (root / "etc" / name).parent.mkdir(exist_ok=True)

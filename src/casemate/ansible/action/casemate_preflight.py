@@ -47,7 +47,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.args.get("compare"):
             return self._compare(task_vars)
         values, failed = self._inputs(task_vars)
-        problems = inputs.input_problems(values, KNOWN, failed) + self._waivers(task_vars, values)
+        problems = inputs.input_problems(values, KNOWN, failed) + [
+            wrong for name in (waivers.NAME, waivers.VOUCHED) for wrong in self._added_up(name, task_vars, values)
+        ]
         right = {n: v for n, v in values.items() if n in KNOWN and not inputs.value_problems(n, v, KNOWN[n])}
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
         mine = self._place(task_vars, task_vars["inventory_hostname"])[0]
@@ -106,21 +108,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems, warnings = neighbours.twins(machines)
         return self._refusal(problems) if problems else {"changed": False, "warnings": warnings}
 
-    def _waivers(self, task_vars: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    def _added_up(self, variable: str, task_vars: dict[str, Any], values: dict[str, Any]) -> list[str]:
         """What is wrong with the waivers of any group; from then on those that hold stand for the host's own."""
-        spec, found, every = KNOWN[waivers.NAME], [], []
-        for words, raw in waivers.places(task_vars):
-            name = f"{waivers.NAME} of {words}"
+        spec, found, every = KNOWN[variable], [], []
+        for words, raw in waivers.places(task_vars, variable):
+            name = f"{variable} of {words}"
             try:
                 value = self._templar.template(raw)
             except AnsibleError as broken:
                 found.append(f"{name} fails: {str(broken).strip().splitlines()[0]}. {inputs.FIX}")
                 continue
             every.append(value)
-            if value != values.get(waivers.NAME):  # which is judged by its own name
+            if value != values.get(variable):  # which is judged by its own name
                 found += inputs.value_problems(name, value, spec)
-        if not found and not inputs.value_problems(waivers.NAME, values.get(waivers.NAME) or {}, spec):
-            values[waivers.NAME] = waiver.holding(waiver.added_up(every), waiver.today_in_utc())
+        if not found and not inputs.value_problems(variable, values.get(variable) or {}, spec):
+            values[variable] = waiver.holding(waiver.added_up(every), waiver.today_in_utc())
         return found
 
     def _inputs(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The waivers of a host, of all its groups."""
+"""The waivers of a host, of all its groups, or what is vouched for there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ name: waivers
 short_description: The waivers of a host, added up over all its groups
 description: Control id to waiver. What is set in a more specific place wins for the control that it is about.
 options:
+  _terms: {description: The variable that holds them., type: list, elements: str, default: [casemate_waivers]}
   holding: {description: Leave out those that have expired., type: bool, default: false}
 author: Casemate maintainers (!UNKNOWN)
 """
@@ -27,9 +28,10 @@ from module_utils.casemate.core import waiver
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
-    """Takes no terms."""
+    """Takes the name of a variable."""
 
     def run(self, terms: list[str], variables: Any = None, **options: Any) -> list[Any]:
         """Return one mapping."""
-        made = waiver.added_up(self._templar.template(value) for _, value in waivers.places(variables))
+        places = waivers.places(variables, *terms[:1])
+        made = waiver.added_up(self._templar.template(value) for _, value in places)
         return [waiver.holding(made, waiver.today_in_utc()) if options.get("holding") else made]

@@ -1,0 +1,68 @@
+"""What Debian's package database says of files: whose they are, and what is in them.
+
+Sources: dpkg(1), dpkg-divert(1), deb-md5sums(5), the list and md5sums files of /var/lib/dpkg/info, and `Conffiles` in
+/var/lib/dpkg/status. The database knows neither modes nor where links lead to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from ..host.files import names_in
+from ..host.machine import Host
+from ..host.text import split_lines
+
+INFO, STATUS, DIVERSIONS = "/var/lib/dpkg/info", "/var/lib/dpkg/status", "/var/lib/dpkg/diversions"
+MERGED = ("/usr/bin/", "/usr/sbin/", "/usr/lib/", "/usr/lib32/", "/usr/lib64/", "/usr/libx32/")
+"""Folders of which the database may still say where they were before the merge of / and /usr."""
+CONFFILE = re.compile(r"^ (/.+) ([0-9a-f]{32})(?: obsolete)?$", re.MULTILINE)
+
+
+def owners(paths: Iterable[str], host: Host) -> dict[str, str]:
+    """Path -> package, for those that a package brought."""
+    wanted = {spelled: path for path in paths for spelled in spellings(path)}
+    diverted = _diversions(host)
+    asked = set(wanted) | {original for original, (there, _) in diverted.items() if there in wanted}
+    found: dict[str, str] = {}
+    for name, text in _lists(host):
+        for path in asked.intersection(text.split("\n")):
+            there, by = diverted.get(path, (path, name))
+            there = path if by == name.split(":")[0] else there
+            if there in wanted:
+                found[wanted[there]] = name
+    return found
+
+
+def sums(paths: Iterable[str], packages: Iterable[str], host: Host) -> dict[str, str]:
+    """Path -> MD5 sum in hexadecimal with which one of these packages brought it, or any package a conffile."""
+    wanted = {spelled: path for path in paths for spelled in spellings(path)}
+    diverted = _diversions(host)
+    found = {wanted[path]: made for path, made in CONFFILE.findall(host.text(STATUS) or "") if path in wanted}
+    for name in set(packages):
+        for line in split_lines(host.text(f"{INFO}/{name}.md5sums") or ""):
+            made, _, path = line.partition("  ")
+            there, by = diverted.get(f"/{path}", (f"/{path}", name))
+            there = f"/{path}" if by == name.split(":")[0] else there
+            if there in wanted:
+                found[wanted[there]] = made
+    return found
+
+
+def spellings(path: str) -> Iterator[str]:
+    """How the database may call a path."""
+    yield path
+    if path.startswith(MERGED):
+        yield path[len("/usr") :]
+
+
+def _lists(host: Host) -> list[tuple[str, str]]:
+    """(package, the paths that it brought, a line each) of every package that is there."""
+    names = [name for name in names_in(host.path(INFO)) if name.endswith(".list")]
+    return host.cached("dpkg", lambda: [(name[: -len(".list")], host.text(f"{INFO}/{name}") or "") for name in names])
+
+
+def _diversions(host: Host) -> dict[str, tuple[str, str]]:
+    """Path -> (where other packages' file of that name lies instead, the package whose own stays)."""
+    lines = split_lines(host.text(DIVERSIONS) or "")
+    return {lines[i]: (lines[i + 1], lines[i + 2]) for i in range(0, len(lines) - 2, 3)}

@@ -1,0 +1,67 @@
+"""What is planted on machines is named until somebody vouches for it, and again once it is another.
+
+Runs on an applied lab with one server and one agent, as a part of the drift story, with the double and with a real K3s.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab.test_remedies_lab import Lab
+
+from module_utils.casemate.core import waiver
+
+pytestmark = pytest.mark.lab
+
+TOOL, JOB = "/usr/local/bin/tool", "/etc/cron.d/tool"
+NAMED = {TOOL: "HOST-PROGRAMS-VOUCHED", JOB: "HOST-JOBS-VOUCHED"}
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    path = request.config.getoption("ansible_inventory")
+    if not path:
+        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
+    made = Lab(path)
+    for host in made.hosts:
+        made.root(host, f"mkdir -p /etc/cron.d; printf '#!/bin/sh\\ntrue\\n' >{TOOL}; chmod 755 {TOOL}")
+    made.root(made.agent, f"echo '0 3 * * * root {TOOL}' >{JOB}")
+    yield made
+    for host in made.hosts:
+        made.root(host, f"rm -f {TOOL} {JOB}")
+    assert made.casemate("check")[0] == 0
+
+
+def named(report: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
+    """Host -> control that fails -> where."""
+    return {
+        host["name"]: {one["control"]: one["where"] for one in host["findings"] if one["status"] == "fail"}
+        for host in report["hosts"]
+    }
+
+
+def test_what_somebody_vouches_for_is_no_finding_until_it_changes(lab: Lab, tmp_path: Path) -> None:
+    code, report = lab.casemate("check")
+    programs = {NAMED[TOOL]: [TOOL]}
+    assert (code, named(report)[lab.server]) == (2, programs)
+    assert named(report)[lab.agent] == {**programs, NAMED[JOB]: [JOB]}
+    path, until = tmp_path / "baseline.yml", waiver.today_in_utc() + datetime.timedelta(days=30)
+    argv = [str(Path(sys.executable).with_name("casemate")), "baseline", "-i", lab.path, "--output", str(path)]
+    argv += ["--owner", "ops", "--reason", "the backup's", "--expires", until.isoformat()]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 more" in done.stdout
+    code, report = lab.casemate("check", "-i", str(path))
+    assert code == 0, named(report)
+    lab.root(lab.agent, f"echo {shlex.quote('* * * * * root ' + TOOL)} >>{JOB}")
+    code, report = lab.casemate("check", "-i", str(path))
+    assert code == 2
+    assert named(report)[lab.agent] == {NAMED[JOB]: [JOB]}
+    assert named(report)[lab.server] == {}

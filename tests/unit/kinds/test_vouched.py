@@ -1,0 +1,224 @@
+"""What runs with root's rights has somebody who vouches for it: a package, Casemate, or the operator."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.formats import dpkg
+from module_utils.casemate.kinds import vouched
+from module_utils.casemate.kinds.vouched import KIND
+
+CRON = "/etc/cron.d/job"
+INFO = "/var/lib/dpkg/info"
+MINE = "0 3 * * * root backup\n"
+UNTIL = {"owner": "ops", "reason": "backup", "expires": "2027-01-31"}
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def sha256(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def host(tmp_path: Path, files: dict[str, str], brought: dict[str, str] | None = None) -> FakeHost:
+    """A machine with these files, of which one package brought some, with these texts."""
+    database = {
+        f"{INFO}/some.list": "".join(f"{path}\n" for path in brought or {}),
+        f"{INFO}/some.md5sums": "".join(f"{md5(text)}  {path[1:]}\n" for path, text in (brought or {}).items()),
+        "/var/lib/dpkg/status": "Package: some\n",
+    }
+    made = FakeHost(tmp_path, {**database, **files}, context={"today": "2026-12-01"})
+    for folder, _, names in os.walk(tmp_path):
+        for name in names:
+            os.chmod(f"{folder}/{name}", 0o644)
+    return made
+
+
+def faults(made: FakeHost, **setting: Any) -> dict[str, str]:
+    """Path -> why nobody vouches for it."""
+    whole: Any = {"paths": ["/etc/cron.d/*"], "used": "cron runs it", "ours": [], "declared": {}, **setting}
+    (seen,) = vouched.observe([whole], made)
+    verdict = KIND.assess(whole, seen)
+    assert verdict.ok == (not seen["faults"])
+    assert list(verdict.where) == list(seen["faults"])
+    found: dict[str, str] = seen["faults"]
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root: files of root are what this is about")
+class TestWhoVouches:
+    def test_nobody(self, tmp_path: Path) -> None:
+        assert faults(host(tmp_path, {CRON: MINE})) == {CRON: "no package brought it"}
+
+    def test_a_hidden_file_is_one(self, tmp_path: Path) -> None:
+        assert list(faults(host(tmp_path, {"/etc/cron.d/.job": MINE}))) == ["/etc/cron.d/.job"]
+
+    def test_a_package_for_what_it_brought(self, tmp_path: Path) -> None:
+        assert faults(host(tmp_path, {CRON: MINE}, {CRON: MINE})) == {}
+
+    def test_no_package_for_what_somebody_changed(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE + "* * * * * root evil\n"}, {CRON: MINE})
+        assert faults(made) == {CRON: "it is not what the package some brought"}
+        assert faults(made, names_only=True) == {}
+
+    def test_a_package_for_a_conffile(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
+        Path(made.path(f"{INFO}/some.md5sums")).write_text("")
+        status = Path(made.path("/var/lib/dpkg/status"))
+        status.write_text(f"Package: some\nConffiles:\n {CRON} {md5(MINE)}\n")
+        assert faults(made) == {}
+        status.write_text(f"Package: some\nConffiles:\n {CRON} {md5('other')}\n")
+        assert list(faults(made)) == [CRON]
+
+    def test_casemate_for_its_own(self, tmp_path: Path) -> None:
+        assert faults(host(tmp_path, {CRON: MINE}), ours=[CRON]) == {}
+
+    def test_the_operator_until_a_day_for_these_bytes(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE})
+        entry = {**UNTIL, "digest": sha256(MINE)}
+        assert faults(made, declared={CRON: entry}) == {}
+        assert faults(made, declared={CRON: {**entry, "expires": "2026-11-30"}}) == {
+            CRON: "ops vouched for it until 2026-11-30"
+        }
+        Path(made.path(CRON)).write_text("other")
+        assert faults(made, declared={CRON: entry}) == {
+            CRON: f"ops vouched for {sha256(MINE)}, and it is {sha256('other')}"
+        }
+
+    def test_a_package_for_the_copy_that_its_script_made(self, tmp_path: Path) -> None:
+        source = "/usr/share/some/job"
+        made = host(tmp_path, {CRON: MINE, source: MINE}, {source: MINE})
+        assert faults(made, copies={CRON: source}) == {}
+        Path(made.path(CRON)).write_text("other")
+        assert faults(made, copies={CRON: source}) == {CRON: f"it is no copy of {source}"}
+
+    def test_no_copy_of_what_was_changed_too(self, tmp_path: Path) -> None:
+        source = "/usr/share/some/job"
+        made = host(tmp_path, {CRON: "evil", source: "evil"}, {source: MINE})
+        assert list(faults(made, copies={CRON: source})) == [CRON]
+
+    @pytest.mark.parametrize(("mode", "says"), [(0o646, "everybody may change it"), (0o4755, "")])
+    def test_nobody_for_what_others_may_change(self, tmp_path: Path, mode: int, says: str) -> None:
+        made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
+        os.chmod(made.path(CRON), mode)
+        assert faults(made).get(CRON, "").startswith(says)
+
+    def test_nobody_for_what_is_somebody_elses(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
+        os.chown(made.path(CRON), 12345, -1)
+        assert faults(made) == {CRON: "it is 12345's, who may change it"}
+
+    def test_no_pipe_is_vouched_for(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {"/etc/cron.d/x": ""}, {CRON: MINE})
+        os.mkfifo(made.path(CRON))
+        assert faults(made)[CRON] == "it is no file"
+
+    def test_a_link_is_what_it_leads_to(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {"/usr/lib/good": MINE, "/opt/bad": MINE, "/etc/cron.d/x": ""}, {"/usr/lib/good": MINE})
+        for name, target in (("good", "/usr/lib/good"), ("bad", "/opt/bad"), ("off", "/dev/null"), ("gone", "/opt/no")):
+            os.symlink(target if target == "/dev/null" else made.path(target), made.path(f"/etc/cron.d/{name}"))
+        assert faults(made) == {
+            "/etc/cron.d/bad": "it is a link to /opt/bad: no package brought it",
+            "/etc/cron.d/gone": "it is a link to /opt/no, which is not there",
+        }
+        entry = {**UNTIL, "digest": "link:/opt/bad"}
+        assert list(faults(made, declared={"/etc/cron.d/bad": entry})) == ["/etc/cron.d/gone"]
+
+    @pytest.mark.parametrize(
+        ("text", "comments", "nothing"),
+        [
+            ("", "", True), ("# a\n\n  # b\n", "#", True), ("# a\n", "", False), ("#!/tmp/x\n", "#", False),
+            ("# a\nb\n", "#", False), ("#\n" * 40000, "#", False),
+        ],
+    )  # fmt: skip
+    def test_what_does_nothing_needs_nobody(self, tmp_path: Path, text: str, comments: str, nothing: bool) -> None:
+        assert (faults(host(tmp_path, {CRON: text}), comments=comments) == {}) == nothing
+
+    def test_what_another_control_tells_is_told_once(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE})
+        made.failing_files.add(CRON)
+        assert faults(made) == {}
+
+    @pytest.mark.parametrize(("began", "there"), [(-1000, True), (-60, False), (None, False)])
+    def test_a_unit_for_what_it_writes_at_its_start(self, tmp_path: Path, began: int | None, there: bool) -> None:
+        made = host(tmp_path, {CRON: MINE, "/etc/cron.d/other": MINE})
+        if began is not None:
+            at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=began)
+            shown = f"ActiveState=active\nActiveEnterTimestamp=Mon {at:%Y-%m-%d %H:%M:%S} UTC\n"
+            made.commands["systemctl show k3s.service"] = (0, shown, "")
+        found = faults(made, written_by="k3s.service", writes=["/etc/cron.d/j*"])
+        assert found.pop("/etc/cron.d/other") == "no package brought it"
+        assert list(found) == ([CRON] if there else [])
+
+    def test_of_what_matters_only(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: 'DPkg::Post-Invoke {"x";};', "/etc/cron.d/plain": 'APT::Periodic "1";'})
+        assert list(faults(made, matters="(?i)invoke")) == [CRON]
+
+    @pytest.mark.parametrize(("mode", "known", "named"), [
+        (0o755, [], False), (0o4755, [], True), (0o2755, [], True), (0o4755, [CRON], False),
+    ])  # fmt: skip
+    def test_a_program_with_rights_of_its_own(self, tmp_path: Path, mode: int, known: list[str], named: bool) -> None:
+        made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
+        os.chmod(made.path(CRON), mode)
+        found = faults(made, powerful=True, known=known, names_only=True)
+        assert found == ({CRON: "some brought it without these rights"} if named else {})
+
+    def test_a_program_of_nobody_with_rights_of_its_own(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE})
+        os.chmod(made.path(CRON), 0o4755)
+        assert faults(made, powerful=True, known=[CRON], names_only=True) == {CRON: "no package brought it"}
+
+    def test_whoever_asks_for_names_only_keeps_no_sum_from_others(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: "evil"}, {CRON: MINE})
+        whole: Any = {"paths": ["/etc/cron.d/*"], "used": "cron runs it", "ours": [], "declared": {}}
+        settings: Any = [{**whole, "names_only": True}, whole]
+        names, whole_files = vouched.observe(settings, made)
+        assert (names["faults"], list(whole_files["faults"])) == ({}, [CRON])
+
+    def test_what_a_package_gave_to_a_static_account(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
+        os.chown(made.path(CRON), 1, -1)
+        assert faults(made) == {}
+
+    def test_what_is_skipped(self, tmp_path: Path) -> None:
+        assert faults(host(tmp_path, {CRON: MINE}), skipped=["/etc/cron.d/jo*"]) == {}
+
+
+def test_folders_are_looked_through_to_the_bottom(tmp_path: Path) -> None:
+    made = host(tmp_path, {"/etc/cron.d/a/b/c": "x"})
+    assert list(faults(made, paths=["/etc/cron.d/**/*"])) == ["/etc/cron.d/a/b/c"]
+
+
+def test_the_database_says_where_files_were_before_the_merge(tmp_path: Path) -> None:
+    made = host(tmp_path, {"/usr/lib/x": "1"}, {"/lib/x": "1"})
+    assert dpkg.owners(["/usr/lib/x"], made) == {"/usr/lib/x": "some"}
+    assert dpkg.sums(["/usr/lib/x"], ["some"], made) == {"/usr/lib/x": md5("1")}
+
+
+def test_a_diverted_file_is_of_whoever_diverted_it(tmp_path: Path) -> None:
+    made = host(
+        tmp_path, {f"{INFO}/other.list": "/bin/x\n", f"{INFO}/other.md5sums": f"{md5('2')}  bin/x\n"}, {"/bin/x": "1"}
+    )
+    Path(made.path("/var/lib/dpkg/diversions")).write_text("/bin/x\n/bin/x.real\nother\n")
+    assert dpkg.owners(["/bin/x", "/bin/x.real"], made) == {"/bin/x": "other", "/bin/x.real": "some"}
+    both = dpkg.sums(["/bin/x", "/bin/x.real"], ["some", "other"], made)
+    assert both == {"/bin/x": md5("2"), "/bin/x.real": md5("1")}
+
+
+def test_a_finding_says_of_a_few_why_and_names_all(tmp_path: Path) -> None:
+    names = [f"/etc/cron.d/{i}" for i in range(9)]
+    setting: Any = {"paths": ["/etc/cron.d/*"], "used": "cron runs it", "ours": [], "declared": {}}
+    (seen,) = vouched.observe([setting], host(tmp_path, dict.fromkeys(names, MINE)))
+    verdict = KIND.assess(setting, seen)
+    assert "and 4 more" in verdict.reason
+    assert verdict.where == tuple(names)
+    assert verdict.observed == dict.fromkeys(names, sha256(MINE))

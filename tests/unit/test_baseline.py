@@ -1,0 +1,82 @@
+"""What `casemate baseline` writes down, and that it adds to what was reviewed before."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from casemate.cli import baseline
+from module_utils.casemate.core import waiver
+
+WHY = {"owner": "ops", "reason": "ours", "expires": "2030-01-31"}
+A, B = {"/usr/local/bin/a": "sha256:1"}, {"/usr/local/bin/b": "link:/opt/b"}
+
+
+def entries(groups: dict[str, Any]) -> dict[str, tuple[list[str], list[str]]]:
+    """Group -> (its hosts, the paths that it vouches for)."""
+    return {name: (list(group["hosts"]), list(group["vars"]["casemate_vouched"])) for name, group in groups.items()}
+
+
+def test_what_all_hosts_have_stands_once() -> None:
+    made = baseline.inventory({}, {"s1": {**A, **B}, "a-1": A}, WHY)
+    assert entries(made) == {
+        "casemate_baseline": (["s1", "a-1"], list(A)),
+        "casemate_baseline_s1": (["s1"], list(B)),
+    }
+    assert made["casemate_baseline"]["vars"]["casemate_vouched"] == {"/usr/local/bin/a": {"digest": "sha256:1", **WHY}}
+
+
+def test_another_digest_is_another_thing() -> None:
+    made = baseline.inventory({}, {"s1": A, "s2": {"/usr/local/bin/a": "sha256:2"}}, WHY)
+    assert set(made) == {"casemate_baseline_s1", "casemate_baseline_s2"}
+
+
+def test_what_was_reviewed_stays() -> None:
+    before = baseline.inventory({}, {"s1": A}, WHY)
+    made = baseline.inventory(before, {"s1": B}, {**WHY, "owner": "alice"})
+    vouched = made["casemate_baseline_s1"]["vars"]["casemate_vouched"]
+    assert {path: entry["owner"] for path, entry in vouched.items()} == {next(iter(A)): "ops", next(iter(B)): "alice"}
+
+
+def test_only_what_nobody_vouches_for_is_recorded() -> None:
+    failing = {"kind": "vouched", "status": "fail", "observed": A}
+    assert baseline.unvouched([failing, {**failing, "status": "waived", "observed": B}]) == A
+    assert baseline.unvouched([{**failing, "kind": "file"}, {**failing, "status": "pass", "observed": "nothing"}]) == {}
+
+
+def test_the_file_is_an_inventory_and_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.yml"
+    made = baseline.inventory({}, {"s1": A}, WHY)
+    path.write_text(baseline.text(made))
+    assert yaml.safe_load(path.read_text()) == made == baseline.read(path)
+
+
+@pytest.mark.parametrize("text", ["all: {}", "- x", "a: [", "plain"])
+def test_another_file_is_not_written_over(tmp_path: Path, text: str) -> None:
+    (tmp_path / "hosts.yml").write_text(text)
+    with pytest.raises(click.ClickException):
+        baseline.read(tmp_path / "hosts.yml")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--expires", "soon", "no date such as"),
+        ("--expires", "2020-01-01", "has passed"),
+        ("--owner", " ", "it is empty"),
+        ("--reason", "", "it is empty"),
+    ],
+)
+def test_nothing_is_vouched_for_without_whom_why_and_until_when(option: str, value: str, says: str) -> None:
+    given = {f"--{name}": text for name, text in WHY.items()} | {
+        "--expires": (waiver.today_in_utc() + datetime.timedelta(days=9)).isoformat(), option: value
+    }  # fmt: skip
+    done = CliRunner().invoke(baseline.baseline, [part for pair in given.items() for part in pair])
+    assert done.exit_code == 2
+    assert says in done.output
