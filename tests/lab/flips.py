@@ -56,6 +56,7 @@ ALSO = {
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
     ("PAM-ACCOUNT-ASKED", "first in /etc/pam.d/common-account"): {"HOST-PAM-VOUCHED": "fail"},  # it is of no profile
     ("PAM-PROOF-ASKED", "first in /etc/pam.d/common-auth"): {"HOST-PAM-VOUCHED": "fail"},  # the same
+    ("UNITS-ENVIRONMENT-UNSET", "a later drop-in"): {"HOST-UNITS-VOUCHED": "fail"},
     ("SSH-KEYCOMMAND-ABSENT", "edited"): {"SSH-ROOT-REFUSED": "fail"},  # told first: a line that no control asks for
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
@@ -289,6 +290,12 @@ def vouched(setting: Setting) -> Flips:
     path = next((path for path in found if os.path.isfile(path) and not os.path.islink(path)), None)
     if path and path not in setting["ours"]:
         yield f"changed {path}", lambda: rewritten(path, append("\n"))
+
+
+def systemd_setting(setting: Setting) -> Flips:
+    folder, value = f"/etc/{setting['config']}.d", "flipped=1" if "nvironment" in setting["key"] else "1"
+    text = f"[{setting['section']}]\n{setting['key']}={value}\n"
+    yield "a later drop-in", functools.partial(planted, f"{folder}/99-zzz.conf", text, 0o644)
 
 
 def pam_stack(setting: Setting) -> Flips:
@@ -799,7 +806,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover, "vouched": vouched,
-        "pam_stack": pam_stack,
+        "pam_stack": pam_stack, "systemd_setting": systemd_setting,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

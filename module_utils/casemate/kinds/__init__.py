@@ -28,6 +28,7 @@ from . import (
     sshd,
     stored_secrets,
     sysctl,
+    systemd_setting,
     vouched,
 )
 from .kind import Kind
@@ -55,6 +56,7 @@ KINDS: dict[str, Kind[Any]] = {
     "cluster_nodes": cluster_nodes.KIND,
     "stored_secrets": stored_secrets.KIND,
     "pam_stack": pam_stack.KIND,
+    "systemd_setting": systemd_setting.KIND,
     "vouched": vouched.KIND,
 }
 """In the order in which they are judged: each one comes after those that explain its faults."""
