@@ -298,6 +298,10 @@ def systemd_setting(setting: Setting) -> Flips:
     yield "a later drop-in", functools.partial(planted, f"{folder}/99-zzz.conf", text, 0o644)
 
 
+def pwquality(setting: Setting) -> Flips:
+    yield "main file", lambda: rewritten("/etc/security/pwquality.conf", append("minlen = 6\n"))
+
+
 def pam_stack(setting: Setting) -> Flips:
     path, line = f"/etc/pam.d/common-{setting['facility']}", f"{setting['facility']} sufficient pam_permit.so\n"
     yield f"first in {path}", lambda: rewritten(path, lambda text: line + text)
@@ -806,7 +810,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover, "vouched": vouched,
-        "pam_stack": pam_stack, "systemd_setting": systemd_setting,
+        "pam_stack": pam_stack, "pwquality": pwquality, "systemd_setting": systemd_setting,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

@@ -23,6 +23,7 @@ from . import (
     package,
     pam_stack,
     port,
+    pwquality,
     resolver,
     service,
     sshd,
@@ -57,6 +58,7 @@ KINDS: dict[str, Kind[Any]] = {
     "stored_secrets": stored_secrets.KIND,
     "pam_stack": pam_stack.KIND,
     "systemd_setting": systemd_setting.KIND,
+    "pwquality": pwquality.KIND,
     "vouched": vouched.KIND,
 }
 """In the order in which they are judged: each one comes after those that explain its faults."""
