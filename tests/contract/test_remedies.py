@@ -41,7 +41,7 @@ REMEDIES = {
     "casemate explain ID": "tests/unit/test_cli.py::test_explain_one_control",
     "casemate explain --all --limit HOST": "tests/unit/test_cli.py::test_explain_all_prints_what_holds_for_the_host",
     "casemate lab up": LAB + "inventory",
-    "casemate docs": "tests/contract/test_catalogue.py::test_the_page_of_controls_is_fresh",
+    "casemate docs": "tests/contract/test_catalogue.py::test_the_generated_pages_are_fresh",
     "visudo -f {}": "tests/unit/kinds/test_account.py::test_sudo_that_cannot_be_asked_is_never_nobody",
     "kubectl label node": LAB + "test_labels_and_taints_are_set_by_hand",
     "kubectl taint node": LAB + "test_labels_and_taints_are_set_by_hand",

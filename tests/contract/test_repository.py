@@ -23,7 +23,7 @@ HIDDEN = {
     ".ansible-lint", ".ci", ".config", ".editorconfig", ".gitignore", ".pre-commit-config.yaml", ".yamllint",
 }  # fmt: skip
 MACHINE = re.compile(
-    r"/Users/[a-z]|/root/\.(?:cache|pyenv|local/(?!share/systemd))|/work/(?:main|shared|\.)|/tmp/[A-Za-z]*venv",
+    r"/Users/[a-z]|/root/\.(?:cache|pyenv|local/(?!share/systemd|lib/python3))|/work/(?:main|shared|\.)|/tmp/[A-Za-z]*venv",
     re.ASCII,
 )
 

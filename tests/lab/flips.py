@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fnmatch
 import functools
 import glob
 import http.server
@@ -276,17 +277,23 @@ def leftover(setting: Setting) -> Flips:
 
 
 def vouched(setting: Setting) -> Flips:
-    """A file of nobody's in the first folder of those that are there, and another byte in a package's file."""
+    """A file of nobody's in the first folder of those that are there, and another byte in a package's file.
+
+    What a unit writes counts as changed until it starts again, so that is left out.
+    """
     host = Host()
     patterns = [pattern for pattern in setting["paths"] if pattern.endswith("/*")]
-    folders = [folder for pattern in patterns for folder in host.glob(pattern.split("/**/")[0].removesuffix("/*"))]
-    folder = next(folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder))
+    named = [pattern.split("/**/")[0].removesuffix("/*") for pattern in patterns]
+    folders = [folder for pattern in named for folder in host.glob(pattern)]
+    there = (folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder))
+    folder = next(there, named[0])
     text = re.sub(r"^\(\?i\)|\|.*", "", setting.get("matters", "flipped")) + "\n"
     mode = 0o4755 if setting.get("powerful") else 0o644
     yield f"planted in {folder}", functools.partial(planted, f"{folder}/flipped", text, mode)
     if setting.get("names_only"):
         return
     found = (path for pattern in patterns[::-1] for path in host.glob(pattern, hidden=True))
+    found = (path for path in found if not any(fnmatch.fnmatchcase(path, one) for one in setting.get("writes", ())))
     path = next((path for path in found if os.path.isfile(path) and not os.path.islink(path)), None)
     if path and path not in setting["ours"]:
         yield f"changed {path}", lambda: rewritten(path, append("\n"))

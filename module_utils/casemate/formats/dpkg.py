@@ -1,7 +1,8 @@
 """What Debian's package database says of files: whose they are, and what is in them.
 
 Sources: dpkg(1), dpkg-divert(1), deb-md5sums(5), the list and md5sums files of /var/lib/dpkg/info, and `Conffiles` in
-/var/lib/dpkg/status. The database knows neither modes nor where links lead to.
+/var/lib/dpkg/status. The database knows neither modes nor where links lead to. Configuration that a package's script
+writes by ucf(1) and ucfr(1), so as to keep what administrators change, stands in a database of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from ..host.machine import Host
 from ..host.text import split_lines
 
 INFO, STATUS, DIVERSIONS = "/var/lib/dpkg/info", "/var/lib/dpkg/status", "/var/lib/dpkg/diversions"
+UCF_OWNERS, UCF_SUMS = "/var/lib/ucf/registry", "/var/lib/ucf/hashfile"
+ALTERNATIVES, CHOSEN = "/var/lib/dpkg/alternatives", "/etc/alternatives/"
 MERGED = ("/usr/bin/", "/usr/sbin/", "/usr/lib/", "/usr/lib32/", "/usr/lib64/", "/usr/libx32/")
 """Folders of which the database may still say where they were before the merge of / and /usr."""
 CONFFILE = re.compile(r"^ (/.+) ([0-9a-f]{32})(?: obsolete)?$", re.MULTILINE)
@@ -24,7 +27,7 @@ def owners(paths: Iterable[str], host: Host) -> dict[str, str]:
     wanted = {spelled: path for path in paths for spelled in spellings(path)}
     diverted = _diversions(host)
     asked = set(wanted) | {original for original, (there, _) in diverted.items() if there in wanted}
-    found: dict[str, str] = {}
+    found: dict[str, str] = {path: name for name, path in _words(UCF_OWNERS, host) if path in wanted}
     for name, text in _lists(host):
         for path in asked.intersection(text.split("\n")):
             there, by = diverted.get(path, (path, name))
@@ -39,6 +42,7 @@ def sums(paths: Iterable[str], packages: Iterable[str], host: Host) -> dict[str,
     wanted = {spelled: path for path in paths for spelled in spellings(path)}
     diverted = _diversions(host)
     found = {wanted[path]: made for path, made in CONFFILE.findall(host.text(STATUS) or "") if path in wanted}
+    found.update({wanted[path]: made for made, path in _words(UCF_SUMS, host) if path in wanted})
     for name in set(packages):
         for line in split_lines(host.text(f"{INFO}/{name}.md5sums") or ""):
             made, _, path = line.partition("  ")
@@ -47,6 +51,31 @@ def sums(paths: Iterable[str], packages: Iterable[str], host: Host) -> dict[str,
             if there in wanted:
                 found[wanted[there]] = made
     return found
+
+
+def changed_since(path: str, package: str, host: Host) -> bool:
+    """Whether the kernel's own date of a file, which no program sets, is after that of its package's list.
+
+    dpkg writes the list once the files are there. What a package's script touches, and an image that was copied file by
+    file, look the same; so this says of which files to look at the bytes, and nothing more.
+    """
+    seen, listed = host.stat(path), host.stat(f"{INFO}/{package}.list")
+    return seen is not None and listed is not None and seen.st_ctime_ns > listed.st_ctime_ns
+
+
+def is_alternative(path: str, host: Host) -> bool:
+    """Whether a link and what is chosen for it are what update-alternatives(1) knows."""
+
+    def known() -> set[str]:
+        return {
+            line
+            for name in names_in(host.path(ALTERNATIVES))
+            for line in split_lines(host.text(f"{ALTERNATIVES}/{name}") or "")
+        }
+
+    chosen = host.link_target(path)
+    lines = host.cached("alternatives", known)
+    return chosen.startswith(CHOSEN) and path in lines and host.link_target(chosen) in lines
 
 
 def spellings(path: str) -> Iterator[str]:
@@ -66,3 +95,9 @@ def _diversions(host: Host) -> dict[str, tuple[str, str]]:
     """Path -> (where other packages' file of that name lies instead, the package whose own stays)."""
     lines = split_lines(host.text(DIVERSIONS) or "")
     return {lines[i]: (lines[i + 1], lines[i + 2]) for i in range(0, len(lines) - 2, 3)}
+
+
+def _words(path: str, host: Host) -> list[tuple[str, str]]:
+    """The two words of each line of one of ucf's files."""
+    lines = (line.split(None, 1) for line in split_lines(host.text(path) or ""))
+    return [(words[0], words[1].strip()) for words in lines if len(words) == 2]

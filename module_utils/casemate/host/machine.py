@@ -100,6 +100,13 @@ class Host:
         """lstat, or None where nothing is. Links are not followed: a link is never the file."""
         return None if path in self.gone else stat_of(self.path(path))
 
+    def link_target(self, path: str) -> str:
+        """Where a link leads to with its first step, as an absolute path; empty for what is no link."""
+        try:
+            return os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(self.path(path))))
+        except OSError:
+            return ""
+
     def glob(self, pattern: str, hidden: bool = False) -> list[str]:
         """Absolute paths (as the target sees them) that match a pattern, in the order of their bytes.
 

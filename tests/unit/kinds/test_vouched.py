@@ -40,7 +40,18 @@ def host(tmp_path: Path, files: dict[str, str], brought: dict[str, str] | None =
     for folder, _, names in os.walk(tmp_path):
         for name in names:
             os.chmod(f"{folder}/{name}", 0o644)
+    installed(made)
     return made
+
+
+def installed(made: FakeHost) -> None:
+    """Date the package's list, as dpkg does once its files are there."""
+    os.chmod(made.path(f"{INFO}/some.list"), 0o644)
+
+
+def host_again(made: FakeHost) -> FakeHost:
+    """The same machine at its next run."""
+    return FakeHost(Path(made.root), context=made.context)
 
 
 def faults(made: FakeHost, **setting: Any) -> dict[str, str]:
@@ -69,6 +80,30 @@ class TestWhoVouches:
         made = host(tmp_path, {CRON: MINE + "* * * * * root evil\n"}, {CRON: MINE})
         assert faults(made) == {CRON: "it is not what the package some brought"}
         assert faults(made, names_only=True) == {}
+
+    def test_no_package_for_the_bytes_of_what_changed_after_it_came(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
+        seen = os.stat(made.path(CRON))
+        Path(made.path(CRON)).write_text(MINE.replace("backup", "escape"))
+        os.utime(made.path(CRON), ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        assert os.stat(made.path(CRON)).st_size == seen.st_size
+        assert faults(made, names_only=True) == {CRON: "it is not what the package some brought"}
+
+    def test_a_package_for_what_was_only_touched_after_it_came(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
+        os.chmod(made.path(CRON), 0o600)
+        assert faults(made, names_only=True) == {}
+
+    def test_no_package_for_what_it_has_no_sum_of(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
+        Path(made.path(f"{INFO}/some.md5sums")).write_text("")
+        assert faults(made) == {CRON: "the package some has no sum of it"}
+
+    def test_a_package_for_what_its_script_wrote_by_ucf(self, tmp_path: Path) -> None:
+        ucf = {"/var/lib/ucf/registry": f"some \t {CRON}\n", "/var/lib/ucf/hashfile": f"{md5(MINE)}  {CRON}\n"}
+        assert faults(host(tmp_path, {CRON: MINE, **ucf})) == {}
+        made = host(tmp_path, {CRON: "other", **ucf})
+        assert faults(made) == {CRON: "it is not what the package some brought"}
 
     def test_a_package_for_a_conffile(self, tmp_path: Path) -> None:
         made = host(tmp_path, {CRON: MINE}, {CRON: MINE})
@@ -133,6 +168,27 @@ class TestWhoVouches:
         entry = {**UNTIL, "digest": "link:/opt/bad"}
         assert list(faults(made, declared={"/etc/cron.d/bad": entry})) == ["/etc/cron.d/gone"]
 
+    def test_where_names_count_a_link_of_nobodys_gives_no_other_name(self, tmp_path: Path) -> None:
+        true, tool = "/usr/bin/true", "/usr/bin/tool.real"
+        files = {true: "true", tool: "tool", "/etc/cron.d/x": "", "/var/lib/dpkg/alternatives/tool": ""}
+        made = host(tmp_path, files, {true: "true", tool: "tool", "/etc/cron.d/owned": ""})
+        Path(made.path("/var/lib/dpkg/alternatives/tool")).write_text(f"auto\n/etc/cron.d/tool\n\n{tool}\n30\n")
+        os.mkdir(made.path("/etc/alternatives"))
+
+        def link(path: str, target: str) -> None:
+            os.symlink(os.path.relpath(made.path(target), os.path.dirname(made.path(path))), made.path(path))
+
+        for name in ("nft", "true", "owned"):
+            link(f"/etc/cron.d/{name}", true)
+        link("/etc/alternatives/tool", tool)
+        link("/etc/cron.d/tool", "/etc/alternatives/tool")
+        assert faults(made) == {}
+        wrong = {"/etc/cron.d/nft": f"it is a link to {true}: nobody vouches for that name of it"}
+        assert faults(made, named=True) == wrong
+        os.remove(made.path("/etc/alternatives/tool"))
+        link("/etc/alternatives/tool", true)
+        assert set(faults(host_again(made), named=True)) == {"/etc/cron.d/nft", "/etc/cron.d/tool"}
+
     @pytest.mark.parametrize(
         ("text", "comments", "nothing"),
         [
@@ -191,6 +247,20 @@ class TestWhoVouches:
 
     def test_what_is_skipped(self, tmp_path: Path) -> None:
         assert faults(host(tmp_path, {CRON: MINE}), skipped=["/etc/cron.d/jo*"]) == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root: files of root are what this is about")
+def test_rights_are_looked_for_wherever_others_than_root_get(tmp_path: Path) -> None:
+    made = host(tmp_path, {"/mnt/.deep/a": "x", "/var/closed/in/b": "x", "/mnt/plain": "x", "/mnt/no-program": "x"})
+    for path, mode in (("/mnt/.deep/a", 0o4755), ("/var/closed/in/b", 0o4755), ("/mnt/no-program", 0o4644)):
+        os.chmod(made.path(path), mode)
+    os.chmod(made.path("/var/closed"), 0o700)
+    os.symlink(made.path("/var/closed/in"), made.path("/mnt/link"))
+    os.chmod(tmp_path, 0o755)
+    setting: Any = {"paths": ["/"], "everywhere": True, "powerful": True, "known": [], "names_only": True}
+    assert list(faults(made, **setting)) == ["/mnt/.deep/a"]
+    os.chmod(made.path("/var/closed"), 0o711)
+    assert list(faults(made, **setting)) == ["/mnt/.deep/a", "/var/closed/in/b"]
 
 
 def test_folders_are_looked_through_to_the_bottom(tmp_path: Path) -> None:

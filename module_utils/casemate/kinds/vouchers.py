@@ -1,0 +1,168 @@
+"""Who vouches for what lies at a path: a package, Casemate, a unit that writes it, or the operator by name."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+import grp
+import hashlib
+import os
+import pwd
+import re
+import stat as statmod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Dict, Set
+
+from ..core import waiver
+from ..formats import dpkg, pam_profiles
+from ..host import clock
+from ..host.entries import digest, name_of
+from ..host.machine import Host
+
+STATIC = 100
+"""Uids below it are the same on every Debian."""
+STARTING = 120.0
+"""Seconds after its start in which a unit writes its files."""
+MOST_COMMENTS = 65536
+"""Bytes of a file that is looked through for anything but comments."""
+
+
+@dataclass
+class Known:
+    """Who vouches for what, for all settings of a pass."""
+
+    host: Host
+    day: datetime.date
+    owners: Dict[str, str] = field(default_factory=dict)
+    changed: Set[str] = field(default_factory=set)
+    sums: Dict[str, str] = field(default_factory=dict)
+
+    def ask(self, paths: Set[str], summed: Set[str]) -> None:
+        """Ask the package database about all paths at once, and for the sums of those whose bytes count.
+
+        Those of what changed after its package came count always.
+        """
+        self.owners = dpkg.owners(paths | summed, self.host)
+        self.changed = {path for path, name in self.owners.items() if dpkg.changed_since(path, name, self.host)}
+        summed = summed | self.changed
+        self.sums = dpkg.sums(summed, {name for path, name in self.owners.items() if path in summed}, self.host)
+
+    def fault(self, path: str, setting: Mapping[str, Any]) -> str:
+        """Why nobody vouches for what lies at a path; nothing where somebody does."""
+        entry = setting["declared"].get(path)
+        if path in setting["ours"] or path in self.host.failing_files:
+            return ""
+        if entry is not None:
+            return self._declared(path, entry)
+        found = self.host.stat(path)
+        if found is None:
+            return ""  # gone since it was listed
+        if is_link(found):
+            return self._link(path, setting)
+        if not statmod.S_ISREG(found.st_mode):
+            return "it is no file"
+        package = self.owners.get(path, "")
+        return _writers(found, package) or self._file(path, package, setting)
+
+    def _declared(self, path: str, entry: Mapping[str, Any]) -> str:
+        ended = waiver.ended(path, entry, self.day)
+        if ended:
+            return f"{entry['owner']} vouched for it until {ended}"
+        now = content(path, self.host)
+        return "" if now == entry["digest"] else f"{entry['owner']} vouched for {entry['digest']}, and it is {now}"
+
+    def _link(self, path: str, setting: Mapping[str, Any]) -> str:
+        target = target_of(path, self.host)
+        if target == "/dev/null":
+            return ""
+        if self.host.stat(target) is None:
+            known = path in self.owners or target in setting["ours"]  # whose own control tells that it is missing
+            return "" if known else f"it is a link to {target}, which is not there"
+        why = self.fault(target, setting) if target != path else "it is a link to itself"
+        if not why and setting.get("named") and not self._may_name(path, target):
+            why = "nobody vouches for that name of it"
+        return f"it is a link to {target}: {why}" if why else ""
+
+    def _may_name(self, path: str, target: str) -> bool:
+        """Whether a link gives a program a name that is its own, or of a package, or that is chosen for it."""
+        same = os.path.basename(path) == os.path.basename(target)
+        return same or path in self.owners or dpkg.is_alternative(path, self.host)
+
+    def _file(self, path: str, package: str, setting: Mapping[str, Any]) -> str:
+        if package and setting.get("powerful") and path not in setting["known"]:
+            return f"{package} brought it without these rights"
+        if package and setting.get("names_only") and path not in self.changed:
+            return ""
+        data = self.host.read(path)
+        if package and md5(data) == self.sums.get(path, "unknown"):
+            return ""
+        if does_nothing(data, setting.get("comments", ""), setting.get("matters", "")):
+            return ""
+        if fnmatch.fnmatchcase(path, setting.get("of_profiles", "")):
+            lines = pam_profiles.strangers(path, self.host)
+            return f"{', '.join(lines)} of no profile in {pam_profiles.PROFILES}" if lines else ""
+        source = setting.get("copies", {}).get(path)
+        if source and source in self.owners and md5(data) == self.sums.get(source, "unknown"):
+            return ""
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in setting.get("writes", ())):
+            return self._late(path, setting["written_by"])
+        if package:
+            said = "it is not what the package {} brought" if path in self.sums else "the package {} has no sum of it"
+            return said.format(package)
+        return f"it is no copy of {source}" if source else "no package brought it"
+
+    def _late(self, path: str, unit: str) -> str:
+        """A unit that does not run will write its files when it does."""
+        found, started = self.host.stat(path), self.host.started(unit)
+        late = found is not None and started is not None and clock.after(clock.change_time(found) - STARTING, started)
+        return (
+            f"it changed after {unit} wrote it at its start: systemctl restart {unit} brings back its own"
+            if late
+            else ""
+        )
+
+
+def content(path: str, host: Host) -> str:
+    """What stands for what lies at a path: a digest, or where a link leads to."""
+    found = host.stat(path)
+    if is_link(found):
+        return f"link:{target_of(path, host)}"
+    return digest(host.read(path)) or "special"
+
+
+def target_of(path: str, host: Host) -> str:
+    """Where a path leads to in the end, as the target sees it: the path itself where no link is on the way."""
+    real = os.path.realpath(host.path(path))
+    below = "" if host.root == "/" else os.path.realpath(host.root)
+    return real[len(below) :] if real.startswith(f"{below}/") else real
+
+
+def does_nothing(data: bytes | None, comment: str, matters: str = "") -> bool:
+    """Whether a file is empty, has nothing that matters, or nothing but comments; one that names a program is none."""
+    if matters and data is not None:
+        return not re.search(matters.encode(), data)
+    if not data or data.startswith(b"#!") or len(data) > MOST_COMMENTS:
+        return data == b""
+    lines = (line.strip() for line in data.split(b"\n"))
+    return all(not line or (comment and line.startswith(comment.encode())) for line in lines)
+
+
+def md5(data: bytes | None) -> str:
+    """What the package database knows a file by; nobody can make another file with the sum of a given one."""
+    return "" if data is None else hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def is_link(found: os.stat_result | None) -> bool:
+    """Whether what was looked at is a symbolic link."""
+    return found is not None and statmod.S_ISLNK(found.st_mode)
+
+
+def _writers(found: os.stat_result, package: str) -> str:
+    """Who but root may change a file. What packages give to one of Debian's static accounts is theirs (policy 9.2)."""
+    if found.st_uid and not (package and found.st_uid < STATIC):
+        return f"it is {name_of(pwd.getpwuid, found.st_uid)}'s, who may change it"
+    if found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid != 0):
+        who = "everybody" if found.st_mode & 0o002 else f"the group {name_of(grp.getgrgid, found.st_gid)}"
+        return f"{who} may change it (mode {statmod.S_IMODE(found.st_mode):04o})"
+    return ""
