@@ -46,7 +46,7 @@ class Setting(Needed, total=False):
     everywhere: Annotated[bool, Key("look below the paths on every mount where others than root gain such rights")]
     names_only: Annotated[bool, Key("look at the bytes of a package's file only if it changed since the package came")]
     named: Annotated[bool, Key("what counts is the name: a link has to be of a package or an alternative, too")]
-    comments: Annotated[str, Key("what begins a comment: a file of nothing else does nothing")]
+    comments: Annotated[str, Key("what begins a comment: a file of nothing else, of no package, does nothing")]
 
 
 def identity(setting: Setting) -> str:

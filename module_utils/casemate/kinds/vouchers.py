@@ -97,7 +97,9 @@ class Known:
         data = self.host.read(path)
         if package and md5(data) == self.sums.get(path, "unknown"):
             return ""
-        if does_nothing(data, setting.get("comments", ""), setting.get("matters", "")):
+        if data is not None and "matters" in setting and not re.search(setting["matters"].encode(), data):
+            return ""
+        if not package and data is not None and "comments" in setting and does_nothing(data, setting["comments"]):
             return ""
         if fnmatch.fnmatchcase(path, setting.get("of_profiles", "")):
             lines = pam_profiles.strangers(path, self.host)
@@ -138,14 +140,12 @@ def target_of(path: str, host: Host) -> str:
     return real[len(below) :] if real.startswith(f"{below}/") else real
 
 
-def does_nothing(data: bytes | None, comment: str, matters: str = "") -> bool:
-    """Whether a file is empty, has nothing that matters, or nothing but comments; one that names a program is none."""
-    if matters and data is not None:
-        return not re.search(matters.encode(), data)
-    if not data or data.startswith(b"#!") or len(data) > MOST_COMMENTS:
-        return data == b""
+def does_nothing(data: bytes, comment: str) -> bool:
+    """Whether a file has nothing but comments, or is empty; one that names a program that runs it is none."""
+    if data.startswith(b"#!") or len(data) > MOST_COMMENTS:
+        return False
     lines = (line.strip() for line in data.split(b"\n"))
-    return all(not line or (comment and line.startswith(comment.encode())) for line in lines)
+    return all(not line or line.startswith(comment.encode()) for line in lines)
 
 
 def md5(data: bytes | None) -> str:

@@ -158,7 +158,11 @@ class TestWhoVouches:
         assert faults(made)[CRON] == "it is no file"
 
     def test_a_link_is_what_it_leads_to(self, tmp_path: Path) -> None:
-        made = host(tmp_path, {"/usr/lib/good": MINE, "/opt/bad": MINE, "/etc/cron.d/x": ""}, {"/usr/lib/good": MINE})
+        made = host(
+            tmp_path,
+            {"/usr/lib/good": MINE, "/opt/bad": MINE, "/etc/cron.d/x": ""},
+            {"/usr/lib/good": MINE, "/etc/cron.d/x": ""},
+        )
         for name, target in (("good", "/usr/lib/good"), ("bad", "/opt/bad"), ("off", "/dev/null"), ("gone", "/opt/no")):
             os.symlink(target if target == "/dev/null" else made.path(target), made.path(f"/etc/cron.d/{name}"))
         assert faults(made) == {
@@ -171,7 +175,7 @@ class TestWhoVouches:
     def test_where_names_count_a_link_of_nobodys_gives_no_other_name(self, tmp_path: Path) -> None:
         true, tool = "/usr/bin/true", "/usr/bin/tool.real"
         files = {true: "true", tool: "tool", "/etc/cron.d/x": "", "/var/lib/dpkg/alternatives/tool": ""}
-        made = host(tmp_path, files, {true: "true", tool: "tool", "/etc/cron.d/owned": ""})
+        made = host(tmp_path, files, {true: "true", tool: "tool", "/etc/cron.d/owned": "", "/etc/cron.d/x": ""})
         Path(made.path("/var/lib/dpkg/alternatives/tool")).write_text(f"auto\n/etc/cron.d/tool\n\n{tool}\n30\n")
         os.mkdir(made.path("/etc/alternatives"))
 
@@ -192,12 +196,21 @@ class TestWhoVouches:
     @pytest.mark.parametrize(
         ("text", "comments", "nothing"),
         [
-            ("", "", True), ("# a\n\n  # b\n", "#", True), ("# a\n", "", False), ("#!/tmp/x\n", "#", False),
+            ("", "#", True), ("", None, False), ("# a\n\n  # b\n", "#", True), ("# a\n", None, False),
+            ("#!/tmp/x\n", "#", False),
             ("# a\nb\n", "#", False), ("#\n" * 40000, "#", False),
         ],
     )  # fmt: skip
-    def test_what_does_nothing_needs_nobody(self, tmp_path: Path, text: str, comments: str, nothing: bool) -> None:
-        assert (faults(host(tmp_path, {CRON: text}), comments=comments) == {}) == nothing
+    def test_what_does_nothing_needs_nobody(
+        self, tmp_path: Path, text: str, comments: str | None, nothing: bool
+    ) -> None:
+        known = {"comments": comments} if comments else {}
+        assert (faults(host(tmp_path, {CRON: text}), **known) == {}) == nothing
+
+    @pytest.mark.parametrize("text", ["", "# nothing\n"])
+    def test_what_a_package_brought_does_something(self, tmp_path: Path, text: str) -> None:
+        made = host(tmp_path, {CRON: text}, {CRON: MINE})
+        assert faults(made, comments="#") == {CRON: "it is not what the package some brought"}
 
     def test_what_another_control_tells_is_told_once(self, tmp_path: Path) -> None:
         made = host(tmp_path, {CRON: MINE})
