@@ -31,7 +31,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
     made = Lab(path)
     for host in made.hosts:
-        made.root(host, f"mkdir -p /etc/cron.d; printf '#!/bin/sh\\ntrue\\n' >{TOOL}; chmod 755 {TOOL}")
+        made.root(host, f"mkdir -p -m 700 /etc/cron.d; printf '#!/bin/sh\\ntrue\\n' >{TOOL}; chmod 755 {TOOL}")
     made.root(made.agent, f"echo '0 3 * * * root {TOOL}' >{JOB}")
     yield made
     for host in made.hosts:
