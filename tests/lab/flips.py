@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import socket
 import ssl
@@ -104,6 +105,12 @@ RUNNING = {
     "use-service-account-credentials": "false", "read-only-port": "10254",
 }  # fmt: skip
 """Arguments with which K3s starts all the same; a path is replaced by that of a copy."""
+
+
+NAMESPACED = (
+    "Secret", "Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "ReplicationController", "CronJob", "Job", "Pod",
+)  # fmt: skip
+"""Kinds of objects of a namespace that flips plant through a list of all namespaces."""
 
 
 class Flip(NamedTuple):
@@ -602,8 +609,9 @@ def replaced(path: str, change: Callable[[Setting], None] | None) -> Iterator[No
 
 @contextlib.contextmanager
 def created(collection: str, body: Setting, gone: str = "") -> Iterator[None]:
-    body["metadata"] = {**body.get("metadata", {}), "name": "flipped"}
-    with after(gone or f"k3s kubectl delete --raw {collection}/flipped"):
+    name = body.get("metadata", {}).get("name", "flipped")
+    body["metadata"] = {**body.get("metadata", {}), "name": name}
+    with after(gone or f"k3s kubectl delete --raw {collection}/{name}"):
         sh(f"k3s kubectl create --raw {collection} -f -", json.dumps(body))
         yield
 
@@ -652,6 +660,145 @@ def k8s_object(setting: Setting) -> Flips:
         yield "mounted", lambda: replaced(path, lambda old: old.update(automountServiceAccountToken=True))
     for label in setting.get("body", {}).get("metadata", {}).get("labels", ()):
         yield f"without {label}", unlabelled(path, label)
+
+
+def cluster_object(kind: str) -> Setting:
+    """An object of a kind that gives power, as somebody may leave it in the namespace default, or in kube-system."""
+    admission, rbac = "admissionregistration.k8s.io/v1", "rbac.authorization.k8s.io"
+    rules: list[Setting] = [
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["limitranges"]}
+    ]
+    hook: Setting = {
+        "name": "flipped.example.org",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "rules": rules,
+    }
+    hook |= {"failurePolicy": "Ignore", "clientConfig": {"url": "https://192.0.2.66/"}}
+    matched = {"matchConstraints": {"resourceRules": rules}, "failurePolicy": "Ignore"}
+    jsonpatch = {"expression": '[JSONPatch{op: "test", path: "/spec", value: ""}]'}
+    mutation = {"mutations": [{"patchType": "JSONPatch", "jsonPatch": jsonpatch}], "reinvocationPolicy": "Never"}
+    container = {"name": "main", "image": "docker.io/library/busybox:1.36", "securityContext": {"privileged": True}}
+    template: Setting = {"metadata": {"labels": {"app": "flipped"}}, "spec": {"containers": [container]}}
+    workload = {"selector": {"matchLabels": {"app": "flipped"}}, "template": template, "replicas": 0}
+    once = {"suspend": True, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
+    role = {"apiGroup": rbac, "kind": "ClusterRole", "name": "edit"}
+    subjects = [{"kind": "ServiceAccount", "namespace": "default", "name": "flipped"}]
+    rights = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
+    made: dict[str, Setting] = {
+        "ValidatingWebhookConfiguration": {"apiVersion": admission, "webhooks": [hook]},
+        "MutatingWebhookConfiguration": {"apiVersion": admission, "webhooks": [hook]},
+        "ValidatingAdmissionPolicy": {
+            "apiVersion": admission, "spec": {**matched, "validations": [{"expression": "true"}]}
+        },
+        "ValidatingAdmissionPolicyBinding": {
+            "apiVersion": admission, "spec": {"policyName": "flipped", "validationActions": ["Audit"]}
+        },
+        "MutatingAdmissionPolicy": {"apiVersion": admission, "spec": {**matched, **mutation}},
+        "MutatingAdmissionPolicyBinding": {"apiVersion": admission, "spec": {"policyName": "flipped"}},
+        "APIService": {
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "metadata": {"name": "v1.flipped.example.org"},
+            "spec": {
+                "group": "flipped.example.org", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1,
+                "insecureSkipTLSVerify": True, "service": {"namespace": "default", "name": "flipped"},
+            },
+        },
+        "ClusterRole": {"apiVersion": f"{rbac}/v1", "rules": rights},
+        "Role": {"apiVersion": f"{rbac}/v1", "rules": rights},
+        "ClusterRoleBinding": {"apiVersion": f"{rbac}/v1", "roleRef": role, "subjects": subjects},
+        "RoleBinding": {"apiVersion": f"{rbac}/v1", "roleRef": role, "subjects": subjects},
+        "Secret": {
+            "apiVersion": "v1", "type": "kubernetes.io/service-account-token",
+            "metadata": {"annotations": {"kubernetes.io/service-account.name": "default"}},
+        },
+        "NetworkPolicy": {"apiVersion": "networking.k8s.io/v1", "spec": {"podSelector": {}, "ingress": [{}]}},
+        "Deployment": {"apiVersion": "apps/v1", "spec": workload},
+        "DaemonSet": {
+            "apiVersion": "apps/v1",
+            "spec": {
+                **workload, "replicas": None,
+                "template": {**template, "spec": {"containers": [container], "nodeSelector": {"no": "node"}}},
+            },
+        },
+        "StatefulSet": {"apiVersion": "apps/v1", "spec": {**workload, "serviceName": "flipped"}},
+        "ReplicaSet": {"apiVersion": "apps/v1", "spec": {**workload, "replicas": 1}},
+        "ReplicationController": {
+            "apiVersion": "v1", "spec": {**workload, "selector": {"app": "flipped"}}
+        },
+        "Job": {"apiVersion": "batch/v1", "spec": once},
+        "CronJob": {
+            "apiVersion": "batch/v1",
+            "spec": {"schedule": "0 0 1 1 *", "suspend": True, "jobTemplate": {"spec": once}},
+        },
+        "Pod": {
+            "apiVersion": "v1",
+            "metadata": {"namespace": "kube-system"},
+            "spec": {"containers": [container], "hostPID": True, "nodeSelector": {"no": "node"}},
+        },
+        "PersistentVolume": {
+            "apiVersion": "v1",
+            "spec": {
+                "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/etc"},
+            },
+        },
+    }  # fmt: skip
+    return {"kind": kind, **made.get(kind, {})}
+
+
+@contextlib.contextmanager
+def chart(collection: str, kind: str) -> Iterator[None]:
+    """Where no Helm controller runs, as in the lab, its resources are made first; one that runs is told to wait."""
+    group, plural = collection.split("/")[2], os.path.basename(collection)
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    names = {"plural": plural, "singular": kind.lower(), "kind": kind}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [version]}
+    crd = {"kind": "CustomResourceDefinition", "metadata": {"name": f"{plural}.{group}"}, "spec": spec}
+    metadata = {"namespace": "default", "annotations": {"helmcharts.cattle.io/unmanaged": "true"}}
+    body = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": metadata, "spec": {"chart": "flipped"}}
+    resources: Undone = contextlib.nullcontext()
+    if not sh(f"k3s kubectl get crd --ignore-not-found {plural}.{group}"):
+        making = json.dumps({"apiVersion": "apiextensions.k8s.io/v1", **crd})
+        waiting = f"until k3s kubectl get --raw {collection}; do sleep 0.1; done"
+        make = f"echo {shlex.quote(making)} | k3s kubectl create -f - && timeout 20 sh -c '{waiting}'"
+        resources = did(make, f"k3s kubectl delete crd {plural}.{group}")
+    with both(resources, created(f"{os.path.dirname(collection)}/namespaces/default/{plural}", body)):
+        yield
+
+
+def vouched_objects(setting: Setting) -> Flips:
+    """An object of nobody's in each list."""
+    for place in setting["objects"]:
+        if place["kind"].startswith("Helm"):
+            yield f"planted {place['kind']}", functools.partial(chart, place["path"], place["kind"])
+            continue
+        body = cluster_object(place["kind"])
+        path = place["path"].partition("?")[0]
+        namespace = body.get("metadata", {}).pop("namespace", "default")
+        if "/namespaces/" not in path and place["kind"] in NAMESPACED:
+            path = f"{os.path.dirname(path)}/namespaces/{namespace}/{os.path.basename(path)}"
+        yield f"planted in {path}", functools.partial(created, path, body)
+
+
+def vouched_rights(setting: Setting) -> Flips:
+    """One of nobody's, and one of Kubernetes' own with more than it ships with."""
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    kinds = ["ClusterRole", "Role"] if setting["judged"] == "roles" else ["ClusterRoleBinding", "RoleBinding"]
+    for kind in kinds:
+        path = f"{rbac}/{'' if kind.startswith('Cluster') else 'namespaces/default/'}{kind.lower()}s"
+        yield f"planted in {path}", functools.partial(created, path, cluster_object(kind))
+    if setting["judged"] == "bindings":
+        eve = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "eve"}
+        own = f"{rbac}/clusterrolebindings/system:monitoring"
+        yield "one more subject", lambda: replaced(own, lambda old: old["subjects"].append(eve))
+        return
+    more = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
+    own = f"{rbac}/clusterroles/system:discovery"
+    yield "one more right", lambda: replaced(own, lambda old: old["rules"].append(more))
+    label = "rbac.authorization.k8s.io/aggregate-to-view"
+    joined = {**cluster_object("ClusterRole"), "metadata": {"labels": {label: "true"}}, "rules": [more]}
+    yield "aggregated", functools.partial(created, f"{rbac}/clusterroles", joined)
 
 
 def cluster_nodes(setting: Setting) -> Flips:
@@ -817,6 +964,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover, "vouched": vouched,
+        "vouched_objects": vouched_objects, "vouched_rights": vouched_rights,
         "pam_stack": pam_stack, "pwquality": pwquality, "systemd_setting": systemd_setting,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())

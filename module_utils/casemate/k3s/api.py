@@ -28,6 +28,7 @@ class Api:
     """A connection to an API server of the cluster, this host's own by default, as its administrator."""
 
     CA, CLIENT, LACKING = TLS + "server-ca.crt", TLS + "client-admin", "there is no API server on this host yet"
+    ACCEPT = "application/json"
 
     def __init__(self, host: Host, address: str = "127.0.0.1", port: int = 6443, timeout: float = TIMEOUT) -> None:
         """Connect lazily; raises Unavailable where the certificate is not there, since no server has run."""
@@ -47,7 +48,7 @@ class Api:
         Its code is `refused` where the server has another authority than this host trusts: it is another cluster's.
         """
         content = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
-        headers = {"Accept": "application/json", "Content-Type": content}
+        headers = {"Accept": self.ACCEPT, "Content-Type": content}
         try:
             self.connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = self.connection.getresponse()
@@ -72,6 +73,12 @@ class Api:
         if status != 200:
             raise unanswered(path, status, answer)
         return answer
+
+
+class Names(Api):
+    """A connection that gets the metadata of a list's objects and nothing else of them: not what a Secret holds."""
+
+    ACCEPT = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
 
 class Kubelet(Api):

@@ -31,6 +31,8 @@ from . import (
     sysctl,
     systemd_setting,
     vouched,
+    vouched_objects,
+    vouched_rights,
 )
 from .kind import Kind
 
@@ -60,6 +62,8 @@ KINDS: dict[str, Kind[Any]] = {
     "systemd_setting": systemd_setting.KIND,
     "pwquality": pwquality.KIND,
     "vouched": vouched.KIND,
+    "vouched_objects": vouched_objects.KIND,
+    "vouched_rights": vouched_rights.KIND,
 }
 """In the order in which they are judged: each one comes after those that explain its faults."""
 

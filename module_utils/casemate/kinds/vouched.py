@@ -11,16 +11,13 @@ import stat as statmod
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Dict, List, Set, TypedDict
 
-from ..core import waiver
+from ..core import vouched_for, waiver
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
 from .kind import Kind
 from .powerful import everywhere, is_powerful
 from .vouchers import Known, content, is_link, target_of
-
-SHOWN = 5
-"""Of how many files a finding says what is wrong with them; it names all."""
 
 
 class Needed(TypedDict):
@@ -75,19 +72,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that somebody vouches for everything."""
-    faults = seen["faults"]
-    words = [f"{path}: {why}" for path, why in list(faults.items())[:SHOWN]]
-    more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    reason = f"{setting['used']}, and nobody vouches for it: {'; '.join([*words, *more])}. "
-    reason += "Remove what does not belong there; `casemate baseline` records what does"
-    return Verdict(
-        ok=not faults,
-        expected="nothing that nobody vouches for",
-        observed=seen["contents"] or "nothing",
-        reason=reason if faults else "",
-        evidence=f"{seen['of']} files",
-        where=tuple(faults),
-    )
+    return vouched_for.verdict(setting["used"], seen["faults"], seen["contents"], f"{seen['of']} files")
 
 
 def _listed(setting: Setting, host: Host) -> Iterator[str]:

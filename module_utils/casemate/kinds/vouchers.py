@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Dict, Set
 
-from ..core import waiver
+from ..core import vouched_for
 from ..formats import dpkg, pam_profiles
 from ..host import clock
 from ..host.entries import digest, name_of
@@ -54,7 +54,7 @@ class Known:
         if path in setting["ours"] or path in self.host.failing_files:
             return ""
         if entry is not None:
-            return self._declared(path, entry)
+            return vouched_for.fault(path, entry, content(path, self.host), self.day)
         found = self.host.stat(path)
         if found is None:
             return ""  # gone since it was listed
@@ -64,13 +64,6 @@ class Known:
             return "it is no file"
         package = self.owners.get(path, "")
         return _writers(found, package) or self._file(path, package, setting)
-
-    def _declared(self, path: str, entry: Mapping[str, Any]) -> str:
-        ended = waiver.ended(path, entry, self.day)
-        if ended:
-            return f"{entry['owner']} vouched for it until {ended}"
-        now = content(path, self.host)
-        return "" if now == entry["digest"] else f"{entry['owner']} vouched for {entry['digest']}, and it is {now}"
 
     def _link(self, path: str, setting: Mapping[str, Any]) -> str:
         target = target_of(path, self.host)

@@ -19,34 +19,37 @@ from casemate.run import runner, waivers
 from module_utils.casemate.core import waiver
 
 GROUP = "casemate_baseline"
-KIND = "vouched"
+KINDS = ("vouched", "vouched_objects", "vouched_rights")
 HEADER = """\
-# What is read or run with root's rights, and no package or Casemate brought: what `casemate baseline` found.
+# What is read or run with root's rights, or has power in the cluster, and no package, K3s or Casemate brought: what
+# `casemate baseline` found.
 # Vouch for a line only if you know it. What changes, or expires, is a finding again.
 """
 Contents = dict[str, str]
-"""Path -> its digest, or where a link leads to."""
+"""Path -> its digest, or where a link leads to; or an object of the cluster -> the digest of what matters of it."""
 
 
 def unvouched(findings: Iterable[Mapping[str, Any]]) -> Contents:
     """What the findings of one host say that nobody vouches for."""
     found: Contents = {}
     for one in findings:
-        if one["kind"] == KIND and one["status"] == "fail" and isinstance(one["observed"], Mapping):
+        if one["kind"] in KINDS and one["status"] == "fail" and isinstance(one["observed"], Mapping):
             found.update(one["observed"])
     return dict(sorted(found.items()))
 
 
 def everywhere(hosts: Mapping[str, Contents]) -> Contents:
-    """What is the same on all hosts."""
-    first = next(iter(hosts.values()), {})
-    return {path: made for path, made in first.items() if all(one.get(path) == made for one in hosts.values())}
+    """What is the same on all hosts, and what is the cluster's, of which one host tells."""
+    first = next(iter(hosts.values()), {}) if len(hosts) > 1 else {}
+    same = {path: made for path, made in first.items() if all(one.get(path) == made for one in hosts.values())}
+    told = ((name, made) for one in hosts.values() for name, made in one.items())
+    return {**same, **{name: made for name, made in told if not name.startswith("/")}}
 
 
 def inventory(before: Mapping[str, Any], hosts: Mapping[str, Contents], why: Mapping[str, str]) -> dict[str, Any]:
     """The inventory `before`, empty for a new one, with what the hosts have beyond it."""
     groups: dict[str, Any] = {name: dict(group) for name, group in (before or {}).items()}
-    shared = everywhere(hosts) if len(hosts) > 1 else {}
+    shared = everywhere(hosts)
     wanted = {GROUP: (list(hosts), shared)}
     for host, contents in hosts.items():
         own = {path: made for path, made in contents.items() if path not in shared}
