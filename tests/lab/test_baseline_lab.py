@@ -20,8 +20,10 @@ from module_utils.casemate.core import waiver
 
 pytestmark = pytest.mark.lab
 
-TOOL, JOB = "/usr/local/bin/tool", "/etc/cron.d/tool"
-NAMED = {TOOL: "HOST-PROGRAMS-VOUCHED", JOB: "HOST-JOBS-VOUCHED"}
+TOOL, JOB, BINDING = "/usr/local/bin/tool", "/etc/cron.d/tool", "ClusterRoleBinding/tool"
+NAMED = {TOOL: "HOST-PROGRAMS-VOUCHED", JOB: "HOST-JOBS-VOUCHED", BINDING: "CLUSTER-BINDINGS-VOUCHED"}
+BIND = "k3s kubectl create clusterrolebinding tool --clusterrole=edit --serviceaccount=default:"
+UNBIND = "k3s kubectl delete clusterrolebinding --ignore-not-found tool"
 
 
 @pytest.fixture
@@ -33,10 +35,18 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     for host in made.hosts:
         made.root(host, f"mkdir -p -m 700 /etc/cron.d; printf '#!/bin/sh\\ntrue\\n' >{TOOL}; chmod 755 {TOOL}")
     made.root(made.agent, f"echo '0 3 * * * root {TOOL}' >{JOB}")
+    if has_api(made):
+        made.root(made.server, BIND + "tool")
     yield made
     for host in made.hosts:
         made.root(host, f"rm -f {TOOL} {JOB}")
+    if has_api(made):
+        made.root(made.server, UNBIND)
     assert made.casemate("check")[0] == 0
+
+
+def has_api(lab: Lab) -> bool:
+    return "double" not in lab.root(lab.server, "k3s --version")
 
 
 def named(report: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
@@ -50,18 +60,21 @@ def named(report: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
 def test_what_somebody_vouches_for_is_no_finding_until_it_changes(lab: Lab, tmp_path: Path) -> None:
     code, report = lab.casemate("check")
     programs = {NAMED[TOOL]: [TOOL]}
-    assert (code, named(report)[lab.server]) == (2, programs)
+    bindings = {NAMED[BINDING]: [BINDING]} if has_api(lab) else {}
+    assert (code, named(report)[lab.server]) == (2, {**programs, **bindings})
     assert named(report)[lab.agent] == {**programs, NAMED[JOB]: [JOB]}
     path, until = tmp_path / "baseline.yml", waiver.today_in_utc() + datetime.timedelta(days=30)
     argv = [str(Path(sys.executable).with_name("casemate")), "baseline", "-i", lab.path, "--output", str(path)]
     argv += ["--owner", "ops", "--reason", "the backup's", "--expires", until.isoformat()]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    assert "3 more" in done.stdout
+    assert f"{3 + len(bindings)} more" in done.stdout
     code, report = lab.casemate("check", "-i", str(path))
     assert code == 0, named(report)
     lab.root(lab.agent, f"echo {shlex.quote('* * * * * root ' + TOOL)} >>{JOB}")
+    if bindings:
+        lab.root(lab.server, f"{UNBIND}; {BIND}other")
     code, report = lab.casemate("check", "-i", str(path))
     assert code == 2
     assert named(report)[lab.agent] == {NAMED[JOB]: [JOB]}
-    assert named(report)[lab.server] == {}
+    assert named(report)[lab.server] == bindings
