@@ -280,6 +280,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [{}, {"longhorn-system": "privileged", "shop": "baseline"}],
         ["shop", ["shop"], {"*": "baseline"}, {"default": "baseline"}, {"kube-system": "privileged"}, {"a": "none"}],
     ),
+    "k3s_cluster_volume_folder": (
+        "the absolute path of a folder",
+        ["/srv/volumes", "/mnt/a-b.c"],
+        ["", "srv", "/srv/", "/a b", ["/srv"], "/{{ x }}"],
+    ),
     "k3s_control_plane_disable": (
         "one of coredns, local-storage, metrics-server, runtimes, servicelb, traefik",
         [[], ["traefik"]],

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lab.shipped import compact, shipped
 
+from casemate.catalogue import declarations
 from module_utils.casemate.k3s import rights
 
 READS, RUNS = {"reads Secrets": ["get,list secrets"]}, {"runs commands": ["create pods/exec"]}
@@ -57,3 +59,17 @@ def test_a_role_without_rules_allows_nothing(nothing: Any) -> None:
 )
 def test_power_is_what_is_listed_however_it_is_given(given: Any, listed: Any, powers: list[str]) -> None:
     assert rights.powers(rights.of_rules([given]), listed) == powers
+
+
+def test_what_ships_is_printed_as_it_is_kept() -> None:
+    """So that a new version of Kubernetes shows in a diff as what it changes."""
+    for texts in declarations.variables()[1]["__k3s_cluster_shipped_roles"]["1.36"].values():
+        made = {right for text in texts for right in rights.written(text)}
+        assert {right for text in compact(made) for right in rights.written(text)} == made
+
+
+def test_objects_of_a_cluster_are_printed_by_what_they_are_called() -> None:
+    ref = {"kind": "Role", "name": "x"}
+    bound = {"kind": "RoleBinding", "metadata": {"name": "b", "namespace": "web"}, "roleRef": ref}
+    role = {"kind": "ClusterRole", "metadata": {"name": "a"}, "rules": [rule("list,get", "pods,nodes")]}
+    assert shipped([bound, role]) == {"ClusterRole/a": ["get,list nodes,pods"], "RoleBinding/web/b": ["Role/web/x"]}
