@@ -37,6 +37,19 @@ def test_another_digest_is_another_thing() -> None:
     assert set(made) == {"casemate_baseline_s1", "casemate_baseline_s2"}
 
 
+@pytest.mark.parametrize("others", [{}, {"a-1": A}])
+def test_what_is_the_clusters_is_for_all_hosts_whichever_tells_of_it(others: dict[str, Any]) -> None:
+    binding = {"ClusterRoleBinding/ops": "sha256:3"}
+    made = baseline.inventory({}, {"s1": {**B, **binding}, **others}, WHY)
+    assert entries(made)["casemate_baseline"] == (["s1", *others], list(binding))
+    assert entries(made)["casemate_baseline_s1"] == (["s1"], list(B))
+
+
+@pytest.mark.parametrize("kind", ["vouched", "vouched_objects", "vouched_rights"])
+def test_all_kinds_that_ask_who_vouches_are_recorded(kind: str) -> None:
+    assert baseline.unvouched([{"kind": kind, "status": "fail", "observed": A}]) == A
+
+
 def test_what_was_reviewed_stays() -> None:
     before = baseline.inventory({}, {"s1": A}, WHY)
     made = baseline.inventory(before, {"s1": B}, {**WHY, "owner": "alice"})

@@ -182,7 +182,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [{}, {ID: WAIVER}, {ID: {**WAIVER, "expires": datetime.date(2099, 1, 31)}}],
         ["SSH-ROOT-REFUSED", ["SSH-ROOT-REFUSED"], 5],
     ),
-    "casemate_vouched": ("", [{}, {TOOL: VOUCHED}], ["/usr/local/bin/tool", ["/usr/local/bin/tool"], 5]),
+    "casemate_vouched": (
+        "",
+        [{}, {TOOL: VOUCHED}, {"Secret/web/ci": VOUCHED, "ClusterRole/system:x": VOUCHED}],
+        ["/usr/local/bin/tool", ["/usr/local/bin/tool"], 5],
+    ),
     "casemate_accept_not_evaluated": (
         "a reason code of a report, such as kernel",
         [["kernel", "api_semantics"]],
@@ -438,6 +442,7 @@ def test_each_input_is_refused_with_its_name_its_value_what_is_allowed_and_what_
             "[0].sources is missing; allowed: a list of 1 items or more, each item an address",
         ),
         ("casemate_vouched", {"tool": VOUCHED}, "has the name tool; allowed: the absolute path of a file"),
+        ("casemate_vouched", {"Secret/": VOUCHED}, "has the name Secret/; allowed: the absolute path of a file"),
         ("casemate_vouched", {TOOL: {**VOUCHED, "digest": "abc"}}, "is 'abc'; allowed: sha256 and its 64 digits"),
         ("casemate_vouched", {TOOL: WAIVER}, "digest is missing"),
         ("casemate_waivers", {"SSH-ROOT-REFUSD": WAIVER}, "has the name SSH-ROOT-REFUSD; allowed: the id of a control"),
