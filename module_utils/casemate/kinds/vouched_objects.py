@@ -84,7 +84,7 @@ def _look(setting: Setting, lists: Lists, host: Host) -> Observation:
         if fault or not entry:
             faults[key] = "; ".join([*powers, *([fault] if fault else [])]) or "K3s does not bring it"
             contents[key] = content
-    return {"faults": faults, "contents": contents, "evidence": f"{len(listed)} objects"}
+    return {"faults": faults, "contents": contents, "evidence": f"objects that count: {len(listed)}"}
 
 
 class Listed(NamedTuple):

@@ -92,7 +92,7 @@ def _unvouched(setting: Setting, found: List[tuple[str, str, str]], host: Host) 
         if fault or not entry:
             faults[key] = f"{why}; {fault}" if fault else why
             contents[key] = content
-    return {"faults": faults, "contents": contents, "evidence": f"{len(found)} {setting['judged']} with power"}
+    return {"faults": faults, "contents": contents, "evidence": f"{setting['judged']} with power: {len(found)}"}
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
