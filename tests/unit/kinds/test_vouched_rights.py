@@ -133,6 +133,12 @@ class TestRoles:
         assert set(told) == {"ClusterRole/things", "ClusterRole/view"}
         assert "ops vouched for sha256:" in told["ClusterRole/things"]
 
+    def test_what_may_join_one_role_excuses_no_other(self, tmp_path: Path) -> None:
+        things, known = role("ClusterRole/things", SEES, labels=VIEWERS), "ClusterRole/system:discovery"
+        digest = seen(tmp_path, "roles", [things])["contents"]["ClusterRole/things"]
+        entry = {"ClusterRole/things": {"digest": digest, **UNTIL}}
+        assert list(faults(tmp_path, "roles", things, shipped_role(known, SEES), declared=entry)) == [known]
+
     def test_rules_in_another_order_are_the_same(self, tmp_path: Path) -> None:
         digests = [
             seen(tmp_path, "roles", [role("ClusterRole/x", *rules)])["contents"]["ClusterRole/x"]
