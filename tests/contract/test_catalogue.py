@@ -118,6 +118,12 @@ def test_every_kind_declares_a_schema(name: str) -> None:
 
 
 @pytest.mark.parametrize("cid", CONTROLS)
+def test_nothing_is_evicted_that_no_operator_names(cid: str) -> None:
+    setting = CONTROLS[cid]["setting"]
+    assert not (KINDS[setting["kind"]].evicts and "enforced" in setting)
+
+
+@pytest.mark.parametrize("cid", CONTROLS)
 def test_every_finding_can_say_where(cid: str) -> None:
     made = static(CONTROLS[cid])["setting"]
     places = KINDS[made["kind"]].places({name: value for name, value in made.items() if name != "kind"})

@@ -34,6 +34,8 @@ REMEDIES = {
     + "test_a_member_of_etcd_without_a_node_goes_as_the_finding_says",
     "casemate baseline": "tests/lab/test_baseline_lab.py::"
     "test_what_somebody_vouches_for_is_no_finding_until_it_changes",
+    "casemate apply --evict {}": "tests/lab/test_evict_lab.py::"
+    "test_what_is_named_goes_and_is_kept_and_a_killed_run_leaves_it",
     "casemate apply --limit": LAB + "test_an_agent_that_was_wiped_joins_again_as_the_refusal_says",
     "casemate unlock {}": "tests/lab/test_operations_lab.py::"
     "test_a_run_of_another_machine_keeps_this_one_out_until_its_lock_is_ended_by_name",

@@ -120,6 +120,14 @@ def test_scan_asks_for_expensive_controls(invoke: Invoke, monkeypatch: pytest.Mo
         (("explain",), "Name one control"),
         (("explain", "SSH-ROOT-REFUSE", "--all"), "Name one control"),
         (("report", "--from", "nowhere.json"), "nowhere.json"),
+        (("apply", "--evict", "HOST-JOB-VOUCHED"), "no control 'HOST-JOB-VOUCHED'; did you mean HOST-JOBS-VOUCHED?"),
+        (("apply", "--evict", "SSH-ROOT-REFUSED"), "SSH-ROOT-REFUSED is healed by apply itself"),
+        (
+            ("apply", "--plan", "--evict", "HOST-JOBS-VOUCHED,"),
+            "an ID is empty. An ID is one of API-MANIFESTS-",
+        ),
+        (("apply", "--evict", "ACCOUNT-UID0-UNIQUE"), "ACCOUNT-UID0-UNIQUE names nothing that Casemate could remove"),
+        (("check", "--evict", "HOST-JOBS-VOUCHED"), "No such option"),
     ],
 )
 def test_misuse_exits_1_and_says_what_is_right(invoke: Invoke, arguments: tuple[str, ...], told: str) -> None:
@@ -345,6 +353,51 @@ def test_a_plan_is_printed_step_by_step_and_takes_none(invoke: Invoke, monkeypat
     assert "1. K3s: restart n1\n2. K3s: join n2" in done.output
     assert asked["check"] is True
     assert asked["given"][3] == {"__casemate_foresees": True}
+
+
+JOBS, PROGRAMS, EVERYWHERE = "HOST-JOBS-VOUCHED", "HOST-PROGRAMS-VOUCHED", "HOST-SETUID-EVERYWHERE"
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "scans"),
+    [
+        (("--evict", JOBS), [JOBS], False),
+        (("--evict", f"{JOBS.lower()},{PROGRAMS}", "--evict", JOBS), [JOBS, PROGRAMS], False),
+        (("--evict", EVERYWHERE), [EVERYWHERE], True),
+    ],
+)
+def test_what_is_named_is_told_to_the_run(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], named: list[str], scans: bool
+) -> None:
+    calls = played(monkeypatch, outcome(finding("pass")))
+    assert invoke("apply", "-i", "n1,", *given).exit_code == 0
+    assert invoke("apply", "-i", "n1,", "--plan", *given).exit_code == 0
+    told = {"__casemate_evict": named, **({"__casemate_scan": True} if scans else {})}
+    assert [call[3] for call in calls] == [told, {"__casemate_foresees": True, **told}]
+
+
+def test_what_was_evicted_is_told_with_its_copies(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = outcome(finding("pass", PROGRAMS))
+    there = [finding("fail", JOBS, where=paths) for paths in (["/etc/cron.d/x", "/etc/cron.d/y"], ["/etc/cron.d/y"])]
+    run.hosts["n1"].passes[JOBS] = there
+    played(monkeypatch, run)
+    done = invoke("apply", "-i", "n1,", "--evict", f"{JOBS},{PROGRAMS},{EVERYWHERE}")
+    assert f"evicted n1: {JOBS}: removed /etc/cron.d/x; copies lie below /var/lib/casemate/evicted" in done.output
+    assert f"{EVERYWHERE} is judged on no host of this run" in done.output
+    assert PROGRAMS not in done.output
+
+
+def test_a_plan_says_what_would_be_evicted(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes = finding("fail", JOBS, kind="vouched", action="would_change", where=["/etc/cron.d/x", "/etc/cron.d/y"])
+    stays = finding("fail", PROGRAMS, kind="vouched", action="blocked", reason="/usr/bin/x: it is a package's")
+    run = outcome(goes, stays)
+    run.hosts["n1"].roles_to_apply = ["k3s_host"]
+    played(monkeypatch, run)
+    done = invoke("apply", "-i", "n1,", "--plan", "--evict", f"{JOBS},{PROGRAMS}")
+    assert (
+        f"2. evict from n1 what {JOBS} names: /etc/cron.d/x, /etc/cron.d/y\n3. evict from n1 what can go" in done.output
+    )
+    assert done.exit_code == 0
 
 
 @pytest.mark.parametrize(

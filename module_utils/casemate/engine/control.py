@@ -77,8 +77,8 @@ class Control:
 
     @property
     def enforced(self) -> bool:
-        """Whether apply changes what fails; `enforced: false` makes a setting observe-only."""
-        return self.kind.enforced_by is not None and self.setting.get("enforced") is not False
+        """Whether apply changes what fails; `enforced: false` makes a setting observe-only, as some kinds all are."""
+        return self.kind.enforced_by is not None and bool(self.setting.get("enforced", not self.kind.evicts))
 
 
 def wrong(raw: Any) -> list[str]:

@@ -158,9 +158,12 @@ def _plain(control: Control, verdict: Any, check: bool) -> Finding:
         control.kind.shown(control.setting, verdict.observed),
         control.kind.shown(control.setting, verdict.expected),
     )
+    reason = verdict.reason
+    if control.kind.evicts and verdict.todo:
+        reason += f", and `casemate apply --evict {control.id}` removes what can go of all that, and keeps a copy"
     return finding(
         control.declared, "pass" if verdict.ok else "fail", fault(verdict), action,
-        expected=expected, observed=observed, reason=verdict.reason,
+        expected=expected, observed=observed, reason=reason,
         where=list(verdict.where) or control.places, evidence=verdict.evidence,
         before=observed, after=expected if action == "would_change" else observed,
     )  # fmt: skip

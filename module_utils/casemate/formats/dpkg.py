@@ -8,6 +8,7 @@ writes by ucf(1) and ucfr(1), so as to keep what administrators change, stands i
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 
 from ..host.files import names_in
@@ -61,6 +62,21 @@ def changed_since(path: str, package: str, host: Host) -> bool:
     """
     seen, listed = host.stat(path), host.stat(f"{INFO}/{package}.list")
     return seen is not None and listed is not None and seen.st_ctime_ns > listed.st_ctime_ns
+
+
+def reinstall(path: str, package: str, host: Host) -> str:
+    """The command that brings back what a package brought.
+
+    dpkg asks about configuration that was changed only where it is told to (--force-confask), and takes its own then
+    (--force-confnew); ucf takes its own only where there is none.
+    """
+    command = f"apt-get install --reinstall {shlex.quote(package)}"
+    spelled = set(spellings(path))
+    if any(known in spelled for known, _ in CONFFILE.findall(host.text(STATUS) or "")):
+        return command.replace("--reinstall", "--reinstall -o DPkg::Options::=--force-confask,confnew")
+    if any(known in spelled for _, known in _words(UCF_OWNERS, host)):
+        return f"mv {shlex.quote(path)} /root && UCF_FORCE_CONFFMISS=1 {command}"
+    return command
 
 
 def is_alternative(path: str, host: Host) -> bool:

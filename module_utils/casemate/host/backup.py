@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Sequence
 
 from .accounts import PLAIN, passwd
-from .files import copy_context, only_roots, replacing, sync_folder
+from .files import copy_whole, only_roots, replacing, sync_folder
 from .machine import EnforceError
 from .text import split_lines
 
@@ -201,24 +201,16 @@ class Backup:
         os.rename(entry + ".new", entry)
 
     def _copy(self, path: str, entry: str) -> None:
-        """Copy a file with its owner, mode and context, or a link, or note that nothing is there."""
+        """Copy a file with all that belongs to it, or a link, or note that nothing is there."""
         data = os.path.join(entry, "data")
         try:
             seen = os.lstat(path)
         except FileNotFoundError:
             self._put(os.path.join(entry, "absent"), "")
             return
-        if statmod.S_ISLNK(seen.st_mode):
-            os.symlink(os.readlink(path), data)
-            return
-        if not statmod.S_ISREG(seen.st_mode):
+        if not (statmod.S_ISREG(seen.st_mode) or statmod.S_ISLNK(seen.st_mode)):
             raise EnforceError(f"{path} is not a regular file")
-        shutil.copy2(path, data)
-        os.chown(data, seen.st_uid, seen.st_gid)
-        os.chmod(data, statmod.S_IMODE(seen.st_mode))
-        copy_context(path, data)
-        with open(data, "rb") as copied:
-            os.fsync(copied.fileno())
+        copy_whole(path, data)
 
     def _mode(self, path: str) -> str:
         """Mode and owner; and whether root may set them again by the path, or only its owner: others may replace it."""

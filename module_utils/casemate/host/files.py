@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import stat as statmod
 import struct
 import sys
@@ -97,6 +98,17 @@ def copy_context(source: str, target: str) -> None:
                 os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False))
     except OSError:
         return  # no such file yet, or a file system without extended attributes
+
+
+def copy_whole(source: str, target: str) -> None:
+    """Copy a file, or a link itself, with its owner, mode, times and extended attributes, all of it durable."""
+    shutil.copyfile(source, target, follow_symlinks=False)
+    seen = os.lstat(source)
+    os.chown(target, seen.st_uid, seen.st_gid, follow_symlinks=False)  # which takes setuid and capabilities away
+    shutil.copystat(source, target, follow_symlinks=False)
+    if not statmod.S_ISLNK(seen.st_mode):
+        with open(target, "rb") as copied:
+            os.fsync(copied.fileno())
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ case $restored in *"$newline/etc/casemate/firewall.nft"*)
   if [ -s /etc/casemate/firewall.nft ]; then nft -f /etc/casemate/firewall.nft || failed=1
   elif nft list table inet casemate >/dev/null 2>&1; then nft delete table inet casemate || failed=1; fi
 esac
-case $restored in *"$newline/etc/systemd/system/"*) [ "$how" = boot ] || systemctl daemon-reload || failed=1 ;; esac
+case $restored in *"/systemd/"*) [ "$how" = boot ] || systemctl daemon-reload || failed=1 ;; esac
 case $restored in *"$newline/etc/ssh/"*)
   if [ "$how" != boot ] && systemctl -q is-active ssh.service; then
     how_to=reload  # which ends a daemon for which systemd listens

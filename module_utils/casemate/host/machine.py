@@ -325,8 +325,8 @@ class Host:
             if not stays:
                 self.about_to_change(path)
 
-    def remove(self, path: str) -> bool:
-        """Remove a file or link; return whether there was one."""
+    def remove(self, path: str, shown: str | None = None) -> bool:
+        """Remove a file or link; return whether there was one. `shown` stands in the diff for what was in it."""
         if self.stat(path) is None:
             return False
         with self.folder(path) as folder:
@@ -338,7 +338,7 @@ class Host:
             self.about_to_change(path)
             os.unlink(real)
             sync_folder(folder)
-        self.changed(path, show(old), "")
+        self.changed(path, show(old) if shown is None else f"{shown}\n", "")
         return True
 
     def dated(self, path: str) -> str:

@@ -82,6 +82,8 @@ class Kind(Generic[S]):
     """"engine", "task" (one task of a role does it), or None where apply changes nothing."""
     enforce: Callable[[list[S], set[int], Host], None] | None = None
     """Where the engine enforces: change what fails, by index. Raises EnforceError."""
+    evicts: bool = False
+    """Whether apply changes what fails only where the operator names the control: what it removes may be needed."""
     units: Callable[[S], Iterable[str]] = own_unit
     """Units that `observe` asks systemd about; those of all kinds are asked about in one call."""
     places: Callable[[S], Sequence[str]] = _place

@@ -1,11 +1,12 @@
 """What a privileged program reads or runs, and who vouches for it: a package, Casemate, or the operator by name.
 
 Everything else that lies there is a finding, whatever it does: there is no end to what a file can do to a host. Nothing
-of it is deleted.
+of it is deleted unless an operator names the control.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import stat as statmod
 from collections.abc import Collection, Iterator
@@ -15,7 +16,8 @@ from ..core import vouched_for, waiver
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
-from .kind import Kind
+from .evicting import evict, stays
+from .kind import Enforceable, Kind
 from .powerful import everywhere, is_powerful
 from .vouchers import Known, content, is_link, target_of
 
@@ -29,7 +31,7 @@ class Needed(TypedDict):
     declared: Annotated[Dict[str, Any], Key("path to what the operator vouches for: digest, owner, reason, expires")]
 
 
-class Setting(Needed, total=False):
+class Setting(Needed, Enforceable, total=False):
     """What a control of this kind demands."""
 
     skipped: Annotated[List[str], Key("patterns of what lies there and is not read or run")]
@@ -43,6 +45,7 @@ class Setting(Needed, total=False):
     everywhere: Annotated[bool, Key("look below the paths on every mount where others than root gain such rights")]
     names_only: Annotated[bool, Key("look at the bytes of a package's file only if it changed since the package came")]
     named: Annotated[bool, Key("what counts is the name: a link has to be of a package or an alternative, too")]
+    edited: Annotated[List[str], Key("patterns of files that hold what a host needs, too, so that none is removed")]
     comments: Annotated[str, Key("what begins a comment: a file of nothing else, of no package, does nothing")]
 
 
@@ -52,7 +55,7 @@ def identity(setting: Setting) -> str:
 
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
-    """For each setting: of what nobody vouches for, why, and what it is."""
+    """For each setting: of what nobody vouches for, why, what it is, and why some of it would not be removed."""
     listed = [list(_listed(setting, host)) for setting in settings]
     known = Known(host, waiver.day(host.context))
     summed = {source for setting in settings for source in setting.get("copies", {}).values()}
@@ -66,13 +69,28 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     for setting, paths in zip(settings, listed):
         faults = {path: known.fault(path, setting) for path in paths}
         faults = {path: why for path, why in faults.items() if why}
-        seen.append({"faults": faults, "contents": {path: content(path, host) for path in faults}, "of": len(paths)})
+        contents = {path: content(path, host) for path in faults}
+        left = {path: stays(path, setting, known) for path in faults}
+        left = {path: why for path, why in left.items() if why}
+        seen.append({"faults": faults, "contents": contents, "left": left, "of": len(paths)})
     return seen
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that somebody vouches for everything."""
-    return vouched_for.verdict(setting["used"], seen["faults"], seen["contents"], f"{seen['of']} files")
+    left, goes = seen["left"], [path for path in seen["faults"] if path not in seen["left"]]
+    faults = {path: "; ".join(filter(None, (why, left.get(path)))) for path, why in seen["faults"].items()}
+    made = vouched_for.verdict(setting["used"], faults, seen["contents"], f"{seen['of']} files")
+    blocked_by = "; ".join(f"{path}: {why}" for path, why in left.items()) if setting.get("enforced") else ""
+    return dataclasses.replace(made, todo=goes, blocked_by=blocked_by, still_enforced=bool(goes))
+
+
+def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
+    """Remove what nobody vouches for, as far as it can go."""
+    seen = observe([settings[i] for i in sorted(failing)], host)
+    goes = {path: None for one in seen for path in one["faults"] if path not in one["left"]}
+    if goes:
+        evict(list(goes), host)
 
 
 def _listed(setting: Setting, host: Host) -> Iterator[str]:
@@ -99,6 +117,10 @@ KIND: Kind[Setting] = Kind(
     identity,
     observe,
     assess,
+    enforced_by="engine",
+    enforce=enforce,
+    evicts=True,
+    removes=lambda goes: goes,
     places=lambda setting: setting["paths"],
     units=lambda setting: [setting["written_by"]] if "written_by" in setting else [],
 )

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from casemate import ROOT, __version__, catalogue
 from casemate.catalogue import pages
+from casemate.cli import evict as eviction
 from casemate.report import findings, render, words
 from casemate.run import runner
 from module_utils.casemate.core.legible import legible
@@ -124,10 +125,12 @@ def main() -> None:
 
 @main.command()
 @click.option("--plan", is_flag=True, help="Print the steps that would be taken, and change nothing.")
+@click.option("--evict", multiple=True, metavar="ID[,ID]", callback=eviction.ids,
+              help="Remove what these controls name and nobody vouches for, and keep a copy (repeatable).")  # fmt: skip
 @run_options
-def apply(plan: bool, **given: Any) -> int:
+def apply(plan: bool, evict: tuple[str, ...], **given: Any) -> int:
     """Plan, change what differs, and verify."""
-    return foresee(**given) if plan else look("apply", "site.yml", **given)
+    return foresee(evict, **given) if plan else look("apply", "site.yml", None, evict, **given)
 
 
 @main.command()
@@ -239,21 +242,31 @@ def docs(only_check: bool) -> int:
     return pages.write_docs(only_check)
 
 
-def foresee(**given: Any) -> int:
+def foresee(evict: tuple[str, ...], **given: Any) -> int:
     """Print what an apply would do step by step, and return the exit code."""
     demand(given["inventories"])
+    variables = {"__casemate_foresees": True, **eviction.variables(evict)}
     with runner.progress(err, quiet=bool(given["verbose"])) as watch:
-        asked = (given["inventories"], given["limit"], {"__casemate_foresees": True}, given["verbose"], watch)
+        asked = (given["inventories"], given["limit"], variables, given["verbose"], watch)
         run = runner.play("site.yml", *asked, check=True)
     tell(run.errors, run.messages())
-    for number, step in enumerate(runner.steps_of(run) or ["nothing"], 1):
+    steps = [*runner.steps_of(run), *eviction.planned(run, evict)]
+    for number, step in enumerate(steps or ["nothing"], 1):
         out.print(f"{number}. {legible(step)}", markup=False)
     states = {host.status for host in run.hosts.values()}
     return 1 if run.errors or "error" in states or not states else 3 if "unreachable" in states else 0
 
 
-def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, **given: Any) -> int:
-    """Run a playbook, report what it found, and return the exit code."""
+def look(
+    verb: str,
+    playbook: str,
+    variables: dict[str, Any] | None = None,
+    evict: tuple[str, ...] = (),
+    /,
+    **given: Any,
+) -> int:
+    """Run a playbook, report what it found, and return the exit code. `evict` are controls whose files are removed."""
+    variables = {**(variables or {}), **eviction.variables(evict)} or None
     demand(given["inventories"])
     started = findings.now()
     if given["limit"] is not None and not given["limit"].strip():
@@ -266,6 +279,9 @@ def look(verb: str, playbook: str, variables: dict[str, Any] | None = None, /, *
     for warning in run.warnings:
         err.print("[yellow]warning[/] ", end="")
         err.print(legible(warning), markup=False)
+    for said in eviction.done(run, evict):
+        out.print("[bold]evicted[/] ", end="")
+        out.print(legible(said), markup=False)
     hosts = run.entries()
     if not hosts and not run.errors:
         run.errors.append("no host of k3s_server or k3s_agent is in this inventory and --limit")

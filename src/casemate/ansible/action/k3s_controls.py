@@ -11,6 +11,7 @@ import concurrent.futures
 import functools
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ SETTINGS = {
     "waivers": "__casemate_waivers",
     "context": "__casemate_context",
     "scan": "__casemate_scan",
+    "evict": "__casemate_evict",
 }
 """Options that are the same for every task of a run, and the variables that hold them."""
 SHARED = ("__casemate_lock", "__casemate_k3s_version", *SETTINGS.values(), "__k3s_node_type", "__k3s_firewall_sources")
@@ -64,7 +66,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs `k3s_controls` on the host and the controller's share of it here.
 
     Beyond the options of the module: `roles` (whose controls; default: of all), `kinds` (only these kinds),
-    `explain` (only return the resolved controls; the host is not contacted), `level`, `as_text` (return the findings
+    `explain` (only return the resolved controls; the host is not contacted), `level`, `evict` (controls whose kind
+    removes what fails only where the operator names them), `as_text` (return the findings
     as one text of JSON: Ansible walks through every value of a structure wherever it takes it). What is never shown is
     shown by `explain` with `__casemate_openly` alone, for the flips of the tests, which have to know what to undo.
     """
@@ -102,6 +105,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             role: task_vars.get(f"__{role}_controls", DECLARED[role]) for role in given.pop("roles", declarations.ROLES)
         }
         kinds, as_text = given.pop("kinds", None), given.pop("as_text", False)
+        evicted = given.pop("evict", None) or ()
         chosen = {
             role: [
                 c
@@ -123,7 +127,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         def resolved(*vantages: str) -> dict[str, Any]:
             return {
-                role: [declarations.each(c, template) for c in controls if c.get("vantage", "self") in vantages]
+                role: [
+                    named(declarations.each(c, template), evicted)
+                    for c in controls
+                    if c.get("vantage", "self") in vantages
+                ]
                 for role, controls in chosen.items()
             }
 
@@ -183,13 +191,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result
 
 
+def named(control: dict[str, Any], evicted: Collection[str]) -> dict[str, Any]:
+    """A control as apply takes it: where its kind waits to be told so, it is enforced once the operator names it."""
+    kind = KINDS.get(str(control["setting"].get("kind")))
+    if control["id"] not in evicted or kind is None or not kind.evicts:
+        return control
+    return {**control, "setting": {**control["setting"], "enforced": True}}
+
+
 def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether K3s may have to be restarted for what apply would change: all but a mode or an owner may need that."""
+    """Whether K3s may have to be restarted for what apply would change: all but a mode or an owner may need that.
+
+    What an operator has removed restarts nothing: K3s sees that it is gone, or has it until it starts again.
+    """
     changed = [
         settings[m["control"]] for m in result["findings"] if m["action"] == "would_change" and m["control"] in settings
     ]
     return bool(K3S_UNITS & set(result["stale"])) or any(
         one["role"] in READ_AT_START
+        and not KINDS[one["setting"]["kind"]].evicts
         and not (one["setting"]["kind"] == "file" and not {"content", "unit"} & one["setting"].keys())
         for one in changed
     )
