@@ -12,6 +12,8 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
+from casemate.prove import recorder
+
 Kubectl = Callable[..., Any]
 
 
@@ -21,8 +23,8 @@ def machines(request: pytest.FixtureRequest, group: str) -> list[Host]:
     if not inventory:
         pytest.skip("inventory: these attacks need a real inventory; run casemate prove -i INVENTORY")
     found = testinfra.get_hosts([f"ansible://{group}"], ansible_inventory=inventory, sudo=True)
-    only = os.environ.get("CASEMATE_PROVE_LANE")  # casemate prove attacks hosts side by side, a process for each
-    return [host for host in found if not only or host.backend.host == only]
+    lane = os.environ.get(recorder.LANE)  # casemate prove attacks hosts side by side, a process for each
+    return [host for host in found if lane in (None, recorder.TOGETHER, recorder.LAST, host.backend.host)]
 
 
 @pytest.fixture(scope="session")

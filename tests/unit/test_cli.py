@@ -257,21 +257,24 @@ class TestProve:
 
 
 @pytest.mark.parametrize(
-    ("fixtures", "undisturbed", "at_once"),
+    ("fixtures", "undisturbed", "lanes"),
     [
-        (["nodes", "servers", "agents", "request"], False, True),
-        (["genuine", "running", "nodes", "servers", "agents"], False, True),
-        (["genuine", "running", "nodes", "servers", "agents"], True, False),
-        (["kubectl", "api", "server", "nodes", "servers", "agents"], False, False),
-        (["api", "server", "servers", "agent", "agents"], False, False),
-        (["servers", "agents"], False, False),
-        (["server", "servers"], False, False),
+        (["nodes", "servers", "agents", "request"], False, ["s1", "a1"]),
+        (["genuine", "running", "nodes", "servers", "agents"], False, ["s1", "a1"]),
+        (["genuine", "running", "nodes", "servers", "agents"], True, [recording.LAST]),
+        (["kubectl", "api", "server", "nodes", "servers", "agents"], False, [recording.TOGETHER]),
+        (["kubectl", "api", "server", "nodes", "servers", "agents"], True, [recording.LAST]),
+        (["api", "server", "servers", "agent", "agents"], False, [recording.TOGETHER]),
+        (["servers", "agents"], False, [recording.TOGETHER]),
+        (["server", "servers"], False, [recording.TOGETHER]),
     ],
 )
-def test_only_attacks_on_each_host_by_itself_run_side_by_side(
-    fixtures: list[str], undisturbed: bool, at_once: bool
+def test_only_attacks_on_each_host_by_itself_are_in_the_lanes_of_hosts(
+    fixtures: list[str], undisturbed: bool, lanes: list[str]
 ) -> None:
-    assert recording.side_by_side(fixtures, undisturbed) is at_once
+    every = ["s1", "a1", recording.TOGETHER, recording.LAST]
+    assert [lane for lane in every if recording.is_in(lane, fixtures, undisturbed)] == lanes
+    assert recording.is_in(None, fixtures, undisturbed)
 
 
 ATTACKS = """
@@ -304,9 +307,9 @@ def lanes(folder: Path, hosts: list[str], *more: str) -> tuple[str, Any, list[st
     return trouble, read, sorted((folder / "notes").read_text().splitlines()) if (folder / "notes").exists() else []
 
 
-def test_each_host_is_attacked_by_itself_and_then_what_takes_several(tmp_path: Path) -> None:
+def test_each_host_is_attacked_by_itself_beside_what_takes_several(tmp_path: Path) -> None:
     trouble, read, ran = lanes(tmp_path, ["a1", "s1"])
-    assert (trouble, ran) == ("", ["alone ''", "each 'a1'", "each 's1'", "first ''"])
+    assert (trouble, ran) == ("", ["alone '!'", "each 'a1'", "each 's1'", "first '*'"])
     hosts = prove.judged(read)
     assert [host["name"] for host in hosts] == ["s1", "a1"]
     found = {(host["name"], one["control"]): one["status"] for host in hosts for one in host["findings"]}
@@ -320,7 +323,7 @@ def test_one_host_takes_one_process(tmp_path: Path) -> None:
 
 
 def test_lanes_without_an_attack_are_no_trouble_where_another_has_one(tmp_path: Path) -> None:
-    assert lanes(tmp_path, ["a1", "s1"], "-k", "first")[0::2] == ("", ["first ''"])
+    assert lanes(tmp_path, ["a1", "s1"], "-k", "first")[0::2] == ("", ["first '*'"])
     assert lanes(tmp_path, ["a1", "s1"], "-k", "none")[0] == "found no attack to run"
     assert lanes(tmp_path, ["a1", "s1"], "--no-such-option")[0] == "was called wrongly"
 

@@ -24,7 +24,7 @@ UNREACHABLE_SAID = "the attacks could not reach this host over SSH"
 NO_ATTACK = 5
 ENDED = {2: "was interrupted", 3: "broke down", 4: "was called wrongly", NO_ATTACK: "found no attack to run"}
 AT_ONCE = 8
-"""Hosts that are attacked side by side."""
+"""Lanes that run side by side."""
 
 
 def attack(
@@ -61,15 +61,16 @@ def attack(
 def run_lanes(
     command: list[str], environment: Mapping[str, str], hosts: list[str], folder: Path, verbose: bool
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Run pytest for each host side by side, then for what takes several; (what went wrong, what each has written)."""
+    """Run pytest for each lane, at last for what must not be disturbed; (what went wrong, what each has written)."""
     codes: list[int] = []
     read: list[dict[str, Any]] = []
     running: list[subprocess.Popen[str]] = []
 
     def lane(name: str | None) -> None:
-        results = folder / f"{(name or '').encode().hex()}.json"  # so that any host's name is a file's name
+        results = folder / f"results{(name or '').encode().hex()}.json"  # so that any host's name is a file's name
         known = {**environment, "CASEMATE_PROVE": str(results), **({} if name is None else {recorder.LANE: name})}
-        output = subprocess.PIPE if verbose and name else sys.stderr  # what is long is not mixed
+        mixed = name is not None and name != recorder.LAST
+        output = subprocess.PIPE if verbose and mixed else sys.stderr  # what is long is told whole
         with subprocess.Popen(command, cwd=ROOT, env=known, stdout=output, text=True) as process:
             running.append(process)
             printed = process.communicate()[0]
@@ -82,13 +83,13 @@ def run_lanes(
     single = len(hosts) < 2
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as lanes:
         try:
-            list(lanes.map(lane, [] if single else hosts))
+            list(lanes.map(lane, [] if single else [recorder.TOGETHER, *hosts]))
         except BaseException:
             lanes.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.send_signal(signal.SIGINT)  # it takes back what its attacks have made
             raise
-    lane(None if single else recorder.TOGETHER)
+    lane(None if single else recorder.LAST)
     ended = [code for code in codes if code in ENDED and (code != NO_ATTACK or not read)]
     if ended or not read:
         return ENDED.get(min(ended or codes), f"ended with {codes[-1]}"), []

@@ -4,8 +4,8 @@ An attack names the controls it proves with `@pytest.mark.control(ID, ...)`, and
 fixtures. A skipped attack is not evaluated, with the code that stands before the colon of its reason; it never counts
 as a pass.
 
-Attacks that look at each host by itself run on different hosts side by side: a process for each host is a lane. What
-takes several hosts, or must not be disturbed, runs after them.
+Attacks that look at each host by itself run on different hosts side by side: a process for each host is a lane. Those
+that take several hosts are one lane beside them. What must not be disturbed runs after all of them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from module_utils.casemate.core.legible import shown
 
 LANE = "CASEMATE_PROVE_LANE"
 """Variable of the environment that names the host that a process attacks; tests/behaviour/conftest.py reads it, too."""
-TOGETHER = ""
-"""The lane of the attacks that take several hosts, or must not be disturbed."""
+TOGETHER = "*"
+"""The lane of the attacks that take several hosts."""
+LAST = "!"
+"""The lane of the attacks that must not be disturbed. Both are no names of hosts: Ansible takes them for patterns."""
 ENDINGS = {"pass": "withstood", "fail": "broken", "error": "error", "not_evaluated": "not evaluated"}
 UNREACHABLE = re.compile(r"UNREACHABLE|ssh: connect to host|Failed to connect to the host")
 NAMED = 3
 """Hosts of an attack that are named in its line; more are counted."""
 
 
-def side_by_side(fixtures: Iterable[str], undisturbed: bool) -> bool:
-    """Whether an attack looks at each host by itself, by the fixtures that it uses, and may run beside others. Pure."""
+def is_in(lane: str | None, fixtures: Iterable[str], undisturbed: bool) -> bool:
+    """Whether an attack is one of a lane, by the fixtures that it uses; without lanes all are. Pure."""
     used = set(fixtures)
-    return "nodes" in used and not undisturbed and not used & {"server", "agent"}
+    its = LAST if undisturbed else TOGETHER if "nodes" not in used or used & {"server", "agent"} else None
+    return lane is None or its == (lane if lane in (TOGETHER, LAST) else None)
 
 
 def targets(fixtures: Iterable[str], servers: list[str], agents: list[str]) -> list[str]:
@@ -80,7 +83,7 @@ class Recorder:
             fixtures = list(getattr(item, "fixturenames", ()))
             self.about[item.nodeid] = (tuple(ids), fixtures)
             alone = item.get_closest_marker("undisturbed") is not None
-            if self.lane is not None and side_by_side(fixtures, alone) != (self.lane != TOGETHER):
+            if not is_in(self.lane, fixtures, alone):
                 others.append(item)
         if others:
             items[:] = [item for item in items if item not in others]
@@ -89,7 +92,7 @@ class Recorder:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note who is attacked."""
         self.servers, self.agents = (
-            [name for name in names if self.lane in (None, TOGETHER, name)] for names in _groups(session)
+            [name for name in names if self.lane in (None, TOGETHER, LAST, name)] for names in _groups(session)
         )
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
