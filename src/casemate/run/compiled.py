@@ -18,6 +18,8 @@ from jinja2 import nodes
 from casemate.catalogue import declarations
 
 _CODE: dict[str, CodeType] = {}
+_PLUGINS: dict[str, Any] = {}
+"""Filters and tests as the first environment has found them: each new one would look through all collections again."""
 
 
 def remember(templar: Any) -> bool:
@@ -32,6 +34,8 @@ def remember(templar: Any) -> bool:
     kind: type = type(environment)
     if not hasattr(kind, "remembers"):
         environment.__class__ = _remembering(kind)
+        for name in ("filters", "tests"):
+            setattr(environment, name, _PLUGINS.setdefault(name, getattr(environment, name)))
     return True
 
 
