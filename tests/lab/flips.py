@@ -58,7 +58,6 @@ ALSO = {
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
     ("PAM-ACCOUNT-ASKED", "first in /etc/pam.d/common-account"): {"HOST-PAM-VOUCHED": "fail"},  # it is of no profile
     ("PAM-PROOF-ASKED", "first in /etc/pam.d/common-auth"): {"HOST-PAM-VOUCHED": "fail"},  # the same
-    ("UNITS-ENVIRONMENT-UNSET", "a later drop-in"): {"HOST-UNITS-VOUCHED": "fail"},
     ("SSH-KEYCOMMAND-ABSENT", "edited"): {"SSH-ROOT-REFUSED": "fail"},  # told first: a line that no control asks for
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",

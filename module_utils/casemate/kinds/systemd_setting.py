@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Collection
 from typing import Annotated, Any, List, Optional, TypedDict
 
@@ -24,6 +26,7 @@ class Needed(TypedDict):
 class Setting(Needed, total=False):
     """What a control of this kind demands."""
 
+    harmless: Annotated[str, Key("regular expression: variables that may be set, where it is a list of NAME=VALUE")]
     file: Annotated[str, Key("the file of ours that gives it: what another control says of that is not said twice")]
 
 
@@ -41,11 +44,21 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
         except Unavailable as lacking:
             seen.append(lacking)
             continue
+        found = [one for one in found if not _is_harmless(one.value, setting.get("harmless", ""))]
         excused = setting.get("file") in host.failing_files
         seen.append(
             {"values": [one.value for one in found], "places": [one.place for one in found], "excused": excused}
         )
     return seen
+
+
+def _is_harmless(value: str, names: str) -> bool:
+    """Whether an assignment sets nothing but such variables. Source: systemd.exec(5), Environment=."""
+    try:
+        words = shlex.split(value)
+    except ValueError:
+        return False
+    return bool(names) and all(re.fullmatch(names, word.partition("=")[0]) for word in words)
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

@@ -58,6 +58,26 @@ def test_what_may_not_be_set(tmp_path: Path) -> None:
     assert (verdict.ok, verdict.observed) == (False, "1")
 
 
+@pytest.mark.parametrize(
+    ("value", "ok"),
+    [
+        ("LANG=de_DE.UTF-8 LC_ALL=de_DE.UTF-8", True),
+        ('"TZ=Pacific/Kiritimati"', True),
+        ("LD_PRELOAD=/tmp/x.so", False),
+        ("LANG=C LD_PRELOAD=/tmp/x.so", False),
+        ("LANG=C\nDefaultEnvironment=LD_PRELOAD=/tmp/x.so", False),
+        ("LD_PRELOAD=/tmp/x.so\nDefaultEnvironment=LANG=C", False),  # they add up
+        ("LD_PRELOAD=/tmp/x.so\nDefaultEnvironment=\nDefaultEnvironment=LANG=C", True),
+        ("XLANG=C", False),
+        ('"LANG=C', False),
+    ],
+)
+def test_a_language_may_be_set_and_no_variable_of_power(tmp_path: Path, value: str, ok: bool) -> None:
+    shown = f"# /etc/systemd/system.conf\n[Manager]\nDefaultEnvironment={value}\n"
+    more = {"config": "systemd/system.conf", "section": "Manager", "key": "DefaultEnvironment", "values": []}
+    assert judged(tmp_path, shown, **more, harmless="LANG|LC_[A-Z]+|TZ").ok == ok
+
+
 def test_what_another_control_tells_is_told_once(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, commands={"systemd-analyze": (0, MAIN, "")})
     host.failing_files.add("/etc/x")
