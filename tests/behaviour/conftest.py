@@ -24,7 +24,7 @@ def machines(request: pytest.FixtureRequest, group: str) -> list[Host]:
         pytest.skip("inventory: these attacks need a real inventory; run casemate prove -i INVENTORY")
     found = testinfra.get_hosts([f"ansible://{group}"], ansible_inventory=inventory, sudo=True)
     lane = os.environ.get(recorder.LANE)  # casemate prove attacks hosts side by side, a process for each
-    return [host for host in found if lane in (None, recorder.TOGETHER, recorder.LAST, host.backend.host)]
+    return [host for host in found if recorder.is_about(lane, host.backend.host)]
 
 
 @pytest.fixture(scope="session")

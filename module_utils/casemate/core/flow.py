@@ -11,7 +11,12 @@ from typing import Any, Callable, Iterator, List
 FEW_LINES = 240
 """Characters that two values may have together to be written whole."""
 MOST = 5
-"""Differing items of a list that are written; the others are counted."""
+"""Items that are written of many; the others are counted."""
+
+
+def several(words: List[str], most: int = MOST, between: str = "; ") -> str:
+    """What is to be said of several things, as one line that does not grow with a cluster."""
+    return between.join([*words[:most], *([f"and {len(words) - most} more"] if len(words) > most else [])])
 
 
 def flow(value: Any) -> str:

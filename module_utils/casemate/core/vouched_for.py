@@ -6,14 +6,12 @@ The same for files of a host and for objects of the cluster.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Dict, Tuple
 
 from . import waiver
+from .flow import several
 from .verdict import Verdict
-
-SHOWN = 5
-"""Of how many things a finding says what is wrong with them; it names all."""
 
 
 def fault(name: str, entry: Mapping[str, Any], now: str, day: datetime.date) -> str:
@@ -24,11 +22,24 @@ def fault(name: str, entry: Mapping[str, Any], now: str, day: datetime.date) -> 
     return "" if now == entry["digest"] else f"{entry['owner']} vouched for {entry['digest']}, and it is {now}"
 
 
+def unvouched(
+    found: Iterable[Tuple[str, str, str]], declared: Mapping[str, Any], day: datetime.date
+) -> Dict[str, Dict[str, str]]:
+    """Of (name, why it counts, its digest) those for which no entry vouches: their `faults` and `contents` by name."""
+    faults, contents = {}, {}
+    for name, why, now in found:
+        entry = declared.get(name)
+        wrong = fault(name, entry, now, day) if entry else ""
+        if wrong or not entry:
+            faults[name] = "; ".join(filter(None, (why, wrong)))
+            contents[name] = now
+    return {"faults": faults, "contents": contents}
+
+
 def verdict(used: str, faults: Mapping[str, str], contents: Mapping[str, str], evidence: str) -> Verdict:
     """Right is that somebody vouches for everything: name -> why nobody does, and name -> its digest."""
-    words = [f"{name}: {why}" for name, why in list(faults.items())[:SHOWN]]
-    more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    reason = f"{used}, and nobody vouches for it: {'; '.join([*words, *more])}. "
+    words = several([f"{name}: {why}" for name, why in faults.items()])
+    reason = f"{used}, and nobody vouches for it: {words}. "
     reason += "Remove what does not belong there; `casemate baseline` records what does"
     return Verdict(
         ok=not faults,

@@ -91,11 +91,6 @@ def beyond(
     return [f"{value} ({name})" if name else value for value, name in sorted(set(found))]
 
 
-def several(wrong: list[str], most: int = 5) -> str:
-    """What is wrong in several places, as one line that does not grow with a cluster."""
-    return "; ".join([*wrong[:most], *([f"and {len(wrong) - most} more"] if len(wrong) > most else [])])
-
-
 def named(item: dict[str, Any]) -> str:
     """name, or namespace/name, of an item of a list."""
     meta = item.get("metadata") or {}

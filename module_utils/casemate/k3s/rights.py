@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ..core.flow import several
+
 ANY, EVERY_PATH = "*", "/*"
 WILDCARD = "holds a wildcard, and with it whatever there will be"
 
@@ -84,5 +86,4 @@ def _covering(power: Right) -> Iterable[tuple[str, str, str]]:
 
 def told(rights: Iterable[Right], most: int = 3) -> str:
     """Some rights as text."""
-    texts = sorted(map(str, rights))
-    return ", ".join([*texts[:most], *([f"and {len(texts) - most} more"] if len(texts) > most else [])])
+    return several(sorted(map(str, rights)), most, ", ")

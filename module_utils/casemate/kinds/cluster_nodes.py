@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
+from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
 from ..k3s.api import Api
 from ..k3s.etcd import Etcd, removal
-from ..k3s.objects import several
 from .kind import Kind
 
 

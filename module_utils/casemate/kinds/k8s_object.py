@@ -12,13 +12,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypedDict
 
+from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Left, Observation, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..k3s import encryption as k3s_encryption
 from ..k3s import owned as k8s_owned
 from ..k3s.api import REFUSALS, Api, unanswered
-from ..k3s.objects import beyond, faults, leaves, several, whole
+from ..k3s.objects import beyond, faults, leaves, whole
 from ..k3s.owned import MANAGER
 from .kind import Enforceable, Kind, Owned, Pass
 

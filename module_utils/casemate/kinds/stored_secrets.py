@@ -18,12 +18,12 @@ import zipfile
 from collections.abc import Collection, Iterator
 from typing import IO, Annotated, Any, Literal, TypedDict
 
+from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s.encryption import CONFIG, ROTATE
 from ..k3s.etcd import Etcd
-from ..k3s.objects import several
 from .kind import Kind
 
 

@@ -74,17 +74,14 @@ def _look(setting: Setting, lists: Lists, host: Host) -> Observation:
     shipped = lists.shipped(setting["shipped"]) if "shipped" in setting else {}
     listed = list(_listed(setting, lists))
     given = {one.item["metadata"].get("uid", ""): one.powers for one in listed}
-    faults, contents = {}, {}
-    for key, item, base, powers in listed:
-        if key in setting.get("ours", ()) or _is_owned(item, powers, given) or _ships(key, powers, shipped):
-            continue
-        content = digest_of([dig(base, dotted) for dotted in setting["matters"]])
-        entry = setting["declared"].get(key)
-        fault = vouched_for.fault(key, entry, content, waiver.day(host.context)) if entry else ""
-        if fault or not entry:
-            faults[key] = "; ".join([*powers, *([fault] if fault else [])]) or "K3s does not bring it"
-            contents[key] = content
-    return {"faults": faults, "contents": contents, "evidence": f"objects that count: {len(listed)}"}
+    strangers = [
+        (key, "; ".join(powers), digest_of([dig(base, dotted) for dotted in setting["matters"]]))
+        for key, item, base, powers in listed
+        if not (key in setting.get("ours", ()) or _is_owned(item, powers, given) or _ships(key, powers, shipped))
+    ]
+    found = vouched_for.unvouched(strangers, setting["declared"], waiver.day(host.context))
+    faults = {key: why or "K3s does not bring it" for key, why in found["faults"].items()}
+    return {**found, "faults": faults, "evidence": f"objects that count: {len(listed)}"}
 
 
 class Listed(NamedTuple):

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Dict, List, Literal, Set, TypedDict
 
 from ..core import vouched_for, waiver
+from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
@@ -41,6 +42,8 @@ class Setting(Needed, total=False):
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PATHS = {kind: f"{RBAC}/{kind.lower()}s" for kind in ("ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding")}
+SHOWN = 3
+"""Of how many powers or subjects a sentence tells."""
 AGGREGATES = "rbac.authorization.k8s.io/aggregate-to-"
 """Label by which the rules of a ClusterRole become part of another one's."""
 
@@ -76,23 +79,13 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
             seen.append(unknown)
             continue
         if setting["judged"] == "roles":
-            found = _roles(setting, roles, shipped, host)
+            found = list(_roles(setting, roles, shipped, host))
         else:
-            found = _bindings(setting, roles, shipped, lists)
-        seen.append(_unvouched(setting, list(found), host))
+            found = list(_bindings(setting, roles, shipped, lists))
+        evidence = f"{setting['judged']} with power: {len(found)}"
+        unvouched = vouched_for.unvouched(found, setting["declared"], waiver.day(host.context))
+        seen.append({**unvouched, "evidence": evidence})
     return seen
-
-
-def _unvouched(setting: Setting, found: List[tuple[str, str, str]], host: Host) -> Observation:
-    """Of (object, why it gives power, its digest) those that the operator does not vouch for."""
-    faults, contents = {}, {}
-    for key, why, content in found:
-        entry = setting["declared"].get(key)
-        fault = vouched_for.fault(key, entry, content, waiver.day(host.context)) if entry else ""
-        if fault or not entry:
-            faults[key] = f"{why}; {fault}" if fault else why
-            contents[key] = content
-    return {"faults": faults, "contents": contents, "evidence": f"{setting['judged']} with power: {len(found)}"}
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
@@ -118,7 +111,7 @@ def _roles(
         why = k8s_rights.powers(role.rights, setting["powers"])
         why += [f"becomes part of {', '.join(role.part_of)}"] if role.part_of else []
         if why:
-            yield key, _several(why), role.digest
+            yield key, _told(why), role.digest
 
 
 def _bindings(
@@ -135,13 +128,13 @@ def _bindings(
             if key in shipped:
                 beyond = [one for one in [role, *subjects] if one not in shipped[key]]
                 if beyond:
-                    yield key, f"it does not ship with {_several(beyond)}", content
+                    yield key, f"it does not ship with {_told(beyond)}", content
                 continue
             powers = k8s_rights.powers(roles[role].rights, setting["powers"]) if role in roles else []
             crowds = [one for one in subjects if _is_crowd(one, setting.get("crowds", ()))]
             if powers or crowds:
-                why = [f"it gives {role} to {_several(subjects)}"]
-                why += [f"which {_several(powers)}"] if powers else []
+                why = [f"it gives {role} to {_told(subjects)}"]
+                why += [f"which {_told(powers)}"] if powers else []
                 yield key, ", ".join(why), content
 
 
@@ -155,8 +148,8 @@ def _is_crowd(one: str, crowds: Iterable[str]) -> bool:
     return any(one == crowd or (crowd.endswith(":") and one.startswith(crowd)) for crowd in crowds)
 
 
-def _several(words: List[str], most: int = 3) -> str:
-    return ", ".join([*words[:most], *([f"and {len(words) - most} more"] if len(words) > most else [])])
+def _told(words: List[str]) -> str:
+    return several(words, SHOWN, ", ")
 
 
 KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, places=lambda setting: [PATHS["ClusterRole"]])

@@ -41,6 +41,11 @@ def is_in(lane: str | None, fixtures: Iterable[str], undisturbed: bool) -> bool:
     return lane is None or its == (lane if lane in (TOGETHER, LAST) else None)
 
 
+def is_about(lane: str | None, host: str) -> bool:
+    """Whether a lane attacks a host: that of a host only this one, all others every host. Pure."""
+    return lane in (None, TOGETHER, LAST, host)
+
+
 def targets(fixtures: Iterable[str], servers: list[str], agents: list[str]) -> list[str]:
     """Which hosts an attack is about, by the fixtures it uses (directly or through others). Pure."""
     used = set(fixtures)
@@ -92,7 +97,7 @@ class Recorder:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note who is attacked."""
         self.servers, self.agents = (
-            [name for name in names if self.lane in (None, TOGETHER, LAST, name)] for names in _groups(session)
+            [name for name in names if is_about(self.lane, name)] for names in _groups(session)
         )
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:

@@ -37,6 +37,8 @@ def take() -> None:
     kept = folder()
     if kept:
         _copy(kept, _made())
+        with contextlib.suppress(OSError):
+            os.utime(kept)  # it is in use
 
 
 def keep() -> None:
@@ -62,7 +64,6 @@ def _copy(source: Path, target: Path) -> int:
                 with replacing(str(target / path.name)) as (out, _):
                     out.write(path.read_bytes())
                 copied += 1
-        os.utime(source)
     return copied
 
 

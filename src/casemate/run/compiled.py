@@ -83,7 +83,7 @@ def prepare() -> None:
     if not remember(templar):
         return
     environment = templar._engine.environment
-    for text in declarations.templates():
+    for text in dict.fromkeys(declarations.templates()):  # many stand in several places
         environment.compile(text)
         tree = environment.parse(text)
         for used in tree.find_all((nodes.Filter, nodes.Test)):
