@@ -40,6 +40,13 @@ def test_a_rule_of_sudo_is_told_by_file_and_line(tmp_path: Path, whom: list[str]
     assert places(written(FakeHost(tmp_path, files), "/etc/sudoers"), NOPASSWD, whom) == where.split(", ")
 
 
+def test_a_uid_begins_no_comment(tmp_path: Path) -> None:
+    lines = "# 2001 is gone\n#2001 ALL=(ALL) NOPASSWD: ALL\n"
+    assert places(written(FakeHost(tmp_path, {"/etc/sudoers": lines}), "/etc/sudoers"), NOPASSWD, ["#2001"]) == [
+        "/etc/sudoers:2"
+    ]
+
+
 def test_files_that_include_each_other_end(tmp_path: Path) -> None:
     assert len(written(FakeHost(tmp_path, SUDOERS), "/etc/sudoers")) < 500
 

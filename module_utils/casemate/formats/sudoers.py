@@ -26,7 +26,7 @@ def written(host: Host, path: str, depth: int = 0) -> list[tuple[str, str]]:
             inner = [one for one in host.glob(f"{named}/*") if not re.search(r"~$|\.", one[len(named) :])]
             for one in inner if include[1] == "includedir" else [named]:
                 found += written(host, one, depth + 1)
-        elif not line.lstrip().startswith("#"):
+        elif not re.match(r"\s*#(?!\d)", line):  # with a number after it, it is a uid (sudoers(5))
             found.append((f"{path}:{number}", line.replace("\0", " ")))
         number += line.count("\0")
     return found

@@ -201,6 +201,10 @@ class Host:
             return None
         return start_of(shown, ("ActiveEnterTimestamp", "StateChangeTimestamp"))
 
+    def is_fixed(self, path: str) -> bool:
+        """Whether a flag of chattr(1) keeps everybody, root too, from changing a path."""
+        return bool(flags_of(self.path(path)) & (IMMUTABLE | APPEND_ONLY))
+
     def barred(self, path: str, content: bool = True) -> str:
         """What keeps even root from changing a path, and the command that lifts it; empty where nothing is known to.
 

@@ -74,21 +74,27 @@ def further(want: Any, have: Any, where: str) -> list[str]:
 
 def beyond(
     items: Iterable[dict[str, Any]], only: Mapping[str, Any], select: Mapping[str, Any], left_out: Iterable[str]
-) -> list[str]:
-    """value (item) of every selected item whose field holds neither an allowed value nor one that this item may have.
+) -> list[tuple[str, str]]:
+    """(value, item) of every selected item whose field holds neither an allowed value nor one that this item may have.
 
     A subject counts as Kind/name. Items that are left out by name may hold anything.
     """
     also, left_out = only.get("also") or {}, set(left_out)
-    found = [
+    found = {
         (str(value), name)
         for item in items
         for name in [named(item)]
         if name not in left_out and all(value in dig(item, dotted) for dotted, value in select.items())
         for value in dig(item, only["field"])
         if value not in only["allowed"] and value not in also.get(name, ())
-    ]
-    return [f"{value} ({name})" if name else value for value, name in sorted(set(found))]
+    }
+    return sorted(found)
+
+
+def kind_of(listed: Mapping[str, Any]) -> str:
+    """What goes before the names of a list's items, such as `Namespace/`; nothing where the list does not tell."""
+    kind = str(listed.get("kind", ""))
+    return f"{kind[: -len('List')]}/" if kind.endswith("List") else ""
 
 
 def named(item: dict[str, Any]) -> str:

@@ -218,6 +218,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             observed=f"changed: {shown}" if wrong else right,
             reason=reason,
             evidence=f"{DATA}/{seen['tree']}",
+            where=tuple(f"{DATA}/{seen['tree']}/{path}" for path in wrong),
         )
     if aspect == "version":
         ok = at_least(seen["version"], setting["floor"])

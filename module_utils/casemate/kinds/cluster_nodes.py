@@ -105,26 +105,26 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         ok=not wrong,
         expected=expected,
         observed=observed,
-        reason=several(wrong),
+        reason=several([told for _, told in wrong]),
         evidence="GET /api/v1/nodes and etcd's member list",
+        where=tuple(dict.fromkeys(where for where, _ in wrong)),
     )
 
 
-def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:
-    """Nodes and members of no host, and all but the newest of several of the same host."""
-    wrong: list[str] = []
+def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[tuple[str, str]]:
+    """Nodes and members of no host, and all but the newest of several of the same host: which, and what is said."""
+    wrong: list[tuple[str, str]] = []
     owners: dict[str, str] = {}
     removed = set()
     for name, one in sorted(nodes.items(), key=lambda item: str(item[1]["born"]), reverse=True):
         host, delete = _host_of(one, hosts), f"`k3s kubectl delete node {name}` on a server"
         if host is None:
-            wrong.append(f"node {name} ({_where(one)}) {STRANGE} {delete}, which removes it from etcd too")
+            told = f"node {name} ({_where(one)}) {STRANGE} {delete}, which removes it from etcd too"
         elif owners.setdefault(host, name) != name:
-            wrong.append(
-                f"nodes {owners[host]} and {name} are both {host} ({_where(one)}): remove the older by {delete}"
-            )
+            told = f"nodes {owners[host]} and {name} are both {host} ({_where(one)}): remove the older by {delete}"
         else:
             continue
+        wrong.append((f"Node/{name}", told))
         removed.add(name)
     servers, owners = {name: host for name, host in hosts.items() if host["server"]}, {}
     for name, one in sorted(members.items(), key=lambda item: item[0].rsplit("-", 1)[0] not in nodes):
@@ -134,10 +134,10 @@ def _undeclared(hosts: Known, nodes: Known, members: Known) -> list[str]:
         remove = f"{one.get('removal')} on a server"
         if host is None:
             by = f"`k3s kubectl delete node {node}` on a server" if node in nodes else f"{remove}, since it has no node"
-            wrong.append(f"etcd's member {name} ({_where(one)}) {STRANGE} {by}")
+            wrong.append((f"etcd's member {name}", f"etcd's member {name} ({_where(one)}) {STRANGE} {by}"))
         elif owners.setdefault(host, name) != name:
             twins = f"etcd's members {owners[host]} and {name} are both {host} ({_where(one)})"
-            wrong.append(f"{twins}: remove the latter by {remove}")
+            wrong.append((f"etcd's member {name}", f"{twins}: remove the latter by {remove}"))
     return wrong
 
 
@@ -145,25 +145,26 @@ def _where(one: dict[str, Any]) -> str:
     return ", ".join(one["addresses"]) or "no address"
 
 
-def _missing(hosts: Known, nodes: Known, members: Known) -> list[str]:
-    """Hosts that are no node, or not what they are declared as, or not well."""
-    wrong: list[str] = []
+def _missing(hosts: Known, nodes: Known, members: Known) -> list[tuple[str, str]]:
+    """Hosts that are no node, or not what they are declared as, or not well: which node or host, and what is said."""
+    wrong: list[tuple[str, str]] = []
     for name, host in hosts.items():
         owned = {n: node for n, node in nodes.items() if _host_of(node, {name: host})}
         where = ", ".join(host["addresses"])
         if not owned:
-            wrong.append(f"{name} ({where}) is no node of this cluster: apply to it")
+            wrong.append((name, f"{name} ({where}) is no node of this cluster: apply to it"))
         elif not any(node["ready"] for node in owned.values()):
-            wrong += [f"{name}: node {n} is not Ready: {node['said']}" for n, node in owned.items()]
-        wrong += [f"{name}: node {n} is being deleted" for n, node in owned.items() if node["leaving"]]
-        wrong += [
-            f"{name}: node {n} is {_role(node)}, but declared as {_role(host)}"
-            for n, node in owned.items()
-            if node["server"] != host["server"]
-        ]
+            wrong += [(f"Node/{n}", f"{name}: node {n} is not Ready: {node['said']}") for n, node in owned.items()]
+        for n, node in owned.items():
+            if node["leaving"]:
+                wrong.append((f"Node/{n}", f"{name}: node {n} is being deleted"))
+            if node["server"] != host["server"]:
+                told = f"{name}: node {n} is {_role(node)}, but declared as {_role(host)}"
+                wrong.append((f"Node/{n}", told))
         votes = [one["votes"] for one in members.values() if _host_of(one, {name: host})]
         if host["server"] and owned and not any(votes):
-            wrong.append(f"{name} has no vote in etcd: it is {'only learning' if votes else 'no member'}")
+            told = f"{name} has no vote in etcd: it is {'only learning' if votes else 'no member'}"
+            wrong.append((f"etcd's member {name}", told))
     return wrong
 
 

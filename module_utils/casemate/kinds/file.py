@@ -92,6 +92,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             evidence=evidence,
             blocked_by=bars,
             unwritable=bars,
+            where=tuple(entry["path"] for entry in entries),
         )
     expected: Observation = {"state": state}
     expected.update({n: setting[n] for n in ("mode", "mode_max", "owner", "group") if n in setting})
@@ -161,6 +162,7 @@ def _faults(setting: Setting, expected: Observation, entry: Observation) -> list
         "an ACL grants access beyond the mode": entry["acl"] and bool(setting.get("no_acl")),
         f"it is {entry['owner']}'s, so sshd takes no key from it": entry.get("anothers", False),
         "it is too short": entry["short"],
+        "nobody can change it, apply neither": entry.get("fixed", False),
         _stale(setting, entry): bool(entry["late"]),
     }
     for n in ("owner", "group"):

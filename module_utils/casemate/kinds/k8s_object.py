@@ -19,7 +19,7 @@ from ..host.machine import EnforceError, Host
 from ..k3s import encryption as k3s_encryption
 from ..k3s import owned as k8s_owned
 from ..k3s.api import REFUSALS, Api, unanswered
-from ..k3s.objects import beyond, faults, leaves, whole
+from ..k3s.objects import beyond, faults, kind_of, leaves, whole
 from ..k3s.owned import MANAGER
 from .kind import Enforceable, Kind, Owned, Pass
 
@@ -163,15 +163,20 @@ def _judge(setting: Setting, seen: Observation, evidence: str) -> Verdict:
         )
     if "only" in setting:
         only = setting["only"]
-        items = [i for found in objects.values() for i in (found or {}).get("items", [])]
-        extra = beyond(items, only, setting.get("select") or {}, setting.get("except_namespaces") or ())
+        select, left_out = setting.get("select") or {}, setting.get("except_namespaces") or ()
+        lists = [found for found in objects.values() if found]
+        extras = [
+            (kind_of(found), *one) for found in lists for one in beyond(found.get("items", []), only, select, left_out)
+        ]
+        told = [f"{value} ({name})" if name else value for _, value, name in extras]
         good = {only["field"]: only["allowed"], **({"also": only["also"]} if only.get("also") else {})}
         return Verdict(
-            ok=not extra,
+            ok=not told,
             expected=good,
-            observed={only["field"]: extra} if extra else "only allowed",
-            reason=several(extra),
+            observed={only["field"]: told} if told else "only allowed",
+            reason=several(told),
             evidence=evidence,
+            where=tuple(dict.fromkeys(f"{kind}{name}" for kind, _, name in extras)),
         )
     wrong, left = [], seen.get("left", [])
     where = list(left)

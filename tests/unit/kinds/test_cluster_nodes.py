@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,8 @@ def test_what_differs_between_cluster_and_inventory_is_named(
     assert not verdict.ok
     assert verdict.reason.startswith(said)
     assert "; and " not in verdict.reason  # nothing else is wrong
+    [place] = verdict.where
+    assert re.split("[/ ]", place)[-1] in verdict.reason
 
 
 def test_a_stale_twin_beside_a_ready_node_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

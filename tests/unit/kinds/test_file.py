@@ -208,6 +208,7 @@ def test_a_folder_holds_nothing_but_what_is_known(tmp_path: Path, files: list[st
     verdict = file.assess(alone, file.observe([alone, own], host)[0])
     assert (verdict.ok, verdict.reason) == (not reason, reason)
     assert not reason or verdict.observed == "/etc/d/99-x"
+    assert verdict.where == (("/etc/d/99-x",) if reason else ())
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ FLAG = "/etc/a is immutable: chattr -i /etc/a"
         ({"owner": "nobody"}, True, FLAG),
         ({"state": "absent"}, True, FLAG),
         ({"random_bytes": 32, "mode": "0600"}, True, FLAG),
-        ({"content": "x", "mode": "0600"}, True, ""),
+        ({"content": "x", "mode": "0600"}, True, FLAG),  # nobody could ever change what is ours
         ({"mode": "0600"}, True, ""),
         ({"content": "new", "mode": "0600"}, False, "/etc is immutable: chattr -i /etc"),
         ({"state": "directory", "mode": "0600"}, False, "/etc is immutable: chattr -i /etc"),

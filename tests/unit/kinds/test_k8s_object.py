@@ -140,8 +140,9 @@ def test_an_item_is_named_unless_it_is_left_out_or_has_a_value_of_its_own(
 ) -> None:
     levels: Any = {**LEVELS, "web": label}
     api.answers["/api/v1/n"] = {
+        "kind": "NamespaceList",
         "items": [{"metadata": {"name": n, "labels": {LABEL: level}}} for n, level in levels.items()]
-        + [{"metadata": {"name": "bare"}}]
+        + [{"metadata": {"name": "bare"}}],
     }
     only: Any = {
         "field": r"metadata.labels.pod-security\.kubernetes\.io/enforce",
@@ -153,6 +154,7 @@ def test_an_item_is_named_unless_it_is_left_out_or_has_a_value_of_its_own(
     verdict = kind.assess(setting, kind.observe([setting], FakeHost(tmp_path))[0])
     assert verdict.ok is (reason == "")
     assert verdict.reason == reason
+    assert verdict.where == tuple(f"Namespace/{name}" for name in ("web", "shop") if f"({name})" in reason)
 
 
 def test_a_finding_about_a_large_cluster_stays_one_line(tmp_path: Path, api: type[FakeApi]) -> None:
