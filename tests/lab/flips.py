@@ -59,6 +59,7 @@ ALSO = {
     ("PAM-ACCOUNT-ASKED", "first in /etc/pam.d/common-account"): {"HOST-PAM-VOUCHED": "fail"},  # it is of no profile
     ("PAM-PROOF-ASKED", "first in /etc/pam.d/common-auth"): {"HOST-PAM-VOUCHED": "fail"},  # the same
     ("SSH-KEYCOMMAND-ABSENT", "edited"): {"SSH-ROOT-REFUSED": "fail"},  # told first: a line that no control asks for
+    ("NODE-REGISTRIES-PRIVATE", "planted"): {"CONTAINERD-NETWORKS-VOUCHED": "fail"},
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
     },
@@ -289,11 +290,14 @@ def vouched(setting: Setting) -> Flips:
     """
     host = Host()
     patterns = [pattern for pattern in setting["paths"] if pattern.endswith("/*")]
+    if not patterns:
+        yield f"changed {setting['paths'][0]}", lambda: rewritten(setting["paths"][0], append("flipped: flipped\n"))
+        return
     named = [pattern.split("/**/")[0].removesuffix("/*") for pattern in patterns]
     folders = [folder for pattern in named for folder in host.glob(pattern)]
     there = (folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder))
     folder = next(there, named[0])
-    text = re.sub(r"^\(\?i\)|\|.*", "", setting.get("matters", "flipped")) + "\n"
+    text = re.sub(r"^\(\?[im]+\)|\|.*", "", setting.get("matters", "flipped")) + "\n"
     mode = 0o4755 if setting.get("powerful") else 0o644
     yield f"planted in {folder}", functools.partial(planted, f"{folder}/flipped", text, mode)
     if setting.get("names_only"):
@@ -684,6 +688,8 @@ def cluster_object(kind: str) -> Setting:
     role = {"apiGroup": rbac, "kind": "ClusterRole", "name": "edit"}
     subjects = [{"kind": "ServiceAccount", "namespace": "default", "name": "flipped"}]
     rights = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    converted = {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://192.0.2.66/"}}
     made: dict[str, Setting] = {
         "ValidatingWebhookConfiguration": {"apiVersion": admission, "webhooks": [hook]},
         "MutatingWebhookConfiguration": {"apiVersion": admission, "webhooks": [hook]},
@@ -695,6 +701,17 @@ def cluster_object(kind: str) -> Setting:
         },
         "MutatingAdmissionPolicy": {"apiVersion": admission, "spec": {**matched, **mutation}},
         "MutatingAdmissionPolicyBinding": {"apiVersion": admission, "spec": {"policyName": "flipped"}},
+        "CustomResourceDefinition": {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "metadata": {"name": "flips.flipped.example.org"},
+            "spec": {
+                "group": "flipped.example.org", "scope": "Cluster",
+                "names": {"plural": "flips", "singular": "flip", "kind": "Flip"},
+                "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+                "conversion": {"strategy": "Webhook", "webhook": converted},
+            },
+        },
+        "ConfigMap": {"apiVersion": "v1", "metadata": {"name": "coredns-custom"}, "data": {"x.override": "log\n"}},
         "APIService": {
             "apiVersion": "apiregistration.k8s.io/v1",
             "metadata": {"name": "v1.flipped.example.org"},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from unit.fake_host import FakeHost
 
+from casemate.catalogue import load
 from module_utils.casemate.formats import dpkg
 from module_utils.casemate.kinds import vouched
 from module_utils.casemate.kinds.vouched import KIND
@@ -165,12 +167,14 @@ class TestWhoVouches:
         )
         for name, target in (("good", "/usr/lib/good"), ("bad", "/opt/bad"), ("off", "/dev/null"), ("gone", "/opt/no")):
             os.symlink(target if target == "/dev/null" else made.path(target), made.path(f"/etc/cron.d/{name}"))
-        assert faults(made) == {
+        wrong = {
             "/etc/cron.d/bad": "it is a link to /opt/bad: no package brought it",
             "/etc/cron.d/gone": "it is a link to /opt/no, which is not there",
         }
+        assert faults(made, comments="#") == wrong
         entry = {**UNTIL, "digest": "link:/opt/bad"}
-        assert list(faults(made, declared={"/etc/cron.d/bad": entry})) == ["/etc/cron.d/gone"]
+        assert list(faults(made, comments="#", declared={"/etc/cron.d/bad": entry})) == ["/etc/cron.d/gone"]
+        assert faults(made) == {**wrong, "/etc/cron.d/off": "it masks what has its name elsewhere"}
 
     def test_where_names_count_a_link_of_nobodys_gives_no_other_name(self, tmp_path: Path) -> None:
         true, tool = "/usr/bin/true", "/usr/bin/tool.real"
@@ -305,3 +309,31 @@ def test_a_finding_says_of_a_few_why_and_names_all(tmp_path: Path) -> None:
     assert "and 4 more" in verdict.reason
     assert verdict.where == tuple(names)
     assert verdict.observed == dict.fromkeys(names, sha256(MINE))
+
+
+@pytest.mark.parametrize(
+    ("control", "text", "counts"),
+    [
+        ("HOST-NSS-VOUCHED", "passwd: files systemd\nhosts: files mdns4_minimal [NOTFOUND=return] dns # own\n", False),
+        ("HOST-NSS-VOUCHED", "# passwd: extra\nnetgroup:       nis\n", False),
+        ("HOST-NSS-VOUCHED", "passwd: files extra\n", True),
+        ("HOST-NSS-VOUCHED", "hosts: extra [!UNAVAIL=return] dns\n", True),
+        ("HOST-NSS-VOUCHED", "passwd:extra\n", True),
+        ("HOST-SOURCES-VOUCHED", "deb http://deb.debian.org/debian bookworm main\n", False),
+        ("HOST-SOURCES-VOUCHED", "deb [trusted=yes] file:/srv/apt ./\n", False),
+        ("HOST-SOURCES-VOUCHED", "deb [arch=amd64 trusted=yes] http://192.0.2.66/ ./\n", True),
+        ("HOST-SOURCES-VOUCHED", "Types: deb\nTrusted: yes\n", True),
+        ("HOST-SOURCES-VOUCHED", "Package: sudo\nPin: version *\nPin-Priority: -1\n", True),
+        ("HOST-ENVIRONMENT-VOUCHED", "# PATH=/x\nLANG=C.UTF-8\nSSHD_OPTS=\n", False),
+        ("HOST-ENVIRONMENT-VOUCHED", "export PATH=/var/tmp:$PATH\n", True),
+        ("HOST-ENVIRONMENT-VOUCHED", "LD_PRELOAD=/var/tmp/x.so\n", True),
+        ("HOST-COMMANDS-VOUCHED", "cloud_init_modules:\n - bootcmd\n - runcmd\n#   ProxyCommand ssh -q gw\n", False),
+        ("HOST-COMMANDS-VOUCHED", '*.* action(type="omprog" binary="/var/tmp/x")\n', True),
+        ("HOST-COMMANDS-VOUCHED", "runcmd: [x]\n", True),
+        ("HOST-COMMANDS-VOUCHED", "Host *\n  ProxyCommand /var/tmp/x\n", True),
+        ("HOST-LIMITS-VOUCHED", "#* soft core unlimited\n* hard core 0\nroot - nofile 9\n", False),
+        ("HOST-LIMITS-VOUCHED", "root hard core 1024\n", True),
+    ],
+)
+def test_a_file_counts_by_what_matters_in_it(control: str, text: str, counts: bool) -> None:
+    assert bool(re.search(load()[control]["setting"]["matters"], text)) is counts
