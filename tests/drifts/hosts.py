@@ -1,0 +1,197 @@
+"""The families of drifts on hosts: those of files, as the folder `families` declares them, and a few others."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from . import planting
+from .drift import Drift, Family, a_name
+from .planting import Tree
+
+SYSTEM = frozenset({"T1.2", "T1.5", "T1.6", "T4.2", "T4.5"})
+NETWORK = frozenset({"T1.2", "T1.4", "T1.5", "T2.3", "T3.3", "T4.2", "T5.2"})
+
+
+@dataclass
+class Files:
+    """Places of a family, and what is put there. {name} is drawn."""
+
+    name: str
+    undermines: list[str]
+    texts: Sequence[str] = ()
+    new: Sequence[str] = ()
+    """Files that may be planted; as links too where `links`, and those in `hidden` with a dot before their name."""
+    hidden: Sequence[str] = ()
+    existing: Sequence[str] = ()
+    """Patterns of files that a text may be appended to, or be put in over the end with size and time as before."""
+    appended: Sequence[str] = ()
+    """Those that it is only appended to, since nobody would get in any more without their end."""
+    programs: Sequence[str] = ()
+    """Patterns of packages' programs whose last byte may be another one, with size and time as before."""
+    writable: Sequence[str] = ()
+    """Patterns of files that may be made writable for everybody."""
+    mode: str = "0644"
+    links: bool = True
+
+    def every(self, rng: random.Random, tree: Tree) -> Iterator[Drift]:
+        make = functools.partial(Drift, self.name)
+        mode = int(self.mode, 8)
+        for pattern in (*self.new, *self.hidden):
+            for text in self.texts:
+                path = filled(pattern, rng, hidden=pattern in self.hidden)
+                if tree.state(path) is None:
+                    plant = functools.partial(planting.planted, tree, path, text.encode(), mode)
+                    yield make("hidden" if pattern in self.hidden else "planted", (path,), plant)
+            path, target = filled(pattern, rng, hidden=pattern in self.hidden), f"/var/lib/{a_name(rng)}"
+            if self.links and tree.state(path) is None:
+                plant = functools.partial(planting.linked, tree, path, target, rng.choice(self.texts).encode(), mode)
+                yield make("link", (path, target), plant)
+        for path in tree.files(*self.existing, *self.appended):
+            data = rng.choice(self.texts).encode()
+            yield make("appended", (path,), functools.partial(planting.appended, tree, path, data))
+            if path in tree.files(*self.existing) and len(tree.read(path)) > len(data) + 1:
+                over = functools.partial(planting.disguised, tree, path, b"\n" + data)
+                yield make("size and time kept", (path,), over)
+        for path in sample(rng, tree.files(*self.programs)):
+            if data := tree.read(path):
+                last = bytes([data[-1] ^ 1])
+                yield make("last byte", (path,), functools.partial(planting.disguised, tree, path, last))
+        for path in sample(rng, tree.files(*self.writable)):
+            yield make("writable", (path,), functools.partial(planting.marked, tree, path, 0o002))
+
+    def family(self) -> Family:
+        return Family(self.name, frozenset(self.undermines), self.every)
+
+
+def filled(pattern: str, rng: random.Random, hidden: bool = False) -> str:
+    """A place of its own, where this machine's kernel and Python look."""
+    minor = str(sys.version_info.minor)
+    name = f"{'.' * hidden}{a_name(rng)}"
+    return pattern.replace("{name}", name).replace("{kernel}", os.uname().release).replace("{minor}", minor)
+
+
+def sample(rng: random.Random, paths: list[str], most: int = 12) -> list[str]:
+    """Some of many."""
+    return rng.sample(paths, min(most, len(paths)))
+
+
+# --- rights, sockets, the kernel's rules --------------------------------------------------------------------------
+
+
+def powerful(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """Programs that give their rights to whoever runs them."""
+    make = functools.partial(Drift, "setuid")
+    folders = (
+        "/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/libexec", "/usr/lib/systemd", "/opt/{name}/bin", "/opt/{name}",
+        "/var/tmp", "/var/lib/{name}", "/home/ops", "/srv", "/var/backups", "/usr/share/{name}",
+        "/usr/games", "/etc/{name}", "/usr/local/lib/{name}", "/mnt",
+    )  # fmt: skip
+    for folder in folders:
+        path = f"{folder.replace('{name}', a_name(rng))}/{rng.choice(('', '.'))}{a_name(rng)}"
+        mode, capability = rng.choice(((0o4755, b""), (0o2755, b""), (0o755, planting.SETUID)))
+        data = b"#!/bin/sh\n"
+        sort = "capable" if capability else f"{mode:o}"
+        yield make(f"planted, {sort}", (path,), functools.partial(planting.planted, tree, path, data, mode, capability))
+    meek = [path for path in tree.files("/usr/bin/[b-r]*", "/usr/sbin/[a-m]*") if not tree.is_powerful(path)]
+    for path in sample(rng, meek):
+        mode, capability = rng.choice(((0o4000, b""), (0o2000, b""), (0, planting.SETUID)))
+        sort = "capable" if capability else f"{mode:o}"
+        yield make(f"marked, {sort}", (path,), functools.partial(planting.marked, tree, path, mode, capability))
+
+
+def masks(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """Links to nowhere, and empty files, by whose names systemd leaves out what a package brought."""
+    brought = {
+        "/usr/lib/systemd/system": (
+            "apt-daily.timer",
+            "apt-daily-upgrade.timer",
+            "logrotate.timer",
+            "systemd-sysctl.service",
+        ),
+        "/usr/lib/systemd/system-generators": ("systemd-fstab-generator", "systemd-getty-generator"),
+        "/usr/lib/tmpfiles.d": ("tmp.conf", "sudo.conf"),
+        "/usr/lib/udev/rules.d": ("50-udev-default.rules",),
+    }
+    for folder, names in brought.items():
+        for name in names if tree.files(f"{folder}/*") else ():
+            path = f"{folder.replace('/usr/lib', '/etc')}/{name}"
+            if tree.state(path) is None:
+                plant = functools.partial(planting.linked, tree, path, "/dev/null", None)
+                yield Drift("masks", "link", (path, name), plant)
+                yield Drift("masks", "empty", (path, name), functools.partial(planting.planted, tree, path, b"", 0o644))
+
+
+def frozen(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """Files of Casemate's own that nobody can write any more, not even Casemate.
+
+    Not those that a daemon has to have read since they changed: what is done to them stays until it starts again.
+    """
+    folders = ("apt/apt.conf.d", "logrotate.d", "profile.d", "security/*.d", "sudoers.d", "sysctl.d", "modprobe.d")
+    for path in tree.files(*(f"/etc/{folder}/*casemate*" for folder in folders)):
+        yield Drift("immutable", "immutable", (path,), functools.partial(planting.frozen, tree, path))
+
+
+@contextlib.contextmanager
+def done(command: list[str], undo: list[str]) -> Iterator[None]:
+    made = subprocess.run(command, check=False, capture_output=True, text=True)
+    if made.returncode:
+        raise OSError(f"{command}: {made.stderr}")
+    try:
+        yield
+    finally:
+        subprocess.run(undo, check=True, capture_output=True)
+
+
+def rules(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """Tables of the kernel's rules that come before ours, and let in what ours refuses."""
+    ports = ("2379", "10250", "6443", "9100", "10257")
+    bodies = {
+        "accepts earlier": "chain in {{ type filter hook input priority -300; tcp dport {port} accept; }}",
+        "not tracked": "chain pre {{ type filter hook prerouting priority -400; tcp dport {port} notrack; }}",
+        "sent elsewhere": "chain pre {{ type nat hook prerouting priority -110; tcp dport {port} redirect to :22; }}",
+        "marked": "chain pre {{ type filter hook prerouting priority -300; tcp dport {port} meta mark set 0x20000; }}",
+        "from a device": "chain in {{ type filter hook forward priority -300; tcp dport {port} accept; }}",
+    }
+    for variant, body in bodies.items():
+        family = rng.choice(("inet", "ip"))
+        name = a_name(rng).replace("-", "_")
+        text = f"table {family} {name} {{ {body.format(port=rng.choice(ports))}; }}"
+        places = (f"{family} {name}", f"table {family} {name}", name)
+        plant = functools.partial(done, ["nft", text], ["nft", "delete", "table", family, name])
+        yield Drift("rules of the kernel", variant, places, plant)
+
+
+@contextlib.contextmanager
+def listening(port: int, udp: bool) -> Iterator[None]:
+    with socket.socket(type=socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as bound:
+        bound.bind(("0.0.0.0", port))
+        if not udp:
+            bound.listen()
+        yield
+
+
+def sockets(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """Programs that listen and that nobody knows of."""
+    for udp in (False, True):
+        port = rng.randrange(20000, 30000)
+        places = (f"{'udp' if udp else 'tcp'}/{port}", f"0.0.0.0:{port}", f":{port}", str(port))
+        yield Drift("sockets", "udp" if udp else "tcp", places, functools.partial(listening, port, udp))
+
+
+def other_families() -> list[Family]:
+    """Those on hosts that are more than a text in a file."""
+    return [
+        Family("setuid", SYSTEM, powerful),
+        Family("masks", SYSTEM | {"T1.1", "T4.1", "T5.1"}, masks),
+        Family("immutable", SYSTEM | {"T1.1", "T1.3", "T4.1", "T5.1"}, frozen),
+        Family("rules of the kernel", NETWORK, rules),
+        Family("sockets", NETWORK, sockets),
+    ]
