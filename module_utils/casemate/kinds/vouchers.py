@@ -68,6 +68,8 @@ class Known:
     def _link(self, path: str, setting: Mapping[str, Any]) -> str:
         target = target_of(path, self.host)
         if target == "/dev/null":  # as good as an empty file, which does something where no comments are known
+            if path in self.owners and path not in self.sums:  # it has sums of files alone
+                return ""
             return "" if "comments" in setting or "matters" in setting else "it masks what has its name elsewhere"
         if self.host.stat(target) is None:
             known = path in self.owners or target in setting["ours"]  # whose own control tells that it is missing

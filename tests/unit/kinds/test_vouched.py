@@ -176,6 +176,18 @@ class TestWhoVouches:
         assert list(faults(made, comments="#", declared={"/etc/cron.d/bad": entry})) == ["/etc/cron.d/gone"]
         assert faults(made) == {**wrong, "/etc/cron.d/off": "it masks what has its name elsewhere"}
 
+    @pytest.mark.parametrize("names_only", [True, False])
+    def test_a_mask_that_a_package_brought_is_its_own(self, tmp_path: Path, names_only: bool) -> None:
+        made = host(tmp_path, {"/etc/cron.d/x": ""}, {"/etc/cron.d/x": "", CRON: MINE})
+        for path in ("/etc/cron.d/shipped", CRON):
+            os.symlink("/dev/null", made.path(path))
+        with open(made.path(f"{INFO}/some.list"), "a") as known:
+            known.write("/etc/cron.d/shipped\n")
+        listed = os.stat(made.path(f"{INFO}/some.list")).st_ctime_ns
+        while os.lstat(made.path(CRON)).st_ctime_ns <= listed:  # the link is younger than the package
+            os.lchown(made.path(CRON), 0, 0)
+        assert faults(made, names_only=names_only) == {CRON: "it masks what has its name elsewhere"}
+
     def test_where_names_count_a_link_of_nobodys_gives_no_other_name(self, tmp_path: Path) -> None:
         true, tool = "/usr/bin/true", "/usr/bin/tool.real"
         files = {true: "true", tool: "tool", "/etc/cron.d/x": "", "/var/lib/dpkg/alternatives/tool": ""}
