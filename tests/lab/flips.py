@@ -304,9 +304,10 @@ def vouched(setting: Setting) -> Flips:
         return
     found = (path for pattern in patterns[::-1] for path in host.glob(pattern, hidden=True))
     found = (path for path in found if not any(fnmatch.fnmatchcase(path, one) for one in setting.get("writes", ())))
-    path = next((path for path in found if os.path.isfile(path) and not os.path.islink(path)), None)
+    found = (path for path in found if os.path.isfile(path) and not os.path.islink(path))
+    path = next((path for path in found if (host.read(path) or b"").isascii()), None)
     if path and path not in setting["ours"]:
-        yield f"changed {path}", lambda: rewritten(path, append("\n"))
+        yield f"changed {path}", lambda: rewritten(path, append(text if "matters" in setting else "\n"))
 
 
 def systemd_setting(setting: Setting) -> Flips:
