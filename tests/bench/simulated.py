@@ -52,7 +52,7 @@ ANSWER = {
     "installed": "yes",
     "source": "198.18.0.254",
     "host": '{"hostname": "@HOST@"}',
-    "others": '{"machine": "@HOST@", "key": "@HOST@"}',
+    "conflicts": '{"machine": "@HOST@", "key": "@HOST@"}',
 }
 """What preflight is told by each host, by the name that it asks for."""
 
@@ -61,7 +61,7 @@ def hosts(count: int, folder: Path) -> Path:
     """Make `count` hosts that only answer, three of them servers, in an empty folder; return their inventory."""
     (folder / "ssh").write_text(SSH.replace("ANSWERS", str(folder)))
     (folder / "ssh").chmod(0o755)
-    (folder / "probe").write_text("".join(f"casemate:{name}={told}\n" for name, told in ANSWER.items()))
+    (folder / "probe").write_text("".join(f"casemate:{name}={answer}\n" for name, answer in ANSWER.items()))
     servers = {"first": "127.18.0.1", **{f"server-{at}": f"127.18.1.{at}" for at in range(2, SERVERS + 1)}}
     agents = {f"agent-{at}": f"127.18.{2 + at // 200}.{1 + at % 200}" for at in range(1, count - SERVERS + 1)}
     groups = {"k3s_server": servers, "k3s_agent": agents}
@@ -88,10 +88,10 @@ def settled(controls: list[dict[str, Any]]) -> dict[str, Any]:
     """What the engine returns where each of these controls holds; one in five is told in the host's own words."""
     passing = []
     for at, control in enumerate(control for control in controls if control.get("vantage") != "controller"):
-        told = textwrap.shorten(json.dumps(control["setting"]), 200)
+        expected = textwrap.shorten(json.dumps(control["setting"]), 200)
         where = [control["setting"]["path"]] if "path" in control["setting"] else []
-        observed = told if at % 5 else f"@HOST@: {told}"
-        passing.append(finding(control, "pass", expected=told, observed=observed, where=where))
+        observed = expected if at % 5 else f"@HOST@: {expected}"
+        passing.append(finding(control, "pass", expected=expected, observed=observed, where=where))
     nothing: dict[str, list[str]] = {
         name: [] for name in ("roles_to_apply", "stale", "unsettled", "barred", "left_out", "host_keys", "diff")
     }

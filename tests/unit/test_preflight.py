@@ -400,8 +400,8 @@ def test_each_input_is_refused_with_its_name_its_value_what_is_allowed_and_what_
     (problem,) = preflight.input_problems({**RIGHT, name: value}, KNOWN)
     assert re.match(rf"{name}(\[0\])?(\.\w+| has the name)? (is )?", problem)
     part = value[0] if isinstance(value, list) and "[0]" in problem else value
-    told = json.dumps(part) if part is None or isinstance(part, bool) else repr(part)
-    assert told in problem or f"{told:.117}..." in problem or isinstance(value, dict) or "(not shown)" in problem
+    shown = json.dumps(part) if part is None or isinstance(part, bool) else repr(part)
+    assert shown in problem or f"{shown:.117}..." in problem or isinstance(value, dict) or "(not shown)" in problem
     assert f"allowed: {INPUTS[name][0]}" in problem or "allowed: a list" in problem
     assert INPUTS[name][0] in problem
     assert "Correct it in the inventory" in problem
@@ -712,7 +712,7 @@ def test_a_home_needs_no_room_where_nothing_is_brought_through_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("login", "automation", "others", "root", "says"),
+    ("login", "automation", "allowed", "root", "says"),
     [
         ("ops", "ops", [], False, ""),
         ("deploy", "ops", ["deploy"], False, ""),
@@ -725,9 +725,9 @@ def test_a_home_needs_no_room_where_nothing_is_brought_through_it() -> None:
     ],
 )
 def test_the_account_that_ansible_comes_as_stays_admitted(
-    login: str, automation: str, others: list[str], root: bool, says: str
+    login: str, automation: str, allowed: list[str], root: bool, says: str
 ) -> None:
-    found = host_facts.login_problems(login, automation, others, root)
+    found = host_facts.login_problems(login, automation, allowed, root)
     assert len(found) == bool(says)
     assert not says or says in found[0]
 

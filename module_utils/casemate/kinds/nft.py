@@ -14,7 +14,7 @@ from ..core.diff import Pair, of_texts, of_values
 from ..core.schema import Key
 from ..core.verdict import Left, Observation, Verdict
 from ..formats.nft_rules import FLAGS, Thing, differences, flagged, judged, judges, listed
-from ..host import others
+from ..host import conflicts
 from ..host.machine import EnforceError, Host
 from ..host.text import show
 from .kind import Enforceable, Kind, Owned, Pass, not_waived
@@ -75,7 +75,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         "goes": goes,
     }  # fmt: skip
     if any(setting.get("others") for setting in settings):
-        seen["denying"] = others.denying(host.root.rstrip("/"), lambda command: host.run(command).out)
+        seen["denying"] = conflicts.denying(host.root.rstrip("/"), lambda command: host.run(command).out)
     return [seen for _ in settings]
 
 

@@ -19,7 +19,7 @@ from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.preflight.inputs import network
 from casemate.supply.artifact_lock import ARCHITECTURES, LockError, load, verify
-from module_utils.casemate.host import logins, others
+from module_utils.casemate.host import conflicts, logins
 from module_utils.casemate.k3s import running
 
 ROOT_LOGIN = declarations.control("sshd", key="permitrootlogin")
@@ -57,7 +57,7 @@ for p in PYTHONS; do
   v=$("$p" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && say python "$v" && break
 done
 "$p" -c RUNNING 2>/dev/null
-"$p" -c OTHERS 2>/dev/null
+"$p" -c CONFLICTS 2>/dev/null
 "$p" -c LOGINS 2>/dev/null
 SPACE
 [ -w /etc ] && say writable yes
@@ -71,7 +71,7 @@ done
 true
 """
 """Run by root's sh on the host; reads only. sudo drops SSH_CONNECTION, so its parents are asked for it."""
-RUNNING, OTHERS, LOGINS = (Path(str(module.__file__)) for module in (running, others, logins))
+RUNNING, CONFLICTS, LOGINS = (Path(str(module.__file__)) for module in (running, conflicts, logins))
 """Run by the host's Python in the same call."""
 PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 
@@ -89,11 +89,11 @@ def script(
     lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
     scripts = {
         "RUNNING": [RUNNING.read_text(), *paths],
-        "OTHERS": [OTHERS.read_text(), *resolvers],
+        "CONFLICTS": [CONFLICTS.read_text(), *resolvers],
         "LOGINS": [LOGINS.read_text(), account, sshd],
     }
     asked = asked.replace("SPACE", "\n".join(lines), 1)
-    return re.sub("RUNNING|OTHERS|LOGINS", lambda which: " ".join(map(shlex.quote, scripts[which[0]])), asked)
+    return re.sub("RUNNING|CONFLICTS|LOGINS", lambda which: " ".join(map(shlex.quote, scripts[which[0]])), asked)
 
 
 def parse(output: str) -> dict[str, str]:
@@ -102,17 +102,17 @@ def parse(output: str) -> dict[str, str]:
 
 
 def answer_of(what: str, seen: Mapping[str, str]) -> dict[str, Any]:
-    """What k3s_running ("host"), others or logins printed; empty where the host has no Python to tell it."""
+    """What k3s_running ("host"), conflicts or logins printed; empty where the host has no Python to tell it."""
     answer = json.loads(seen.get(what) or "{}")
     return answer if isinstance(answer, dict) else {}
 
 
-def login_problems(login: str, automation: str, others: Sequence[str], root: bool) -> list[str]:
+def login_problems(login: str, automation: str, allowed: Sequence[str], root: bool) -> list[str]:
     """Whether the account that Ansible came as would still get in; `root` says that root may (a waiver)."""
     if "root" in (login, automation) and not root:
         problem = f"root may not log in over SSH any more ({ROOT_LOGIN}): make an account with a key and NOPASSWD sudo"
         return [f"{problem}, and name it in ansible_user"]
-    if login and login not in (automation, *others):
+    if login and login not in (automation, *allowed):
         problem = (
             f"Ansible comes as {login}, but only {automation or 'nobody'} would stay admitted over SSH: name {login}"
         )

@@ -1,6 +1,7 @@
 """What a host has beside Casemate, judged before the first change: clusters, firewalls, resolvers, twins. Pure.
 
-What `others` told on the host is put into words here, with the steps that lead out. Nothing is taken over or removed.
+What module_utils/casemate/host/conflicts.py found on the host is put into words here, with the steps that lead out.
+Nothing is taken over or removed.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ def connection_problems(connection: str) -> list[str]:
     return [f"{problem} (to this machine too: ansible_connection ssh, with its address in ansible_host)"]
 
 
-def problems(others: Mapping[str, Any], node: str, files: Sequence[str], waived: Sequence[str]) -> list[str]:
+def problems(conflicts: Mapping[str, Any], node: str, files: Sequence[str], waived: Sequence[str]) -> list[str]:
     """What keeps this host from becoming a node; `files` of resolvers are those that K3s may be given, in order."""
-    found = [_cluster(others["cluster"])] if others.get("cluster") else []
-    found += _other_clusters(others.get("units") or {}, others.get("listeners") or {}, node)
-    if others.get("denying") and FIREWALL not in waived:
-        found.append(_firewall(others))
+    found = [_cluster(conflicts["cluster"])] if conflicts.get("cluster") else []
+    found += _other_clusters(conflicts.get("units") or {}, conflicts.get("listeners") or {}, node)
+    if conflicts.get("denying") and FIREWALL not in waived:
+        found.append(_firewall(conflicts))
     if RESOLVER not in waived:
-        texts = others.get("resolvers") or {}
+        texts = conflicts.get("resolvers") or {}
         path = resolvers.choose(files, texts.get)
         faults = resolvers.faults(path, texts.get(path))
         if faults:
@@ -113,18 +114,19 @@ def _other_clusters(units: Mapping[str, str], listeners: Mapping[str, Sequence[s
     return found
 
 
-def _firewall(others: Mapping[str, Any]) -> str:
+def _firewall(conflicts: Mapping[str, Any]) -> str:
     """Rules that close what nodes need: where, whose they are as far as units tell, and how they go."""
-    units = [unit.removesuffix(".service") for unit, state in others["units"].items() if state == "active"]
+    units = [unit.removesuffix(".service") for unit, state in conflicts["units"].items() if state == "active"]
     firewalls = [name for name in units if name not in CLUSTERS and name != "ufw"]
-    firewalls += ["ufw"] if others.get("ufw") else []  # its rules outlive its unit, and come before it is started
+    firewalls += ["ufw"] if conflicts.get("ufw") else []  # its rules outlive its unit, and come before it is started
     whose = f"{' and '.join(firewalls)} {'are' if firewalls[1:] else 'is'} active: " if firewalls else ""
     remedy = "; ".join(REMEDIES.get(name, OFF.format(name)) for name in firewalls)
     return (
-        f"{whose}rules that are not Casemate's drop whatever they do not admit ({'; '.join(others['denying'])}), joins "
-        "and pods too, since each firewall has to admit a packet. List what else may be reached in k3s_firewall_allow, "
-        f"then turn the other one off: {remedy or 'find out what loads these chains, and remove them there'}. Or, if "
-        f"it admits all that K3s needs, waive {FIREWALL}"
+        f"{whose}rules that are not Casemate's drop whatever they do not admit ({'; '.join(conflicts['denying'])}), "
+        "joins and pods too, since each firewall has to admit a packet. List what else may be reached in "
+        "k3s_firewall_allow, then turn the other one off: "
+        f"{remedy or 'find out what loads these chains, and remove them there'}. Or, if it admits all that K3s needs, "
+        f"waive {FIREWALL}"
     )
 
 

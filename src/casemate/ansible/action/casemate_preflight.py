@@ -81,8 +81,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
         root = host_facts.ROOT_LOGIN in waived
-        others = values.get("k3s_access_allow_users") or []
-        problems += host_facts.login_problems(seen.get("login", ""), automation, others, root)
+        allowed = values.get("k3s_access_allow_users") or []
+        problems += host_facts.login_problems(seen.get("login", ""), automation, allowed, root)
         problems += entrance.problems(host_facts.answer_of("logins", seen))
         running, address = host_facts.answer_of("host", seen), mine
         problems += k3s_rules.room_problems(running)
@@ -91,14 +91,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if servers[:1] == [task_vars["inventory_hostname"]]:
             problems += birth.encryption_problems(right, running, servers)
             more += birth.birth_warnings(right, running)
-        beside = host_facts.answer_of("others", seen)
-        problems += neighbours.problems(beside, node, files, waived)
+        conflicts = host_facts.answer_of("conflicts", seen)
+        problems += neighbours.problems(conflicts, node, files, waived)
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if problems:
             return self._refusal(problems)
         facts = {"os": seen["os"], "arch": seen["machine"], "etcd": bool(running.get("etcd"))}
         named = (right.get("k3s_node_config") or {}).get("node-name") or running.get("hostname") or ""
-        machine = {"node": str(named).lower(), "machine": beside.get("machine", ""), "key": beside.get("key", "")}
+        machine = {"node": str(named).lower(), "machine": conflicts.get("machine", ""), "key": conflicts.get("key", "")}
         return {"changed": False, "casemate_host": facts, "casemate_machine": machine, "warnings": warnings + more}
 
     def _compare(self, task_vars: dict[str, Any]) -> dict[str, Any]:

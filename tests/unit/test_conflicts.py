@@ -13,7 +13,7 @@ import pytest
 from unit.fake_host import FakeHost
 
 from casemate.preflight import host_facts, neighbours
-from module_utils.casemate.host import others
+from module_utils.casemate.host import conflicts
 from module_utils.casemate.kinds import nft
 
 CANARY = "K10canary::server:canary"
@@ -37,11 +37,11 @@ ExecStart=/usr/local/bin/k3s \\
 OUR_UNIT = "# Managed by Casemate. No secret stands here: systemd shows units to everybody.\n[Service]\n"
 OUR_UNIT += "ExecStart=/usr/local/bin/k3s server\n"
 SERVER = {f"{UNITS}/k3s.service": SCRIPT_UNIT.format(path=f"{UNITS}/k3s.service", node="server")}
-SQLITE = {others.DATABASE: "SQLite format 3", others.DATA + "/server/token": CANARY}
-ETCD = {others.ETCD + "/member/snap/db": "", others.DATA + "/server/token": CANARY}
-AGENT_DATA = {others.DATA + "/agent/client-kubelet.crt": "x"}
-OURS = {others.CONFIG + "/config.yaml.d/casemate-k3s_node.yaml": "cluster-init: true\n"}
-TOML = {others.DATA + "/agent/etc/containerd/config-v3.toml.d/50-casemate.toml": "version = 3\n"}
+SQLITE = {conflicts.DATABASE: "SQLite format 3", conflicts.DATA + "/server/token": CANARY}
+ETCD = {conflicts.ETCD + "/member/snap/db": "", conflicts.DATA + "/server/token": CANARY}
+AGENT_DATA = {conflicts.DATA + "/agent/client-kubelet.crt": "x"}
+OURS = {conflicts.CONFIG + "/config.yaml.d/casemate-k3s_node.yaml": "cluster-init: true\n"}
+TOML = {conflicts.DATA + "/agent/etc/containerd/config-v3.toml.d/50-casemate.toml": "version = 3\n"}
 
 
 def laid(root: Path, files: dict[str, str]) -> str:
@@ -49,9 +49,9 @@ def laid(root: Path, files: dict[str, str]) -> str:
     return str(root)
 
 
-def told(root: Path, files: dict[str, str], node: str = "server") -> str:
+def refusals(root: Path, files: dict[str, str], node: str = "server") -> str:
     """All that preflight says of these files."""
-    found: Any = {"cluster": others.cluster(laid(root, files)), "resolvers": {"/r": "nameserver 192.0.2.1\n"}}
+    found: Any = {"cluster": conflicts.cluster(laid(root, files)), "resolvers": {"/r": "nameserver 192.0.2.1\n"}}
     return "\n".join(neighbours.problems(found, node, ["/r"], []))
 
 
@@ -59,9 +59,9 @@ def told(root: Path, files: dict[str, str], node: str = "server") -> str:
     ("files", "names"),
     [
         ({**SERVER, **SQLITE}, [f"{UNITS}/k3s.service (--disable, --token, --datastore-endpoint)",
-                                f"the SQLite database {others.DATABASE}"]),
+                                f"the SQLite database {conflicts.DATABASE}"]),
         ({**SERVER, f"{UNITS}/k3s.service.env": f"K3S_TOKEN='{CANARY}'\nHTTP_PROXY=canary\n", **ETCD},
-         [f"{UNITS}/k3s.service.env (HTTP_PROXY, K3S_TOKEN)", others.ETCD]),
+         [f"{UNITS}/k3s.service.env (HTTP_PROXY, K3S_TOKEN)", conflicts.ETCD]),
         ({**SERVER, "/etc/default/k3s": "K3S_DATASTORE_ENDPOINT=canary\n"},
          ["/etc/default/k3s (K3S_DATASTORE_ENDPOINT)"]),
         ({f"{UNITS}/k3s-agent.service": SCRIPT_UNIT.format(path=f"{UNITS}/k3s-agent.service", node="agent"),
@@ -73,12 +73,12 @@ def told(root: Path, files: dict[str, str], node: str = "server") -> str:
         ({f"{UNITS}/k3s.service": 'Environment="K3S_TOKEN=canary" A=canary\nExecStart=/usr/local/bin/k3s server\n'},
          [f"{UNITS}/k3s.service (A, K3S_TOKEN)"]),
         ({f"{UNITS}/k3s.service": "ExecStart=/usr/local/bin/k3s server --kubelet-arg='open\n"}, ["(--kubelet-arg)"]),
-        (SQLITE, [f"the SQLite database {others.DATABASE}"]),
-        ({**SQLITE, f"{UNITS}/k3s.service": OUR_UNIT, **OURS}, [f"the SQLite database {others.DATABASE}"]),
-        (ETCD, [others.ETCD]),
-        (AGENT_DATA, [others.DATA + "/agent/client-kubelet.crt"]),
-        ({**SERVER, others.CONFIG + "/config.yaml": f"token: {CANARY}\ntls-san:\n  - canary\n"},
-         [others.CONFIG + "/config.yaml (token, tls-san)"]),
+        (SQLITE, [f"the SQLite database {conflicts.DATABASE}"]),
+        ({**SQLITE, f"{UNITS}/k3s.service": OUR_UNIT, **OURS}, [f"the SQLite database {conflicts.DATABASE}"]),
+        (ETCD, [conflicts.ETCD]),
+        (AGENT_DATA, [conflicts.DATA + "/agent/client-kubelet.crt"]),
+        ({**SERVER, conflicts.CONFIG + "/config.yaml": f"token: {CANARY}\ntls-san:\n  - canary\n"},
+         [conflicts.CONFIG + "/config.yaml (token, tls-san)"]),
         ({**SERVER, "/usr/local/bin/k3s-uninstall.sh": "", "/usr/local/bin/k3s-killall.sh": ""},
          ["run /usr/local/bin/k3s-uninstall.sh on it"]),
         (SERVER, [f"systemctl disable --now k3s.service && rm {UNITS}/k3s.service"]),
@@ -87,7 +87,7 @@ def told(root: Path, files: dict[str, str], node: str = "server") -> str:
 def test_a_k3s_of_somebody_else_is_named_without_a_value(
     tmp_path: Path, files: dict[str, str], names: list[str]
 ) -> None:
-    said = told(tmp_path, files)
+    said = refusals(tmp_path, files)
     assert [name for name in names if name not in said] == []
     assert "canary" not in said
     assert "take this host out of the inventory" in said
@@ -98,23 +98,23 @@ def test_a_k3s_of_somebody_else_is_named_without_a_value(
     [
         {},
         {"/usr/local/bin/k3s": "binary"},  # a run was killed after each of these
-        {"/usr/local/bin/k3s": "binary", others.CONFIG + "/token": CANARY},
+        {"/usr/local/bin/k3s": "binary", conflicts.CONFIG + "/token": CANARY},
         {f"{UNITS}/k3s.service": OUR_UNIT},
         {f"{UNITS}/k3s.service": OUR_UNIT, **TOML},
         OURS,
         {**OURS, **ETCD},
         {f"{UNITS}/k3s.service": OUR_UNIT, **ETCD},
-        {f"{UNITS}/k3s.service": OUR_UNIT, **OURS, **ETCD, others.DATABASE: ""},  # left over from long ago
+        {f"{UNITS}/k3s.service": OUR_UNIT, **OURS, **ETCD, conflicts.DATABASE: ""},  # left over from long ago
         {f"{UNITS}/k3s.service": OUR_UNIT, **OURS, f"{UNITS}/k3s.service.env": "K3S_TOKEN=x\n"},
         {f"{UNITS}/k3s-agent.service": OUR_UNIT.replace("server", "agent"), **TOML, **AGENT_DATA},
         {**TOML, **AGENT_DATA, **ETCD},  # the machine was made anew around its data
-        {others.CONFIG + "/config.yaml": "node-label: [a=b]\n"},
+        {conflicts.CONFIG + "/config.yaml": "node-label: [a=b]\n"},
         {f"{UNITS}/k3s-backup.service": "ExecStart=/usr/local/bin/k3s etcd-snapshot save\n"},
         {f"{UNITS}/other.service": "ExecStart=/usr/bin/notk3s server\nExecStop=/usr/local/bin/k3s server\n"},
     ],
 )
 def test_what_casemate_made_or_half_made_is_never_refused(tmp_path: Path, files: dict[str, str]) -> None:
-    assert told(tmp_path, files) == ""
+    assert refusals(tmp_path, files) == ""
 
 
 def answers(**commands: str) -> Callable[[Sequence[str]], str]:
@@ -143,7 +143,7 @@ def shown(*states: tuple[str, str, str]) -> str:
     ],
 )
 def test_another_kubernetes_is_named_with_what_removes_it(states: tuple[str, str, str], says: str) -> None:
-    units = others.states(answers(systemctl=shown(states, ("ufw.service", "inactive", ""))))
+    units = conflicts.states(answers(systemctl=shown(states, ("ufw.service", "inactive", ""))))
     found = neighbours.problems({"units": units}, "server", ["/r"], [neighbours.RESOLVER])
     assert [says in one for one in found] == ([True] if says else [])
 
@@ -162,7 +162,7 @@ def test_who_holds_a_port_of_k3s_is_named(tmp_path: Path, port: int, pid: int, n
     laid(tmp_path, {"/proc/7/cgroup": "0::/system.slice/haproxy.service\n",
                     "/proc/8/cgroup": "1:name=systemd:/system.slice/k3s-agent.service/x\n"})  # fmt: skip
     line = f'LISTEN 0 4096 *:{port} *:* users:(("haproxy",pid={pid},fd=13))\n'
-    found: Any = {"listeners": others.listeners(str(tmp_path), answers(ss=line))}
+    found: Any = {"listeners": conflicts.listeners(str(tmp_path), answers(ss=line))}
     said = neighbours.problems(found, node, ["/r"], [neighbours.RESOLVER])
     assert [says in one for one in said] == ([True] if says else [])
 
@@ -195,7 +195,7 @@ def test_what_is_loaded_tells_whether_a_firewall_closes_the_node(
     listed = CHAINS.format(table=table, chain="INPUT", hook=hook, policy=policy)
     chain = listed.replace(f"policy {policy};", f"policy {policy};\n\t\ttcp dport 22 accept\n\t\t{rule}")
     run = answers(nft_list_chains=listed, nft_list_chain_=chain)
-    found = others.denying(str(tmp_path), run)
+    found = conflicts.denying(str(tmp_path), run)
     assert found == ([f"table {table}, chain INPUT"] if refuses else [])
     host = FakeHost(tmp_path, commands={"nft list chains": (0, listed, ""), "nft list chain ": (0, chain, "")})
     setting: Any = {"others": True}
@@ -217,7 +217,7 @@ def test_rules_of_iptables_are_read_where_nft_is_not_there(
     tmp_path: Path, kind: str, rules: str, refuses: bool
 ) -> None:
     laid(tmp_path, {"/proc/net/ip_tables_names": "filter\n"} if kind == "legacy" else {})
-    assert bool(others.denying(str(tmp_path), answers(**{f"iptables_{kind}_save": rules}))) is refuses
+    assert bool(conflicts.denying(str(tmp_path), answers(**{f"iptables_{kind}_save": rules}))) is refuses
 
 
 @pytest.mark.parametrize(
@@ -283,6 +283,6 @@ def test_the_probe_runs_as_it_stands() -> None:
     done = subprocess.run(
         ["sh", "-c", host_facts.script(sys.executable, [], ["/etc/passwd"])], capture_output=True, text=True
     )
-    seen: Any = host_facts.answer_of("others", host_facts.parse(done.stdout))
+    seen: Any = host_facts.answer_of("conflicts", host_facts.parse(done.stdout))
     assert set(seen) == {"cluster", "units", "ufw", "listeners", "denying", "machine", "key", "resolvers"}
     assert "root:" in json.dumps(seen["resolvers"]["/etc/passwd"])

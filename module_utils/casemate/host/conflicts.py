@@ -1,4 +1,4 @@
-"""What is on a host that is not Casemate's and that its K3s would meet: clusters, and firewalls that close its ports.
+"""What is on a host that conflicts with K3s: other clusters, firewalls that close its ports, listeners on them.
 
 Run by the probe as it stands, by the host's own Python, before the first change: so it imports nothing of ours. The
 kind nft asks it for the firewalls, too. It reads only, and tells names, never values: of an environment file the
@@ -120,10 +120,10 @@ def cluster(root: str = "") -> Dict[str, Any]:
     ours: the first server of Casemate begins with etcd.
     """
     units = list(k3s_units(root))
-    of_others = [described(path, lines, root) for path, lines in units if MARK not in lines]
-    ours = len(of_others) < len(units) or any(glob.glob(root + pattern) for pattern in OURS)
+    somebody_elses = [described(path, lines, root) for path, lines in units if MARK not in lines]
+    ours = len(somebody_elses) < len(units) or any(glob.glob(root + pattern) for pattern in OURS)
     held = [path for path in HELD if os.path.exists(root + path)]
-    if not of_others and not (held and not ours) and not (DATABASE in held and ETCD not in held):
+    if not somebody_elses and not (held and not ours) and not (DATABASE in held and ETCD not in held):
         return {}
     keys = {
         path[len(root) :]: re.findall(r"(?m)^([A-Za-z0-9-]+)\+?[ \t]*:", text(path))
@@ -132,7 +132,7 @@ def cluster(root: str = "") -> Dict[str, Any]:
     }
     places = [f"/usr/local/bin/{name}" for name in SCRIPTS] + [f"/opt/bin/{name}" for name in SCRIPTS]
     return {
-        "units": of_others,
+        "units": somebody_elses,
         "data": held,
         "keys": {path: names for path, names in keys.items() if names},
         "scripts": [path for path in places if os.path.exists(root + path)],
@@ -196,7 +196,7 @@ def denying(root: str = "", run: Run = output) -> List[str]:
 
 
 def main() -> None:
-    """Say what else is on this host."""
+    """Say what is on this host that conflicts with K3s, and what else preflight compares hosts by."""
     key = text("/etc/ssh/ssh_host_ed25519_key.pub").split()[1:2]
     found = {
         "cluster": cluster(),
@@ -208,7 +208,7 @@ def main() -> None:
         "key": hashlib.sha256("".join(key).encode()).hexdigest()[:16] if key else "",
         "resolvers": {path: text(path) for path in sys.argv[1:] if os.path.isfile(path)},
     }
-    print("casemate:others=" + json.dumps(found, sort_keys=True))
+    print("casemate:conflicts=" + json.dumps(found, sort_keys=True))
 
 
 if __name__ == "__main__":
