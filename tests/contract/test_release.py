@@ -90,9 +90,9 @@ def test_the_collection_has_full_names_only(release: Built) -> None:
 
 def test_the_execution_environment_takes_the_collection_from_beside_it(release: Built) -> None:
     """ansible-builder copies it into its context, below which Galaxy's names are looked for."""
-    told = yaml.safe_load(release["execution-environment.yml"].read_text())
-    (brought,) = told["additional_build_files"]
-    (wanted,) = told["dependencies"]["galaxy"]["collections"]
+    definition = yaml.safe_load(release["execution-environment.yml"].read_text())
+    (brought,) = definition["additional_build_files"]
+    (wanted,) = definition["dependencies"]["galaxy"]["collections"]
     assert brought["src"] == collection(release).name
     assert wanted == {"name": f"{brought['dest']}/{brought['src']}", "type": "file"}
 
@@ -122,8 +122,8 @@ def test_an_image_is_made_of_what_the_release_has(release: Built, tmp_path: Path
     assert done.returncode == 0, done.stdout + done.stderr
     files = {what: tmp_path / what for what in ("bindep", "pip")}
     asked = ["introspect", str(folder), *(f"--write-{what}={file}" for what, file in files.items())]
-    told = run(builder, tmp_path, "python", str(tmp_path / "context/_build/scripts/introspect.py"), *asked)
-    assert told.returncode == 0, told.stderr
+    introspected = run(builder, tmp_path, "python", str(tmp_path / "context/_build/scripts/introspect.py"), *asked)
+    assert introspected.returncode == 0, introspected.stderr
     assert "openssh-client [platform:dpkg]" in files["bindep"].read_text()
     assert "jsonschema>=" in files["pip"].read_text()
 
@@ -159,10 +159,14 @@ def test_what_a_plugin_says_of_itself_is_as_a_collection_wants_it(path: Path) ->
         and node.targets[0].id in ("DOCUMENTATION", "RETURN")
     }
     known = {"description", "type", "required", "default", "elements", "choices", "returned", "support", "details"}
-    told = parts["DOCUMENTATION"]
-    assert told["author"].endswith("(!UNKNOWN)")
-    attributes = told.get("attributes") or {}
-    for name, one in [*(told.get("options") or {}).items(), *attributes.items(), *parts.get("RETURN", {}).items()]:
+    documentation = parts["DOCUMENTATION"]
+    assert documentation["author"].endswith("(!UNKNOWN)")
+    attributes = documentation.get("attributes") or {}
+    for name, one in [
+        *(documentation.get("options") or {}).items(),
+        *attributes.items(),
+        *parts.get("RETURN", {}).items(),
+    ]:
         assert set(one) <= known, name
         assert one["description"], name
 
@@ -171,17 +175,19 @@ class TestInstalled:
     """Without a checkout, in an empty folder."""
 
     @pytest.mark.parametrize(
-        ("arguments", "told"),
+        ("arguments", "message"),
         [
             (("--version",), "casemate, version"),
             (("explain", "SSH-ROOT-REFUSED"), "Root cannot log in over SSH"),
             (("apply", "--help"), "Plan, change what differs, and verify."),
         ],
     )
-    def test_it_says_what_it_is(self, installed: Path, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+    def test_it_says_what_it_is(
+        self, installed: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+    ) -> None:
         done = run(installed, tmp_path, "casemate", *arguments)
         assert (done.returncode, done.stderr) == (0, "")
-        assert told in done.stdout
+        assert message in done.stdout
 
     def test_without_an_inventory_it_says_how_to_make_one(self, installed: Path, tmp_path: Path) -> None:
         for verb in ("apply", "check", "prove"):

@@ -66,14 +66,14 @@ def texts_of_python(path: Path) -> Iterator[str]:
             yield node.value
 
 
-def texts_of_yaml(value: Any, told: bool = False) -> Iterator[str]:
+def texts_of_yaml(value: Any, is_message: bool = False) -> Iterator[str]:
     if isinstance(value, dict):
         for key, one in value.items():
-            yield from texts_of_yaml(one, told or key in MESSAGES)
+            yield from texts_of_yaml(one, is_message or key in MESSAGES)
     elif isinstance(value, list):
         for one in value:
-            yield from texts_of_yaml(one, told)
-    elif told and isinstance(value, str):
+            yield from texts_of_yaml(one, is_message)
+    elif is_message and isinstance(value, str):
         yield value
 
 

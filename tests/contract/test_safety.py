@@ -233,9 +233,9 @@ def test_explain_shows_no_such_input(sensitive: Any) -> None:
     setting = (
         {"content": "CANARY"} if sensitive is True else {"options": {"node-label": ["CANARY"], "node-ip": "192.0.2.1"}}
     )
-    told = str(public({**setting, "path": "/etc/a", "sensitive": sensitive}))
-    assert "CANARY" not in told and "/etc/a" in told
-    assert sensitive is True or "192.0.2.1" in told
+    shown = str(public({**setting, "path": "/etc/a", "sensitive": sensitive}))
+    assert "CANARY" not in shown and "/etc/a" in shown
+    assert sensitive is True or "192.0.2.1" in shown
 
 
 def test_the_host_s_journal_and_ansible_s_output_never_get_the_controls() -> None:

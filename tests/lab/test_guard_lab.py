@@ -291,7 +291,7 @@ STORIES: dict[str, Callable[[Machine], None]] = {
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
+def under_way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
     """All stories under way, on machines with k3s_access and k3s_firewall applied: a state to go back to."""
     folder = tmp_path_factory.mktemp("lab")
     with for_tests.machines(NAME, servers=0, agents=len(STORIES), workdir=folder / "work") as inventory:
@@ -303,5 +303,5 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_nobody_is_locked_out(told: dict[str, Future[None]], story: str) -> None:
-    told[story].result()
+def test_nobody_is_locked_out(under_way: dict[str, Future[None]], story: str) -> None:
+    under_way[story].result()

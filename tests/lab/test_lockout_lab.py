@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
     name: str
     make: str
-    told: tuple[str, ...] = ()
+    reported: tuple[str, ...] = ()
     given: dict[str, Any] = {}  # noqa: RUF012 - read only
     refused: str = ""
     late: str = ""
@@ -142,9 +142,9 @@ CASES = {
         + files_say("AuthorizedKeysFile %h/.keys"), refused="k3s_access_authorized_keys_files",
     ),
     "keys that a program tells": Case(
-        "asked", f"{MAKE}; cp /home/ops/.ssh/authorized_keys /etc/ssh/told; printf '#!/bin/sh\\ncat /etc/ssh/told\\n' "
-        ">/usr/local/bin/told; chmod 0755 /usr/local/bin/told; "
-        + files_say("AuthorizedKeysCommand /usr/local/bin/told", "AuthorizedKeysCommandUser nobody"),
+        "asked", f"{MAKE}; cp /home/ops/.ssh/authorized_keys /etc/ssh/keys.txt; "
+        "printf '#!/bin/sh\\ncat /etc/ssh/keys.txt\\n' >/usr/local/bin/list_keys; chmod 0755 /usr/local/bin/list_keys; "
+        + files_say("AuthorizedKeysCommand /usr/local/bin/list_keys", "AuthorizedKeysCommandUser nobody"),
         refused="SSH-KEYCOMMAND-ABSENT",
     ),
     "a home that all may write": Case(
@@ -185,8 +185,8 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
 
     def console(title: str, script: str) -> str:
         entered = ["nsenter", f"--target={lab._init(state['machines'][machines[title]])}", "--all", "sh", "-c"]
-        told = script.replace("NAME", CASES[title].name)
-        return subprocess.run([*entered, told], capture_output=True, text=True, timeout=60, check=False).stdout
+        filled_in = script.replace("NAME", CASES[title].name)
+        return subprocess.run([*entered, filled_in], capture_output=True, text=True, timeout=60, check=False).stdout
 
     def played(name: str, tasks: list[dict[str, Any]]) -> None:
         play = {"hosts": "k3s_agent", "gather_facts": False, "become": True, "tasks": tasks}
@@ -207,7 +207,7 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
     look = "stat -c '%a %U %G %Z' {0}; getfacl -p {0}"
     for title, case in CASES.items():
         sudo = "" if "50-them" in case.make else SUDO
-        keys = "" if any(one in case.make for one in ("/.ssh", "/.keys", "/etc/keys", "/told")) else KEYS
+        keys = "" if any(one in case.make for one in ("/.ssh", "/.keys", "/etc/keys", "/list_keys")) else KEYS
         console(
             title,
             f"{WORSE}\n{case.make}\n{keys if case.name != 'root' else ''}\n{sudo}\nuserdel alice\nsystemctl reload ssh",
@@ -223,12 +223,12 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
         console(title, case.late)
     was = {title: console(title, look.format(" ".join(case.kept))) for title, case in CASES.items() if case.kept}
     roles = [{"ansible.builtin.include_role": {"name": role}} for role in ROLES]
-    told: dict[str, Any] = {"k3s_controls": {"roles": ROLES}, "check_mode": True, "register": "told"}
+    checked: dict[str, Any] = {"k3s_controls": {"roles": ROLES}, "check_mode": True, "register": "checked"}
     preflight = {"casemate_preflight": {}, "register": "seen", "ignore_errors": True, "ignore_unreachable": True}
     over = "seen is failed or seen is unreachable"
     played("play", [
         preflight, {**kept("seen.msg", ".refused"), "when": over}, {"meta": "end_host", "when": over},
-        *roles, told, kept("told.findings | to_json", ""),
+        *roles, checked, kept("checked.findings | to_json", ""),
     ])  # fmt: skip
     made = {}
     for title, host in machines.items():
@@ -240,7 +240,7 @@ def judged(inventory: Path, folder: Path) -> dict[str, dict[str, str]]:
         made[title] = {
             "account": case.name, "before": before[title],
             "after": login(shared, hosts[host], case.name),
-            "told": ", ".join(blocked + [one for one in observed if one == "SUDO-PASSWORD-ASKED"]),
+            "reported": ", ".join(blocked + [one for one in observed if one == "SUDO-PASSWORD-ASKED"]),
             "refused": advised(refused.read_text()) if refused.exists() else "",
             "touched": changed.strip(),
             "kept": str(not case.kept or was[title] == console(title, look.format(" ".join(case.kept)))),
@@ -265,8 +265,8 @@ def test_the_table(hardened: dict[str, dict[str, str]], capsys: pytest.CaptureFi
         print(f"\n{'automation account':48} {'name':9} {'before':7} {'after':7} told, and left to the operator")
         for title, row in hardened.items():
             after = "refused" if row["refused"] else row["after"]
-            told = row["told"] or " ".join(row["refused"].split())
-            print(f"{title:48} {row['account']:9} {row['before']:7} {after:7} {told}")
+            shown = row["reported"] or " ".join(row["refused"].split())
+            print(f"{title:48} {row['account']:9} {row['before']:7} {after:7} {shown}")
     assert {row["before"] for row in hardened.values()} == {"root"}, "otherwise a login proves nothing"
 
 
@@ -274,7 +274,7 @@ def test_the_table(hardened: dict[str, dict[str, str]], capsys: pytest.CaptureFi
 def test_the_automation_account_still_becomes_root(hardened: dict[str, dict[str, str]], case: str) -> None:
     row = hardened[case]
     assert (row["refused"], row["applied"], row["after"]) == ("", "yes", "root")
-    assert set(CASES[case].told) <= {*row["told"].split(", ")}
+    assert set(CASES[case].reported) <= {*row["reported"].split(", ")}
     assert row["kept"] == "True"
 
 
@@ -282,4 +282,4 @@ def test_the_automation_account_still_becomes_root(hardened: dict[str, dict[str,
 def test_where_the_next_login_would_fail_nothing_is_changed(hardened: dict[str, dict[str, str]], case: str) -> None:
     row = hardened[case]
     assert CASES[case].refused in row["refused"]
-    assert (row["touched"], row["told"]) == ("", "")
+    assert (row["touched"], row["reported"]) == ("", "")

@@ -61,7 +61,7 @@ def settings(lab: Lab) -> list[str]:
     return [lab.root(host, "cat /etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml") for host in sorted(lab.hosts)]
 
 
-def told(report: dict[str, Any]) -> str:
+def messages(report: dict[str, Any]) -> str:
     return " ".join(str(host.get("message") or "") for host in report["hosts"])
 
 
@@ -86,7 +86,7 @@ def test_a_run_of_another_machine_keeps_this_one_out_until_its_lock_is_ended_by_
     before, overlay = settings(lab), changed(tmp_path, 4099)
     code, report = lab.casemate("apply", "-i", overlay)
     assert code == 1
-    assert "bob@elsewhere:7 has the lock of this cluster" in told(report)
+    assert "bob@elsewhere:7 has the lock of this cluster" in messages(report)
     assert settings(lab) == before
     assert not any(lab.root(host, f"ls {LOCK} 2>/dev/null || true") for host in lab.hosts if host != lab.server)
     casemate = str(Path(sys.executable).with_name("casemate"))

@@ -130,8 +130,8 @@ def commands(said: str) -> list[str]:
 
 def failing(report: dict[str, Any]) -> list[str]:
     """What a report says that is wrong, for the message of a test."""
-    told = [f"{host['name']}: {host['message']}" for host in report["hosts"] if host.get("message")]
-    return told + [
+    messages = [f"{host['name']}: {host['message']}" for host in report["hosts"] if host.get("message")]
+    return messages + [
         f"{host['name']}: {one['control']}: {one['status']}: {one['reason']}"
         for host in report["hosts"]
         for one in host["findings"]
@@ -166,10 +166,10 @@ def test_an_agent_that_was_wiped_joins_again_as_the_refusal_says(inventory: Lab)
     inventory.root(inventory.agent, wipe)
     code, report = inventory.casemate("apply", "--limit", inventory.agent)
     assert code == 1
-    (told,) = [host["message"] for host in report["hosts"] if host["name"] == inventory.agent]
-    assert commands(told), told
-    assert f"on {inventory.server}" in told
-    for command in commands(told):
+    (message,) = [host["message"] for host in report["hosts"] if host["name"] == inventory.agent]
+    assert commands(message), message
+    assert f"on {inventory.server}" in message
+    for command in commands(message):
         inventory.root(inventory.server, command)
     code, report = inventory.casemate("apply")
     assert code == 0, report["summary"]
@@ -187,9 +187,9 @@ def refusal(inventory: Lab, host: str) -> str:
     """Why apply refuses a host."""
     code, report = inventory.casemate("apply")
     assert code == 1, failing(report)
-    told = next(str(judged["message"]) for judged in report["hosts"] if judged["name"] == host)
-    assert commands(told), told
-    return told
+    message = next(str(judged["message"]) for judged in report["hosts"] if judged["name"] == host)
+    assert commands(message), message
+    return message
 
 
 def test_a_server_with_a_cluster_of_its_own_joins_as_the_message_says(inventory: Lab, second: str) -> None:
@@ -217,10 +217,10 @@ def test_a_server_that_was_wiped_joins_again_as_the_refusal_says(inventory: Lab,
     if left == "member":
         inventory.root(inventory.server, f"k3s kubectl delete node {second}")
         inventory.root(inventory.server, member_at(inventory.hosts[second]))
-    told = refusal(inventory, second)
+    message = refusal(inventory, second)
     inventory.root(second, "test ! -e /var/lib/rancher/k3s -a ! -e /etc/rancher/k3s")
-    assert f"on {inventory.server}" in told
-    for command in commands(told):
+    assert f"on {inventory.server}" in message
+    for command in commands(message):
         inventory.root(inventory.server, command)
     code, report = inventory.casemate("apply")
     assert code == 0, failing(report)

@@ -134,13 +134,13 @@ class Machines:
 
     def look(self, step: str) -> None:
         """What every control of SSH says."""
-        told: dict[str, Any] = {"k3s_controls": {"roles": ["k3s_access"]}, "check_mode": True, "register": "told"}
+        checked: dict[str, Any] = {"k3s_controls": {"roles": ["k3s_access"]}, "check_mode": True, "register": "checked"}
         found = {
-            "content": "{{ told.findings | to_json }}",
+            "content": "{{ checked.findings | to_json }}",
             "dest": f"{self.folder}/{step}-{{{{ inventory_hostname }}}}",
         }
         kept: dict[str, Any] = {"ansible.builtin.copy": found, "delegate_to": "localhost"}
-        self.play(step, told, {**kept, "connection": "local", "become": False})
+        self.play(step, checked, {**kept, "connection": "local", "become": False})
 
     def recap(self, step: str, case: str) -> dict[str, int]:
         """Ansible's counts for a machine."""

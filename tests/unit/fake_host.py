@@ -31,8 +31,8 @@ class FakeHost(Host):
             real.write_text(text)
 
     def _note_guard(self, names: Sequence[str], sort: str) -> None:
-        told = [name if sort == "file" else f"{sort} {name}" for name in names]
-        self.armed += [name for name in told if name not in self.armed]
+        kept = [name if sort == "file" else f"{sort} {name}" for name in names]
+        self.armed += [name for name in kept if name not in self.armed]
 
     def run(self, argv: Sequence[str], stdin: str | None = None, timeout: float = 30) -> Result:
         """Answer from `commands`, the longest match first; anything else is a missing program."""

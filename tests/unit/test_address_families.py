@@ -70,12 +70,12 @@ def test_another_part_for_each_node_is_left_to_who_asks_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "pods", "told"),
+    ("address", "pods", "count"),
     [(A4, "", 0), (f"{A4},{A6}", "", 1), (f"{A4},{A6}", f"{P4},{P6}", 0), (f"{A4},{A6}", P4, 0)],
 )
-def test_a_node_of_both_families_is_told_that_its_pods_get_one(address: str, pods: str, told: int) -> None:
+def test_a_node_of_both_families_is_told_that_its_pods_get_one(address: str, pods: str, count: int) -> None:
     found = address_families.warnings(given(pods, pods.replace("42", "43")), address, address)
-    assert len(found) == told
+    assert len(found) == count
     assert all("casemate_cluster_cidr: 10.42.0.0/16,fd00:42::/56" in one for one in found)
 
 

@@ -75,10 +75,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("said", "remedy"), CASES.values(), ids=CASES)
 def test_a_common_cause_is_told_with_what_to_do(said: dict[str, Any], remedy: str) -> None:
-    told, arrow, todo = advice.explain(said).rpartition("\n-> ")
+    explanation, arrow, todo = advice.explain(said).rpartition("\n-> ")
     assert arrow and remedy in todo
-    assert "Data could not be sent" not in told and "deserialization" not in told.partition("\n")[2]
-    assert "@@@" not in told and "Authorised" not in told
+    assert "Data could not be sent" not in explanation and "deserialization" not in explanation.partition("\n")[2]
+    assert "@@@" not in explanation and "Authorised" not in explanation
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_broken_inventory_is_told_in_a_real_run(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "problem"),
     [
         ((None, "sudo", "root", "ops"), ""),
         ((True, "ansible.builtin.sudo", "root", "ops"), ""),
@@ -152,9 +152,9 @@ def test_a_broken_inventory_is_told_in_a_real_run(
         ((None, "sudo", "nobody", "ops"), "the become user is nobody; allowed: root"),
     ],
 )
-def test_only_sudo_to_root_is_taken(given: tuple[Any, str, str, str], told: str) -> None:
+def test_only_sudo_to_root_is_taken(given: tuple[Any, str, str, str], problem: str) -> None:
     found = escalation.problems(*given)
-    assert (told in found[0]) if told else found == []
+    assert (problem in found[0]) if problem else found == []
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,9 @@ SPOILT = "/etc/sudoers.d/zz-test:1:14: syntax error\nops ALL=(ALL nonsense\n    
     ],
 )  # fmt: skip
 def test_each_refusal_of_sudo_has_a_remedy_of_its_own(said: str, password: bool, todo: str) -> None:
-    told = escalation.refusal(said, password)
-    assert todo in told
-    assert "nothing was changed" in told and "\n" not in told
+    refusal = escalation.refusal(said, password)
+    assert todo in refusal
+    assert "nothing was changed" in refusal and "\n" not in refusal
 
 
 MORE: dict[str, tuple[dict[str, Any], str]] = {

@@ -379,7 +379,7 @@ def test_names_are_found_as_daemons_find_them(tmp_path: Path, pattern: str, hidd
 
 
 @pytest.mark.parametrize(
-    ("place", "flags", "content", "told"),
+    ("place", "flags", "content", "barred"),
     [
         ("/d/f", 0x10, True, "/d/f is immutable: chattr -i /d/f"),
         ("/d/f", 0x10, False, "/d/f is immutable: chattr -i /d/f"),
@@ -392,27 +392,27 @@ def test_names_are_found_as_daemons_find_them(tmp_path: Path, pattern: str, hidd
     ],
 )
 def test_flags_that_bind_root_are_named(
-    tmp_path: Path, monkeypatch: Any, place: str, flags: int, content: bool, told: str
+    tmp_path: Path, monkeypatch: Any, place: str, flags: int, content: bool, barred: str
 ) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/f").touch()
     host = Host(root=str(tmp_path))
     monkeypatch.setattr(machine, "flags_of", lambda real: flags if real == host.path(place) else 0)
-    assert host.barred("/d/f", content) == told
+    assert host.barred("/d/f", content) == barred
 
 
-@pytest.mark.parametrize(("flags", "told"), [(0x10, "/d is immutable: chattr -i /d"), (0x20, "")])
+@pytest.mark.parametrize(("flags", "barred"), [(0x10, "/d is immutable: chattr -i /d"), (0x20, "")])
 def test_a_file_to_be_made_needs_the_folder_that_is_there(
-    tmp_path: Path, monkeypatch: Any, flags: int, told: str
+    tmp_path: Path, monkeypatch: Any, flags: int, barred: str
 ) -> None:
     (tmp_path / "d").mkdir()
     host = Host(root=str(tmp_path))
     monkeypatch.setattr(machine, "flags_of", lambda real: flags if real == host.path("/d") else 0)
-    assert host.barred("/d/new/folder/file") == told
+    assert host.barred("/d/new/folder/file") == barred
 
 
 @pytest.mark.parametrize(
-    ("points", "readonly", "content", "told"),
+    ("points", "readonly", "content", "barred"),
     [
         (["/", "/d/my f"], False, True, "/d/my f is a mount of its own and cannot be replaced: umount '/d/my f'"),
         (["/", "/d/my f"], False, False, ""),
@@ -422,7 +422,7 @@ def test_a_file_to_be_made_needs_the_folder_that_is_there(
     ],
 )
 def test_mounts_that_bar_a_change_are_named(
-    tmp_path: Path, monkeypatch: Any, points: list[str], readonly: bool, content: bool, told: str
+    tmp_path: Path, monkeypatch: Any, points: list[str], readonly: bool, content: bool, barred: str
 ) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/my f").touch()
@@ -431,7 +431,7 @@ def test_mounts_that_bar_a_change_are_named(
     (tmp_path / "proc/self/mountinfo").write_text("".join(lines))
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY if readonly else 0))
     said = Host(root=str(tmp_path)).barred("/d/my f", content)
-    assert said.startswith(told) and bool(said) is bool(told)
+    assert said.startswith(barred) and bool(said) is bool(barred)
 
 
 @root

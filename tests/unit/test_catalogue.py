@@ -78,7 +78,7 @@ def test_a_near_miss_is_suggested(wanted: str, near: str) -> None:
 
 
 def test_an_explanation_says_everything() -> None:
-    told = pages.text({**control(impact="Scripts that log in as root", refs={"cis": ["5.1"]}), "role": "k3s_access"})
+    text = pages.text({**control(impact="Scripts that log in as root", refs={"cis": ["5.1"]}), "role": "k3s_access"})
     for part in (
         "Root cannot",
         "must not be enough",
@@ -89,7 +89,7 @@ def test_an_explanation_says_everything() -> None:
         "cis 5.1",
         "k3s_access",
     ):
-        assert part in told
+        assert part in text
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_every_verb_that_looks_at_hosts_demands_an_inventory(
 
 
 @pytest.mark.parametrize(
-    ("run", "code", "told"),
+    ("run", "code", "message"),
     [
         (outcome(finding("pass")), 0, "Every control holds"),
         (outcome(finding("fail", expected="no", observed="yes")), 2, "n1: expected no, is yes"),
@@ -79,11 +79,11 @@ def test_every_verb_that_looks_at_hosts_demands_an_inventory(
         (outcome(), 1, "no host of k3s_server"),
     ],
 )
-def test_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, run: runner.Run, code: int, told: str) -> None:
+def test_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, run: runner.Run, code: int, message: str) -> None:
     calls = played(monkeypatch, run)
     done = invoke("check", "-i", "n1,", "--limit", "n1")
     assert done.exit_code == code, done.output
-    assert told in done.output
+    assert message in done.output
     assert calls[0][:4] == ("check.yml", ("n1,",), "n1", None)
 
 
@@ -109,7 +109,7 @@ def test_scan_asks_for_expensive_controls(invoke: Invoke, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("check", "-i", "nowhere.yml"), "no inventory at 'nowhere.yml'"),
         (("check", "--limit", ""), "--limit is empty"),
@@ -130,10 +130,10 @@ def test_scan_asks_for_expensive_controls(invoke: Invoke, monkeypatch: pytest.Mo
         (("check", "--evict", "HOST-JOBS-VOUCHED"), "No such option"),
     ],
 )
-def test_misuse_exits_1_and_says_what_is_right(invoke: Invoke, arguments: tuple[str, ...], told: str) -> None:
+def test_misuse_exits_1_and_says_what_is_right(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:
     done = invoke(*arguments)
     assert done.exit_code == 1
-    assert told in done.output
+    assert message in done.output
 
 
 def test_a_report_that_cannot_be_written_exits_1(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,8 +375,8 @@ def test_what_is_named_is_told_to_the_run(
     calls = played(monkeypatch, outcome(finding("pass")))
     assert invoke("apply", "-i", "n1,", *given).exit_code == 0
     assert invoke("apply", "-i", "n1,", "--plan", *given).exit_code == 0
-    told = {"__casemate_evict": named, **({"__casemate_scan": True} if scans else {})}
-    assert [call[3] for call in calls] == [told, {"__casemate_foresees": True, **told}]
+    variables = {"__casemate_evict": named, **({"__casemate_scan": True} if scans else {})}
+    assert [call[3] for call in calls] == [variables, {"__casemate_foresees": True, **variables}]
 
 
 def test_what_was_evicted_is_told_with_its_copies(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -372,10 +372,10 @@ def test_what_somebody_else_decides_is_blocked_in_check_as_in_apply(
 
 
 def test_a_waived_control_is_blocked_by_nobody_and_its_kind_knows(tmp_path: Path, monkeypatch: Any) -> None:
-    told: list[Any] = []
+    received: list[Any] = []
 
     def observe(settings: list[dict[str, Any]], _: Any, waived: set[int]) -> list[dict[str, Any]]:
-        told.append(waived)
+        received.append(waived)
         return [{} for _ in settings]
 
     instead(monkeypatch, observe=observe)
@@ -385,7 +385,7 @@ def test_a_waived_control_is_blocked_by_nobody_and_its_kind_knows(tmp_path: Path
     )
     made = settle(FakeHost(tmp_path), owned(), check=True, waivers={"FILE-A-SET": WAIVER})
     assert (made.findings[0]["status"], made.findings[0]["action"], made.roles_to_apply) == ("waived", "none", [])
-    assert told[0] == {0}
+    assert received[0] == {0}
 
 
 def test_stale_units_are_returned(tmp_path: Path, monkeypatch: Any) -> None:
@@ -482,12 +482,12 @@ def test_a_reload_that_is_refused_is_told_although_the_file_is_right(tmp_path: P
     host = FakeHost(tmp_path, {path: "wrong\n"}, {" ".join(command): (1, "", "Access denied")})
     controls = [control("TEST-A-SET", other), control("TEST-B-SET", setting)]
     done = run({"role": controls}, host, False)
-    first, told = done.findings
+    first, refused = done.findings
     assert host.text(path) == "right\n"
     assert (first["status"], first["action"]) == ("pass", "changed")
-    assert (told["status"], told["action"]) == ("fail", "blocked")
-    assert f"{' '.join(command)} failed: Access denied" in told["reason"]
-    assert done.unsettled == [told["reason"]]
+    assert (refused["status"], refused["action"]) == ("fail", "blocked")
+    assert f"{' '.join(command)} failed: Access denied" in refused["reason"]
+    assert done.unsettled == [refused["reason"]]
 
 
 @root

@@ -80,9 +80,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"accepted": {"method": "publickey", "account": "bob", "key": OTHER}}, ""
     ),
     "a program tells its key": (
-        {**NONE, "now": {**AFTER, "authorizedkeyscommand": "/usr/bin/told %u"}}, "SSH-KEYCOMMAND-ABSENT"
+        {**NONE, "now": {**AFTER, "authorizedkeyscommand": "/usr/bin/list_keys %u"}}, "SSH-KEYCOMMAND-ABSENT"
     ),
-    "a program goes on to tell it": ({**NONE, **after(authorizedkeyscommand="/usr/bin/told")}, ""),
+    "a program goes on to tell it": ({**NONE, **after(authorizedkeyscommand="/usr/bin/list_keys")}, ""),
     "no key at all": ({**NONE, "accepted": {}}, "put it into one of these files"),
     "others may write its home": (UNSAFE, "others may write /home/ops"),
     "others may, and nobody minds": ({**UNSAFE, **after(strictmodes="no")}, ""),
@@ -219,9 +219,9 @@ def test_the_probe_tells_it_of_this_machine() -> None:
     name = pwd.getpwuid(os.getuid()).pw_name
     argv = [sys.executable, str(ROOT / "module_utils/casemate/host/logins.py"), name, "allowusers nobody-else\n"]
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    told = json.loads(said.removeprefix("casemate:logins="))
-    assert told["account"] == name
-    assert name in told["groups"]
+    account = json.loads(said.removeprefix("casemate:logins="))
+    assert account["account"] == name
+    assert name in account["groups"]
     argv[2] = "nobody-of-that-name"
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == "casemate:logins={}"
 

@@ -330,8 +330,8 @@ def test_ssh(tmp_path: Path, files: dict[str, str], options: str, changed: str, 
 )
 def test_what_sshd_cannot_read_is_told_once(tmp_path: Path, files: dict[str, str], action: str) -> None:
     plan, done = settled(tmp_path, lambda where: Machine(where, {**SSH_FILES, **files}), SSH)
-    told = {f["control"]: (f["status"], f["action"]) for f in plan.findings}
-    assert told == {
+    reported = {f["control"]: (f["status"], f["action"]) for f in plan.findings}
+    assert reported == {
         "SSH-ROOT-REFUSED": ("not_evaluated", "none"), "SSH-TRIES-FEW": ("not_evaluated", "none"),
         "SSH-DAEMON-CURRENT": ("fail", action), "SSH-LISTENER-PLAIN": ("pass", "none"),
     }  # fmt: skip

@@ -77,7 +77,7 @@ def test_examples_in_comments_are_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ((), "--server is missing"),
         ((), "--admin-source is missing"),
@@ -108,10 +108,10 @@ def test_examples_in_comments_are_right() -> None:
         (("-o", "nowhere/hosts.yml"), "there is no folder nowhere"),
     ],
 )
-def test_wrong_input_is_refused_and_nothing_is_written(arguments: tuple[str, ...], told: str) -> None:
+def test_wrong_input_is_refused_and_nothing_is_written(arguments: tuple[str, ...], message: str) -> None:
     done = run(*arguments) if not arguments else run(*ENOUGH, *arguments)
     assert done.exit_code == 1
-    assert told in done.output
+    assert message in done.output
     assert list(Path().iterdir()) == []
 
 
@@ -183,8 +183,13 @@ def test_what_lacks_is_asked_for_on_a_terminal() -> None:
         ]
     )  # fmt: skip
     assert code == 0
-    for told in ("allowed: an IPv4", "root may not log in", "which is everybody", "Next: casemate apply -i hosts.yml"):
-        assert told in said
+    for sentence in (
+        "allowed: an IPv4",
+        "root may not log in",
+        "which is everybody",
+        "Next: casemate apply -i hosts.yml",
+    ):
+        assert sentence in said
     assert list(written()["children"]["k3s_server"]["hosts"]) == ["server1", "db"]
     assert written()["vars"] == {"ansible_user": "ops", "casemate_admin_sources": ["192.0.2.7"]}
 

@@ -141,13 +141,13 @@ def test_agents_agree_about_the_networks_alone() -> None:
 
 
 def test_the_probe_tells_what_a_host_is(tmp_path: Path) -> None:
-    told = subprocess.run(
+    done = subprocess.run(
         ["sh", "-c", host_facts.script("", ["/dev/null", str(tmp_path / "it's gone")])],
         capture_output=True,
         text=True,
         check=True,
     )
-    seen = host_facts.answer_of("host", host_facts.parse(told.stdout))
+    seen = host_facts.answer_of("host", host_facts.parse(done.stdout))
     assert "lo" in seen["interfaces"] and "127.0.0.1" in seen["addresses"]
     assert seen["absent"] == [str(tmp_path / "it's gone")] and seen["cluster"] == {}
     assert host_facts.answer_of("host", {}) == {}
@@ -155,5 +155,5 @@ def test_the_probe_tells_what_a_host_is(tmp_path: Path) -> None:
 
 def test_what_runs_on_hosts_needs_nothing_of_ours() -> None:
     script = (ROOT / "module_utils/casemate/k3s/running.py").read_text()
-    told = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True, cwd="/")
-    assert json.loads(told.stdout.partition("=")[2])["hostname"]
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True, cwd="/")
+    assert json.loads(done.stdout.partition("=")[2])["hostname"]

@@ -208,9 +208,9 @@ def test_every_mount_that_is_written_to_has_room(change: dict[str, Any], says: s
 
 def test_a_mount_is_found_by_the_folder_that_lies_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folders on one file system are one; a folder that is not there yet lies where it would be made."""
-    told = k3s_running.room([str(tmp_path), str(tmp_path / "a/b"), "/proc"])
-    assert [one["folder"] for one in told] == [str(tmp_path), "/proc"]
-    assert told[1]["inodes"] is None  # proc counts none
+    rooms = k3s_running.room([str(tmp_path), str(tmp_path / "a/b"), "/proc"])
+    assert [one["folder"] for one in rooms] == [str(tmp_path), "/proc"]
+    assert rooms[1]["inodes"] is None  # proc counts none
 
     class Full:
         f_flag, f_files, f_favail, f_bavail, f_frsize = os.ST_RDONLY, 1, 0, 0, 4096

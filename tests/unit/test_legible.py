@@ -91,10 +91,10 @@ def test_the_terminal_gets_no_text_raw(text: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "made-elsewhere.json"
     source.write_text(json.dumps(hostile_report(text)))
-    told = CliRunner().invoke(cli.main, ["report", "--from", str(source), "--format", "html:r.html"])
-    assert told.exit_code == 1
-    assert shown(text) in told.output
-    assert not {c for c in told.output if unicodedata.category(c) in ("Cc", "Cf", "Cs")} - {"\n"}
+    invoked = CliRunner().invoke(cli.main, ["report", "--from", str(source), "--format", "html:r.html"])
+    assert invoked.exit_code == 1
+    assert shown(text) in invoked.output
+    assert not {c for c in invoked.output if unicodedata.category(c) in ("Cc", "Cf", "Cs")} - {"\n"}
 
 
 def test_a_run_s_messages_and_live_lines_are_fit_for_a_terminal() -> None:
@@ -103,8 +103,8 @@ def test_a_run_s_messages_and_live_lines_are_fit_for_a_terminal() -> None:
     console.print(runner.table(run))
     run.hosts["n\x1b[2J"].since = 0.0
     assert isinstance(console.file, io.StringIO)
-    for told in (console.file.getvalue(), *runner.waits(run, 60.0)):
-        assert "n\\x1b[2J" in told and "T\\u202e" in told
+    for printed in (console.file.getvalue(), *runner.waits(run, 60.0)):
+        assert "n\\x1b[2J" in printed and "T\\u202e" in printed
 
 
 def test_ansible_s_own_output_keeps_its_colours_only() -> None:
@@ -123,6 +123,6 @@ def test_a_finding_names_the_file_whatever_it_is_called(tmp_path: Path, name: by
     modes = control("FILE-D-PRIVATE", {"kind": "file", "path": "/etc/d/?*", "mode_max": "0600"})
     for made in engine.run({"k3s_host": [absent, modes]}, host, True).findings:
         assert made["status"] == "fail"
-        told = json.dumps(made, ensure_ascii=False)
-        told.encode()
-        assert json.dumps(shown("/etc/d/" + os.fsdecode(name)))[1:-1] in told
+        written = json.dumps(made, ensure_ascii=False)
+        written.encode()
+        assert json.dumps(shown("/etc/d/" + os.fsdecode(name)))[1:-1] in written

@@ -98,11 +98,11 @@ def test_an_option_of_sshd_is_told_with_the_file_that_gives_it(
     tmp_path: Path, files: dict[str, str], option: tuple[str, str], source: str
 ) -> None:
     host = FakeHost(tmp_path, files, {"systemctl show ssh.service": (0, UNIT, "")})
-    told = f", given by {source}" if source else ""
-    assert given_by(host, (option,)) == told
+    ending = f", given by {source}" if source else ""
+    assert given_by(host, (option,)) == ending
     assert unreported(host, {"next start": (option,)}, set()) == [
-        f"{' '.join(option)} on the command line of the next start{told}"
+        f"{' '.join(option)} on the command line of the next start{ending}"
     ]
     key = option[1].split("=")[0].split(" ")[0].lower()
     if option[0] == "-o":
-        assert decider(host, key, "", "next start", (option,), []).endswith(f"({' '.join(option)}){told}")
+        assert decider(host, key, "", "next start", (option,), []).endswith(f"({' '.join(option)}){ending}")

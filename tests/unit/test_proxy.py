@@ -39,8 +39,8 @@ def test_without_a_proxy_nothing_is_set() -> None:
 def test_k3s_apt_and_the_download_get_what_is_given(given: dict[str, Any], names: list[str]) -> None:
     assert list(resolved("__casemate_proxy", given=given, **NODES)) == names
     assert list(resolved("__casemate_proxy_environment", given=given, **NODES)) == [name.lower() for name in names]
-    told = [line.partition("=")[2].strip('"').partition("=")[0] for line in unit(given) if "Environment=" in line]
-    assert told == names
+    variables = [line.partition("=")[2].strip('"').partition("=")[0] for line in unit(given) if "Environment=" in line]
+    assert variables == names
 
 
 def test_the_clusters_own_addresses_are_reached_past_it() -> None:

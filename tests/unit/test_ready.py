@@ -197,7 +197,7 @@ WAITING = 'level=info msg="Waiting to retrieve agent configuration; server is no
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "quoted"),
     [
         (["level=fatal msg=2", "level=info msg=3", "level=error msg=4"], ["level=fatal msg=2"]),
         (["level=error msg=1", "level=warning msg=2"], ["level=error msg=1"]),
@@ -213,13 +213,13 @@ WAITING = 'level=info msg="Waiting to retrieve agent configuration; server is no
         ([], ["nothing"]),
     ],
 )
-def test_the_last_words_are_told_whatever_their_level(tmp_path: Path, lines: list[str], told: list[str]) -> None:
+def test_the_last_words_are_told_whatever_their_level(tmp_path: Path, lines: list[str], quoted: list[str]) -> None:
     host = FakeHost(tmp_path, commands={"journalctl": (0, "\n".join(lines), "")})
     said = readiness.last_words(host, UNIT, 1000.4)
     assert "--since=@1000" in host.ran[0]  # what an earlier start complained of says nothing of this one
-    places = [said.index(one) for one in told]
+    places = [said.index(one) for one in quoted]
     assert places == sorted(places)
-    assert said.startswith(told[0]) or told[0] in lines[0]
+    assert said.startswith(quoted[0]) or quoted[0] in lines[0]
 
 
 def test_last_words_that_repeat_are_told_once_and_are_never_endless(tmp_path: Path) -> None:

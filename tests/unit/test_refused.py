@@ -39,8 +39,8 @@ def test_the_wait_ends_with_the_refusal(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(refused, "PAUSE", 0)
     host = FakeHost(tmp_path, commands={"journalctl": (0, f"{DUPLICATE}\n{DUPLICATE}\n", "")})
-    told = readiness.wait(never, 600, refusal=refused.Refusal(host, "k3s.service", "s2"))
-    assert told.startswith("it is refused: etcd still has a member of this name")
+    reason = readiness.wait(never, 600, refusal=refused.Refusal(host, "k3s.service", "s2"))
+    assert reason.startswith("it is refused: etcd still has a member of this name")
     assert any(argument.startswith("--since=@") for argument in host.ran[0])
 
 

@@ -62,9 +62,9 @@ def test_a_member_of_etcd_without_a_node_is_an_obstacle_too() -> None:
     ],
 )
 def test_the_steps_are_told(found: dict[str, str], first: bool, said: list[str]) -> None:
-    told = rejoin.refusals("two", found, {"s2-1a2b3c4d": {"addresses": [], "removal": "`remove it`"}}, "one", first)
-    assert len(told) == len(said)
-    assert all(words in line for words, line in zip(said, told, strict=True))
+    refusals = rejoin.refusals("two", found, {"s2-1a2b3c4d": {"addresses": [], "removal": "`remove it`"}}, "one", first)
+    assert len(refusals) == len(said)
+    assert all(words in line for words, line in zip(said, refusals, strict=True))
 
 
 @pytest.mark.parametrize(("code", "said"), [("refused", "another authority; this server has a cluster"), ("k3s", "")])

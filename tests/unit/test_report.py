@@ -147,8 +147,8 @@ def test_the_page_is_whole_escaped_and_loads_nothing() -> None:
 
 def test_the_page_says_what_matters() -> None:
     text = render.as_html(MIXED)
-    for told in ("1 finding fails", "before-value", "after-value", "(expired)", "kernel: not here", "node-1"):
-        assert told in text, told
+    for phrase in ("1 finding fails", "before-value", "after-value", "(expired)", "kernel: not here", "node-1"):
+        assert phrase in text, phrase
     for threat in range(1, 8):
         assert f">T{threat}<" in text
 

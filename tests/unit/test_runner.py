@@ -150,7 +150,7 @@ def test_a_failure_after_the_plan_keeps_the_findings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "explanation"),
     [
         ({"censored": "hidden", "msg": "s3cret"}, "hidden"),
         ({"msg": "", "results": [{"failed": True, "msg": "second"}, {"msg": "fine"}]}, "second"),
@@ -161,9 +161,9 @@ def test_a_failure_after_the_plan_keeps_the_findings() -> None:
         ({}, "without a message"),
     ],
 )
-def test_a_failure_is_explained(said: dict[str, Any], told: str) -> None:
+def test_a_failure_is_explained(said: dict[str, Any], explanation: str) -> None:
     text = advice.explain(said)
-    assert told in text
+    assert explanation in text
     assert "s3cret" not in text
 
 
@@ -258,8 +258,10 @@ def test_warnings_of_tasks_are_kept_once() -> None:
 
 
 def test_the_cause_that_a_tool_prints_is_advised_on() -> None:
-    told = advice.explain({"msg": "dpkg returned an error code (1)", "stdout": "cannot copy: No space left on device"})
-    assert told.endswith("-> free some disk space on this host")
+    explanation = advice.explain(
+        {"msg": "dpkg returned an error code (1)", "stdout": "cannot copy: No space left on device"}
+    )
+    assert explanation.endswith("-> free some disk space on this host")
 
 
 def test_a_long_wait_says_which_hosts_wait_for_what_since_when() -> None:
@@ -287,19 +289,19 @@ def rendered(table: Any) -> str:
 
 def test_the_waits_are_told_by_themselves_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "WAIT", 0.01)
-    told = threading.Event()
+    asked = threading.Event()
 
     class Noting(io.StringIO):
         def write(self, text: str) -> int:
             if "server1: Engine | Judge, for" in text:
-                told.set()
+                asked.set()
             return super().write(text)
 
     seen = run(event("runner_on_start", "server1"))
     seen.hosts["server1"].since = -100.0
     with runner.progress(Console(file=Noting(), force_terminal=False), quiet=True) as watch:
         watch(seen)
-        assert told.wait(10)
+        assert asked.wait(10)
 
 
 def test_ansible_may_not_wait_for_a_password_and_finds_the_operator_s_files(

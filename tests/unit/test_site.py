@@ -79,11 +79,16 @@ def site(folder: Path, *arguments: str, **script: Any) -> tuple[int, list[str], 
     for role in ROLES:
         (folder / role / "tasks").mkdir(parents=True, exist_ok=True)
         (folder / role / "tasks/main.yml").write_text(f"- name: Settle | It\n  k3s_controls: {{roles: [{role}]}}\n")
-    told = {"broken": [], "dark": [], "runs": [*SERVERS, *AGENTS], "trace": str(trace), **script}
+    played = {"broken": [], "dark": [], "runs": [*SERVERS, *AGENTS], "trace": str(trace), **script}
     groups = {"k3s_server": SERVERS, "k3s_agent": AGENTS}
     inventory = {
         "all": {
-            "vars": {"script": told, "ansible_connection": "local", "ansible_become": False, **script.get("vars", {})},
+            "vars": {
+                "script": played,
+                "ansible_connection": "local",
+                "ansible_become": False,
+                **script.get("vars", {}),
+            },
             "children": {group: {"hosts": dict.fromkeys(hosts)} for group, hosts in groups.items()},
         }
     }

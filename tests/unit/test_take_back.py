@@ -251,8 +251,8 @@ def test_what_no_control_asks_for_any_more_is_named_and_goes(tmp_path: Path, cas
         return made
 
     plan, _ = settled(tmp_path, hardened, fewer)
-    (told,) = [one for one in plan.findings if one["status"] == "fail"]
-    assert re.search(f"{path} holds .*, which no control asks for", told["reason"])
+    (finding,) = [one for one in plan.findings if one["status"] == "fail"]
+    assert re.search(f"{path} holds .*, which no control asks for", finding["reason"])
     assert [line for line in (host(tmp_path / "apply").text(path) or "").splitlines() if line[0] != "#"] == [rest]
 
 

@@ -90,8 +90,8 @@ def preflight(path: Path) -> str:
 def test_a_wrong_one_is_refused_with_the_group_that_it_stands_in(tmp_path: Path, layer: str, words: str) -> None:
     wrong = {"SSH-ROOT-REFUSED": {"reason": "r", "expires": "soon"}, "NO-SUCH": HOLDS}
     said = preflight(inventory(tmp_path, {layer: wrong, "n1": {"SSH-ROOT-REFUSED": HOLDS}}))
-    for told in ("SSH-ROOT-REFUSED.owner is missing", "SSH-ROOT-REFUSED.expires is 'soon'", "has the name NO-SUCH"):
-        assert f"casemate_waivers of {words}" in said and told in said, said
+    for problem in ("SSH-ROOT-REFUSED.owner is missing", "SSH-ROOT-REFUSED.expires is 'soon'", "has the name NO-SUCH"):
+        assert f"casemate_waivers of {words}" in said and problem in said, said
 
 
 @pytest.mark.parametrize(("one", "refused"), [(HOLDS, False), (ENDED, True)])

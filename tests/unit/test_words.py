@@ -19,7 +19,7 @@ def finding(**given: Any) -> findings.Finding:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "difference"),
     [
         ({"expected": "no", "observed": "yes"}, "expected no, is yes"),
         ({"expected": "no", "observed": ""}, "expected no, is nothing"),
@@ -48,8 +48,8 @@ def finding(**given: Any) -> findings.Finding:
         ({"expected": "a\n b", "observed": "c"}, "expected a b, is c"),
     ],
 )  # fmt: skip
-def test_a_difference_says_what_is_and_what_should_be_and_nothing_twice(given: dict[str, Any], told: str) -> None:
-    assert words.difference(finding(**given)) == told
+def test_a_difference_says_what_is_and_what_should_be_and_nothing_twice(given: dict[str, Any], difference: str) -> None:
+    assert words.difference(finding(**given)) == difference
 
 
 @pytest.mark.parametrize("status", ["fail", "error"])
@@ -57,35 +57,37 @@ def test_a_difference_says_what_is_and_what_should_be_and_nothing_twice(given: d
 @pytest.mark.parametrize("expected", [None, {}, [], "", {"a": 1}, "x", False, 0])
 @pytest.mark.parametrize("observed", [None, {}, [], "", {"a": 1}, "x", ["y"]])
 def test_no_difference_is_an_empty_one(status: str, action: str, expected: Any, observed: Any) -> None:
-    told = words.difference(finding(status=status, action=action, expected=expected, observed=observed))
-    assert told
-    assert not re.search(r"expected (\S+), is \1$", told)
-    assert "{}" not in told and "[]" not in told
+    difference = words.difference(finding(status=status, action=action, expected=expected, observed=observed))
+    assert difference
+    assert not re.search(r"expected (\S+), is \1$", difference)
+    assert "{}" not in difference and "[]" not in difference
 
 
 def test_a_long_value_loses_its_middle_and_the_remedy_nothing() -> None:
     given = {"a": LONG, "b": 1}
-    told = words.difference(finding(expected={**given, "a": "x" + LONG}, observed=given, reason=REMEDY))
-    assert told.endswith(REMEDY.strip())
-    assert told.count("/folder-0/") == 2 and told.count("/the-end") == 2
-    assert len(told) < len(REMEDY) + 2 * words.LONG + 100
+    difference = words.difference(finding(expected={**given, "a": "x" + LONG}, observed=given, reason=REMEDY))
+    assert difference.endswith(REMEDY.strip())
+    assert difference.count("/folder-0/") == 2 and difference.count("/the-end") == 2
+    assert len(difference) < len(REMEDY) + 2 * words.LONG + 100
 
 
 def test_two_long_values_are_shown_where_they_differ() -> None:
-    told = words.difference(finding(expected=f"{LONG}, port 22, {LONG}", observed=f"{LONG}, port 2222, {LONG}"))
-    assert "port 22, " in told and "port 2222" in told
-    assert len(told) < 3 * words.LONG
+    difference = words.difference(finding(expected=f"{LONG}, port 22, {LONG}", observed=f"{LONG}, port 2222, {LONG}"))
+    assert "port 22, " in difference and "port 2222" in difference
+    assert len(difference) < 3 * words.LONG
 
 
 def test_of_two_long_lists_only_what_differs_is_shown() -> None:
     many = [f"/etc/folder/file-{n}" for n in range(40)]
-    told = words.difference(finding(expected={"paths": many}, observed={"paths": [*many[1:], "/tmp/x"]}))
-    assert told == 'paths: lacks "/etc/folder/file-0"; paths: has, not demanded, "/tmp/x"'
+    difference = words.difference(finding(expected={"paths": many}, observed={"paths": [*many[1:], "/tmp/x"]}))
+    assert difference == 'paths: lacks "/etc/folder/file-0"; paths: has, not demanded, "/tmp/x"'
 
 
 def test_of_many_differing_keys_the_first_are_shown_and_the_rest_is_counted() -> None:
-    told = words.difference(finding(expected={str(n): n for n in range(9)}, observed={str(n): -1 for n in range(9)}))
-    assert told.count("expected") == words.MOST and told.endswith("and 5 more")
+    difference = words.difference(
+        finding(expected={str(n): n for n in range(9)}, observed={str(n): -1 for n in range(9)})
+    )
+    assert difference.count("expected") == words.MOST and difference.endswith("and 5 more")
 
 
 def test_what_was_not_evaluated_is_grouped_by_reason_over_hosts() -> None:
@@ -95,6 +97,8 @@ def test_what_was_not_evaluated_is_grouped_by_reason_over_hosts() -> None:
     everywhere = [skipped("kernel: read-only"), skipped("kernel: read-only"), skipped("k3s: a"), skipped("k3s: b")]
     hosts = [findings.host_entry(f"n{n}", "ok", everywhere) for n in range(10)]
     hosts.append(findings.host_entry("m", "ok", [skipped("kernel: read-only")]))
-    told = words.not_evaluated(findings.report("check", findings.now(), hosts, {f"n{n}": ["k3s"] for n in range(10)}))
+    grouped = words.not_evaluated(
+        findings.report("check", findings.now(), hosts, {f"n{n}": ["k3s"] for n in range(10)})
+    )
     names = [f"n{n}" for n in range(10)]
-    assert told == [("2 kernel: read-only", names), ("2 k3s (accepted)", names), ("1 kernel: read-only", ["m"])]
+    assert grouped == [("2 kernel: read-only", names), ("2 k3s (accepted)", names), ("1 kernel: read-only", ["m"])]

@@ -84,6 +84,6 @@ def _covering(power: Right) -> Iterable[tuple[str, str, str]]:
     return itertools.product((power.verb, ANY), (power.group, ANY), resources)
 
 
-def told(rights: Iterable[Right], most: int = 3) -> str:
+def in_words(rights: Iterable[Right], most: int = 3) -> str:
     """Some rights as text."""
     return several(sorted(map(str, rights)), most, ", ")

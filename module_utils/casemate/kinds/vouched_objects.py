@@ -121,8 +121,8 @@ def _powers(base: Mapping[str, Any], gives: Mapping[str, str], harmless: Mapping
         for value in dig(base, dotted):
             if value in (False, "") or value in harmless.get(dotted, ()):
                 continue
-            told = ACCOUNT.sub("", value) if isinstance(value, str) and len(value) < LONG else ""
-            found.append(f"{words} {told}".rstrip())
+            shown = ACCOUNT.sub("", value) if isinstance(value, str) and len(value) < LONG else ""
+            found.append(f"{words} {shown}".rstrip())
     return list(dict.fromkeys(found))
 
 

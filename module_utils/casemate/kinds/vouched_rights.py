@@ -106,12 +106,12 @@ def _roles(
             known = {right for text in shipped[key] for right in k8s_rights.written(text)}
             more = role.rights - known - (lent if role.aggregated else set())
             if more:
-                yield key, f"it does not ship with the right to {k8s_rights.told(more)}", role.digest
+                yield key, f"it does not ship with the right to {k8s_rights.in_words(more)}", role.digest
             continue
         why = k8s_rights.powers(role.rights, setting["powers"])
         why += [f"becomes part of {', '.join(role.part_of)}"] if role.part_of else []
         if why:
-            yield key, _told(why), role.digest
+            yield key, _some_of(why), role.digest
 
 
 def _bindings(
@@ -128,13 +128,13 @@ def _bindings(
             if key in shipped:
                 beyond = [one for one in [role, *subjects] if one not in shipped[key]]
                 if beyond:
-                    yield key, f"it does not ship with {_told(beyond)}", content
+                    yield key, f"it does not ship with {_some_of(beyond)}", content
                 continue
             powers = k8s_rights.powers(roles[role].rights, setting["powers"]) if role in roles else []
             crowds = [one for one in subjects if _is_crowd(one, setting.get("crowds", ()))]
             if powers or crowds:
-                why = [f"it gives {role} to {_told(subjects)}"]
-                why += [f"which {_told(powers)}"] if powers else []
+                why = [f"it gives {role} to {_some_of(subjects)}"]
+                why += [f"which {_some_of(powers)}"] if powers else []
                 yield key, ", ".join(why), content
 
 
@@ -148,7 +148,7 @@ def _is_crowd(one: str, crowds: Iterable[str]) -> bool:
     return any(one == crowd or (crowd.endswith(":") and one.startswith(crowd)) for crowd in crowds)
 
 
-def _told(words: List[str]) -> str:
+def _some_of(words: List[str]) -> str:
     return several(words, SHOWN, ", ")
 
 

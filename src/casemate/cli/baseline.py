@@ -42,8 +42,8 @@ def everywhere(hosts: Mapping[str, Contents]) -> Contents:
     """What is the same on all hosts, and what is the cluster's, of which one host tells."""
     first = next(iter(hosts.values()), {}) if len(hosts) > 1 else {}
     same = {path: made for path, made in first.items() if all(one.get(path) == made for one in hosts.values())}
-    told = ((name, made) for one in hosts.values() for name, made in one.items())
-    return {**same, **{name: made for name, made in told if not name.startswith("/")}}
+    every = ((name, made) for one in hosts.values() for name, made in one.items())
+    return {**same, **{name: made for name, made in every if not name.startswith("/")}}
 
 
 def inventory(before: Mapping[str, Any], hosts: Mapping[str, Contents], why: Mapping[str, str]) -> dict[str, Any]:

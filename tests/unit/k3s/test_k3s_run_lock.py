@@ -47,8 +47,8 @@ def test_where_the_lease_is_refused_the_file_is_given_back(
     host, lease = FakeHost(tmp_path), Lease(state)
     monkeypatch.setattr(run_lock, "Lease", lambda api: lease)
     monkeypatch.setattr(run_lock, "Api", lambda host, timeout: None)
-    told, record = run_lock.hold(host, MINE, 900, lease=True)
-    assert why in told and bool(told) is bool(why)
+    refusal, record = run_lock.hold(host, MINE, 900, lease=True)
+    assert why in refusal and bool(refusal) is bool(why)
     assert (record or {}).get("run") == {"refused": OTHER["run"], "broken": MINE["run"]}.get(state)
     assert (Lock(str(tmp_path)).read() is not None) is file
     run_lock.free(host, MINE["run"], lease=True)

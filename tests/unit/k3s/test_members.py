@@ -38,7 +38,7 @@ class Server:
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
-    told: list[dict[str, Any]] = [
+    known: list[dict[str, Any]] = [
         {"name": "a-0a1b2c3d", "peerURLs": ["https://192.0.2.1:2380"]},
         {"name": "b-x-0a1b2c3d", "peerURLs": ["https://192.0.2.2:2380"]},
         {"name": "c-0a1b2c3d", "peerURLs": ["https://[2001:db8::3]:2380"], "isLearner": True},
@@ -50,7 +50,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
             """Connect to nobody."""
 
         def members(self) -> list[dict[str, Any]]:
-            return told
+            return known
 
     monkeypatch.setattr(members, "Etcd", Etcd)
     monkeypatch.setattr(members, "Api", Server)
@@ -79,9 +79,9 @@ def test_a_server_without_etcd_s_majority_tells_nothing(tmp_path: Path, servers:
 
 def test_whose_node_is_ready_is_told_by_address(tmp_path: Path, servers: type[Server]) -> None:
     def node(ready: str | None, *addresses: str) -> dict[str, Any]:
-        told = [{"type": "InternalIP", "address": one} for one in addresses]
+        internal = [{"type": "InternalIP", "address": one} for one in addresses]
         conditions = [{"type": "Ready", "status": ready}] if ready else []
-        return {"status": {"conditions": conditions, "addresses": [{"type": "Hostname", "address": "x"}, *told]}}
+        return {"status": {"conditions": conditions, "addresses": [{"type": "Hostname", "address": "x"}, *internal]}}
 
     servers.answers = {
         "items": [node("True", "192.0.2.1", "2001:db8::1"), node("Unknown", "192.0.2.2"), node(None, "a"), {}]

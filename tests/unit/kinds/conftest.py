@@ -26,8 +26,8 @@ def _said_for_people(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for verdict in made:
         if not verdict.ok:
-            told = made_finding("fail", reason=verdict.reason)
-            told |= {"expected": verdict.expected, "observed": verdict.observed, "evidence": verdict.evidence}
-            for text in (verdict.reason, words.difference(told)):
+            finding = made_finding("fail", reason=verdict.reason)
+            finding |= {"expected": verdict.expected, "observed": verdict.observed, "evidence": verdict.evidence}
+            for text in (verdict.reason, words.difference(finding)):
                 wrong = unfit(text, verdict.expected, verdict.observed)
                 assert not wrong, f"{wrong}: {text}"

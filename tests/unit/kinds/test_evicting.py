@@ -333,5 +333,5 @@ def test_two_evictions_at_once_have_folders_of_their_own(tmp_path: Path) -> None
 
 def test_a_package_of_another_database_is_brought_back_by_its_name(tmp_path: Path) -> None:
     made = host(tmp_path, {"/var/lib/ucf/registry": f"some {CRON}\n", f"{INFO}/x": ""})
-    told = dpkg.reinstall(CRON, "some", made)
-    assert told == f"mv {CRON} /root && UCF_FORCE_CONFFMISS=1 apt-get install --reinstall some"
+    command = dpkg.reinstall(CRON, "some", made)
+    assert command == f"mv {CRON} /root && UCF_FORCE_CONFFMISS=1 apt-get install --reinstall some"

@@ -193,8 +193,8 @@ def test_a_file_with_a_control_of_its_own_is_not_judged_by_a_pattern_too(tmp_pat
     all_of_them: file.Setting = {"path": "/etc/d/*", "mode_max": "0600"}
     one: file.Setting = {"path": "/etc/d/own", "mode": "0600"}
     seen = file.observe([all_of_them, one], host)
-    told = [file.assess(setting, at).reason for setting, at in zip([all_of_them, one], seen, strict=True)]
-    assert told == ["/etc/d/other: mode 0666 allows more than 0600", "/etc/d/own: mode is 0666, not 0600"]
+    reasons = [file.assess(setting, at).reason for setting, at in zip([all_of_them, one], seen, strict=True)]
+    assert reasons == ["/etc/d/other: mode 0666 allows more than 0600", "/etc/d/own: mode is 0666, not 0600"]
     assert "(and 1 more)" in file.assess(all_of_them, file.observe([all_of_them], host)[0]).reason
     (tmp_path / "etc/d/other").unlink()
     assert file.assess(all_of_them, file.observe([all_of_them, one], host)[0]).ok

@@ -192,9 +192,9 @@ PLAY = """
   gather_facts: false
   tasks:
     - k3s_controls: {explain: true, roles: [k3s_node]}
-      register: told
+      register: shown
     - ansible.builtin.copy:
-        content: "{{ told.controls.k3s_node | selectattr('setting.kind', 'equalto', 'leftover') | list | to_json }}"
+        content: "{{ shown.controls.k3s_node | selectattr('setting.kind', 'equalto', 'leftover') | list | to_json }}"
         dest: "{{ playbook_dir }}/{{ inventory_hostname }}.json"
 """
 

@@ -116,9 +116,9 @@ def test_an_agent_whose_server_was_rebuilt_joins_again(tmp_path: Path, cluster: 
     assert not verdict.ok
     assert "not of the authority" in verdict.reason
     assert verdict.stale == ("k3s-agent.service",)
-    with pytest.raises(Unavailable, match="another cluster's than this node") as told:  # one fault, one finding
+    with pytest.raises(Unavailable, match="another cluster's than this node") as raised:  # one fault, one finding
         judge(tokens(cluster), host)
-    assert told.value.code == "refused"
+    assert raised.value.code == "refused"
 
 
 @pytest.mark.parametrize(("unit", "stale"), [("k3s-agent.service", True), ("k3s.service", False)])

@@ -45,7 +45,7 @@ def test_status(tmp_path: Path, text: str, setting: Any, ok: bool, observed: Any
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "obstacle"),
     [
         ((0, "Remv telnet [1]\nRemv telnetd [1]\n", ""), ""),
         ((0, "Remv telnet:i386 [1] []\n", ""), ""),
@@ -54,14 +54,14 @@ def test_status(tmp_path: Path, text: str, setting: Any, ok: bool, observed: Any
         ((127, "", "not found"), ""),
     ],
 )
-def test_nothing_goes_but_what_is_named(tmp_path: Path, said: tuple[int, str, str], told: str) -> None:
+def test_nothing_goes_but_what_is_named(tmp_path: Path, said: tuple[int, str, str], obstacle: str) -> None:
     host = FakeHost(tmp_path, {package.STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
     wanted: Any = [{"name": "telnet", "state": "absent"}, {"name": "telnetd", "state": "absent"}]
     verdict = package.assess(wanted[0], package.observe(wanted, host)[0])
     assert not verdict.ok
-    assert told in verdict.reason
-    assert told in verdict.blocked_by
-    assert bool(verdict.blocked_by) is bool(told)
+    assert obstacle in verdict.reason
+    assert obstacle in verdict.blocked_by
+    assert bool(verdict.blocked_by) is bool(obstacle)
     assert verdict.observed == ["telnet"]
 
 

@@ -62,14 +62,16 @@ def test_a_probe_tells_open_from_refused(tmp_path: Path) -> None:
         assert (verdict.ok, verdict.observed) == (True, "refused")
 
 
-@pytest.mark.parametrize(("met", "told"), [(["filtered", "open", "filtered"], "open"), (["filtered"] * 3, "filtered")])
+@pytest.mark.parametrize(
+    ("met", "observed"), [(["filtered", "open", "filtered"], "open"), (["filtered"] * 3, "filtered")]
+)
 def test_one_answer_among_lost_packets_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, met: list[str], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, met: list[str], observed: str
 ) -> None:
     left = [*met]
     monkeypatch.setattr(port, "_reach", lambda _, number, __: "open" if number == 22 else left.pop())
     setting: Any = {"port": 2379, "state": "closed", "probe": "192.0.2.1"}
-    assert port.observe([setting], FakeHost(tmp_path)) == [{"probe": told}]
+    assert port.observe([setting], FakeHost(tmp_path)) == [{"probe": observed}]
 
 
 def test_silence_of_a_machine_that_cannot_be_reached_at_all_proves_nothing(

@@ -225,8 +225,8 @@ def processes(tmp: Path, mounts: str = "m1", **titles: str) -> dict[str, str]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's daemons count")
 def test_a_second_daemon_of_roots_is_named(tmp_path: Path) -> None:
     evil = "sshd: /usr/sbin/sshd -p 2222 [listener] 0 of 1\0"
-    told = processes(tmp_path, p12=evil, c13=evil, p14=evil, p15="sshd: alice [priv]\0", p16="[listener]")
-    host = host_of(tmp_path, told)
+    running = processes(tmp_path, p12=evil, c13=evil, p14=evil, p15="sshd: alice [priv]\0", p16="[listener]")
+    host = host_of(tmp_path, running)
     os.chown(tmp_path / "proc/14", 1001, -1)
     (listener,) = judge(host, LISTENER)
     assert listener.blocked_by == "process 12 listens beside ssh.service (sshd: /usr/sbin/sshd -p 2222)"

@@ -227,10 +227,10 @@ class TestWebhooks:
         outside = {**HOOK, "failurePolicy": "Ignore", "clientConfig": {"url": "https://evil.example/x"}}
         found = {"/validatingwebhookconfigurations": [named("a", webhooks=[HOOK])],
                  "/mutatingwebhookconfigurations": [named("b", webhooks=[HOOK, outside])]}  # fmt: skip
-        told = faults(tmp_path, self.CID, found)
-        assert told["ValidatingWebhookConfiguration/a"] == "K3s does not bring it"
-        assert "failurePolicy Ignore" in told["MutatingWebhookConfiguration/b"]
-        assert "https://evil.example/x" in told["MutatingWebhookConfiguration/b"]
+        reasons = faults(tmp_path, self.CID, found)
+        assert reasons["ValidatingWebhookConfiguration/a"] == "K3s does not bring it"
+        assert "failurePolicy Ignore" in reasons["MutatingWebhookConfiguration/b"]
+        assert "https://evil.example/x" in reasons["MutatingWebhookConfiguration/b"]
 
 
 class TestOtherObjects:
@@ -269,8 +269,8 @@ class TestOtherObjects:
         self, tmp_path: Path, namespace: str, spec: dict[str, Any], opens: bool
     ) -> None:
         found = {f"{namespace}/networkpolicies": [named("more", namespace, spec=spec)]}
-        told = faults(tmp_path, "CLUSTER-POLICIES-VOUCHED", found)
-        assert list(told) == ([f"NetworkPolicy/{namespace}/more"] if opens else [])
+        reasons = faults(tmp_path, "CLUSTER-POLICIES-VOUCHED", found)
+        assert list(reasons) == ([f"NetworkPolicy/{namespace}/more"] if opens else [])
 
     @pytest.mark.parametrize(
         ("name", "spec", "ok"),
@@ -283,8 +283,8 @@ class TestOtherObjects:
         ],
     )
     def test_a_volume_that_is_a_folder_of_a_node(self, tmp_path: Path, name: str, spec: Any, ok: bool) -> None:
-        told = faults(tmp_path, "CLUSTER-VOLUMES-VOUCHED", {"/persistentvolumes": [named(name, spec=spec)]})
-        assert (told == {}) is ok
+        reasons = faults(tmp_path, "CLUSTER-VOLUMES-VOUCHED", {"/persistentvolumes": [named(name, spec=spec)]})
+        assert (reasons == {}) is ok
 
     def test_a_chart_tells_neither_its_values_nor_a_password(self, tmp_path: Path) -> None:
         spec = {"chart": "x", "repo": "https://me:hidden@charts.example/", "valuesContent": "password: hidden"}
@@ -296,8 +296,8 @@ class TestOtherObjects:
         chart, cid = "https://%{KUBERNETES_API}%/static/charts/traefik-40.1.4+up40.1.0.tgz", "CLUSTER-CHARTS-VOUCHED"
         assert faults(tmp_path, cid, {"/helmcharts": [named("traefik", "kube-system", spec={"chart": chart})]}) == {}
         for spec in ({"chart": "https://evil.example/traefik-1.tgz"}, {"chartContent": "eA=="}):
-            told = faults(tmp_path, cid, {"/helmcharts": [named("traefik", "kube-system", spec=spec)]})
-            assert list(told) == ["HelmChart/kube-system/traefik"]
+            reasons = faults(tmp_path, cid, {"/helmcharts": [named("traefik", "kube-system", spec=spec)]})
+            assert list(reasons) == ["HelmChart/kube-system/traefik"]
         config = {
             "/helmcharts": [],
             "/helmchartconfigs": [named("traefik", "kube-system", spec={"valuesContent": "x"})],

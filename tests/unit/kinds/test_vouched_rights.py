@@ -105,8 +105,8 @@ class TestRoles:
     @pytest.mark.parametrize("key", ["ClusterRole/view", "ClusterRole/system:discovery", "ClusterRole/system:node"])
     def test_one_right_more_in_what_ships_is_named(self, tmp_path: Path, key: str) -> None:
         more = {"apiGroups": ["example.org"], "resources": ["things"], "verbs": ["list"]}
-        told = faults(tmp_path, "roles", shipped_role(key, more))
-        assert told == {key: "it does not ship with the right to list things.example.org"}
+        reasons = faults(tmp_path, "roles", shipped_role(key, more))
+        assert reasons == {key: "it does not ship with the right to list things.example.org"}
 
     def test_a_role_of_the_same_name_elsewhere_is_another(self, tmp_path: Path) -> None:
         assert list(faults(tmp_path, "roles", role("Role/web/admin", READS))) == ["Role/web/admin"]
@@ -116,8 +116,8 @@ class TestRoles:
 
     def test_what_joins_a_known_role_is_named_with_it(self, tmp_path: Path) -> None:
         view = shipped_role("ClusterRole/view", SEES, aggregationRule={"clusterRoleSelectors": []})
-        told = faults(tmp_path, "roles", view, role("ClusterRole/things", SEES, labels=VIEWERS))
-        assert told == {
+        reasons = faults(tmp_path, "roles", view, role("ClusterRole/things", SEES, labels=VIEWERS))
+        assert reasons == {
             "ClusterRole/things": "becomes part of view",
             "ClusterRole/view": "it does not ship with the right to get nodes",
         }
@@ -129,9 +129,9 @@ class TestRoles:
         entry = {"ClusterRole/things": {"digest": digest, **UNTIL}}
         assert faults(tmp_path, "roles", view, things, declared=entry) == {}
         wider = role("ClusterRole/things", SEES, READS, labels=VIEWERS)
-        told = faults(tmp_path, "roles", view, wider, declared=entry)
-        assert set(told) == {"ClusterRole/things", "ClusterRole/view"}
-        assert "ops vouched for sha256:" in told["ClusterRole/things"]
+        reasons = faults(tmp_path, "roles", view, wider, declared=entry)
+        assert set(reasons) == {"ClusterRole/things", "ClusterRole/view"}
+        assert "ops vouched for sha256:" in reasons["ClusterRole/things"]
 
     def test_what_may_join_one_role_excuses_no_other(self, tmp_path: Path) -> None:
         things, known = role("ClusterRole/things", SEES, labels=VIEWERS), "ClusterRole/system:discovery"
@@ -158,11 +158,11 @@ class TestBindings:
 
     @pytest.mark.parametrize("key", ["ClusterRoleBinding/mine", "RoleBinding/web/mine"])
     def test_a_binding_to_a_role_with_power_is_named(self, tmp_path: Path, key: str) -> None:
-        told = faults(
+        reasons = faults(
             tmp_path, "bindings", shipped_role("ClusterRole/edit"), binding(key, "ClusterRole/edit", "User/eve")
         )
-        assert list(told) == [key]
-        assert told[key].startswith("it gives ClusterRole/edit to User/eve, which reads Secrets")
+        assert list(reasons) == [key]
+        assert reasons[key].startswith("it gives ClusterRole/edit to User/eve, which reads Secrets")
 
     def test_a_role_of_the_bindings_namespace_is_meant(self, tmp_path: Path) -> None:
         roles = [role("Role/web/x", READS), role("Role/other/x", SEES)]
@@ -183,8 +183,8 @@ class TestBindings:
     )
     def test_any_role_of_a_crowd_is_named(self, tmp_path: Path, crowd: str) -> None:
         bound = binding("ClusterRoleBinding/a", "ClusterRole/sees", crowd)
-        told = faults(tmp_path, "bindings", role("ClusterRole/sees", SEES), bound)
-        assert told == {"ClusterRoleBinding/a": f"it gives ClusterRole/sees to {crowd}"}
+        reasons = faults(tmp_path, "bindings", role("ClusterRole/sees", SEES), bound)
+        assert reasons == {"ClusterRoleBinding/a": f"it gives ClusterRole/sees to {crowd}"}
 
     def test_what_other_controls_judge_is_left_to_them(self, tmp_path: Path) -> None:
         bound = [
@@ -200,10 +200,10 @@ class TestBindings:
     def test_one_subject_more_in_what_ships_is_named(self, tmp_path: Path) -> None:
         key = "ClusterRoleBinding/system:monitoring"
         what, *subjects = SHIPPED_BINDINGS[key]
-        told = faults(tmp_path, "bindings", binding(key, what, *subjects, "User/eve"))
-        assert told == {key: "it does not ship with User/eve"}
-        told = faults(tmp_path, "bindings", binding(key, "ClusterRole/admin", *subjects))
-        assert told == {key: "it does not ship with ClusterRole/admin"}
+        reasons = faults(tmp_path, "bindings", binding(key, what, *subjects, "User/eve"))
+        assert reasons == {key: "it does not ship with User/eve"}
+        reasons = faults(tmp_path, "bindings", binding(key, "ClusterRole/admin", *subjects))
+        assert reasons == {key: "it does not ship with ClusterRole/admin"}
 
     def test_the_operator_vouches_until_it_changes(self, tmp_path: Path) -> None:
         edit, key = shipped_role("ClusterRole/edit"), "ClusterRoleBinding/mine"

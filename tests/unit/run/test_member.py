@@ -42,13 +42,13 @@ def known(roles: list[str], **more: Any) -> dict[str, Any]:
     ],
 )
 def test_what_is_known_of_a_member(facts: dict[str, Any], here: bool, wanted: dict[str, Any]) -> None:
-    told = k3s_step.member("s1", True, facts, asked=True, here=here)
-    assert {key: told.get(key) for key in wanted} == wanted
+    member = k3s_step.member("s1", True, facts, asked=True, here=here)
+    assert {key: member.get(key) for key in wanted} == wanted
 
 
 def test_of_a_host_that_the_run_leaves_out_nothing_is_known() -> None:
-    told = k3s_step.member("s1", True, {"ansible_host": "192.0.2.1"}, asked=False, here=False)
-    assert told == {"name": "s1", "server": True, "address": "192.0.2.1", "answers": True}
+    member = k3s_step.member("s1", True, {"ansible_host": "192.0.2.1"}, asked=False, here=False)
+    assert member == {"name": "s1", "server": True, "address": "192.0.2.1", "answers": True}
 
 
 def test_the_steps_of_a_plan_are_those_of_hosts_of_k3s_and_of_objects() -> None:
@@ -106,6 +106,6 @@ def test_a_server_among_others_that_does_not_answer_hides_no_steps_and_blames_no
     assert run.hosts["a1"].status == "unreachable"
 
 
-@pytest.mark.parametrize(("written", "told"), [("FD00:0::2", "fd00::2"), ("192.0.2.7", "192.0.2.7"), ("s1", "s1")])
-def test_an_address_is_compared_as_the_cluster_writes_it(written: str, told: str) -> None:
-    assert k3s_step.member("s1", True, {"ansible_host": written}, asked=False, here=False)["address"] == told
+@pytest.mark.parametrize(("written", "compared"), [("FD00:0::2", "fd00::2"), ("192.0.2.7", "192.0.2.7"), ("s1", "s1")])
+def test_an_address_is_compared_as_the_cluster_writes_it(written: str, compared: str) -> None:
+    assert k3s_step.member("s1", True, {"ansible_host": written}, asked=False, here=False)["address"] == compared

@@ -79,14 +79,14 @@ def hand_on(out: Connection) -> None:
 
 
 def test_a_task_outlives_its_run_and_is_then_nobodys() -> None:
-    told, out = multiprocessing.Pipe(duplex=False)
+    received, out = multiprocessing.Pipe(duplex=False)
     run = multiprocessing.get_context("fork").Process(target=hand_on, args=(out,))
     run.start()
-    worker, process = told.recv()
+    worker, process = received.recv()
     assert process == run.pid != worker
     os.kill(process, signal.SIGKILL)
-    assert told.poll(30)
-    assert told.recv() == "The run that this task belongs to was killed, so the task does nothing."
+    assert received.poll(30)
+    assert received.recv() == "The run that this task belongs to was killed, so the task does nothing."
     run.join()
 
 
