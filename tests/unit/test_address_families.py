@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -93,8 +94,10 @@ def test_the_firewall_admits_both_addresses_of_each_node() -> None:
     assert sources["servers"] == [A4, A6]
     assert sources["pods"] == [P4, S4]
     ruleset = resolved("__k3s_firewall_ruleset", one=f"{A4},{A6}", two="192.0.2.8")
-    assert f"elements = {{ {A4}, 192.0.2.8 }}" in ruleset
-    assert f"elements = {{ {A6} }}" in ruleset
+    elements = dict(re.findall(r"set (\w+) \{[^{}]*?(?:elements = \{ ([^}]*) \})?\s*\}", ruleset))
+    assert (elements["nodes4"], elements["nodes6"]) == (f"{A4}, 192.0.2.8", A6)
+    assert (elements["servers4"], elements["servers6"]) == (A4, A6)
+    assert (elements["pods4"], elements["pods6"]) == (f"{P4}, {S4}", "")
 
 
 def test_where_the_first_address_is_ipv6_so_are_the_networks() -> None:
