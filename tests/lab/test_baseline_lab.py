@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab.test_remedies_lab import Lab
+from lab.applied import Lab
 
 from module_utils.casemate.core import waiver
 
@@ -27,22 +27,18 @@ UNBIND = "k3s kubectl delete clusterrolebinding --ignore-not-found tool"
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    path = request.config.getoption("ansible_inventory")
-    if not path:
-        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    made = Lab(path)
-    for host in made.hosts:
-        made.root(host, f"mkdir -p -m 700 /etc/cron.d; printf '#!/bin/sh\\ntrue\\n' >{TOOL}; chmod 755 {TOOL}")
-    made.root(made.agent, f"echo '0 3 * * * root {TOOL}' >{JOB}")
-    if has_api(made):
-        made.root(made.server, BIND + "tool")
-    yield made
-    for host in made.hosts:
-        made.root(host, f"rm -f {TOOL} {JOB}")
-    if has_api(made):
-        made.root(made.server, UNBIND)
-    assert made.casemate("check")[0] == 0
+def lab(lab: Lab) -> Iterator[Lab]:
+    for host in lab.hosts:
+        lab.root(host, f"mkdir -p -m 700 /etc/cron.d; printf '#!/bin/sh\\ntrue\\n' >{TOOL}; chmod 755 {TOOL}")
+    lab.root(lab.agent, f"echo '0 3 * * * root {TOOL}' >{JOB}")
+    if has_api(lab):
+        lab.root(lab.server, BIND + "tool")
+    yield lab
+    for host in lab.hosts:
+        lab.root(host, f"rm -f {TOOL} {JOB}")
+    if has_api(lab):
+        lab.root(lab.server, UNBIND)
+    lab.ends(0, "check")
 
 
 def has_api(lab: Lab) -> bool:
@@ -69,12 +65,10 @@ def test_what_somebody_vouches_for_is_no_finding_until_it_changes(lab: Lab, tmp_
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{3 + len(bindings)} more" in done.stdout
-    code, report = lab.casemate("check", "-i", str(path))
-    assert code == 0, named(report)
+    lab.ends(0, "check", "-i", str(path))
     lab.root(lab.agent, f"echo {shlex.quote('* * * * * root ' + TOOL)} >>{JOB}")
     if bindings:
         lab.root(lab.server, f"{UNBIND}; {BIND}other")
-    code, report = lab.casemate("check", "-i", str(path))
-    assert code == 2
+    report = lab.ends(2, "check", "-i", str(path))
     assert named(report)[lab.agent] == {NAMED[JOB]: [JOB]}
     assert named(report)[lab.server] == bindings

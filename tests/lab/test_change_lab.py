@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lab.test_remedies_lab import Lab
+from lab.applied import Lab, failing, messages
 
 pytestmark = pytest.mark.lab
 
@@ -20,22 +20,10 @@ PENDING = "/var/lib/casemate/k3s/pending"
 UNITS = {"k3s_server": "k3s", "k3s_agent": "k3s-agent"}
 
 
-@pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Lab:
-    path = request.config.getoption("ansible_inventory")
-    if not path:
-        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    return Lab(path)
-
-
 def overlay(folder: Path, group: str, host: str, **values: Any) -> str:
     path = folder / "overlay.yml"
     path.write_text(yaml.safe_dump({"all": {"children": {group: {"hosts": {host: values}}}}}))
     return str(path)
-
-
-def said(report: dict[str, Any]) -> str:
-    return " ".join(str(host.get("message") or "") for host in report["hosts"])
 
 
 @pytest.mark.parametrize("group", ["k3s_agent", "k3s_server"])
@@ -44,14 +32,12 @@ def test_a_node_goes_back_to_what_it_ran_with(lab: Lab, tmp_path: Path, group: s
     look = f"cat {FOLDER}/casemate-k3s_node.yaml; test ! -e {PENDING}; systemctl is-active {UNITS[group]}"
     before = lab.root(host, look)
     refused = ["fail-cgroupv1=false", "feature-gates=NoSuchGate=true"]
-    code, report = lab.casemate("apply", "-i", overlay(tmp_path, group, host, k3s_node_kubelet_args=refused))
-    assert code == 1
-    assert "unrecognized feature gate: NoSuchGate" in said(report)
-    assert f"back as it was ({FOLDER}/casemate-k3s_node.yaml), and {UNITS[group]}.service runs with it again" in said(
-        report
-    )
+    report = lab.ends(1, "apply", "-i", overlay(tmp_path, group, host, k3s_node_kubelet_args=refused))
+    assert "unrecognized feature gate: NoSuchGate" in messages(report)
+    back = f"back as it was ({FOLDER}/casemate-k3s_node.yaml), and {UNITS[group]}.service runs with it again"
+    assert back in messages(report)
     assert lab.root(host, look) == before
-    assert lab.casemate("check")[0] == 0
+    lab.ends(0, "check")
 
 
 def test_a_folder_that_takes_no_file_is_refused_before_anything_changes(lab: Lab) -> None:
@@ -60,6 +46,6 @@ def test_a_folder_that_takes_no_file_is_refused_before_anything_changes(lab: Lab
         code, report = lab.casemate("apply")
     finally:
         lab.root(lab.agent, f"umount {FOLDER}")
-    assert code == 1
-    assert f"{FOLDER} has 0 inodes free" in said(report)
+    assert code == 1, failing(report)
+    assert f"{FOLDER} has 0 inodes free" in messages(report)
     assert lab.root(lab.agent, "systemctl is-active k3s-agent").strip() == "active"

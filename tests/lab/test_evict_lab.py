@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.applied import Lab, failing
 from lab.test_baseline_lab import named
-from lab.test_remedies_lab import Lab, failing
 
 from casemate import ROOT
 
@@ -37,15 +37,11 @@ STATE = f"stat -c '%n %a %u:%g %y %N' {' '.join(FILES)}; cat {JOB} {UNIT} {PRELO
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    path = request.config.getoption("ansible_inventory")
-    if not path:
-        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    made = Lab(path)
-    made.root(made.server, PLANT)
-    yield made
-    made.root(made.server, f"systemctl -q disable --now planted || true; rm -rf {' '.join(FILES)} {EVICTED}")
-    made.root(made.server, "systemctl daemon-reload")
+def lab(lab: Lab) -> Iterator[Lab]:
+    lab.root(lab.server, PLANT)
+    yield lab
+    lab.root(lab.server, f"systemctl -q disable --now planted || true; rm -rf {' '.join(FILES)} {EVICTED}")
+    lab.root(lab.server, "systemctl daemon-reload")
 
 
 def unconfirmed(lab: Lab, folder: Path, *named: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lab.test_remedies_lab import Lab, failing
+from lab.applied import Lab, messages
 
 pytestmark = pytest.mark.lab
 
@@ -31,13 +31,9 @@ OTHER: dict[str, Any] = {
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    path = request.config.getoption("ansible_inventory")
-    if not path:
-        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    made = Lab(path)
-    yield made
-    assert made.casemate("apply")[0] == 0  # as it was
+def lab(lab: Lab) -> Iterator[Lab]:
+    yield lab
+    lab.ends(0, "apply")  # as it was
 
 
 def changed(folder: Path, value: int) -> str:
@@ -61,18 +57,13 @@ def settings(lab: Lab) -> list[str]:
     return [lab.root(host, "cat /etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml") for host in sorted(lab.hosts)]
 
 
-def messages(report: dict[str, Any]) -> str:
-    return " ".join(str(host.get("message") or "") for host in report["hosts"])
-
-
 def test_a_run_that_is_killed_after_any_step_ends_the_same_when_it_is_started_again(lab: Lab, tmp_path: Path) -> None:
     ends = []
     for steps in range(2):
         overlay = changed(tmp_path, 4097 + steps)
         assert killed(lab, overlay, steps) == 1
         lab.root(lab.server, f"test -s {LOCK}")  # a killed run leaves it, and is no obstacle
-        code, report = lab.casemate("apply", "-i", overlay)
-        assert code == 0, failing(report)
+        lab.ends(0, "apply", "-i", overlay)
         ends.append([text.replace(str(4097 + steps), "N") for text in settings(lab)])
         assert all("N" in text for text in ends[-1])
         assert not lab.root(lab.server, f"ls {LOCK} 2>/dev/null || true")
@@ -84,12 +75,10 @@ def test_a_run_of_another_machine_keeps_this_one_out_until_its_lock_is_ended_by_
     record = {**OTHER, "what": "apply", "since": now, "renewed": now, "seconds": 900}
     lab.root(lab.server, f"cat >{LOCK} <<'END'\n{json.dumps(record)}\nEND")
     before, overlay = settings(lab), changed(tmp_path, 4099)
-    code, report = lab.casemate("apply", "-i", overlay)
-    assert code == 1
+    report = lab.ends(1, "apply", "-i", overlay)
     assert "bob@elsewhere:7 has the lock of this cluster" in messages(report)
     assert settings(lab) == before
     assert not any(lab.root(host, f"ls {LOCK} 2>/dev/null || true") for host in lab.hosts if host != lab.server)
     casemate = str(Path(sys.executable).with_name("casemate"))
     subprocess.run([casemate, "unlock", OTHER["name"], "-i", lab.path], check=True, capture_output=True, timeout=300)
-    code, report = lab.casemate("apply", "-i", overlay)
-    assert code == 0, failing(report)
+    lab.ends(0, "apply", "-i", overlay)

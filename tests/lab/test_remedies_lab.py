@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from lab.applied import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -71,53 +70,8 @@ FAULTS = {
 """Control -> how its fault is made on the first server."""
 
 
-class Lab:
-    """The machines of an inventory, and Casemate as an operator calls it on them."""
-
-    def __init__(self, path: str) -> None:
-        """Read who is who."""
-        given = yaml.safe_load(Path(path).read_text())["all"]
-        self.path, self.known = path, given["vars"]
-        groups = {group: content["hosts"] for group, content in given["children"].items()}
-        self.hosts = {name: facts["ansible_host"] for hosts in groups.values() for name, facts in hosts.items()}
-        self.server, self.agent = (next(iter(groups[group]), "") for group in ("k3s_server", "k3s_agent"))
-
-    def root(self, host: str, script: str) -> str:
-        """Run a script as root on a host; it has to succeed."""
-        argv = ["ssh", *self.known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
-        argv += ["-i", self.known["ansible_ssh_private_key_file"], f"ops@{self.hosts[host]}", "sudo sh -e"]
-        done = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, f"{host}: {script}: {done.stderr}"
-        return done.stdout
-
-    def casemate(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        """(exit code, report) of a run over all hosts."""
-        with tempfile.TemporaryDirectory() as folder:
-            report = f"{folder}/report.json"
-            argv = [str(Path(sys.executable).with_name("casemate")), *arguments, "-i", self.path]
-            done = subprocess.run([*argv, f"--format=json:{report}"], capture_output=True, timeout=900, check=False)
-            return done.returncode, json.loads(Path(report).read_text())
-
-    def reason(self, control: str, host: str) -> str:
-        """Why a control fails on a host; nothing where it passes."""
-        _, report = self.casemate("check", "--scan")
-        (found,) = [
-            finding
-            for judged in report["hosts"]
-            if judged["name"] == host
-            for finding in judged["findings"]
-            if finding["control"] == control
-        ]
-        assert found["status"] in ("pass", "fail"), found["reason"]
-        return "" if found["status"] == "pass" else str(found["reason"])
-
-
 @pytest.fixture
-def inventory(request: pytest.FixtureRequest) -> Lab:
-    path = request.config.getoption("ansible_inventory")
-    if not path:
-        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    lab = Lab(path)
+def inventory(lab: Lab) -> Lab:
     if "double" in lab.root(lab.server, "k3s --version"):
         pytest.skip("api_semantics: the installed release is a double, which refuses nothing")
     return lab
@@ -126,17 +80,6 @@ def inventory(request: pytest.FixtureRequest) -> Lab:
 def commands(said: str) -> list[str]:
     """What stands in backticks."""
     return re.findall(r"`([a-z][^`]* [^`]*)`", said)
-
-
-def failing(report: dict[str, Any]) -> list[str]:
-    """What a report says that is wrong, for the message of a test."""
-    messages = [f"{host['name']}: {host['message']}" for host in report["hosts"] if host.get("message")]
-    return messages + [
-        f"{host['name']}: {one['control']}: {one['status']}: {one['reason']}"
-        for host in report["hosts"]
-        for one in host["findings"]
-        if one["status"] in ("fail", "error")
-    ]
 
 
 def until(true: Callable[[], bool], seconds: int = 60) -> None:
@@ -154,8 +97,7 @@ def test_a_finding_names_commands_that_mend_it(inventory: Lab, control: str) -> 
     for command in todo:
         inventory.root(inventory.server, command)
     until(lambda: inventory.reason(control, inventory.server) == "")
-    code, report = inventory.casemate("apply")
-    assert code == 0, failing(report)
+    inventory.ends(0, "apply")
     assert inventory.reason(control, inventory.server) == ""
 
 
@@ -164,15 +106,13 @@ def test_an_agent_that_was_wiped_joins_again_as_the_refusal_says(inventory: Lab)
         pytest.skip("agents: a lab with an agent is needed")
     wipe = "systemctl stop k3s-agent; rm -rf /var/lib/rancher/k3s/agent /etc/rancher"
     inventory.root(inventory.agent, wipe)
-    code, report = inventory.casemate("apply", "--limit", inventory.agent)
-    assert code == 1
+    report = inventory.ends(1, "apply", "--limit", inventory.agent)
     (message,) = [host["message"] for host in report["hosts"] if host["name"] == inventory.agent]
     assert commands(message), message
     assert f"on {inventory.server}" in message
     for command in commands(message):
         inventory.root(inventory.server, command)
-    code, report = inventory.casemate("apply")
-    assert code == 0, report["summary"]
+    inventory.ends(0, "apply")
 
 
 @pytest.fixture
@@ -185,8 +125,7 @@ def second(inventory: Lab) -> str:
 
 def refusal(inventory: Lab, host: str) -> str:
     """Why apply refuses a host."""
-    code, report = inventory.casemate("apply")
-    assert code == 1, failing(report)
+    report = inventory.ends(1, "apply")
     message = next(str(judged["message"]) for judged in report["hosts"] if judged["name"] == host)
     assert commands(message), message
     return message
@@ -207,8 +146,7 @@ def test_a_server_with_a_cluster_of_its_own_joins_as_the_message_says(inventory:
     inventory.root(second, "; ".join(steps))
     for command in commands(refusal(inventory, second)):
         inventory.root(second, command)
-    code, report = inventory.casemate("apply")
-    assert code == 0, failing(report)
+    inventory.ends(0, "apply")
 
 
 @pytest.mark.parametrize("left", ["node", "member"])
@@ -222,8 +160,7 @@ def test_a_server_that_was_wiped_joins_again_as_the_refusal_says(inventory: Lab,
     assert f"on {inventory.server}" in message
     for command in commands(message):
         inventory.root(inventory.server, command)
-    code, report = inventory.casemate("apply")
-    assert code == 0, failing(report)
+    inventory.ends(0, "apply")
 
 
 def test_a_member_of_etcd_without_a_node_goes_as_the_finding_says(inventory: Lab, second: str) -> None:
@@ -242,8 +179,7 @@ def test_a_server_that_was_removed_while_it_ran_joins_again_by_apply(inventory: 
     inventory.root(
         second, "timeout 60 sh -c 'until test -e /var/lib/rancher/k3s/server/db/etcd/tombstone; do sleep 1; done'"
     )
-    code, report = inventory.casemate("apply")
-    assert code == 0, failing(report)
+    inventory.ends(0, "apply")
 
 
 def test_a_server_that_is_no_host_any_more_goes_as_the_finding_says(inventory: Lab, second: str) -> None:
@@ -260,15 +196,14 @@ def test_a_server_that_is_no_host_any_more_goes_as_the_finding_says(inventory: L
             fewer.root(fewer.server, command)
         assert fewer.reason("CLUSTER-NODES-DECLARED", fewer.server) == ""
     inventory.root(second, "rm -rf /var/lib/rancher/k3s /etc/rancher")
-    code, report = inventory.casemate("apply")  # a host again
-    assert code == 0, failing(report)
+    inventory.ends(0, "apply")  # a host again
 
 
 def test_labels_and_taints_are_set_by_hand(inventory: Lab) -> None:
     label, taint = "node-role.kubernetes.io/flipped", "flipped=true:PreferNoSchedule"
     inventory.root(inventory.server, f"k3s kubectl label node --all {label}=true; k3s kubectl taint node --all {taint}")
     try:
-        assert inventory.casemate("check")[0] == 0
+        inventory.ends(0, "check")
     finally:
         inventory.root(
             inventory.server, f"k3s kubectl label node --all {label}-; k3s kubectl taint node --all {taint}-"

@@ -1,0 +1,14 @@
+"""What stories share that run on a lab which was applied, as the drift story has one."""
+
+from __future__ import annotations
+
+import pytest
+from lab.applied import Lab
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Lab:
+    path = request.config.getoption("ansible_inventory")
+    if not path:
+        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
+    return Lab(path)
