@@ -1,10 +1,20 @@
-"""Findings as a run makes them, for tests of what is made of findings."""
+"""Findings as a run makes them, and the run itself as it stands in a lock, for tests of what is made of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from module_utils.casemate.core import finding as core
+
+HOLDER: dict[str, Any] = {
+    "run": "m 7 1",
+    "name": "ann@here:7",
+    "machine": "m",
+    "process": 7,
+    "started": "1",
+    "what": "apply",
+}
+"""Who holds the lock of a cluster."""
 
 
 def finding(status: str = "pass", control: str = "A-B", **rest: Any) -> core.Finding:

@@ -11,17 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.made import HOLDER as MINE
 
 from module_utils.casemate.host.run_lock import PATH, Lock, refusal, taken
 
-MINE: dict[str, Any] = {
-    "run": "m 7 1",
-    "name": "ann@here:7",
-    "machine": "m",
-    "process": 7,
-    "started": "1",
-    "what": "apply",
-}
 OTHER: dict[str, Any] = {**MINE, "run": "n 8 2", "name": "bob@there:8", "machine": "n", "process": 8, "started": "2"}
 NOW = 1795525200.0
 

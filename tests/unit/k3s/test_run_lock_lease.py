@@ -5,18 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from unit.made import HOLDER as MINE
 
 from module_utils.casemate.core.verdict import Unavailable
 from module_utils.casemate.k3s.run_lock_lease import PATH, Lease, lease_of, record_of
 
-MINE: dict[str, Any] = {
-    "run": "m 7 1",
-    "name": "ann@here:7",
-    "machine": "m",
-    "process": 7,
-    "started": "1",
-    "what": "apply",
-}
 OTHER: dict[str, Any] = {**MINE, "run": "n 8 2", "name": "bob@there:8"}
 
 

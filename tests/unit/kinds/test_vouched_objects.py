@@ -57,13 +57,8 @@ def setting_of(cid: str, **more: Any) -> Any:
     return made
 
 
-def seen(tmp_path: Path, cid: str, objects: dict[str, list[Any]], **more: Any) -> Any:
-    """What a control sees where lists, by the end of their path, hold these objects."""
-    setting = setting_of(cid, **more)
-    for place in setting["objects"]:
-        for end, items in objects.items():
-            if place["path"].endswith(end):
-                FakeApi.answers[place["path"]] = {"items": items}
+def observed(kind: Any, setting: Any, tmp_path: Path) -> Any:
+    """What a kind sees of the cluster; its verdict fails where that has faults, and names where they are."""
     (found,) = kind.observe([setting], FakeHost(tmp_path, context={"today": "2026-12-01"}))
     if isinstance(found, Exception):
         raise found
@@ -71,6 +66,16 @@ def seen(tmp_path: Path, cid: str, objects: dict[str, list[Any]], **more: Any) -
     assert verdict.ok == (not found["faults"])
     assert list(verdict.where) == list(found["faults"])
     return found
+
+
+def seen(tmp_path: Path, cid: str, objects: dict[str, list[Any]], **more: Any) -> Any:
+    """What a control sees where lists, by the end of their path, hold these objects."""
+    setting = setting_of(cid, **more)
+    for place in setting["objects"]:
+        for end, items in objects.items():
+            if place["path"].endswith(end):
+                FakeApi.answers[place["path"]] = {"items": items}
+    return observed(kind, setting, tmp_path)
 
 
 def faults(tmp_path: Path, cid: str, objects: dict[str, list[Any]], **more: Any) -> dict[str, str]:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.fake_host import FakeHost
-from unit.kinds.test_vouched_objects import UNTIL, FakeApi, cluster
+from unit.kinds.test_vouched_objects import UNTIL, FakeApi, cluster, observed
 
 from casemate import catalogue
 from casemate.catalogue import declarations
@@ -74,13 +73,7 @@ def seen(tmp_path: Path, judged: str, objects: list[tuple[str, Any]], declared: 
     }
     for sort, path in kind.PATHS.items():
         FakeApi.answers[path] = {"items": [item for of_kind, item in objects if of_kind == sort]}
-    (found,) = kind.observe([setting], FakeHost(tmp_path, context={"today": "2026-12-01"}))
-    if isinstance(found, Exception):
-        raise found
-    verdict = kind.assess(setting, found)
-    assert verdict.ok == (not found["faults"])
-    assert list(verdict.where) == list(found["faults"])
-    return found
+    return observed(kind, setting, tmp_path)
 
 
 def faults(tmp_path: Path, judged: str, *objects: tuple[str, Any], declared: Any = None) -> dict[str, str]:
