@@ -37,7 +37,7 @@ class FakeHost(Host):
     def run(self, argv: Sequence[str], stdin: str | None = None, timeout: float = 30) -> Result:
         """Answer from `commands`, the longest match first; anything else is a missing program."""
         self.ran.append(list(argv))
-        if argv[:2] == ["systemctl", "show"]:  # one answer for each unit, as systemd gives them
+        if argv[:2] == ["systemctl", "show"] and "--" in argv:  # one answer for each unit, as systemd gives them
             shown = [self._answer(f"systemctl show {unit}") for unit in argv[argv.index("--") + 1 :]]
             return Result(max(one.rc for one in shown), "\n".join(one.out.rstrip("\n") + "\n" for one in shown), "")
         return self._answer(" ".join(argv))

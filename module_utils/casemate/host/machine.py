@@ -201,6 +201,17 @@ class Host:
             return None
         return start_of(shown, ("ActiveEnterTimestamp", "StateChangeTimestamp"))
 
+    def units_read(self) -> Start | None:
+        """When systemd last began to read its units, or finished its generators at boot; None where it tells neither.
+
+        A reload runs the generators again, after the first of these, and moves only that.
+        """
+        names = ("UnitsLoadTimestamp", "GeneratorsFinishTimestamp")
+        wanted = ",".join(f"{name},{name}Monotonic" for name in names)
+        argv = ["systemctl", "show", "--timestamp=us+utc", f"--property={wanted}"]
+        shown = self.cached("systemctl show", lambda: self.run(argv).out)
+        return start_of(dict(line.split("=", 1) for line in split_lines(shown) if "=" in line), names)
+
     def is_fixed(self, path: str) -> bool:
         """Whether a flag of chattr(1) keeps everybody, root too, from changing a path."""
         return bool(flags_of(self.path(path)) & (IMMUTABLE | APPEND_ONLY))

@@ -20,7 +20,7 @@ from ..host.machine import EnforceError, Host
 from ..host.text import split_lines
 from ..k3s.services import UNITS
 from .service import FOLDERS
-from .vouchers import Known, content, target_of
+from .vouchers import SYSTEMD, Known, content, target_of
 
 STOPPING = 120.0
 """Seconds that units may take to stop; systemd kills them after 90."""
@@ -54,7 +54,8 @@ def stays(path: str, setting: Mapping[str, Any], known: Known) -> str:
     elif fnmatch.fnmatchcase(path, setting.get("of_profiles", "")):
         by_hand = "pam-auth-update --force"
     elif any(fnmatch.fnmatchcase(path, pattern) for pattern in setting.get("writes", ())):
-        by_hand = f"systemctl restart {setting['written_by']}"
+        unit = setting["written_by"]
+        by_hand = "systemctl daemon-reload" if unit == SYSTEMD else f"systemctl restart {unit}"
     else:
         by_hand = _k3s(path, host) or _special(path, host) or host.barred(path)
     return f"by hand: {by_hand}" if by_hand else ""

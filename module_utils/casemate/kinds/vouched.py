@@ -10,7 +10,7 @@ import dataclasses
 import fnmatch
 import stat as statmod
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Dict, List, Set, TypedDict
+from typing import Annotated, Any, Dict, List, Literal, Set, TypedDict
 
 from ..core import vouched_for, waiver
 from ..core.schema import Key
@@ -18,8 +18,9 @@ from ..core.verdict import Observation, Verdict
 from ..host.machine import Host
 from .evicting import evict, stays
 from .kind import Enforceable, Kind
+from .named import NAMED
 from .powerful import everywhere, is_powerful
-from .vouchers import Known, content, is_link, target_of
+from .vouchers import SYSTEMD, Known, content, is_link, target_of
 
 
 class Needed(TypedDict):
@@ -40,13 +41,15 @@ class Setting(Needed, Enforceable, total=False):
     matters: Annotated[str, Key("regular expression: a file without a match does nothing of what this is about")]
     powerful: Annotated[bool, Key("only files that give whoever runs them rights of their owner, group or file")]
     known: Annotated[List[str], Key("programs that packages give such rights")]
-    written_by: Annotated[str, Key("unit that writes some of them anew whenever it starts")]
+    written_by: Annotated[str, Key("unit that writes some of them anew at its start, or systemd for its generators")]
     writes: Annotated[List[str], Key("patterns of those")]
     everywhere: Annotated[bool, Key("look below the paths on every mount where others than root gain such rights")]
     names_only: Annotated[bool, Key("look at the bytes of a package's file only if it changed since the package came")]
     named: Annotated[bool, Key("what counts is the name: a link has to be of a package or an alternative, too")]
     edited: Annotated[List[str], Key("patterns of files that hold what a host needs, too, so that none is removed")]
-    comments: Annotated[str, Key("what begins a comment: a file of nothing else, of no package, does nothing")]
+    comments: Annotated[str, Key("characters that begin comments: a file of nothing else, of no package, does nothing")]
+    masks: Annotated[bool, Key("only a file that does nothing and takes away another one of its name")]
+    named_by: Annotated[Literal["EnvironmentFile", "Exec"], Key("directives of units: what they name is judged, too")]
 
 
 def identity(setting: Setting) -> str:
@@ -95,7 +98,9 @@ def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
 
 def _listed(setting: Setting, host: Host) -> Iterator[str]:
     skipped = setting.get("skipped", ())
-    for path in dict.fromkeys(found for pattern in setting["paths"] for found in _found(pattern, setting, host)):
+    named = NAMED[setting["named_by"]](setting, host) if "named_by" in setting else ()
+    patterns = dict.fromkeys((*setting["paths"], *named))
+    for path in dict.fromkeys(found for pattern in patterns for found in _found(pattern, setting, host)):
         found = host.stat(path)
         folder = found is not None and statmod.S_ISDIR(found.st_mode)
         if not folder and not any(fnmatch.fnmatchcase(path, pattern) for pattern in skipped):
@@ -122,5 +127,5 @@ KIND: Kind[Setting] = Kind(
     evicts=True,
     removes=lambda goes: goes,
     places=lambda setting: setting["paths"],
-    units=lambda setting: [setting["written_by"]] if "written_by" in setting else [],
+    units=lambda setting: [unit for unit in [setting.get("written_by", SYSTEMD)] if unit != SYSTEMD],
 )

@@ -19,11 +19,14 @@ from ..formats import dpkg, pam_profiles
 from ..host import clock
 from ..host.entries import digest, name_of
 from ..host.machine import Host
+from . import masks
 
 STATIC = 100
 """Uids below it are the same on every Debian."""
 STARTING = 120.0
 """Seconds after its start in which a unit writes its files."""
+SYSTEMD, GENERATING = "systemd", 10.0
+"""What stands for its generators, and seconds in which they write their files after it began to read its units."""
 MOST_COMMENTS = 65536
 """Bytes of a file that is looked through for anything but comments."""
 
@@ -58,6 +61,8 @@ class Known:
         found = self.host.stat(path)
         if found is None:
             return ""  # gone since it was listed
+        if setting.get("masks"):
+            return self._mask(path, found, setting)
         if is_link(found):
             return self._link(path, setting)
         if not statmod.S_ISREG(found.st_mode):
@@ -65,12 +70,24 @@ class Known:
         package = self.owners.get(path, "")
         return _writers(found, package) or self._file(path, package, setting)
 
+    def _mask(self, path: str, found: os.stat_result, setting: Mapping[str, Any]) -> str:
+        """What a package brought in the folders of operators is for other controls."""
+        hidden = "" if path in self.owners else masks.hidden_by(path, self.host)
+        if not hidden or (self._is_written(path, setting) and not self._late(path, setting["written_by"])):
+            return ""
+        data = self.host.read(path)
+        empty = data is not None and does_nothing(data, setting["comments"])
+        return f"it masks {hidden}" if empty or target_of(path, self.host) == masks.NOWHERE else ""
+
     def _link(self, path: str, setting: Mapping[str, Any]) -> str:
         target = target_of(path, self.host)
-        if target == "/dev/null":  # as good as an empty file, which does something where no comments are known
-            if path in self.owners and path not in self.sums:  # it has sums of files alone
+        if target == masks.NOWHERE:  # as good as an empty file, which does something where no comments are known
+            package = self.owners.get(path)
+            if package and path not in self.sums:  # it has sums of files alone
                 return ""
-            return "" if "comments" in setting or "matters" in setting else "it masks what has its name elsewhere"
+            if "comments" in setting or "matters" in setting:
+                return f"it masks what {package} brought there" if package else ""
+            return "it masks what has its name elsewhere"
         if self.host.stat(target) is None:
             known = path in self.owners or target in setting["ours"]  # whose own control tells that it is missing
             return "" if known else f"it is a link to {target}, which is not there"
@@ -102,22 +119,26 @@ class Known:
         source = setting.get("copies", {}).get(path)
         if source and source in self.owners and md5(data) == self.sums.get(source, "unknown"):
             return ""
-        if any(fnmatch.fnmatchcase(path, pattern) for pattern in setting.get("writes", ())):
+        if self._is_written(path, setting):
             return self._late(path, setting["written_by"])
         if package:
             said = "it is not what the package {} brought" if path in self.sums else "the package {} has no sum of it"
             return said.format(package)
         return f"it is no copy of {source}" if source else "no package brought it"
 
+    def _is_written(self, path: str, setting: Mapping[str, Any]) -> bool:
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in setting.get("writes", ()))
+
     def _late(self, path: str, unit: str) -> str:
         """A unit that does not run will write its files when it does."""
-        found, started = self.host.stat(path), self.host.started(unit)
-        late = found is not None and started is not None and clock.after(clock.change_time(found) - STARTING, started)
-        return (
-            f"it changed after {unit} wrote it at its start: systemctl restart {unit} brings back its own"
-            if late
-            else ""
-        )
+        generated = unit == SYSTEMD
+        found, started = self.host.stat(path), self.host.units_read() if generated else self.host.started(unit)
+        lasts = GENERATING if generated else STARTING
+        if found is None or started is None or not clock.after(clock.change_time(found) - lasts, started):
+            return ""
+        if generated:
+            return "no generator wrote it when systemd last read its units: systemctl daemon-reload brings back theirs"
+        return f"it changed after {unit} wrote it at its start: systemctl restart {unit} brings back its own"
 
 
 def content(path: str, host: Host) -> str:
@@ -135,12 +156,13 @@ def target_of(path: str, host: Host) -> str:
     return real[len(below) :] if real.startswith(f"{below}/") else real
 
 
-def does_nothing(data: bytes, comment: str) -> bool:
+def does_nothing(data: bytes, comments: str) -> bool:
     """Whether a file has nothing but comments, or is empty; one that names a program that runs it is none."""
     if data.startswith(b"#!") or len(data) > MOST_COMMENTS:
         return False
     lines = (line.strip() for line in data.split(b"\n"))
-    return all(not line or line.startswith(comment.encode()) for line in lines)
+    begins = tuple(comment.encode() for comment in comments)
+    return all(not line or line.startswith(begins) for line in lines)
 
 
 def md5(data: bytes | None) -> str:
