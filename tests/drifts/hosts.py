@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from . import planting
 from .drift import Drift, Family, a_name
 from .planting import Tree
 
+CACHE = "/etc/ld.so.cache"
 SYSTEM = frozenset({"T1.2", "T1.5", "T1.6", "T4.2", "T4.5"})
 NETWORK = frozenset({"T1.2", "T1.4", "T1.5", "T2.3", "T3.3", "T4.2", "T5.2"})
 
@@ -110,23 +112,45 @@ def powerful(rng: random.Random, tree: Tree) -> Iterator[Drift]:
 def masks(rng: random.Random, tree: Tree) -> Iterator[Drift]:
     """Links to nowhere, and empty files, by whose names systemd leaves out what a package brought."""
     brought = {
-        "/usr/lib/systemd/system": (
-            "apt-daily.timer",
-            "apt-daily-upgrade.timer",
-            "logrotate.timer",
-            "systemd-sysctl.service",
-        ),
+        "/usr/lib/systemd/system": ("apt-daily.timer", "logrotate.timer", "systemd-sysctl.service"),
         "/usr/lib/systemd/system-generators": ("systemd-fstab-generator", "systemd-getty-generator"),
         "/usr/lib/tmpfiles.d": ("tmp.conf", "sudo.conf"),
+        "/usr/lib/sysusers.d": ("basic.conf",),
         "/usr/lib/udev/rules.d": ("50-udev-default.rules",),
+        "/usr/lib/sysctl.d": ("50-default.conf", "50-pid-max.conf", "99-protect-links.conf"),
+        "/usr/lib/modprobe.d": ("systemd.conf", "aliases.conf"),
     }
     for folder, names in brought.items():
         for name in names if tree.files(f"{folder}/*") else ():
-            path = f"{folder.replace('/usr/lib', '/etc')}/{name}"
-            if tree.state(path) is None:
+            path = f"{folder.replace('/usr/lib', rng.choice(('/etc', '/run')))}/{name}"
+            if tree.state(path) is None and tree.state(f"{folder}/{name}"):
                 plant = functools.partial(planting.linked, tree, path, "/dev/null", None)
                 yield Drift("masks", "link", (path, name), plant)
                 yield Drift("masks", "empty", (path, name), functools.partial(planting.planted, tree, path, b"", 0o644))
+    for path in sample(rng, tree.files("/etc/cron.*/*", "/etc/logrotate.d/[a-b]*", "/etc/init.d/*"), 4):
+        yield Drift("masks", "in its place", (path,), functools.partial(planting.replaced, tree, path, "/dev/null"))
+
+
+def cached(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """Libraries that the loader finds by its cache, in folders that no configuration of it names."""
+    for library in sample(rng, tree.files("/usr/lib/*/libz.so*", "/usr/lib/*/libcap*.so*"), 2):
+        for folder in ("/var/tmp/{name}", "/opt/{name}/lib") if tree.state(CACHE) else ():
+            # The cache knows a library by the name that programs ask for, such as libz.so.1.
+            path = f"{filled(folder, rng)}/{re.sub(r'(?<=[.]so[.][0-9]).*', '', os.path.basename(library))}"
+            for gone in (False, True):
+                plant = functools.partial(loading, tree, path, tree.read(library), gone)
+                yield Drift("the loader's cache", "library gone" if gone else "cached", (path, CACHE), plant)
+
+
+@contextlib.contextmanager
+def loading(tree: Tree, path: str, data: bytes, gone: bool) -> Iterator[None]:
+    with planting.kept(tree, CACHE):
+        with planting.planted(tree, path, data):
+            subprocess.run(["/usr/sbin/ldconfig", "-X", os.path.dirname(path)], check=True, capture_output=True)
+            if not gone:
+                yield
+        if gone:
+            yield
 
 
 def frozen(rng: random.Random, tree: Tree) -> Iterator[Drift]:
@@ -191,6 +215,7 @@ def other_families() -> list[Family]:
     return [
         Family("setuid", SYSTEM, powerful),
         Family("masks", SYSTEM | {"T1.1", "T4.1", "T5.1"}, masks),
+        Family("the loader's cache", SYSTEM, cached),
         Family("immutable", SYSTEM | {"T1.1", "T1.3", "T4.1", "T5.1"}, frozen),
         Family("rules of the kernel", NETWORK, rules),
         Family("sockets", NETWORK, sockets),

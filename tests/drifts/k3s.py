@@ -46,11 +46,12 @@ def authorities(rng: random.Random, tree: Tree) -> Iterator[Drift]:
 def credentials(rng: random.Random, tree: Tree) -> Iterator[Drift]:
     """Copies of what lets in as the cluster's administrator, for later."""
     sources = tree.files(
-        f"{ETC}/k3s.yaml", f"{SERVER}/token", f"{SERVER}/tls/client-admin.key", f"{AGENT}/kubelet.kubeconfig"
+        f"{ETC}/k3s.yaml", f"{SERVER}/token", f"{SERVER}/tls/client-admin.key", f"{AGENT}/client-kubelet.key"
     )
     places = (
         "/root/.kube/config", "/root/{name}.yaml", "/home/ops/.kube/config", "/tmp/{name}.yaml", "/var/tmp/{name}",
         "/srv/{name}.conf", "/etc/kubernetes/admin.conf", "/var/lib/{name}/kubeconfig",
+        "/root/{name}/{name}/old.yaml", "/home/ops/.cache/{name}", "/etc/{name}.conf", "/opt/{name}/etc/{name}",
     )  # fmt: skip
     for place in places if sources else ():
         path = place.replace("{name}", a_name(rng))

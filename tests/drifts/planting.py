@@ -156,6 +156,15 @@ def linked(tree: Tree, path: str, target: str, data: bytes | None, mode: int = 0
 
 
 @contextlib.contextmanager
+def replaced(tree: Tree, path: str, target: str) -> Iterator[None]:
+    """A link in the place of a file."""
+    with kept(tree, path):
+        os.remove(tree.real(path))
+        os.symlink(target, tree.real(path))
+        yield
+
+
+@contextlib.contextmanager
 def appended(tree: Tree, path: str, data: bytes) -> Iterator[None]:
     with kept(tree, path):
         with open(tree.real(path), "ab") as handle:

@@ -64,6 +64,7 @@ ALSO = {
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
     },
 }  # fmt: skip
+MASKS = {"HOST-MASKS-VOUCHED": "fail"}
 UNITS, PAM = {"HOST-UNITS-VOUCHED": "fail"}, {"HOST-PAM-VOUCHED": "fail"}
 ALSO |= {
     (cid, flip): UNITS
@@ -83,7 +84,7 @@ NOT_BY_HAND = {
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
 """Controls that nobody can flip here, and why."""
-ALIKE = ("sysctl", "file", "link", "package", "account", "port", "leftover", "vouched")
+ALIKE = ("sysctl", "file", "link", "package", "account", "port", "leftover", "vouched", "vouched_entries")
 """Kinds that judge each setting by itself, so many can be flipped at once; see `crossed`."""
 
 CONFIG, SSHD = "/etc/rancher/k3s/config.yaml.d", "/etc/ssh/sshd_config"
@@ -199,6 +200,15 @@ def planted(path: str, text: str = "", mode: int = 0o600) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def linked(path: str, target: str) -> Iterator[None]:
+    """A link that was not there."""
+    with planted(path):
+        os.remove(path)
+        os.symlink(target, path)
+        yield
+
+
+@contextlib.contextmanager
 def marked(path: str, change: Callable[[os.stat_result], object]) -> Iterator[None]:
     """Change mode, owner or ACL of what is there."""
     seen = os.stat(path)
@@ -222,6 +232,18 @@ def longer(path: str) -> Iterator[None]:
     finally:
         os.truncate(path, seen.st_size)
         os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def aside(path: str, data: bytes) -> Iterator[None]:
+    """Another file in the place of one, which comes back as it is."""
+    os.rename(path, path + ".aside")
+    try:
+        with open(path, "wb") as handle:
+            handle.write(data)
+        yield
+    finally:
+        os.replace(path + ".aside", path)
 
 
 def append(text: str) -> Callable[[str], str]:
@@ -289,9 +311,20 @@ def vouched(setting: Setting) -> Flips:
     What a unit writes counts as changed until it starts again, so that is left out.
     """
     host = Host()
+    if setting.get("masks"):
+        brought = (os.path.basename(path) for path in host.glob("/usr/lib/tmpfiles.d/*.conf"))
+        mask = next(path for path in (f"/etc/tmpfiles.d/{name}" for name in brought) if not os.path.lexists(path))
+        yield f"planted {mask}", functools.partial(planted, mask, "", 0o644)
+        timer = "/run/systemd/system/apt-daily.timer"
+        yield f"linked {timer}", functools.partial(linked, timer, "/dev/null")
+        return
     patterns = [pattern for pattern in setting["paths"] if pattern.endswith("/*")]
+    if setting.get("named_by") == "Exec":
+        yield "changed", lambda: longer("/usr/lib/systemd/systemd-shutdown")
+        return
     if not patterns:
-        yield f"changed {setting['paths'][0]}", lambda: rewritten(setting["paths"][0], append("flipped: flipped\n"))
+        text = "192.0.2.66 deb.debian.org\n" if setting["paths"] == ["/etc/hosts"] else "flipped: flipped\n"
+        yield f"changed {setting['paths'][0]}", lambda: rewritten(setting["paths"][0], append(text))
         return
     named = [pattern.split("/**/")[0].removesuffix("/*") for pattern in patterns]
     folders = [folder for pattern in named for folder in host.glob(pattern)]
@@ -308,6 +341,21 @@ def vouched(setting: Setting) -> Flips:
     path = next((path for path in found if (host.read(path) or b"").isascii()), None)
     if path and path not in setting["ours"]:
         yield f"changed {path}", lambda: rewritten(path, append(text if "matters" in setting else "\n"))
+
+
+def vouched_entries(setting: Setting) -> Flips:
+    """One more of what is looked through."""
+    path = setting["paths"][0]
+    certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    with open("/var/lib/rancher/k3s/agent/client-kubelet.key") as handle:
+        key = handle.read()
+    makers: dict[str, Callable[[], Undone]] = {
+        "authorities": lambda: rewritten(path, append(certificate)),
+        "libraries": lambda: aside(path, b"flipped"),
+        "plugins": lambda: linked(path.replace("*", "flipped"), "/usr/bin/true"),
+        "credentials": lambda: planted(re.sub(r"/\*.*", "/flipped", path), key),
+    }
+    yield setting["of"], makers[setting["of"]]
 
 
 def systemd_setting(setting: Setting) -> Flips:
@@ -982,6 +1030,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover, "vouched": vouched,
         "vouched_objects": vouched_objects, "vouched_rights": vouched_rights,
+        "vouched_entries": vouched_entries,
         "pam_stack": pam_stack, "pwquality": pwquality, "systemd_setting": systemd_setting,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())

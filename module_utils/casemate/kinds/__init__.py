@@ -31,6 +31,7 @@ from . import (
     sysctl,
     systemd_setting,
     vouched,
+    vouched_entries,
     vouched_objects,
     vouched_rights,
 )
@@ -62,6 +63,7 @@ KINDS: dict[str, Kind[Any]] = {
     "systemd_setting": systemd_setting.KIND,
     "pwquality": pwquality.KIND,
     "vouched": vouched.KIND,
+    "vouched_entries": vouched_entries.KIND,
     "vouched_objects": vouched_objects.KIND,
     "vouched_rights": vouched_rights.KIND,
 }

@@ -19,7 +19,7 @@ from casemate.run import runner, waivers
 from module_utils.casemate.core import waiver
 
 GROUP = "casemate_baseline"
-KINDS = ("vouched", "vouched_objects", "vouched_rights")
+KINDS = ("vouched", "vouched_entries", "vouched_objects", "vouched_rights")
 HEADER = """\
 # What is read or run with root's rights, or has power in the cluster, and no package, K3s or Casemate brought: what
 # `casemate baseline` found.
