@@ -89,6 +89,8 @@ class Known:
                 return f"it masks what {package} brought there" if package else ""
             return "it masks what has its name elsewhere"
         if self.host.stat(target) is None:
+            if self._is_written(path, setting):  # systemd goes by the names of links in such folders
+                return self._late(path, setting["written_by"])
             known = path in self.owners or target in setting["ours"]  # whose own control tells that it is missing
             return "" if known else f"it is a link to {target}, which is not there"
         why = self.fault(target, setting) if target != path else "it is a link to itself"

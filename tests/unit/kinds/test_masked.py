@@ -123,6 +123,15 @@ def test_what_is_written_while_systemd_reads_its_units_is_its_generators(tmp_pat
     assert ["systemctl daemon-reload" in why for why in found.values()] == [True] * told
 
 
+@pytest.mark.parametrize(("ago", "told"), [(-5, False), (-60, True)])
+def test_a_link_of_a_generator_counts_by_its_name_and_may_lead_nowhere(tmp_path: Path, ago: int, told: bool) -> None:
+    path = "/run/systemd/generator/multi-user.target.wants/a.service"
+    made = loaded(host(tmp_path, {"/run/systemd/generator/multi-user.target.wants/x": ""}), ago)
+    os.remove(made.path(f"{os.path.dirname(path)}/x"))
+    os.symlink("../a.service", made.path(path))
+    assert list(faults(made, **UNITS)) == ([path] if told else [])
+
+
 def test_what_nobody_generated_goes_with_a_reload_and_is_not_removed_before(tmp_path: Path) -> None:
     whole: Any = {"used": "x", "ours": [], "declared": {}, **UNITS}
     (seen,) = vouched.observe([whole], loaded(host(tmp_path, {GENERATED: MINE}), -60))
