@@ -36,16 +36,26 @@ def unvouched(
     return {"faults": faults, "contents": contents}
 
 
-def verdict(used: str, faults: Mapping[str, str], contents: Mapping[str, str], evidence: str) -> Verdict:
-    """Right is that somebody vouches for everything: name -> why nobody does, and name -> its digest."""
+def verdict(setting: Mapping[str, Any], seen: Mapping[str, Any], evidence: str) -> Verdict:
+    """Right is that somebody vouches for everything.
+
+    `seen` has by name why nobody does (`faults`), the digest of what is there (`contents`), and of what apply would not
+    remove where the operator names the control, why (`left`).
+    """
+    left = seen["left"]
+    faults = {name: "; ".join(filter(None, (why, left.get(name)))) for name, why in seen["faults"].items()}
+    goes = [name for name in faults if name not in left]
     words = several([f"{name}: {why}" for name, why in faults.items()])
-    reason = f"{used}, and nobody vouches for it: {words}. "
+    reason = f"{setting['used']}, and nobody vouches for it: {words}. "
     reason += "Remove what does not belong there; `casemate baseline` records what does"
     return Verdict(
         ok=not faults,
         expected="nothing that nobody vouches for",
-        observed=dict(contents) or "nothing",
+        observed=dict(seen["contents"]) or "nothing",
         reason=reason if faults else "",
         evidence=evidence,
+        blocked_by="; ".join(f"{name}: {why}" for name, why in left.items()) if setting.get("enforced") else "",
+        still_enforced=bool(goes),
+        todo=goes,
         where=tuple(faults),
     )

@@ -6,7 +6,7 @@ import os
 import stat as statmod
 import time
 
-from .files import copy_whole, sync_folder
+from .files import copy_whole, replacing, sync_folder
 from .machine import EnforceError, Host
 
 HOME = "/var/lib/casemate/evicted"
@@ -32,6 +32,14 @@ def folder(host: Host) -> str:
             count += 1
     sync_folder(home)
     return made
+
+
+def keep_text(path: str, text: str, place: str, host: Host) -> None:
+    """Write below such a folder what stands for something that is no file. Raises OSError."""
+    kept = host.path(place + path)
+    os.makedirs(os.path.dirname(kept), exist_ok=True)
+    with replacing(kept) as (file, _):
+        file.write(text.encode())
 
 
 def keep(path: str, place: str, host: Host) -> None:

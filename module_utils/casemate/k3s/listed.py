@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from ..core.verdict import Unavailable
 from ..host.machine import Host
@@ -47,6 +48,14 @@ class Lists:
 def key_of(kind: str, item: Mapping[str, Any]) -> str:
     """How an object is called: Kind/name or Kind/namespace/name."""
     return f"{kind}/{named(dict(item))}"
+
+
+def path_of(path: str, item: Mapping[str, Any]) -> str:
+    """The API path of an item of the list at `path`, which may be that of one namespace or of all."""
+    meta = item["metadata"]
+    above, _, resource = path.partition("?")[0].rpartition("/")
+    namespace = f"/namespaces/{meta['namespace']}" if meta.get("namespace") and "/namespaces/" not in above else ""
+    return f"{above}{namespace}/{resource}/{quote(meta['name'], safe=':')}"
 
 
 def digest_of(matter: Any) -> str:

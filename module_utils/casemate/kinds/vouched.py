@@ -6,7 +6,6 @@ of it is deleted unless an operator names the control.
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import stat as statmod
 from collections.abc import Collection, Iterator
@@ -81,11 +80,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that somebody vouches for everything."""
-    left, goes = seen["left"], [path for path in seen["faults"] if path not in seen["left"]]
-    faults = {path: "; ".join(filter(None, (why, left.get(path)))) for path, why in seen["faults"].items()}
-    made = vouched_for.verdict(setting["used"], faults, seen["contents"], f"{seen['of']} files")
-    blocked_by = "; ".join(f"{path}: {why}" for path, why in left.items()) if setting.get("enforced") else ""
-    return dataclasses.replace(made, todo=goes, blocked_by=blocked_by, still_enforced=bool(goes))
+    return vouched_for.verdict(setting, seen, f"{seen['of']} files")
 
 
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:

@@ -1,7 +1,7 @@
 """Objects of the cluster that give power or run with it, and who vouches for them: K3s, Casemate, or the operator.
 
 What of an object gives power is declared as dotted paths; an object without any of it is nobody's business. Nothing is
-deleted. Of Secrets nothing but the metadata is asked for.
+deleted unless an operator names the control. Of Secrets nothing but the metadata is asked for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, Dict, List, NamedTuple, TypedDict
+from typing import Annotated, Any, Dict, List, NamedTuple, Set, TypedDict
 
 from ..core import vouched_for, waiver
 from ..core.schema import Key
@@ -17,7 +17,8 @@ from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s.listed import Lists, digest_of, key_of
 from ..k3s.objects import dig
-from .kind import Kind
+from . import evicting_objects
+from .kind import Enforceable, Kind
 
 
 class Needed(TypedDict):
@@ -35,7 +36,7 @@ class Needed(TypedDict):
     declared: Annotated[Dict[str, Any], Key("Kind/name, or Kind/namespace/name, to what the operator vouches for")]
 
 
-class Setting(Needed, total=False):
+class Setting(Needed, Enforceable, total=False):
     """What a control of this kind demands."""
 
     gives: Annotated[Dict[str, str], Key("dotted path to what a value there gives, in words")]
@@ -75,18 +76,30 @@ def _look(setting: Setting, lists: Lists, host: Host) -> Observation:
     listed = list(_listed(setting, lists))
     given = {one.item["metadata"].get("uid", ""): one.powers for one in listed}
     strangers = [
-        (key, "; ".join(powers), digest_of([dig(base, dotted) for dotted in setting["matters"]]))
-        for key, item, base, powers in listed
-        if not (key in setting.get("ours", ()) or _is_owned(item, powers, given) or _ships(key, powers, shipped))
+        (one.key, "; ".join(one.powers), digest_of([dig(one.base, dotted) for dotted in setting["matters"]]))
+        for one in listed
+        if one.key not in setting.get("ours", ())
+        and not _is_owned(one.item, one.powers, given)
+        and not _ships(one.key, one.powers, shipped)
     ]
     found = vouched_for.unvouched(strangers, setting["declared"], waiver.day(host.context))
     faults = {key: why or "K3s does not bring it" for key, why in found["faults"].items()}
-    return {**found, "faults": faults, "evidence": f"objects that count: {len(listed)}"}
+    items = {one.key: (one.path, one.item) for one in listed}
+    named_as_ours = [key for key in faults if _matches([key], list(shipped))]
+    return {
+        **found,
+        **evicting_objects.outlook(faults, items, named_as_ours),
+        "faults": faults,
+        "evidence": f"objects that count: {len(listed)}",
+    }
 
 
 class Listed(NamedTuple):
-    """An object that counts: what it is called, the whole, the part that paths begin at, and what that gives."""
+    """An object that counts: the list that it is of, what it is called, the whole, the part that paths begin at, and
+    what that gives.
+    """
 
+    path: str
     key: str
     item: Dict[str, Any]
     base: Dict[str, Any]
@@ -102,12 +115,17 @@ def _listed(setting: Setting, lists: Lists) -> Iterator[Listed]:
             base = next(iter(dig(item, place["at"])), {}) if "at" in place else item
             powers = _powers(base, gives, setting.get("harmless", {}))
             if powers or setting.get("every"):
-                yield Listed(key_of(place["kind"], item), item, base, powers)
+                yield Listed(place["path"], key_of(place["kind"], item), item, base, powers)
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that somebody vouches for everything."""
-    return vouched_for.verdict(setting["used"], seen["faults"], seen["contents"], seen["evidence"])
+    return vouched_for.verdict(setting, seen, seen["evidence"])
+
+
+def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
+    """Remove what nobody vouches for, as far as it can go."""
+    evicting_objects.enforce(observe([settings[i] for i in sorted(failing)], host), host)
 
 
 def _matches(values: List[Any], patterns: List[str]) -> bool:
@@ -140,5 +158,12 @@ def _ships(key: str, powers: List[str], shipped: Mapping[str, List[str]]) -> boo
 
 
 KIND: Kind[Setting] = Kind(
-    Setting, identity, observe, assess, places=lambda setting: [place["path"] for place in setting["objects"]]
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    evicts=True,
+    places=lambda setting: [place["path"] for place in setting["objects"]],
 )

@@ -18,7 +18,8 @@ from ..k3s import rights as k8s_rights
 from ..k3s.listed import Lists, digest_of, key_of
 from ..k3s.objects import subject
 from ..k3s.rights import Right
-from .kind import Kind
+from . import evicting_objects
+from .kind import Enforceable, Kind
 
 
 class Needed(TypedDict):
@@ -33,7 +34,7 @@ class Needed(TypedDict):
     declared: Annotated[Dict[str, Any], Key("Kind/name, or Kind/namespace/name, to what the operator vouches for")]
 
 
-class Setting(Needed, total=False):
+class Setting(Needed, Enforceable, total=False):
     """What a control of this kind demands."""
 
     crowds: Annotated[List[str], Key("subjects that stand for many, to which any role is power")]
@@ -84,13 +85,24 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
             found = list(_bindings(setting, roles, shipped, lists))
         evidence = f"{setting['judged']} with power: {len(found)}"
         unvouched = vouched_for.unvouched(found, setting["declared"], waiver.day(host.context))
-        seen.append({**unvouched, "evidence": evidence})
+        outlook = evicting_objects.outlook(unvouched["faults"], _items(lists), shipped)
+        seen.append({**unvouched, **outlook, "evidence": evidence})
     return seen
+
+
+def _items(lists: Lists) -> Dict[str, tuple[str, Any]]:
+    """By name: the list that a role or binding is of, and the whole."""
+    return {key_of(kind, item): (path, item) for kind, path in PATHS.items() for item in lists.items(path)}
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that somebody vouches for everything."""
-    return vouched_for.verdict(setting["used"], seen["faults"], seen["contents"], seen["evidence"])
+    return vouched_for.verdict(setting, seen, seen["evidence"])
+
+
+def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
+    """Remove what nobody vouches for, as far as it can go."""
+    evicting_objects.enforce(observe([settings[i] for i in sorted(failing)], host), host)
 
 
 def _roles(
@@ -152,4 +164,13 @@ def _some_of(words: List[str]) -> str:
     return several(words, SHOWN, ", ")
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, places=lambda setting: [PATHS["ClusterRole"]])
+KIND: Kind[Setting] = Kind(
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    evicts=True,
+    places=lambda setting: [PATHS["ClusterRole"]],
+)

@@ -1,0 +1,89 @@
+"""Objects of the cluster that an operator names go and are kept, and nothing else; what comes back says who brings it.
+
+Runs on an applied lab with a real K3s, as a part of the drift story.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lab.test_baseline_lab import has_api, named
+from lab.test_remedies_lab import Lab, failing
+
+pytestmark = pytest.mark.lab
+
+BINDINGS, HOOKS, WORKLOADS = "CLUSTER-BINDINGS-VOUCHED", "CLUSTER-WEBHOOKS-VOUCHED", "CLUSTER-WORKLOADS-VOUCHED"
+SPACE, EVICTED = "evict-flipped", "/var/lib/casemate/evicted"
+HOOK = {
+    "name": "evil.example.org", "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
+    "clientConfig": {"url": "https://192.0.2.66/"},
+    "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SPACE}},
+}  # fmt: skip
+POD = {
+    "metadata": {"labels": {"app": "evil"}},
+    "spec": {"hostPID": True, "containers": [{"name": "x", "image": "example.org/none:1"}]},
+}
+OBJECTS: list[dict[str, Any]] = [
+    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "evil"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "eve"}],
+    },
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "evil"}, "webhooks": [HOOK],
+    },
+    {
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "evil", "namespace": SPACE},
+        "spec": {"selector": {"matchLabels": {"app": "evil"}}, "template": POD},
+    },
+]  # fmt: skip
+WHERE = {
+    BINDINGS: ["ClusterRoleBinding/evil"], HOOKS: ["ValidatingWebhookConfiguration/evil"],
+    WORKLOADS: [f"DaemonSet/{SPACE}/evil"],
+}  # fmt: skip
+GONE = f"""
+k3s kubectl delete --ignore-not-found clusterrolebinding/evil validatingwebhookconfiguration/evil
+k3s kubectl delete --ignore-not-found namespace/{SPACE}; rm -rf {EVICTED}
+"""
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    path = request.config.getoption("ansible_inventory")
+    if not path:
+        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
+    made = Lab(path)
+    if not has_api(made):
+        pytest.skip("api_semantics: the installed release is a double without a real API server")
+    for one in OBJECTS:
+        made.root(made.server, f"k3s kubectl create -f - <<'END'\n{json.dumps(one)}\nEND\n")
+    yield made
+    made.root(made.server, GONE)
+    assert made.casemate("check")[0] == 0
+
+
+def test_what_is_named_goes_and_is_kept(lab: Lab) -> None:
+    def is_there(*objects: str) -> str:
+        return lab.root(lab.server, f"k3s kubectl get --ignore-not-found -o name -n {SPACE} {' '.join(objects)}")
+
+    code, report = lab.casemate("check")
+    assert (code, named(report)[lab.server]) == (2, WHERE), failing(report)
+
+    code, report = lab.casemate("apply", "--evict", f"{BINDINGS},{HOOKS}")
+    assert (code, named(report)[lab.server]) == (2, {WORKLOADS: WHERE[WORKLOADS]}), failing(report)
+    assert is_there("clusterrolebinding/evil", "validatingwebhookconfiguration/evil") == ""
+    assert is_there("daemonset/evil") == "daemonset.apps/evil\n"
+    code, report = lab.casemate("apply", "--evict", WORKLOADS)
+    assert (code, report["summary"]["changed"]) == (0, 1), failing(report)
+    assert is_there("daemonset/evil") == ""
+
+    copies = f"$(find {EVICTED} -name evil.json -path '*/clusterrolebindings/*')"
+    lab.root(lab.server, f"k3s kubectl create -f {copies}")
+    code, report = lab.casemate("check")
+    assert (code, named(report)[lab.server]) == (2, {BINDINGS: WHERE[BINDINGS]}), failing(report)
