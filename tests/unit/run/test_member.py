@@ -12,6 +12,8 @@ from ansible.template import Templar, trust_as_template
 
 from casemate import ROOT
 from casemate.run.runner import Host, Run, steps_of
+from module_utils.casemate.k3s.members import EtcdMember
+from module_utils.casemate.operations import rollout
 
 spec = importlib.util.spec_from_file_location("k3s_step", ROOT / "src/casemate/ansible/action/k3s_step.py")
 assert spec is not None and spec.loader is not None
@@ -49,6 +51,17 @@ def test_what_is_known_of_a_member(facts: dict[str, Any], here: bool, wanted: di
 def test_of_a_host_that_the_run_leaves_out_nothing_is_known() -> None:
     member = k3s_step.member("s1", True, {"ansible_host": "192.0.2.1"}, asked=False, here=False)
     assert member == {"name": "s1", "server": True, "address": "192.0.2.1", "answers": True}
+
+
+@pytest.mark.parametrize(("ill", "may"), [("", True), ("s2", False), ("s1", True)])
+def test_a_restart_that_was_decided_is_asked_for_again_alone(ill: str, may: bool) -> None:
+    """In between another server may have gone, or have been healed; whose turn is next is not asked anew."""
+    facts = {"s1": known(["k3s_node"], __casemate_turn="begun"), "s2": known(["k3s_node"]), "s3": known([])}
+    members = [{**k3s_step.member(name, True, one, True, True), "address": name} for name, one in facts.items()]
+    etcd = [EtcdMember(name, name, well=name != ill) for name in facts]
+    step = rollout.shown(rollout.next_step(rollout.observed(k3s_step.alone(members, "s1"), etcd)))
+    assert (step["hosts"] == ["s1"]) == may
+    assert ("it waits for s2 to be ready" in step["reason"]) != may
 
 
 def test_the_steps_of_a_plan_are_those_of_hosts_of_k3s_and_of_objects() -> None:

@@ -31,11 +31,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs `k3s_step` on a server with what the plan and this run's turns tell of every member.
 
     With `most: true` it connects to nothing, and returns `most`: how many steps there may be at most. `done` is how
-    many were done so far.
+    many were done so far. With `again: true` it asks for this host alone whether its restart, which was decided
+    already, still costs nobody anything, and fails where it does.
     """
 
     _supports_check_mode = True
-    _VALID_ARGS = frozenset({"most", "done", "api", "seconds", "batches", "foresee", "patience"})
+    _VALID_ARGS = frozenset({"most", "done", "again", "api", "seconds", "batches", "foresee", "patience"})
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result."""
@@ -43,15 +44,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         given = dict(self._task.args)
         members, batches = self.members(task_vars), as_list(given.pop("batches", 1))
+        again, name = given.pop("again", False), task_vars.get("inventory_hostname", "")
+        members = alone(members, name) if again else members
         if given.pop("most", False):
             seen = rollout.observed(members, [], batches)
             return {"changed": False, "most": rollout.most_steps(seen)}
-        if os.environ.get(DIES) == str(given.pop("done", 0)):
+        if not again and os.environ.get(DIES) == str(given.pop("done", 0)):
             os.kill(this_run.process(), signal.SIGKILL)
             while this_run.process():  # until it says that the run has ended
                 time.sleep(0.01)
         given |= {"members": members, "batches": batches, "holder": this_run.holder(this_run.process(), "apply")}
-        return self.ask(given, task_vars)
+        result = self.ask(given, task_vars)
+        if again and name not in result.get("step", {}).get("hosts", ()):
+            result |= {"failed": True, "msg": result.get("step", {}).get("reason") or result.get("msg", "")}
+        return result
 
     def ask(self, given: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the server says."""
@@ -89,6 +95,12 @@ def member(name: str, server: bool, known: Mapping[str, Any], asked: bool, here:
         "work": work,
         "turn": ended if turn else "",
     }
+
+
+def alone(members: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The members as they are when a restart of one of them is all that is to do, and its turn has not begun."""
+    own = {"work": rollout.RESTART, "turn": ""}
+    return [{**one, **(own if one["name"] == name else {"work": ""})} for one in members]
 
 
 def as_list(batches: Any) -> list[Any]:
