@@ -542,3 +542,26 @@ def test_what_a_flag_bars_is_said_by_check_and_tried_by_no_apply(
         assert (outcome.roles_to_apply, host.changes) == ([], [])
         needed = kind in ("file", "k3s_config")  # by what would be started with it
         assert outcome.unsettled == ([f"{place} is immutable: chattr -i {place}"] if needed and not check else [])
+
+
+@pytest.mark.parametrize("kind", BARRED)
+def test_what_is_right_and_can_be_changed_by_nobody_any_more_fails_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    setting, files, owned = BARRED[kind]
+    files = {**files, "/proc/sys/net/b": "1"}
+    host = Machine(tmp_path, files, live=listing([]), declared=listing([]), context={"version": "v1.36.4+k3s1"})
+    host.commands["modprobe --show-depends"] = 0, "insmod /lib/modules/x/cramfs.ko\n", ""
+    other = [control("THE-OTHER", {**setting, "key": "net.b"})] if kind == "sysctl" else []  # a line of the same file
+    controls = [control("THE-ONE", setting), *other]
+    engine.run({"role": controls}, host, check=False)
+    host.commands["modprobe --show-depends"] = 0, "install /bin/false\n", ""
+    again = engine.run({"role": controls}, host, check=True)
+    assert {one["status"] for one in again.findings} == {"pass"}, again.findings
+    monkeypatch.setattr(machine, "flags_of", lambda real: IMMUTABLE if real.endswith(owned) else 0)
+    for check in (True, False):
+        found = engine.run({"role": controls}, host, check)
+        (told,) = [one for one in found.findings if one["status"] != "pass"]
+        assert (told["status"], told["action"], told["where"]) == ("fail", "blocked", [owned])
+        assert f"chattr -i {owned}" in told["reason"]
+        assert found.roles_to_apply == []

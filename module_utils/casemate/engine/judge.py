@@ -90,6 +90,21 @@ def _assess_all(controls: list[Control], host: Host, unwritten: set[int], unaske
     if unasked and bearer is not None:
         reason = "; ".join(part for part in (found[bearer].reason, unasked) if part)
         found[bearer] = dataclasses.replace(found[bearer], ok=False, reason=reason, still_enforced=True)
+    return _frozen(controls, found, host, unwritten)
+
+
+def _frozen(controls: list[Control], found: list[Any], host: Host, unwritten: set[int]) -> list[Any]:
+    """The verdicts, where one of each file of ours that nobody can change any more, and nobody heal, says so."""
+    found, files = list(found), set()
+    for i, (control, verdict) in enumerate(zip(controls, found)):
+        path = control.kind.owned.written(control.setting)
+        if not path or path in files or not isinstance(verdict, Verdict) or not control.enforced or i in unwritten:
+            continue
+        files.add(path)
+        if verdict.ok and host.is_fixed(path):
+            barred = host.barred(path)
+            reason = f"it is as declared, and nobody can change it any more, apply neither: {barred}"
+            found[i] = dataclasses.replace(verdict, ok=False, reason=reason, blocked_by=barred, where=(path,))
     return found
 
 

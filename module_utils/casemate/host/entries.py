@@ -68,7 +68,6 @@ def entry(path: str, setting: Setting, host: Host, started: Start | None) -> dic
         "anothers": is_anothers(path, account, host),
         "short": short,
         "late": host.dated(path) if started and after(found.st_ctime, started) else "",
-        "fixed": "content" in setting and host.is_fixed(path),
         "barred": spared(path, setting, host) or host.barred(path, replaced),
     }
 

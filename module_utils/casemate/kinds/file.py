@@ -162,7 +162,6 @@ def _faults(setting: Setting, expected: Observation, entry: Observation) -> list
         "an ACL grants access beyond the mode": entry["acl"] and bool(setting.get("no_acl")),
         f"it is {entry['owner']}'s, so sshd takes no key from it": entry.get("anothers", False),
         "it is too short": entry["short"],
-        "nobody can change it, apply neither": entry.get("fixed", False),
         _stale(setting, entry): bool(entry["late"]),
     }
     for n in ("owner", "group"):

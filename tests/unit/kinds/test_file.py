@@ -244,7 +244,7 @@ FLAG = "/etc/a is immutable: chattr -i /etc/a"
         ({"owner": "nobody"}, True, FLAG),
         ({"state": "absent"}, True, FLAG),
         ({"random_bytes": 32, "mode": "0600"}, True, FLAG),
-        ({"content": "x", "mode": "0600"}, True, FLAG),  # nobody could ever change what is ours
+        ({"content": "x", "mode": "0600"}, True, ""),
         ({"mode": "0600"}, True, ""),
         ({"content": "new", "mode": "0600"}, False, "/etc is immutable: chattr -i /etc"),
         ({"state": "directory", "mode": "0600"}, False, "/etc is immutable: chattr -i /etc"),
