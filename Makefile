@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MOLECULE_GLOB := $(CURDIR)/molecule/*/molecule.yml
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo test lint unit contract molecule lockout drifts docs bench release release-test lab-packages clean
+.PHONY: help demo test lint unit contract molecule lockout drifts peers docs bench release release-test lab-packages clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -49,6 +49,9 @@ lockout: .venv/.ready lab-packages ## Who still becomes root after hardening, as
 
 drifts: .venv/.ready lab-packages ## 200 changes by hand that SEED draws, and which of them a check names, as a table
 	@.ci/drifts
+
+peers: .venv/.ready lab-packages ## The same changes beside AIDE, debsums, Lynis and kube-bench: docs/peers.md
+	@.ci/peers >docs/peers.new && mv docs/peers.new docs/peers.md
 
 docs: .venv/.ready ## Generate what is generated
 	$(BIN)/casemate docs

@@ -22,6 +22,7 @@ from .drift import Drift, Family, drawn, groups
 from .hosts import Files, other_families
 from .k3s import SERVER, k3s_families
 from .objects import cluster_families
+from .peers import Peers
 from .planting import LeftBehindError, Tree
 
 Finding = dict[str, Any]
@@ -77,6 +78,17 @@ class Machine:
                 new = {name for name in found if name not in self.base and name not in by}
                 one["besides"] = {name: found[name]["reason"][:200] for name in sorted(new)}
 
+    def look_with_peers(self, peers: Peers, *drifts: Drift) -> None:
+        """Plant them at once, and keep what a scan and what other tools name of them."""
+        self.look_at(*drifts, scan=True)
+        there = [drift for drift in drifts if not self.rows[drift]["fault"]]
+        with contextlib.ExitStack() as stack:
+            for drift in there:
+                stack.enter_context(drift.plant())
+            found = peers.names(there)
+        for drift in there:
+            self.rows[drift]["peers"] = found[drift.place]
+
     def unnamed(self) -> list[Drift]:
         return [drift for drift, one in self.rows.items() if not one["named"] and not one["fault"]]
 
@@ -106,6 +118,11 @@ def main() -> None:
     families = [one for one in families if one.name in (given["only"] or [one.name])]
     drifts = drawn(given["seed"], given["count"], families, tree)
     machine = Machine(given["controls"], given["context"], families)
+    if given["peers"]:
+        peers = Peers()
+        for group in groups(drifts, given["together"] or 50):
+            machine.look_with_peers(peers, *group)
+        drifts = []
     together = given["together"] or 2
     if not given["together"]:
         for drift in drifts:

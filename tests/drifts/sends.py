@@ -29,15 +29,15 @@ def why_open(row: Mapping[str, Any]) -> str:
 
 
 def planted(
-    machine: sending.Machine, seed: int, count: int, together: int = 0, only: Sequence[str] = ()
+    machine: sending.Machine, seed: int, count: int, together: int = 0, only: Sequence[str] = (), peers: bool = False
 ) -> dict[str, Any]:
     """What on_machine.py says of one machine: of drifts one at a time and in pairs, or so many together and of what is
-    not named then, one at a time.
+    not named then, one at a time. With `peers`, what a scan and other tools name of so many together.
     """
     controls = [one for one in machine.controls if one.get("vantage", "self") == "self"]
-    given = {"controls": controls, "context": machine.context, "seed": seed, "count": count}
+    given = {"controls": controls, "context": machine.context, "seed": seed, "count": count, "peers": peers}
     of = families_of_files()
     given |= {"together": together, "only": list(only), "families": [one for held in of.values() for one in held]}
     given |= {"of_servers": [one["name"] for one in of["servers"]]}
     files = {f"drifts/{path.name}": path for path in Path(__file__).parent.glob("*.py") if path.name not in ONLY_HERE}
-    return machine.ran({"__main__.py": MAIN, **files}, given, seconds=3600)
+    return machine.ran({"__main__.py": MAIN, **files}, given, seconds=7200)

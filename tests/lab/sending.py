@@ -40,13 +40,17 @@ class Machine(NamedTuple):
 
     def ran(self, program: Mapping[str, Path | str], given: Mapping[str, Any], seconds: int = 1500) -> dict[str, Any]:
         """What a program prints, as JSON: its files by their names in the zip, __main__.py and given.json there too."""
+        said: dict[str, Any] = json.loads(self.root(RUN, zipped(program, given), seconds))
+        return said
+
+    def root(self, command: str, given: bytes = b"", seconds: int = 300) -> bytes:
+        """What a command of the machine prints, which has to succeed."""
         argv = ["ssh", *self.facts["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
         argv += ["-i", self.facts["ansible_ssh_private_key_file"]]
-        argv += [f"{self.facts['ansible_user']}@{self.facts['ansible_host']}", RUN]
-        done = subprocess.run(argv, input=zipped(program, given), capture_output=True, timeout=seconds, check=False)
+        argv += [f"{self.facts['ansible_user']}@{self.facts['ansible_host']}", command]
+        done = subprocess.run(argv, input=given, capture_output=True, timeout=seconds, check=False)
         assert done.returncode == 0, f"{self.name}: {done.stderr.decode()}"
-        said: dict[str, Any] = json.loads(done.stdout)
-        return said
+        return done.stdout
 
 
 def zipped(program: Mapping[str, Path | str], given: Mapping[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import stat
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from drifts import planting, sends
+from drifts import peers, planting, sends
 from drifts.drift import Drift, Family, drawn, groups
 from drifts.hosts import Files, other_families
 from drifts.k3s import k3s_families
@@ -172,3 +173,20 @@ def test_nothing_of_the_automation_loses_its_end(tree: Tree) -> None:
     ways = {"/etc/passwd", "/etc/sudoers", "/etc/pam.d/common-auth"}
     assert {one.variant for one in every(tree) if one.place in ways} <= {"appended", "writable", "immutable"}
     assert stat.S_ISREG(os.stat(tree.real("/etc/passwd")).st_mode)
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("f++++++++++++++++: /etc/cron.d/job", True),
+        ("/etc/cron.d/job:3", True),
+        ("/etc/cron.d/job.old", True),  # a dot may end the sentence
+        ("/etc/cron.d/jobs", False),
+        ("/etc/cron.d/job/x", False),
+        ("/mnt/etc/cron.d/job", False),
+        ("2 files added", False),
+    ],
+)
+def test_another_tool_names_a_place_by_the_whole_of_it(said: str, named: bool) -> None:
+    drift = Drift("jobs", "planted", ("/etc/cron.d/job",), contextlib.nullcontext)
+    assert peers.is_named(drift, f"before\n{said}\nafter") is named

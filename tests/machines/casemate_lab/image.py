@@ -39,10 +39,11 @@ BASE_PACKAGES = (
     "acl,busybox-static,ca-certificates,conntrack,dbus,ethtool,iproute2,ipset,iptables,kmod,less,libpam-systemd,locales,"
     "logrotate,mount,openssh-server,procps,python3,python3-apt,socat,sudo,systemd,systemd-sysv,tzdata,util-linux"
 )
-# What the roles install. It is deliberately absent from the base, so that its installation is tested too.
+# What the roles install. It is deliberately absent from the base, so that its installation is tested too. aide, debsums
+# and lynis are what `make peers` looks with.
 PACKAGES = [
-    "apparmor", "apparmor-utils", "auditd", "chrony", "jq", "libpam-pwquality", "needrestart", "nftables",
-    "rsyslog", "unattended-upgrades",
+    "aide", "apparmor", "apparmor-utils", "auditd", "chrony", "debsums", "jq", "libpam-pwquality", "lynis",
+    "needrestart", "nftables", "rsyslog", "unattended-upgrades",
 ]  # fmt: skip
 
 BOOT_UNIT = """[Unit]
