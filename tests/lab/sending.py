@@ -38,7 +38,7 @@ class Machine(NamedTuple):
             "capabilities": lock["releases"][version]["provides"],
         }
 
-    def ran(self, program: Mapping[str, Path | str], given: Mapping[str, Any], seconds: int = 1500) -> dict[str, Any]:
+    def ran(self, program: Mapping[str, Path | str], given: Mapping[str, Any], seconds: int = 5400) -> dict[str, Any]:
         """What a program prints, as JSON: its files by their names in the zip, __main__.py and given.json there too."""
         said: dict[str, Any] = json.loads(self.root(RUN, zipped(program, given), seconds))
         return said

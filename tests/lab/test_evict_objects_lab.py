@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from lab.applied import Lab, failing
 from lab.test_baseline_lab import has_api, named
-from lab.test_remedies_lab import Lab, failing
 
 pytestmark = pytest.mark.lab
 
@@ -54,18 +54,14 @@ k3s kubectl delete --ignore-not-found namespace/{SPACE}; rm -rf {EVICTED}
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    path = request.config.getoption("ansible_inventory")
-    if not path:
-        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    made = Lab(path)
-    if not has_api(made):
+def lab(lab: Lab) -> Iterator[Lab]:
+    if not has_api(lab):
         pytest.skip("api_semantics: the installed release is a double without a real API server")
     for one in OBJECTS:
-        made.root(made.server, f"k3s kubectl create -f - <<'END'\n{json.dumps(one)}\nEND\n")
-    yield made
-    made.root(made.server, GONE)
-    assert made.casemate("check")[0] == 0
+        lab.root(lab.server, f"k3s kubectl create -f - <<'END'\n{json.dumps(one)}\nEND\n")
+    yield lab
+    lab.root(lab.server, GONE)
+    lab.ends(0, "check")
 
 
 def test_what_is_named_goes_and_is_kept(lab: Lab) -> None:
