@@ -16,22 +16,21 @@ from lab.test_baseline_lab import has_api, named
 pytestmark = pytest.mark.lab
 
 BINDINGS, HOOKS, WORKLOADS = "CLUSTER-BINDINGS-VOUCHED", "CLUSTER-WEBHOOKS-VOUCHED", "CLUSTER-WORKLOADS-VOUCHED"
-SPACE, EVICTED = "evict-flipped", "/var/lib/casemate/evicted"
+EVICTED = "/var/lib/casemate/evicted"
 HOOK = {
     "name": "evil.example.org", "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
     "clientConfig": {"url": "https://192.0.2.66/"},
     "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
-    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SPACE}},
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "none-of-this-name"}},
 }  # fmt: skip
 POD = {
     "metadata": {"labels": {"app": "evil"}},
     "spec": {"hostPID": True, "containers": [{"name": "x", "image": "example.org/none:1"}]},
 }
 OBJECTS: list[dict[str, Any]] = [
-    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
     {
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "evil"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
         "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "eve"}],
     },
     {
@@ -39,17 +38,17 @@ OBJECTS: list[dict[str, Any]] = [
         "metadata": {"name": "evil"}, "webhooks": [HOOK],
     },
     {
-        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "evil", "namespace": SPACE},
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "evil", "namespace": "default"},
         "spec": {"selector": {"matchLabels": {"app": "evil"}}, "template": POD},
     },
 ]  # fmt: skip
 WHERE = {
     BINDINGS: ["ClusterRoleBinding/evil"], HOOKS: ["ValidatingWebhookConfiguration/evil"],
-    WORKLOADS: [f"DaemonSet/{SPACE}/evil"],
+    WORKLOADS: ["DaemonSet/default/evil"],
 }  # fmt: skip
 GONE = f"""
-k3s kubectl delete --ignore-not-found clusterrolebinding/evil validatingwebhookconfiguration/evil
-k3s kubectl delete --ignore-not-found namespace/{SPACE}; rm -rf {EVICTED}
+k3s kubectl delete --ignore-not-found clusterrolebinding/evil validatingwebhookconfiguration/evil daemonset/evil
+rm -rf {EVICTED}
 """
 
 
@@ -66,7 +65,7 @@ def lab(lab: Lab) -> Iterator[Lab]:
 
 def test_what_is_named_goes_and_is_kept(lab: Lab) -> None:
     def is_there(*objects: str) -> str:
-        return lab.root(lab.server, f"k3s kubectl get --ignore-not-found -o name -n {SPACE} {' '.join(objects)}")
+        return lab.root(lab.server, f"k3s kubectl get --ignore-not-found -o name {' '.join(objects)}")
 
     code, report = lab.casemate("check")
     assert (code, named(report)[lab.server]) == (2, WHERE), failing(report)
