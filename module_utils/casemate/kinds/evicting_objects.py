@@ -46,7 +46,8 @@ def _stays(key: str, item: Mapping[str, Any], shipped: bool) -> str:
         within = f"-n {namespace[0]} " if namespace else ""
         return f"by hand, since the cluster needs one of that name: kubectl edit {within}{kind.lower()} {name}"
     if maker:
-        return f"{maker.get('kind')} {maker.get('name')} makes it again: remove that"
+        owner = " ".join(filter(None, (maker.get("kind"), maker.get("name")))) or "its owner"
+        return f"{owner} makes it again: remove that"
     if notes.get(OWNER + "gvk") == ADDON:
         return f"K3s makes it again of {notes.get(OWNER + 'name')} in its folder of manifests: remove that file"
     if notes.get(CHART):
