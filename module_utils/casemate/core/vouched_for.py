@@ -40,9 +40,9 @@ def verdict(setting: Mapping[str, Any], seen: Mapping[str, Any], evidence: str) 
     """Right is that somebody vouches for everything.
 
     `seen` has by name why nobody does (`faults`), the digest of what is there (`contents`), and of what apply would not
-    remove where the operator names the control, why (`left`).
+    remove where the operator names the control, why (`left`; a kind that removes nothing has none).
     """
-    left = seen["left"]
+    left = seen.get("left", {})
     faults = {name: "; ".join(filter(None, (why, left.get(name)))) for name, why in seen["faults"].items()}
     goes = [name for name in faults if name not in left]
     words = several([f"{name}: {why}" for name, why in faults.items()])

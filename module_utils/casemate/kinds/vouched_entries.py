@@ -54,7 +54,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that somebody vouches for everything."""
-    return vouched_for.verdict(setting["used"], seen["faults"], seen["contents"], ", ".join(setting["paths"]))
+    return vouched_for.verdict(setting, seen, ", ".join(setting["paths"]))
 
 
 def _libraries(setting: Setting, host: Host) -> Entries:
