@@ -75,6 +75,7 @@ ALSO |= {
     (f"SERVICE-{name}-OFF", "started"): UNITS
     for name in ("APPORT", "AUTOFS", "AVAHI", "BLUETOOTH", "CUPS", "RPCBIND", "RSYNC", "XINETD")
 }
+ALSO |= {(cid, "mask"): MASKS for cid in ("MODULE-LOADER-RUNNING", "SYSCTL-LOADER-RUNNING")}
 ALSO |= {(cid, "pam"): PAM for cid in ("ACCOUNT-HASHING-YESCRYPT", "PASSWORD-QUALITY-ASKED")}
 """What a flip breaks besides its own control, really; those of them that are judged here."""
 NOT_BY_HAND = {

@@ -91,7 +91,8 @@ def is_alternative(path: str, host: Host) -> bool:
 
     chosen = host.link_target(path)
     lines = host.cached("alternatives", known)
-    return chosen.startswith(CHOSEN) and path in lines and host.link_target(chosen) in lines
+    both = ([*spellings(path)], [*spellings(host.link_target(chosen))])
+    return chosen.startswith(CHOSEN) and all(not lines.isdisjoint(one) for one in both)
 
 
 def spellings(path: str) -> Iterator[str]:

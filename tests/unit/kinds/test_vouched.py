@@ -209,6 +209,16 @@ class TestWhoVouches:
         link("/etc/alternatives/tool", true)
         assert set(faults(host_again(made), named=True)) == {"/etc/cron.d/nft", "/etc/cron.d/tool"}
 
+    def test_an_alternative_may_be_known_by_where_it_was_before_the_merge(self, tmp_path: Path) -> None:
+        made = host(tmp_path, {"/usr/bin/nc.real": "x", "/var/lib/dpkg/alternatives/nc": ""}, {"/bin/nc.real": "x"})
+        Path(made.path("/var/lib/dpkg/alternatives/nc")).write_text("auto\n/bin/nc\n\n/bin/nc.real\n50\n")
+        os.makedirs(made.path("/etc/alternatives"))
+        os.symlink("../../etc/alternatives/nc", made.path("/usr/bin/nc"))
+        os.symlink("../../usr/bin/nc.real", made.path("/etc/alternatives/nc"))
+        assert faults(made, named=True, paths=["/usr/bin/*"]) == {}
+        os.symlink("../../usr/bin/nc.real", made.path("/usr/bin/ls"))
+        assert list(faults(host_again(made), named=True, paths=["/usr/bin/*"])) == ["/usr/bin/ls"]
+
     @pytest.mark.parametrize(
         ("text", "comments", "nothing"),
         [
