@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import testinfra
 from testinfra.host import Host
+from testinfra.utils.ansible_runner import AnsibleRunner
 
 from casemate.prove import recorder
 
@@ -22,6 +24,9 @@ def machines(request: pytest.FixtureRequest, group: str) -> list[Host]:
     inventory = request.config.getoption("ansible_inventory")
     if not inventory:
         pytest.skip("inventory: these attacks need a real inventory; run casemate prove -i INVENTORY")
+    if folder := os.environ.get(recorder.CONNECTIONS):
+        known = AnsibleRunner.get_runner(inventory).ansible_config
+        known.read_dict({"persistent_connection": {"control_path_dir": folder.replace("%", "%%")}})
     found = testinfra.get_hosts([f"ansible://{group}"], ansible_inventory=inventory, sudo=True)
     lane = os.environ.get(recorder.LANE)  # casemate prove attacks hosts side by side, a process for each
     return [host for host in found if recorder.is_about(lane, host.backend.host)]
@@ -45,7 +50,7 @@ def nodes(servers: list[Host], agents: list[Host]) -> list[Host]:
 @pytest.fixture(scope="session")
 def server(servers: list[Host]) -> Host:
     """The first server, with K3s running."""
-    if not servers or not servers[0].service("k3s").is_running:
+    if not servers or unit(servers[0]) != "k3s":
         pytest.skip("k3s: K3s does not run on a server of this inventory")
     return servers[0]
 
@@ -53,7 +58,7 @@ def server(servers: list[Host]) -> Host:
 @pytest.fixture(scope="session")
 def agent(agents: list[Host]) -> Host:
     """The first agent, with K3s running."""
-    if not agents or not agents[0].service("k3s-agent").is_running:
+    if not agents or unit(agents[0]) != "k3s-agent":
         pytest.skip("k3s: no agent of this inventory runs K3s")
     return agents[0]
 
@@ -61,7 +66,7 @@ def agent(agents: list[Host]) -> Host:
 @pytest.fixture(scope="session")
 def api(server: Host) -> Host:
     """The first server of a cluster with a real API; under the double the attack is skipped, never passed."""
-    if "double" in server.check_output("k3s --version"):
+    if is_double(server):
         pytest.skip("api_semantics: the installed release is a double without a real API server")
     return server
 
@@ -81,6 +86,24 @@ def kubectl(api: Host) -> Kubectl:
         return done
 
     return call
+
+
+@functools.cache
+def unit(host: Host) -> str:
+    """The unit of K3s that runs on a machine, or nothing. Asked once, for no attack but the last stops one."""
+    names = ("k3s", "k3s-agent")
+    return next((name for name in names if host.run("systemctl is-active --quiet %s", name).rc == 0), "")
+
+
+@functools.cache
+def is_double(host: Host) -> bool:
+    """Whether what is installed stands in for K3s: it has no real API server or kubelet, and unpacks nothing."""
+    return "double" in host.check_output("k3s --version")
+
+
+@functools.cache
+def own_address(host: Host) -> str:
+    return str(host.check_output("hostname -I")).split()[0]
 
 
 def python_on(host: Host, program: str, *arguments: str) -> str:

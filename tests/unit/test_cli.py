@@ -304,12 +304,13 @@ def lanes(folder: Path, hosts: list[str], *more: str) -> tuple[str, Any, list[st
                f"--ansible-inventory={folder / 'hosts.ini'}", str(folder / "test_attacks.py"), *more]  # fmt: skip
     environment = {**os.environ, **runner.environment(), "NOTES": str(folder / "notes")}
     trouble, read = prove.run_lanes(command, environment, hosts, folder, verbose=True)
-    return trouble, read, sorted((folder / "notes").read_text().splitlines()) if (folder / "notes").exists() else []
+    return trouble, read, (folder / "notes").read_text().splitlines() if (folder / "notes").exists() else []
 
 
 def test_each_host_is_attacked_by_itself_beside_what_takes_several(tmp_path: Path) -> None:
     trouble, read, ran = lanes(tmp_path, ["a1", "s1"])
-    assert (trouble, ran) == ("", ["alone '!'", "each 'a1'", "each 's1'", "first '*'"])
+    assert (trouble, sorted(ran)) == ("", ["alone '!'", "each 'a1'", "each 's1'", "first '*'"])
+    assert ran[-1] == "alone '!'", "what must not be disturbed waits for all others"
     hosts = prove.judged(read)
     assert [host["name"] for host in hosts] == ["s1", "a1"]
     found = {(host["name"], one["control"]): one["status"] for host in hosts for one in host["findings"]}
@@ -319,13 +320,24 @@ def test_each_host_is_attacked_by_itself_beside_what_takes_several(tmp_path: Pat
 
 def test_one_host_takes_one_process(tmp_path: Path) -> None:
     trouble, _, ran = lanes(tmp_path, ["s1"])
-    assert (trouble, ran) == ("", ["alone None", "each None", "first None"])
+    assert (trouble, sorted(ran)) == ("", ["alone None", "each None", "first None"])
 
 
 def test_lanes_without_an_attack_are_no_trouble_where_another_has_one(tmp_path: Path) -> None:
     assert lanes(tmp_path, ["a1", "s1"], "-k", "first")[0::2] == ("", ["first '*'"])
     assert lanes(tmp_path, ["a1", "s1"], "-k", "none")[0] == "found no attack to run"
     assert lanes(tmp_path, ["a1", "s1"], "--no-such-option")[0] == "was called wrongly"
+
+
+def test_connections_are_kept_open_where_ansible_keeps_them(tmp_path: Path) -> None:
+    """Without the folder, which a fresh controller lacks, each of some hundred commands would log in anew."""
+    (tmp_path / "ansible.cfg").write_text(f"[ssh_connection]\ncontrol_path_dir = {tmp_path}/settled\n")
+    settled = {"ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg")}
+    assert prove.connections(settled) == f"{tmp_path}/settled"
+    assert prove.connections({**settled, recording.CONNECTIONS: f"{tmp_path}/asked/for"}) == f"{tmp_path}/asked/for"
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("settled", "asked/for")] == [0o700, 0o700]
+    (tmp_path / "file").touch()
+    assert prove.connections({**settled, recording.CONNECTIONS: f"{tmp_path}/file/no"}) == f"{tmp_path}/file/no"
 
 
 def test_each_attack_is_named_with_its_end() -> None:

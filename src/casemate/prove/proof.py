@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import configparser
+import contextlib
 import json
 import os
 import signal
@@ -31,31 +33,35 @@ def attack(
     inventories: tuple[str, ...], limit: str | None, arguments: tuple[str, ...], verbose: bool
 ) -> tuple[list[dict[str, Any]], dict[str, list[str]], str]:
     """Run the attacks; return hosts as a report has them, the accepted reason codes, and what went wrong."""
-    added_up = runner.play("waivers.yml", inventories or (str(INVENTORY),), limit)
-    if added_up.errors:
-        return [], {}, "; ".join(["the waivers cannot be read", *added_up.errors])
-    with scratch.folder() as private:
+    with scratch.folder() as private, concurrent.futures.ThreadPoolExecutor(1) as beside:
+        adding_up = beside.submit(runner.play, "waivers.yml", inventories or (str(INVENTORY),), limit)
         environment = {**os.environ, **runner.environment()}
+        environment[recorder.CONNECTIONS] = connections(environment)
         try:
             inventory = _inventory(inventories, limit, Path(private), environment)
+            hosts = _listed(inventory, Path(private), environment)
         except subprocess.CalledProcessError as refused:
-            return [], {}, f"the inventory cannot be read: {str(refused.stderr).strip()}"
+            said = adding_up.result().errors or [str(refused.stderr).strip()]
+            return [], {}, "; ".join(["the inventory cannot be read", *said])
         terse = () if verbose else ("-q", "--no-header", "--no-summary", "--tb=no", "-W", "ignore")
         command = [
             sys.executable, "-m", "pytest", "-p", recorder.__name__, "-p", "no:cacheprovider", *terse,
             f"--ansible-inventory={inventory}", "tests/behaviour", *arguments,
         ]  # fmt: skip
-        trouble, read = run_lanes(command, environment, list(added_up.results), Path(private), verbose)
+        trouble, read = run_lanes(command, environment, hosts, Path(private), verbose)
+        added_up = adding_up.result()
+    if added_up.errors:
+        return [], {}, "; ".join(["the waivers cannot be read", *added_up.errors])
     if trouble:
         return [], {}, f"pytest {trouble}"
     accepted = {host: codes for one in read for host, codes in one["accepted"].items()}
     if any(host not in added_up.results for host in accepted):
         return [], {}, "the waivers cannot be read"
-    hosts, today = judged(read), waiver.today_in_utc()
-    for host in hosts:
+    entries, today = judged(read), waiver.today_in_utc()
+    for host in entries:
         theirs = added_up.results[host["name"]]["waivers"] or {}
         host["findings"] = [waiver.excused(made, theirs.get(made["control"]), today) for made in host["findings"]]
-    return hosts, accepted, ""
+    return entries, accepted, ""
 
 
 def run_lanes(
@@ -65,13 +71,15 @@ def run_lanes(
     codes: list[int] = []
     read: list[dict[str, Any]] = []
     running: list[subprocess.Popen[str]] = []
+    waits, opens = os.pipe()
 
     def lane(name: str | None) -> None:
         results = folder / f"results{(name or '').encode().hex()}.json"  # so that any host's name is a file's name
         known = {**environment, "CASEMATE_PROVE": str(results), **({} if name is None else {recorder.LANE: name})}
-        mixed = name is not None and name != recorder.LAST
-        output = subprocess.PIPE if verbose and mixed else sys.stderr  # what is long is told whole
-        with subprocess.Popen(command, cwd=ROOT, env=known, stdout=output, text=True) as process:
+        inherited = [waits] if name == recorder.LAST else []
+        known.update((recorder.GATE, str(handle)) for handle in inherited)
+        output = subprocess.PIPE if verbose and name is not None else sys.stderr  # what is long is told whole
+        with subprocess.Popen(command, cwd=ROOT, env=known, stdout=output, text=True, pass_fds=inherited) as process:
             running.append(process)
             printed = process.communicate()[0]
         if printed:
@@ -80,16 +88,21 @@ def run_lanes(
         if results.exists():
             read.append(json.loads(results.read_text()))
 
-    single = len(hosts) < 2
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as lanes:
+    several = [recorder.TOGETHER, *hosts]
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE + 1) as lanes:
         try:
-            list(lanes.map(lane, [] if single else [recorder.TOGETHER, *hosts]))
+            last = lanes.submit(lane, recorder.LAST if len(hosts) > 1 else None)
+            list(lanes.map(lane, several if len(hosts) > 1 else []))
+            os.write(opens, b".")
+            last.result()
         except BaseException:
             lanes.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.send_signal(signal.SIGINT)  # it takes back what its attacks have made
             raise
-    lane(None if single else recorder.LAST)
+        finally:
+            os.close(opens)  # who still waits then ends
+            os.close(waits)
     ended = [code for code in codes if code in ENDED and (code != NO_ATTACK or not read)]
     if ended or not read:
         return ENDED.get(min(ended or codes), f"ended with {codes[-1]}"), []
@@ -121,6 +134,21 @@ def judged(read: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def connections(environment: Mapping[str, str]) -> str:
+    """The folder in which Ansible keeps connections open, made as Ansible makes it.
+
+    Without the folder testinfra logs in anew for each command. Source: ansible-doc -t connection ssh, control_path_dir.
+    """
+    settings = configparser.RawConfigParser()
+    settings.read(environment["ANSIBLE_CONFIG"])
+    settled = settings.get("ssh_connection", "control_path_dir", fallback="~/.ansible/cp")
+    named = environment.get(recorder.CONNECTIONS) or str(settled)
+    folder = ROOT / Path(os.path.expandvars(named)).expanduser()
+    with contextlib.suppress(OSError):  # then each command has a connection of its own
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder)
+
+
 def _inventory(inventories: tuple[str, ...], limit: str | None, folder: Path, environment: Mapping[str, str]) -> str:
     """One inventory for testinfra, which takes a single one and knows no limit."""
     given = [os.path.abspath(path) if os.path.exists(path) else path for path in inventories or (str(INVENTORY),)]
@@ -133,6 +161,21 @@ def _inventory(inventories: tuple[str, ...], limit: str | None, folder: Path, en
     merged.touch(0o600)
     merged.write_text(done.stdout)
     return str(merged)
+
+
+def _listed(inventory: str, folder: Path, environment: dict[str, str]) -> list[str]:
+    """The nodes of the inventory, which is listed once for all lanes: each would take a second for it."""
+    from testinfra.utils.ansible_runner import itergroup
+
+    command = ["ansible-inventory", "--list", "-i", inventory]
+    quiet = {**environment, "ANSIBLE_VERBOSITY": "0"}  # else it prints more than the list
+    done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=True)
+    listed = folder / "inventory.json"
+    listed.touch(0o600)
+    listed.write_text(done.stdout)
+    environment[recorder.LISTED] = str(listed)
+    known = json.loads(done.stdout)
+    return list(dict.fromkeys(host for group in recorder.GROUPS for host in itergroup(known, group)))
 
 
 def conclude(control: Mapping[str, Any], attacks: list[dict[str, str]]) -> Finding:

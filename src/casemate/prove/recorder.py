@@ -24,10 +24,17 @@ from module_utils.casemate.core.legible import shown
 
 LANE = "CASEMATE_PROVE_LANE"
 """Variable of the environment that names the host that a process attacks; tests/behaviour/conftest.py reads it, too."""
+CONNECTIONS = "ANSIBLE_SSH_CONTROL_PATH_DIR"
+"""Ansible's variable for the folder of its open connections; tests/behaviour/conftest.py tells testinfra of it."""
+LISTED = "CASEMATE_PROVE_INVENTORY"
+"""Variable that names a file with what `ansible-inventory --list` says of the inventory."""
+GROUPS = ("k3s_server", "k3s_agent")
 TOGETHER = "*"
 """The lane of the attacks that take several hosts."""
 LAST = "!"
 """The lane of the attacks that must not be disturbed. Both are no names of hosts: Ansible takes them for patterns."""
+GATE = "CASEMATE_PROVE_GATE"
+"""Variable that names the open file in which the last lane waits for one byte: all others have ended."""
 ENDINGS = {"pass": "withstood", "fail": "broken", "error": "error", "not_evaluated": "not evaluated"}
 UNREACHABLE = re.compile(r"UNREACHABLE|ssh: connect to host|Failed to connect to the host")
 NAMED = 3
@@ -100,6 +107,12 @@ class Recorder:
             [name for name in names if is_about(self.lane, name)] for names in _groups(session)
         )
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """Wait for all other lanes in the last one, which is ready by then; with the run that started it, it ends."""
+        if GATE in os.environ and not os.read(int(os.environ[GATE]), 1):
+            raise KeyboardInterrupt
+
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Forget the attacks that nobody asked for."""
         for item in items:
@@ -153,15 +166,17 @@ class Recorder:
 def _groups(session: pytest.Session) -> list[list[str]]:
     """The servers and the agents of the inventory."""
     inventory = _machines(session)
-    groups = ("k3s_server", "k3s_agent")
-    return [list(inventory.get_hosts(group)) if group in inventory.inventory else [] for group in groups]
+    return [list(inventory.get_hosts(group)) if group in inventory.inventory else [] for group in GROUPS]
 
 
 def _machines(session: pytest.Session) -> Any:
-    """testinfra's view of the inventory, which it reads once."""
+    """testinfra's view of the inventory, which it reads once, and not at all where it has been listed for all lanes."""
     from testinfra.utils.ansible_runner import AnsibleRunner
 
-    return AnsibleRunner.get_runner(session.config.getoption("ansible_inventory"))
+    machines = AnsibleRunner.get_runner(session.config.getoption("ansible_inventory"))
+    if "inventory" not in vars(machines) and LISTED in os.environ:
+        machines.inventory = json.loads(Path(os.environ[LISTED]).read_text())
+    return machines
 
 
 def pytest_configure(config: pytest.Config) -> None:
