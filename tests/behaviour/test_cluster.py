@@ -11,8 +11,8 @@ import pytest
 from testinfra.host import Host
 
 from .conftest import Kubectl, python_on
+from .listeners import reach
 from .test_access import where
-from .test_firewall import reach
 
 IMAGE = "docker.io/library/busybox:1.36"
 SAFE: dict[str, Any] = {

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from .conftest import Kubectl, python_on
+from .attempts import DIGEST, DOWNGRADE, GENUINE, SPOILED, UNLOCKED, Attempts, attempts
+from .conftest import Kubectl, is_double, own_address, python_on, unit
 
-WRAPPER = "/usr/local/bin/k3s"
-DATA = "/var/lib/rancher/k3s/data"
 TOKENS = ("/etc/rancher/k3s/agent-token", "/etc/rancher/k3s/token", "/var/lib/rancher/k3s/server/token")
 
 CALL = """
@@ -62,127 +61,77 @@ print(" ".join(place for place, text in places.items() if any(secret in text for
 
 def call(host: Host, port: int, path: str, address: str = "", token: str = "", user: str = "", tls: str = "") -> Any:
     """Status and body of a request from a machine: to itself, unless an address is given."""
-    own = address or host.check_output("hostname -I").split()[0]
-    return json.loads(python_on(host, CALL, own, str(port), path, token, user, tls))
+    return json.loads(python_on(host, CALL, address or own_address(host), str(port), path, token, user, tls))
 
 
-def unit(host: Host) -> str:
-    return "k3s" if host.service("k3s").is_running else "k3s-agent"
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def running(nodes: list[Host]) -> list[Host]:
     """The nodes on which K3s runs."""
-    up = [host for host in nodes if host.service("k3s").is_running or host.service("k3s-agent").is_running]
+    up = [host for host in nodes if unit(host)]
     if not up:
         pytest.skip("k3s: K3s does not run on a node of this inventory")
     return up
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def genuine(running: list[Host]) -> list[Host]:
     """The nodes with a real K3s: a double has no kubelet and unpacks nothing."""
-    real = [host for host in running if "double" not in host.check_output("k3s --version")]
+    real = [host for host in running if not is_double(host)]
     if not real:
         pytest.skip("api_semantics: the installed release is a double without a kubelet")
     return real
 
 
-@pytest.fixture
-def scratch(running: list[Host]) -> Iterator[tuple[Host, str]]:
-    """A folder on the first node with an installed file `k3s` of an older kind, and the genuine one beside it."""
-    host = running[0]
-    folder = host.check_output("mktemp -d /var/tmp/casemate-attack.XXXXXX")
-    said = f"touch {folder}/run\n# -X github.com/k3s-io/k3s/pkg/version.Version=v1.30.0+k3s1 -s\n"
-    host.check_output("printf '#!/bin/sh\n%%s' %s > %s/k3s && chmod 755 %s/k3s", said, folder, folder)
-    host.check_output("cp %s %s/genuine", WRAPPER, folder)
-    yield host, folder
-    host.check_output("rm -r %s", folder)
-
-
-def install(host: Host, folder: str, **given: Any) -> dict[str, Any]:
-    digest = host.check_output("sha256sum %s/genuine", folder).split()[0]
-    paths = {"dest": f"{folder}/k3s", "src": f"{folder}/genuine"}
-    arguments = {"name": "k3s", "version": "v99.0.0+k3s1", "sha256": digest, **paths, **given}
-    result: dict[str, Any] = host.ansible("k3s_artifact", json.dumps(arguments), check=False, become=True)
-    return result
-
-
-SPOILED = {
-    "one flipped byte": "printf '\\001' | dd of={0}/genuine bs=1 seek=4096 conv=notrunc status=none",
-    "truncated": "truncate -s -1 {0}/genuine",
-    "empty": ": > {0}/genuine",
-    "another program": "cp /bin/true {0}/genuine",
-}
+@pytest.fixture(scope="module")
+def tried(
+    request: pytest.FixtureRequest, running: list[Host], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Attempts]:
+    """What came of the attempts to install spoiled bytes on the first node, with a real K3s if any has it."""
+    host = next((host for host in running if not is_double(host)), running[0])
+    inventory = request.config.getoption("ansible_inventory")
+    with attempts(host, inventory, tmp_path_factory.mktemp("attempts")) as made:
+        yield made
 
 
 @pytest.mark.control("NODE-BINARY-VERIFIED", "NODE-IMAGES-VERIFIED", "NODE-LOCK-SIGNED")
 @pytest.mark.parametrize("how", SPOILED)
-def test_other_bytes_than_the_lock_s_are_not_installed(scratch: tuple[Host, str], how: str) -> None:
-    host, folder = scratch
-    digest = host.check_output("sha256sum %s/genuine", folder).split()[0]
-    host.check_output(SPOILED[how].format(folder))
-    refused = install(host, folder, sha256=digest)
+def test_other_bytes_than_the_lock_s_are_not_installed(tried: Attempts, how: str) -> None:
+    (refused,) = tried.answers[how]
     assert not refused.get("changed")
-    assert f"the lock demands {digest}" in refused["msg"]
-    assert "v1.30.0" in host.check_output("cat %s/k3s", folder)
-    assert host.check_output("ls -A %s", folder).split() == ["genuine", "k3s"]
+    assert f"the lock demands {DIGEST}" in refused["msg"]
+    assert "v1.30.0" in tried.host.check_output("cat %s/k3s", tried.left(how))
+    assert tried.host.check_output("ls -A %s", tried.left(how)).split() == ["genuine", "k3s"]
 
 
 @pytest.mark.control("NODE-BINARY-VERIFIED", "NODE-VERSION-PATCHED")
-def test_a_downgrade_is_refused(scratch: tuple[Host, str]) -> None:
-    host, folder = scratch
-    refused = install(host, folder, version="v1.29.9+k3s9")
+def test_a_downgrade_is_refused(tried: Attempts) -> None:
+    (refused,) = tried.answers[DOWNGRADE]
     assert not refused.get("changed")
     assert "older than the installed v1.30.0+k3s1: refused" in refused["msg"]
-    assert "v1.30.0" in host.check_output("cat %s/k3s", folder)
-    assert not host.file(f"{folder}/run").exists, "an attack: what nobody has verified was run as root"
+    assert "v1.30.0" in tried.host.check_output("cat %s/k3s", tried.left(DOWNGRADE))
+    assert not tried.host.file(f"{tried.left(DOWNGRADE)}/run").exists, "what nobody has verified was run as root"
 
 
 @pytest.mark.control("NODE-BINARY-VERIFIED")
-def test_without_a_locked_digest_nothing_is_installed(scratch: tuple[Host, str]) -> None:
-    host, folder = scratch
-    refused = install(host, folder, sha256="")
+def test_without_a_locked_digest_nothing_is_installed(tried: Attempts) -> None:
+    (refused,) = tried.answers[UNLOCKED]
     assert not refused.get("changed")
     assert "the lock holds no digest" in refused["msg"]
-    assert "v1.30.0" in host.check_output("cat %s/k3s", folder)
+    assert "v1.30.0" in tried.host.check_output("cat %s/k3s", tried.left(UNLOCKED))
 
 
 @pytest.mark.control("NODE-BINARY-VERIFIED")
-def test_the_locked_bytes_are_installed_once(scratch: tuple[Host, str]) -> None:
-    host, folder = scratch
-    assert install(host, folder)["changed"]
-    assert not install(host, folder)["changed"]
-    assert host.file(f"{folder}/k3s").mode == 0o755
-
-
-def judge(host: Host, **setting: Any) -> dict[str, Any]:
-    """What the engine says about one setting on one machine."""
-    words = {"id": "NODE-ATTACK-JUDGED", "title": "Attack", "why": "An attack on this", "severity": "high"}
-    scope = {"level": "baseline", "applies_to": ["node"], "mitigations": ["T7.2"]}
-    control = {**words, **scope, "setting": setting}
-    arguments = json.dumps({"controls": {"k3s_node": [control]}, "scan": True})
-    finding: dict[str, Any] = host.ansible("k3s_controls", arguments, become=True)["findings"][0]
-    return finding
+def test_the_locked_bytes_are_installed_once(tried: Attempts) -> None:
+    first, second = tried.answers[GENUINE]
+    assert first["changed"]
+    assert not second["changed"]
+    assert tried.host.file(f"{tried.left(GENUINE)}/k3s").mode == 0o755
 
 
 @pytest.mark.control("NODE-TREE-VERIFIED", "NODE-PROCESS-VERIFIED")
-def test_a_file_planted_among_the_unpacked_ones_is_found(genuine: list[Host]) -> None:
-    host = genuine[0]
-    machine = host.check_output("uname -m")
-    setting = {
-        "kind": "artifact", "aspect": "unpacked", "enforced": False,
-        "digests": {machine: host.check_output("sha256sum %s", WRAPPER).split()[0]},
-    }  # fmt: skip
-    exe = host.check_output("readlink /proc/$(systemctl show --value -p MainPID %s)/exe", unit(host))
-    planted = exe.rpartition("/")[0] + "/casemate-attack"
-    assert judge(host, **setting)["status"] == "pass"
-    host.check_output("touch %s", planted)
-    try:
-        found = judge(host, **setting)
-    finally:
-        host.check_output("rm %s", planted)
-    assert (found["status"], found["observed"]) == ("fail", "changed: bin/casemate-attack")
+def test_a_file_planted_among_the_unpacked_ones_is_found(genuine: list[Host], tried: Attempts) -> None:
+    assert tried.planted is not None
+    assert (tried.planted["status"], tried.planted["observed"]) == ("fail", "changed: bin/casemate-attack")
 
 
 @pytest.mark.control(
@@ -243,9 +192,8 @@ def test_the_kubelet_refuses_old_tls_and_weak_ciphers(genuine: list[Host]) -> No
     for host in genuine:
         assert call(host, 10250, "/pods", tls="TLSv1_1")["status"] == 0
         assert call(host, 10250, "/pods", tls="TLSv1_2")["status"] == 401
-        own = host.check_output("hostname -I").split()[0]
         weak = "AES128-GCM-SHA256:AES256-SHA:ECDHE-RSA-AES128-SHA"
-        offer = f"openssl s_client -connect {own}:10250 -tls1_2 -cipher {weak}@SECLEVEL=0"
+        offer = f"openssl s_client -connect {own_address(host)}:10250 -tls1_2 -cipher {weak}@SECLEVEL=0"
         said = host.run(f"sh -c 'echo | {offer} 2>&1'")
         assert "handshake failure" in said.stdout
 
@@ -282,7 +230,7 @@ def test_no_pod_is_handed_a_resolver_on_its_own_loopback(nodes: list[Host]) -> N
 
 @pytest.mark.control("NODE-AGENT-TOKEN-SEPARATE", "NODE-IDENTITY-DECLARED")
 def test_a_taken_agent_cannot_join_as_a_server(server: Host, api: Host, agent: Host) -> None:
-    address = server.check_output("hostname -I").split()[0]
+    address = own_address(server)
     token = "/etc/rancher/k3s/token"
     assert call(agent, 6443, "/v1-k3s/config", address, token, "node")["status"] == 200, "the token itself is good"
     for user in ("server", "node"):
