@@ -7,6 +7,7 @@ import functools
 import os
 import random
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -175,22 +176,36 @@ def done(command: list[str], undo: list[str]) -> Iterator[None]:
 
 
 def rules(rng: random.Random, tree: Tree) -> Iterator[Drift]:
-    """Tables of the kernel's rules that come before ours, and let in what ours refuses."""
+    """Tables of the kernel's rules by which comes in what ours refuse.
+
+    Not those that accept earlier, or leave connections untracked: ours judge after them, and nothing comes in.
+    """
     ports = ("2379", "10250", "6443", "9100", "10257")
+    nobody = "ip saddr 192.0.2.66"  # whom no packet comes from
     bodies = {
-        "accepts earlier": "chain in {{ type filter hook input priority -300; tcp dport {port} accept; }}",
-        "not tracked": "chain pre {{ type filter hook prerouting priority -400; tcp dport {port} notrack; }}",
-        "sent elsewhere": "chain pre {{ type nat hook prerouting priority -110; tcp dport {port} redirect to :22; }}",
-        "marked": "chain pre {{ type filter hook prerouting priority -300; tcp dport {port} meta mark set 0x20000; }}",
-        "from a device": "chain in {{ type filter hook forward priority -300; tcp dport {port} accept; }}",
+        "sent elsewhere": f"type nat hook prerouting priority -110; {nobody} tcp dport {{port}} dnat to 192.0.2.67",
+        "redirected": f"type nat hook prerouting priority -90; {nobody} tcp dport {{port}} redirect to :22",
+        "as if from here": f"type filter hook prerouting priority -400; {nobody} ip saddr set 127.0.0.1",
+        "to another port": f"type filter hook input priority 20; {nobody} tcp dport 22 tcp dport set {{port}}",
+        "marked": f"type filter hook forward priority -300; {nobody} tcp dport {{port}} meta mark set 0x10000",
     }
     for variant, body in bodies.items():
         family = rng.choice(("inet", "ip"))
+        if "nat hook" in body:
+            family = "ip"
         name = a_name(rng).replace("-", "_")
-        text = f"table {family} {name} {{ {body.format(port=rng.choice(ports))}; }}"
-        places = (f"{family} {name}", f"table {family} {name}", name)
+        text = f"table {family} {name} {{ chain pre {{ {body.format(port=rng.choice(ports))}; }}; }}"
         plant = functools.partial(done, ["nft", text], ["nft", "delete", "table", family, name])
-        yield Drift("rules of the kernel", variant, places, plant)
+        yield Drift("rules of the kernel", variant, (f"table {family} {name}",), plant)
+    name = a_name(rng).replace("-", "_")
+    text = f"type filter hook ingress device lo priority 0; {nobody} fwd to lo;"
+    plant = functools.partial(done, ["nft", f"table netdev {name} {{ chain pre {{ {text} }}; }}"],
+                              ["nft", "delete", "table", "netdev", name])  # fmt: skip
+    yield Drift("rules of the kernel", "to another device", (f"table netdev {name}",), plant)
+    rule = f"PREROUTING -s 192.0.2.66 -p tcp --dport {rng.choice(ports)} -j DNAT --to 192.0.2.67"
+    if shutil.which("iptables"):
+        plant = functools.partial(done, f"iptables -t nat -I {rule}".split(), f"iptables -t nat -D {rule}".split())
+        yield Drift("rules of the kernel", "by iptables", ("table ip nat",), plant)
 
 
 @contextlib.contextmanager
@@ -202,12 +217,38 @@ def listening(port: int, udp: bool) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def run(path: str, port: int, gone: bool) -> Iterator[None]:
+    """A copy of a program listens on the loopback, and its file may be gone by then."""
+    shutil.copy(os.path.realpath(sys.executable), path)
+    script = f"import socket; s = socket.create_server(('127.0.0.1', {port})); print(1, flush=True); s.accept()"
+    try:
+        with subprocess.Popen([path, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+            try:
+                if not (running.stdout and running.stdout.readline()):
+                    raise OSError(f"{path} does not listen")
+                if gone:
+                    os.remove(path)
+                yield
+            finally:
+                running.kill()
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+
 def sockets(rng: random.Random, tree: Tree) -> Iterator[Drift]:
     """Programs that listen and that nobody knows of."""
+
+    def places(proto: str, port: int) -> tuple[str, ...]:
+        return (f"{proto}/{port}", f"0.0.0.0:{port}", f":{port}", str(port))
+
     for udp in (False, True):
-        port = rng.randrange(20000, 30000)
-        places = (f"{'udp' if udp else 'tcp'}/{port}", f"0.0.0.0:{port}", f":{port}", str(port))
-        yield Drift("sockets", "udp" if udp else "tcp", places, functools.partial(listening, port, udp))
+        port, proto = rng.randrange(20000, 30000), "udp" if udp else "tcp"
+        yield Drift("sockets", proto, places(proto, port), functools.partial(listening, port, udp))
+    for variant, gone in (("a copy", False), ("a removed file", True)):
+        port, path = rng.randrange(20000, 30000), f"/var/tmp/{a_name(rng)}"
+        yield Drift("sockets", variant, places("tcp", port), functools.partial(run, path, port, gone))
 
 
 def other_families() -> list[Family]:

@@ -81,11 +81,14 @@ ALSO |= {(cid, "pam"): PAM for cid in ("ACCOUNT-HASHING-YESCRYPT", "PASSWORD-QUA
 NOT_BY_HAND = {
     "API-ADMIN-ACCEPTED": "everything that asks the API server would go unanswered with it",
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
+    "HOST-MODULES-VOUCHED": "takes a module of somebody's own, built for this kernel",
     "KUBELET-CONFIG-FOLDER-RUNNING": "K3s gives this argument last, whatever its configuration says",
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
 """Controls that nobody can flip here, and why."""
-ALIKE = ("sysctl", "file", "link", "package", "account", "port", "leftover", "vouched", "vouched_entries")
+ALIKE = (
+    "sysctl", "file", "link", "package", "account", "port", "leftover", "vouched", "vouched_entries", "vouched_state",
+)  # fmt: skip
 """Kinds that judge each setting by itself, so many can be flipped at once; see `crossed`."""
 
 CONFIG, SSHD = "/etc/rancher/k3s/config.yaml.d", "/etc/ssh/sshd_config"
@@ -325,7 +328,11 @@ def vouched(setting: Setting) -> Flips:
         return
     if not patterns:
         text = "192.0.2.66 deb.debian.org\n" if setting["paths"] == ["/etc/hosts"] else "flipped: flipped\n"
-        yield f"changed {setting['paths'][0]}", lambda: rewritten(setting["paths"][0], append(text))
+        path = setting["paths"][0]
+        if os.path.exists(path):
+            yield f"changed {path}", lambda: rewritten(path, append(text))
+        else:
+            yield f"planted {path}", lambda: planted(path, text)
         return
     named = [pattern.split("/**/")[0].removesuffix("/*") for pattern in patterns]
     folders = [folder for pattern in named for folder in host.glob(pattern)]
@@ -357,6 +364,58 @@ def vouched_entries(setting: Setting) -> Flips:
         "credentials": lambda: planted(re.sub(r"/\*.*", "/flipped", path), key),
     }
     yield setting["of"], makers[setting["of"]]
+
+
+@contextlib.contextmanager
+def listening(udp: bool) -> Iterator[None]:
+    """This program, which no unit of its package runs, waits for others."""
+    with socket.socket(type=socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as bound:
+        bound.bind(("0.0.0.0", 0))
+        if not udp:
+            bound.listen()
+        yield
+
+
+@contextlib.contextmanager
+def copied() -> Iterator[None]:
+    """A program of nobody's, removed while it runs, which waits on the loopback."""
+    path = shutil.copy(os.path.realpath(sys.executable), "/run/flipped")
+    script = (
+        "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print(1, flush=True); s.accept()"
+    )
+    with subprocess.Popen([path, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+        os.remove(path)
+        try:
+            assert running.stdout and running.stdout.readline()
+            yield
+        finally:
+            running.kill()
+
+
+def vouched_state(setting: Setting) -> Flips:
+    """What nobody vouches for, in the running kernel."""
+    if setting["of"] == "sockets":
+        yield "tcp", lambda: listening(False)
+        yield "udp", lambda: listening(True)
+        yield "removed program", copied
+    elif setting["of"] == "groups":
+        yield "a second line", lambda: rewritten("/etc/group", append("sudo:x:27:nobody\n"))
+        yield "group of an account", lambda: rewritten("/etc/passwd", append("eve:*:2001:0::/:/usr/sbin/nologin\n"))
+    elif setting["of"] == "helpers":
+        path = "/proc/sys/kernel/core_pattern"
+        yield (
+            "core dumps",
+            lambda: did(f"cp {path} /run/flipped; echo '|/run/run' >{path}", f"cat /run/flipped >{path}"),
+        )
+    elif setting["of"] == "rules":
+        chains = {
+            "rewritten": "type filter hook prerouting priority -300; ip saddr 192.0.2.66 ip saddr set 127.0.0.1;",
+            "redirected": "type nat hook prerouting priority -110; ip saddr 192.0.2.66 tcp dport 9999 redirect to :22;",
+            "policies": "type filter hook forward priority -300; ip saddr 192.0.2.66 meta mark set 0x30000;",
+        }
+        for name, chain in chains.items():
+            adding = f"nft 'table ip flipped {{ chain flipped {{ {chain} }}; }}'"
+            yield name, functools.partial(did, adding, "nft delete table ip flipped")
 
 
 def systemd_setting(setting: Setting) -> Flips:
@@ -1031,7 +1090,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover, "vouched": vouched,
         "vouched_objects": vouched_objects, "vouched_rights": vouched_rights,
-        "vouched_entries": vouched_entries,
+        "vouched_entries": vouched_entries, "vouched_state": vouched_state,
         "pam_stack": pam_stack, "pwquality": pwquality, "systemd_setting": systemd_setting,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())

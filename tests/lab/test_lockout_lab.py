@@ -159,7 +159,7 @@ CASES = {
     "a password that expired": Case("change", MAKE, refused="chage -M -1", late="chage -d 0 NAME"),
     "a restricted shell": Case("caged", "useradd -m -s /bin/rbash NAME", refused="chsh -s /bin/bash"),
     "root itself, by a waiver": Case(
-        "root", "true", ("ACCOUNT-ROOT-LOCKED",),
+        "root", "cp /home/ops/.ssh/authorized_keys /root/.ssh/authorized_keys", ("ACCOUNT-ROOT-LOCKED",),
         {"casemate_waivers": {"SSH-ROOT-REFUSED": {"reason": "the lab", "owner": "lab", "expires": "2099-12-31"}}},
     ),
 }  # fmt: skip

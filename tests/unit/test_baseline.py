@@ -45,7 +45,15 @@ def test_what_is_the_clusters_is_for_all_hosts_whichever_tells_of_it(others: dic
     assert entries(made)["casemate_baseline_s1"] == (["s1"], list(B))
 
 
-@pytest.mark.parametrize("kind", ["vouched", "vouched_entries", "vouched_objects", "vouched_rights"])
+def test_what_a_host_does_is_its_own() -> None:
+    made = baseline.inventory({}, {"s1": {"tcp/9100": "sha256:4"}, "a-1": {"tcp/9100": "sha256:5"}}, WHY)
+    assert entries(made) == {
+        "casemate_baseline_s1": (["s1"], ["tcp/9100"]),
+        "casemate_baseline_a_1": (["a-1"], ["tcp/9100"]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["vouched", "vouched_entries", "vouched_objects", "vouched_rights", "vouched_state"])
 def test_all_kinds_that_ask_who_vouches_are_recorded(kind: str) -> None:
     assert baseline.unvouched([{"kind": kind, "status": "fail", "observed": A}]) == A
 

@@ -124,7 +124,7 @@ def test_scan_asks_for_expensive_controls(invoke: Invoke, monkeypatch: pytest.Mo
         (("apply", "--evict", "SSH-ROOT-REFUSED"), "SSH-ROOT-REFUSED is healed by apply itself"),
         (
             ("apply", "--plan", "--evict", "HOST-JOBS-VOUCHED,"),
-            "an ID is empty. An ID is one of CLUSTER-WEBHOOKS-",
+            "an ID is empty. An ID is one of SSH-SYSTEMKEYS-",
         ),
         (("apply", "--evict", "ACCOUNT-UID0-UNIQUE"), "ACCOUNT-UID0-UNIQUE names nothing that Casemate could remove"),
         (("check", "--evict", "HOST-JOBS-VOUCHED"), "No such option"),

@@ -184,7 +184,12 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     ),
     "casemate_vouched": (
         "",
-        [{}, {TOOL: VOUCHED}, {"Secret/web/ci": VOUCHED, "ClusterRole/system:x": VOUCHED}],
+        [
+            {},
+            {TOOL: VOUCHED},
+            {"Secret/web/ci": VOUCHED, "ClusterRole/system:x": VOUCHED},
+            {"tcp/9100": VOUCHED, "group/sudo/eve": VOUCHED, "table ip nat: chain PREROUTING": VOUCHED},
+        ],
         ["/usr/local/bin/tool", ["/usr/local/bin/tool"], 5],
     ),
     "casemate_accept_not_evaluated": (
@@ -442,6 +447,7 @@ def test_each_input_is_refused_with_its_name_its_value_what_is_allowed_and_what_
             "[0].sources is missing; allowed: a list of 1 items or more, each item an address",
         ),
         ("casemate_vouched", {"tool": VOUCHED}, "has the name tool; allowed: the absolute path of a file"),
+        ("casemate_vouched", {"tcp/http": VOUCHED}, "has the name tcp/http; allowed: the absolute path of a file"),
         ("casemate_vouched", {"Secret/": VOUCHED}, "has the name Secret/; allowed: the absolute path of a file"),
         ("casemate_vouched", {TOOL: {**VOUCHED, "digest": "abc"}}, "is 'abc'; allowed: sha256 and its 64 digits"),
         ("casemate_vouched", {TOOL: WAIVER}, "digest is missing"),

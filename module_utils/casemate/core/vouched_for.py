@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 from . import waiver
 from .flow import several
 from .verdict import Verdict
+
+
+class Stranger(NamedTuple):
+    """Something that neither a package nor K3s nor Casemate vouches for: why, its digest, and where it is said so."""
+
+    name: str
+    why: str
+    content: str
+    where: str = ""
 
 
 def fault(name: str, entry: Mapping[str, Any], now: str, day: datetime.date) -> str:

@@ -54,6 +54,18 @@ def sums(paths: Iterable[str], packages: Iterable[str], host: Host) -> dict[str,
     return found
 
 
+def sources(packages: Iterable[str], host: Host) -> dict[str, str]:
+    """Package -> the source that it is built from: a daemon and its unit are often in two packages of one source."""
+    status = host.text(STATUS) or ""
+    found = {}
+    for name in packages:
+        plain = name.split(":")[0]
+        stanza = re.search(rf"(?m)^Package: {re.escape(plain)}\n(?:.+\n)*", status) if name else None
+        source = re.search(r"(?m)^Source: (\S+)", stanza[0]) if stanza else None
+        found[name] = source[1] if source else plain
+    return found
+
+
 def changed_since(path: str, package: str, host: Host) -> bool:
     """Whether the kernel's own date of a file, which no program sets, is after that of its package's list.
 

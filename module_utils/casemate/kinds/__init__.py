@@ -34,6 +34,7 @@ from . import (
     vouched_entries,
     vouched_objects,
     vouched_rights,
+    vouched_state,
 )
 from .kind import Kind
 
@@ -66,6 +67,7 @@ KINDS: dict[str, Kind[Any]] = {
     "vouched_entries": vouched_entries.KIND,
     "vouched_objects": vouched_objects.KIND,
     "vouched_rights": vouched_rights.KIND,
+    "vouched_state": vouched_state.KIND,
 }
 """In the order in which they are judged: each one comes after those that explain its faults."""
 

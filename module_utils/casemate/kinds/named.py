@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, List, Mapping, Tuple
 
 from ..host.machine import Host
+from . import system_keys
 
 FOLDERS = (
     "/etc/systemd/system", "/etc/systemd/system.control", "/etc/systemd/system.attached", "/run/systemd/system",
@@ -64,5 +65,5 @@ def _lines(host: Host) -> List[Tuple[str, str, str]]:
     return host.cached("lines of units", read)
 
 
-NAMED = {"EnvironmentFile": environment, "Exec": programs}
-"""Directives -> what units name by them."""
+NAMED = {"AuthorizedKeysFile": system_keys.files, "EnvironmentFile": environment, "Exec": programs}
+"""Directives -> what units, or sshd's configuration, name by them."""

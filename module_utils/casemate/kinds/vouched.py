@@ -48,7 +48,9 @@ class Setting(Needed, Enforceable, total=False):
     edited: Annotated[List[str], Key("patterns of files that hold what a host needs, too, so that none is removed")]
     comments: Annotated[str, Key("characters that begin comments: a file of nothing else, of no package, does nothing")]
     masks: Annotated[bool, Key("only a file that does nothing and takes away another one of its name")]
-    named_by: Annotated[Literal["EnvironmentFile", "Exec"], Key("directives of units: what they name is judged, too")]
+    named_by: Annotated[
+        Literal["AuthorizedKeysFile", "EnvironmentFile", "Exec"], Key("directives: what they name is judged, too")
+    ]
 
 
 def identity(setting: Setting) -> str:

@@ -19,14 +19,15 @@ from casemate.run import runner, waivers
 from module_utils.casemate.core import waiver
 
 GROUP = "casemate_baseline"
-KINDS = ("vouched", "vouched_entries", "vouched_objects", "vouched_rights")
+KINDS = ("vouched", "vouched_entries", "vouched_objects", "vouched_rights", "vouched_state")
 HEADER = """\
-# What is read or run with root's rights, or has power in the cluster, and no package, K3s or Casemate brought: what
-# `casemate baseline` found.
+# What is read or run with root's rights, what hosts do, and what has power in the cluster, that no package, K3s or
+# Casemate brought: what `casemate baseline` found.
 # Vouch for a line only if you know it. What changes, or expires, is a finding again.
 """
 Contents = dict[str, str]
-"""Path -> its digest, or where a link leads to; or an object of the cluster -> the digest of what matters of it."""
+"""Path, or what a host does -> its digest, or where a link leads to; or an object of the cluster, whose kind begins
+with a capital -> the digest of what matters of it."""
 
 
 def unvouched(findings: Iterable[Mapping[str, Any]]) -> Contents:
@@ -43,7 +44,7 @@ def everywhere(hosts: Mapping[str, Contents]) -> Contents:
     first = next(iter(hosts.values()), {}) if len(hosts) > 1 else {}
     same = {path: made for path, made in first.items() if all(one.get(path) == made for one in hosts.values())}
     every = ((name, made) for one in hosts.values() for name, made in one.items())
-    return {**same, **{name: made for name, made in every if not name.startswith("/")}}
+    return {**same, **{name: made for name, made in every if name[:1].isupper()}}
 
 
 def inventory(before: Mapping[str, Any], hosts: Mapping[str, Contents], why: Mapping[str, str]) -> dict[str, Any]:

@@ -49,6 +49,11 @@ ACCEPTED_WITH_DOUBLE = {
     "api_semantics": "tests/double/k3s is a double, not a K3s: it has no API semantics",
     "k3s": "the double runs no components to look at",
 }
+OF_CLOUD_INIT = (
+    "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,"
+    'command="echo \'Please login as the user \\"ops\\" rather than the user \\"root\\".\';echo;sleep 10;exit 142" '
+)
+"""cloud-init's `disable_root_opts`, before a key of root's."""
 
 
 def allocate(name: str, taken: set[int]) -> int:
@@ -330,12 +335,15 @@ def _make(state: State, machine: str, lower: Path) -> None:
     with (work / "known_hosts").open("a") as known:
         for public in sorted((root / "etc/ssh").glob("ssh_host_*.pub")):
             known.write(f"{address} {' '.join(public.read_text().split()[:2])}\n")
-    # Root and alice get keys too: a refused login proves something only where the key would have been taken.
+    # Alice gets a key too: a refused login proves something only where the key would have been taken. Root's is as
+    # cloud-init leaves it, which tells people to come as somebody else.
     for home, key in (("root", "id_ed25519"), ("home/ops", "id_ed25519"), ("home/alice", "alice_ed25519")):
         owner = (root / home).stat()
         ssh = root / home / ".ssh"
         ssh.mkdir(mode=0o700, exist_ok=True)
-        shutil.copy(work / f"{key}.pub", ssh / "authorized_keys")
+        (ssh / "authorized_keys").write_text(
+            (OF_CLOUD_INIT if home == "root" else "") + (work / f"{key}.pub").read_text()
+        )
         for made in (ssh, ssh / "authorized_keys"):
             os.chown(made, owner.st_uid, owner.st_gid)
     password = (work / "alice_password").read_text()

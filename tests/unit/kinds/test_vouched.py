@@ -388,3 +388,67 @@ def test_a_finding_says_of_a_few_why_and_names_all(tmp_path: Path) -> None:
 )
 def test_a_file_counts_by_what_matters_in_it(control: str, text: str, counts: bool) -> None:
     assert bool(re.search(load()[control]["setting"]["matters"], text)) is counts
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKwL5lGRUjV1kF0uX1bq3mK0yYbG3dWqW5dHnN8y9b1x eve\n"
+LIMITED = "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,"
+TOLD = (
+    'command="echo \'Please login as the user \\"debian\\" rather than the user \\"root\\".\';echo;sleep 10;exit 142" '
+)
+KEYS = {
+    "/etc/passwd": "root:x:0:0::/root:/bin/sh\nmail:x:8:8::/var/mail:/bin/false\nops:x:998:998::/home/ops:/bin/sh\n"
+    "nobody:x:65534:65534::/nonexistent:/bin/false\nalice:x:1000:1000::/home/alice:/bin/sh\n",
+    "/etc/login.defs": "UID_MIN 1000\n",
+    "/etc/ssh/sshd_config": "AuthorizedKeysFile .ssh/authorized_keys\n"
+    "Match User mail\n  AuthorizedKeysFile /etc/keys/%u\n",
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root: files of root are what this is about")
+class TestKeysOfSystem:
+    def keys(self, tmp_path: Path, files: dict[str, str], account: str = "ops") -> list[str]:
+        made = host(tmp_path, {**KEYS, **files})
+        made.context = {**made.context, "account": account, "people": ["alice"]}
+        setting = load()["SSH-SYSTEMKEYS-VOUCHED"]["setting"]
+        return list(
+            faults(made, **{name: value for name, value in setting.items() if name not in ("ours", "declared")})
+        )
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/root/.ssh/authorized_keys",
+            "/root/.ssh/authorized_keys2",
+            "/var/mail/.ssh/authorized_keys",
+            "/etc/keys/mail",
+            "/etc/keys/root",
+            "/nonexistent/.ssh/authorized_keys",
+        ],
+    )
+    def test_nobody_wherever_sshd_looks(self, tmp_path: Path, path: str) -> None:
+        assert self.keys(tmp_path, {path: KEY}) == [path]
+
+    def test_those_whom_the_inventory_lists_have_theirs(self, tmp_path: Path) -> None:
+        theirs = {f"/home/{name}/.ssh/authorized_keys": KEY for name in ("ops", "alice")}
+        assert self.keys(tmp_path, theirs) == []
+        assert self.keys(tmp_path, theirs, account="other") == ["/home/ops/.ssh/authorized_keys"]
+
+    @pytest.mark.parametrize(
+        "line", ["", "# " + KEY, LIMITED + TOLD + KEY, LIMITED + TOLD.replace(";exit 142", "") + KEY]
+    )
+    def test_what_lets_nobody_in_needs_nobody(self, tmp_path: Path, line: str) -> None:
+        assert self.keys(tmp_path, {"/root/.ssh/authorized_keys": f"\n  {line}\n"}) == []
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "restrict " + KEY,
+            TOLD + KEY,
+            LIMITED + TOLD.replace("sleep 10", "sh") + KEY,
+            LIMITED + TOLD.replace("Please", "$(sh)") + KEY,
+            LIMITED + TOLD.replace("Please", '",port-forwarding,pty,environment="A=') + KEY,
+            LIMITED + TOLD + KEY + KEY,
+        ],
+    )
+    def test_what_is_only_like_it_does(self, tmp_path: Path, line: str) -> None:
+        assert self.keys(tmp_path, {"/root/.ssh/authorized_keys": line}) == ["/root/.ssh/authorized_keys"]

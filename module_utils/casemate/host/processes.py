@@ -1,0 +1,85 @@
+"""Processes as the kernel tells of them: who has an open socket, which program it is, and which unit started it.
+
+Sources: proc(5), cgroups(7), namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Set
+from typing import Dict, Iterator, List, NamedTuple
+
+from .files import names_in
+from .machine import Host
+
+UNIT = re.compile(r"/([^/\n]+\.(?:service|scope))(?=/|$)", re.MULTILINE)
+"""In a path of a control group. The first one is the system's; those below it are of whoever it was given to."""
+SYSTEMD = re.compile(r"^(?:0:|\d+:name=systemd):(.*)$", re.MULTILINE)
+GONE = " (deleted)"
+ANCESTORS = 8
+"""How many parents of a process are looked at."""
+
+
+class Process(NamedTuple):
+    """One process. `gone` says that its program's file was removed or replaced; times are seconds since the epoch."""
+
+    pid: int
+    parent: int
+    program: str
+    gone: bool
+    unit: str
+    began: float
+
+
+def of(pid: int, host: Host) -> Process:
+    """What there is to know of a process; of one that has ended by now, nothing."""
+    program, group = _link(f"/proc/{pid}/exe", host), host.text(f"/proc/{pid}/cgroup") or ""
+    told = (host.text(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
+    parent, ticks = (int(told[1]), int(told[19])) if len(told) > 19 else (0, 0)
+    units = UNIT.search("\n".join(SYSTEMD.findall(group)))
+    began = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+    gone = program.endswith(GONE)
+    return Process(pid, parent, program[: -len(GONE)] if gone else program, gone, units[1] if units else "", began)
+
+
+def above(process: Process, host: Host) -> Iterator[Process]:
+    """Its parents, the nearest first."""
+    for _ in range(ANCESTORS):
+        if process.parent < 1:
+            return
+        process = of(process.parent, host)
+        yield process
+
+
+def having(inodes: Set[str], host: Host) -> Dict[str, List[int]]:
+    """Inode of a socket -> the processes that have it open.
+
+    Those of other network namespaces, as pods have them, are asked last: they seldom have a socket of this one.
+    """
+    here = _link("/proc/self/ns/net", host)
+    pids = [int(name) for name in names_in(host.path("/proc")) if name.isdigit()]
+    others = [pid for pid in pids if _link(f"/proc/{pid}/ns/net", host) != here]
+    found: Dict[str, List[int]] = {}
+    for group in (sorted(set(pids) - set(others)), others):
+        for pid in group if set(inodes) - set(found) else ():
+            folder = host.path(f"/proc/{pid}/fd")
+            for inode in {_inode(f"{folder}/{name}") for name in names_in(folder)} & inodes:
+                found.setdefault(inode, []).append(pid)
+    return found
+
+
+def _inode(real: str) -> str:
+    try:
+        target = os.readlink(real)
+    except OSError:
+        return ""
+    return target[8:-1] if target.startswith("socket:[") else ""
+
+
+def _link(path: str, host: Host) -> str:
+    try:
+        return os.readlink(host.path(path))
+    except OSError:
+        return ""

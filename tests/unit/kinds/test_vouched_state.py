@@ -1,0 +1,436 @@
+"""What a host is doing has somebody who vouches for it: a package, K3s, Casemate, or the operator."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_host import FakeHost
+
+from casemate import catalogue
+from module_utils.casemate.core.verdict import Unavailable
+from module_utils.casemate.host import sockets
+from module_utils.casemate.kinds import vouched_state as kind
+
+INFO = "/var/lib/dpkg/info"
+UNTIL = {"owner": "ops", "reason": "metrics", "expires": "2027-01-31"}
+ANY, LOCAL, ANY6, LOCAL6 = "00000000", "0100007F", "0" * 32, "0" * 24 + "01000000"
+HEAD = "  sl  local_address rem_address   st\n"
+DATA = "/var/lib/rancher/k3s/data/0123abcd/bin"
+
+
+def setting(cid: str, **more: Any) -> Any:
+    """The setting of a control as it is declared, without what is a template."""
+    made = {**catalogue.load()[cid]["setting"], "declared": {}, "ours": [], **more}
+    del made["kind"]
+    return made
+
+
+def verdict(made: FakeHost, cid: str, **more: Any) -> Any:
+    whole = setting(cid, **more)
+    (seen,) = kind.observe([whole], made)
+    if isinstance(seen, Exception):
+        raise seen
+    return kind.KIND.assess(whole, seen)
+
+
+class Machine:
+    """A machine whose processes, sockets and packages are files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.host = FakeHost(folder, context={"today": "2026-12-01", "account": "ops", "people": ["alice"]})
+        self.packages: dict[str, list[str]] = {}
+        self.text("/var/lib/dpkg/status", "")
+
+    def text(self, path: str, text: str) -> None:
+        real = Path(self.host.path(path))
+        real.parent.mkdir(parents=True, exist_ok=True)
+        real.write_text(text)
+        real.chmod(0o755)
+
+    def package(self, name: str, *paths: str, source: str = "") -> None:
+        for path in paths:
+            self.text(path, f"{path} of {name}")
+        said = f"Package: {name}\nStatus: install ok installed\n" + (f"Source: {source} (1.0)\n" if source else "")
+        self.text("/var/lib/dpkg/status", (self.host.text("/var/lib/dpkg/status") or "") + said + "\n")
+        self.text(f"{INFO}/{name}.list", "".join(f"{path}\n" for path in paths))
+
+    def unit(self, name: str, fragment: str, main: int) -> None:
+        shown = f"FragmentPath={fragment}\nMainPID={main}\nLoadState=loaded\n"
+        self.host.commands[f"systemctl show {name}"] = (0, shown, "")
+
+    def process(self, pid: int, program: str, group: str, parent: int = 1, socket: int = 0) -> None:
+        self.text(f"/proc/{pid}/cgroup", f"0::{group}\n")
+        self.text(f"/proc/{pid}/stat", f"{pid} (a b) c) S {parent} " + "0 " * 17 + "9 0\n")
+        for name, target in (("exe", program), ("fd/3", f"socket:[{socket}]")):
+            real = Path(self.host.path(f"/proc/{pid}/{name}"))
+            real.parent.mkdir(parents=True, exist_ok=True)
+            real.symlink_to(target)
+
+    def listens(self, port: int, inode: int, address: str = ANY, proto: str = "tcp") -> None:
+        name = proto + ("6" if len(address) > 8 else "")
+        state = "0A" if proto == "tcp" else "07"
+        peer = f"{'0' * len(address)}:0000"
+        line = f"   0: {address}:{port:04X} {peer} {state} 0:0 0:0 0 0 0 {inode} 1\n"
+        path = f"/proc/self/net/{name}"
+        self.text(path, (self.host.text(path) or HEAD) + line)
+
+    def sshd(self) -> None:
+        self.package("openssh-server", "/usr/sbin/sshd", "/usr/lib/systemd/system/ssh.service", source="openssh")
+        self.unit("ssh.service", "/usr/lib/systemd/system/ssh.service", 70)
+        self.process(70, "/usr/sbin/sshd", "/system.slice/ssh.service", socket=700)
+        self.listens(22, 700)
+
+    def faults(self, **more: Any) -> dict[str, str]:
+        """Name -> why nobody vouches for it."""
+        whole = setting("HOST-SOCKETS-VOUCHED", **more)
+        (seen,) = kind.observe([whole], self.host)
+        assert kind.KIND.assess(whole, seen).ok == (not seen["faults"])
+        found: dict[str, str] = seen["faults"]
+        return found
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path)
+    made.sshd()
+    return made
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root: files of root are what this is about")
+class TestSockets:
+    def test_a_package_for_what_its_unit_runs(self, machine: Machine) -> None:
+        assert machine.faults() == {}
+
+    def test_a_package_for_a_child_of_what_its_unit_runs(self, machine: Machine) -> None:
+        machine.process(71, "/usr/sbin/sshd", "/system.slice/ssh.service", parent=70, socket=701)
+        machine.listens(23, 701)
+        assert machine.faults() == {}
+
+    def test_two_packages_of_one_source_for_each_other(self, machine: Machine) -> None:
+        machine.package("apache2-bin", "/usr/sbin/apache2", source="apache2")
+        machine.package("apache2", "/usr/lib/systemd/system/apache2.service")
+        machine.unit("apache2.service", "/usr/lib/systemd/system/apache2.service", 80)
+        machine.process(80, "/usr/sbin/apache2", "/system.slice/apache2.service", socket=800)
+        machine.listens(80, 800)
+        assert machine.faults() == {}
+
+    @pytest.mark.parametrize(
+        ("group", "parent"),
+        [
+            ("/user.slice/user-0.slice/session-3.scope", 70),
+            ("/system.slice/ssh.service", 1),
+            ("/system.slice/cron.service", 1),
+        ],
+    )
+    def test_no_package_for_its_program_that_somebody_else_starts(
+        self, machine: Machine, group: str, parent: int
+    ) -> None:
+        machine.process(90, "/usr/sbin/sshd", group, parent=parent, socket=900)
+        machine.listens(2222, 900)
+        ((name, why),) = machine.faults().items()
+        assert name == "tcp/2222"
+        unit = group.rpartition("/")[2]
+        assert why == f"0.0.0.0 /usr/sbin/sshd of {unit}: no unit of its package runs it"
+
+    def test_no_package_for_another_ones_program_in_its_unit(self, machine: Machine) -> None:
+        machine.package("netcat", "/usr/bin/nc")
+        machine.process(90, "/usr/bin/nc", "/system.slice/ssh.service", parent=70, socket=900)
+        machine.listens(2222, 900)
+        assert list(machine.faults()) == ["tcp/2222"]
+
+    def test_a_unit_of_somebodys_own_manager_is_no_unit_of_the_system(self, machine: Machine) -> None:
+        group = "/user.slice/user-1000.slice/user@1000.service/app.slice/ssh.service"
+        machine.process(90, "/usr/sbin/sshd", group, parent=70, socket=900)
+        machine.listens(2222, 900)
+        assert "user@1000.service" in machine.faults()["tcp/2222"]
+
+    def test_nobody_for_a_copy(self, machine: Machine) -> None:
+        machine.text("/usr/local/bin/sshd", "a copy")
+        machine.process(90, "/usr/local/bin/sshd", "/system.slice/ssh.service", parent=70, socket=900)
+        machine.listens(2222, 900)
+        assert "no package brought it" in machine.faults()["tcp/2222"]
+
+    @pytest.mark.parametrize("address", [LOCAL, LOCAL6, "0" * 16 + "FFFF00000100007F"])
+    def test_on_the_loopback_a_packages_program_is_enough(self, machine: Machine, address: str) -> None:
+        machine.process(90, "/usr/sbin/sshd", "/user.slice/session-3.scope", socket=900)
+        machine.listens(6010, 900, address)
+        assert machine.faults() == {}
+        machine.process(91, "/var/tmp/x", "/user.slice/session-3.scope", socket=901)
+        machine.listens(6011, 901, address)
+        assert list(machine.faults()) == ["tcp/6011"]
+
+    def test_nobody_for_a_program_whose_file_is_gone(self, machine: Machine) -> None:
+        machine.process(90, "/var/tmp/x (deleted)", "/system.slice/ssh.service", socket=900)
+        machine.listens(4444, 900, LOCAL)
+        assert machine.faults()["tcp/4444"] == "127.0.0.1 /var/tmp/x (removed) of ssh.service: its file was removed"
+
+    def test_an_upgrade_for_what_it_replaced(self, tmp_path: Path) -> None:
+        made = Machine(tmp_path)
+        made.package("openssh-server", "/usr/sbin/sshd", "/usr/lib/systemd/system/ssh.service")
+        made.unit("ssh.service", "/usr/lib/systemd/system/ssh.service", 70)
+        made.process(70, "/usr/sbin/sshd (deleted)", "/system.slice/ssh.service", socket=700)
+        made.listens(22, 700)
+        assert made.faults() == {}  # it began with the machine, and the package came just now
+        stat_line = f"70 (sshd) S 1 {'0 ' * 17}{10**12} 0\n"
+        made.text("/proc/70/stat", stat_line)
+        assert "its file was removed" in made.faults()["tcp/22"]
+
+    def test_udp_raw_and_packets_count_too(self, machine: Machine) -> None:
+        machine.process(90, "/usr/bin/python3", "/user.slice/session-3.scope", socket=900)
+        machine.listens(5353, 900, proto="udp")
+        machine.listens(1, 900, proto="raw")
+        packet = "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n00 3 3 0003 0 1 0 0 900\n"
+        machine.text("/proc/self/net/packet", packet)
+        assert set(machine.faults()) == {"udp/5353", "raw/1", "packet/3"}
+
+    def test_a_connected_socket_waits_for_nobody(self, machine: Machine) -> None:
+        machine.listens(40000, 900, proto="udp")
+        path = "/proc/self/net/udp"
+        machine.text(path, (machine.host.text(path) or "").replace(" 07 ", " 01 "))
+        assert machine.faults() == {}
+
+    def test_what_nobody_has_is_the_kernels(self, machine: Machine) -> None:
+        machine.listens(4789, 900, proto="udp")
+        assert machine.faults() == {"udp/4789": "0.0.0.0 the kernel: no program has it"}
+
+    def test_k3s_for_the_overlay_and_only_while_there_is_one(self, machine: Machine) -> None:
+        machine.listens(8472, 900, proto="udp")
+        assert list(machine.faults()) == ["udp/8472"]
+        machine.text("/sys/class/net/flannel.1", "")
+        machine.unit("k3s.service", "/etc/systemd/system/k3s.service", 50)
+        machine.host._cache.clear()
+        assert machine.faults() == {}
+
+    def test_k3s_for_its_programs_in_its_unit(self, machine: Machine) -> None:
+        machine.unit("k3s.service", "/etc/systemd/system/k3s.service", 50)
+        machine.text(f"{DATA}/k3s", "k3s")
+        machine.process(50, f"{DATA}/k3s", "/system.slice/k3s.service", socket=500)
+        machine.listens(6443, 500, ANY6)
+        assert machine.faults() == {}
+        machine.process(51, f"{DATA}/k3s", "/system.slice/ssh.service", socket=501)
+        machine.listens(6444, 501, ANY6)
+        assert list(machine.faults()) == ["tcp/6444"]
+        machine.process(52, f"{DATA}/k3s (deleted)", "/system.slice/k3s.service", socket=502)
+        machine.listens(6445, 502, LOCAL)
+        assert set(machine.faults()) == {"tcp/6444", "tcp/6445"}
+
+    def test_pods_in_the_hosts_network_are_their_workloads(self, machine: Machine) -> None:
+        machine.process(60, f"{DATA}/containerd-shim-runc-v2", "/system.slice/k3s.service")
+        machine.process(61, "/app", "/kubepods/burstable/pod1/1", parent=60)
+        machine.process(62, "/app", "/kubepods/burstable/pod1/1", parent=61, socket=900)
+        machine.listens(9100, 900)
+        assert machine.faults() == {}
+        machine.process(63, "/app", "/kubepods/burstable/pod1/1", parent=1, socket=901)
+        machine.listens(9101, 901)
+        assert list(machine.faults()) == ["tcp/9101"]
+
+    def test_the_operator_for_a_port_until_anything_of_it_changes(self, machine: Machine) -> None:
+        machine.text("/opt/agent", "agent")
+        machine.process(90, "/opt/agent", "/system.slice/agent.service", socket=900)
+        machine.unit("agent.service", "/etc/systemd/system/agent.service", 90)
+        machine.listens(9100, 900)
+        whole = setting("HOST-SOCKETS-VOUCHED")
+        digest = kind.observe([whole], machine.host)[0]["contents"]["tcp/9100"]
+        declared = {"tcp/9100": {**UNTIL, "digest": digest}}
+        assert machine.faults(declared=declared) == {}
+        machine.text("/opt/agent", "another")
+        assert "ops vouched for sha256:" in machine.faults(declared=declared)["tcp/9100"]
+        machine.text("/opt/agent", "agent")
+        machine.listens(9100, 900, ANY6)
+        assert list(machine.faults(declared=declared)) == ["tcp/9100"]
+
+    def test_addresses_are_read_in_the_order_of_bytes_of_the_machine(self, machine: Machine) -> None:
+        found = {one.address for one in sockets.waiting(machine.host)}
+        machine.listens(1, 1, "0A12C612")
+        machine.listens(1, 1, "B80D0120" + "0" * 16 + "01000000")
+        assert {one.address for one in sockets.waiting(machine.host)} - found == {"18.198.18.10", "2001:db8::1"}
+
+
+class TestGroups:
+    GROUP = "root:x:0:\nsudo:x:27:ops,alice,SUDO\nshadow:x:42:\ngames:x:60:eve\n"
+    PASSWD = "root:x:0:0::/root:/bin/sh\nops:x:1000:1000::/:/bin/sh\neve:x:1001:GID::/:/bin/sh\n"
+
+    def judged(self, tmp_path: Path, group: str, gid: int = 1001) -> Any:
+        files = {"/etc/group": group, "/etc/passwd": self.PASSWD.replace("GID", str(gid))}
+        context = {"today": "2026-12-01", "account": "ops", "people": ["alice"]}
+        return verdict(FakeHost(tmp_path, files, context=context), "HOST-GROUPS-VOUCHED")
+
+    def test_those_whom_the_inventory_lists_are_known(self, tmp_path: Path) -> None:
+        assert self.judged(tmp_path, self.GROUP.replace(",SUDO", "")).ok
+
+    def test_anybody_else_is_named_with_the_line_and_the_command(self, tmp_path: Path) -> None:
+        found = self.judged(tmp_path, self.GROUP.replace("SUDO", "eve"))
+        assert found.where == ("/etc/group:2",)
+        assert list(found.observed) == ["group/sudo/eve"]
+        assert "gpasswd -d eve sudo" in found.reason
+
+    @pytest.mark.parametrize("line", ["sudo:x:27:eve\n", "wheels:x:27:eve\n", "sudo:!:27:eve:extra\n"])
+    def test_a_second_line_of_its_name_or_number_counts(self, tmp_path: Path, line: str) -> None:
+        found = self.judged(tmp_path, self.GROUP.replace(",SUDO", "") + line)
+        assert (found.where, list(found.observed)) == (("/etc/group:5",), ["group/sudo/eve"])
+
+    def test_the_group_of_an_account_counts(self, tmp_path: Path) -> None:
+        found = self.judged(tmp_path, self.GROUP.replace(",SUDO", ""), gid=42)
+        assert (found.where, list(found.observed)) == (("/etc/passwd",), ["group/shadow/eve"])
+
+    def test_comments_and_other_groups_do_not(self, tmp_path: Path) -> None:
+        assert self.judged(tmp_path, self.GROUP.replace(",SUDO", "") + "#sudo:x:27:eve\n").ok
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root: files of root are what this is about")
+class TestModules:
+    @pytest.fixture
+    def kernel(self, machine: Machine) -> Machine:
+        folder = f"/lib/modules/{os.uname().release}"
+        machine.package("linux-image", f"/usr{folder}/kernel/net/br-nf.ko.xz")
+        machine.text(f"{folder}/modules.dep", "kernel/net/br-nf.ko.xz: kernel/net/x.ko.xz\nupdates/zfs.ko:\n")
+        machine.text(f"/usr{folder}/updates/zfs.ko", "zfs")
+        machine.text("/proc/modules", "br_nf 1 0 - Live 0x0\n")
+        machine.text("/sys/module/br_nf/initstate", "live\n")
+        machine.text("/sys/module/built_in/version", "1\n")
+        return machine
+
+    def test_the_package_of_the_kernel_for_what_it_brought(self, kernel: Machine) -> None:
+        assert verdict(kernel.host, "HOST-MODULES-VOUCHED").ok
+
+    @pytest.mark.parametrize(
+        ("name", "taint", "says"),
+        [
+            ("zfs", "", "no package brought"),
+            ("evil", "OE", "no package brought a file of it"),
+            ("br_nf", "E", "it is not signed"),
+        ],
+    )
+    def test_nobody_for_any_other(self, kernel: Machine, name: str, taint: str, says: str) -> None:
+        kernel.text("/proc/modules", f"br_nf 1 0 - Live 0x0\n{name} 1 0 - Live 0x0\n")
+        kernel.text(f"/sys/module/{name}/taint", f"{taint}\n")
+        found = verdict(kernel.host, "HOST-MODULES-VOUCHED")
+        assert found.where == (f"module/{name}",)
+        assert says in found.reason
+
+    def test_nobody_for_one_that_hides(self, kernel: Machine) -> None:
+        kernel.text("/proc/modules", "")
+        found = verdict(kernel.host, "HOST-MODULES-VOUCHED")
+        assert (found.where, "hides itself" in found.reason) == (("module/br_nf",), True)
+
+    def test_in_a_container_nothing_can_be_said(self, machine: Machine) -> None:
+        with pytest.raises(Unavailable, match=r"^modules"):
+            verdict(machine.host, "HOST-MODULES-VOUCHED")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root: files of root are what this is about")
+class TestHelpers:
+    @pytest.fixture
+    def kernel(self, machine: Machine) -> Machine:
+        machine.package("systemd", "/usr/lib/systemd/systemd-coredump", "/usr/bin/python3.11")
+        for path, text in {
+            "/proc/sys/kernel/core_pattern": "|/usr/lib/systemd/systemd-coredump %P",
+            "/proc/sys/kernel/modprobe": "/sbin/modprobe",
+            "/proc/sys/kernel/poweroff_cmd": "/sbin/poweroff",
+            "/sys/kernel/uevent_helper": "",
+            "/sys/fs/cgroup/memory/release_agent": "",
+            "/proc/sys/fs/binfmt_misc/status": "enabled",
+            "/proc/sys/fs/binfmt_misc/python": "enabled\ninterpreter /usr/bin/python3.11\nflags: \n",
+            "/proc/sys/fs/binfmt_misc/off": "disabled\ninterpreter /var/tmp/x\nflags: F\n",
+        }.items():
+            machine.text(path, f"{text}\n")
+        return machine
+
+    def test_a_package_for_its_programs_and_nothing_for_what_is_off(self, kernel: Machine) -> None:
+        assert verdict(kernel.host, "HOST-HELPERS-VOUCHED").ok
+
+    @pytest.mark.parametrize(
+        ("path", "text"),
+        [
+            ("/proc/sys/kernel/core_pattern", "|/var/tmp/x %P"),
+            ("/proc/sys/kernel/core_pattern", "| /var/tmp/x"),
+            ("/proc/sys/kernel/modprobe", "/var/tmp/x"),
+            ("/proc/sys/kernel/poweroff_cmd", "/var/tmp/x"),
+            ("/sys/kernel/uevent_helper", "/var/tmp/x"),
+            ("/sys/fs/cgroup/memory/release_agent", "/var/tmp/x"),
+            ("/proc/sys/fs/binfmt_misc/python", "enabled\ninterpreter /var/tmp/x\nflags: OCF"),
+        ],
+    )
+    def test_nobody_for_any_other_whether_it_is_there_or_not(self, kernel: Machine, path: str, text: str) -> None:
+        kernel.text(path, f"{text}\n")
+        found = verdict(kernel.host, "HOST-HELPERS-VOUCHED")
+        assert (found.where, "it is not there" in found.reason) == ((path,), True)
+        kernel.text("/var/tmp/x", "#!/bin/sh\n")
+        found = verdict(kernel.host, "HOST-HELPERS-VOUCHED")
+        assert (found.where, "no package brought it" in found.reason) == ((path,), True)
+
+    def test_a_name_for_core_dumps_is_no_program(self, kernel: Machine) -> None:
+        kernel.text("/proc/sys/kernel/core_pattern", "/var/tmp/core.%p\n")
+        assert verdict(kernel.host, "HOST-HELPERS-VOUCHED").ok
+
+    def test_in_a_container_they_are_another_machines(self, kernel: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("module_utils.casemate.kinds.state_helpers.os.access", lambda path, mode: False)
+        with pytest.raises(Unavailable, match=r"^kernel"):
+            verdict(kernel.host, "HOST-HELPERS-VOUCHED")
+
+
+class TestRules:
+    CHAIN = (
+        "table inet x {\n\tchain pre {\n\t\ttype nat hook prerouting priority -110; policy accept;\n\t\tRULE\n\t}\n}\n"
+    )
+    EMPTY: Any = {"ip -j": (0, "[]", ""), "tc -j": (0, "[]", "")}  # noqa: RUF012
+
+    def made(self, tmp_path: Path, **commands: tuple[int, str, str]) -> FakeHost:
+        given = {name.replace("_", " ").replace("  ", "-"): said for name, said in commands.items()}
+        return FakeHost(tmp_path, commands={**self.EMPTY, **given}, context={"today": "2026-12-01"})
+
+    def test_a_rule_is_named_with_its_table_and_chain(self, tmp_path: Path) -> None:
+        listing = self.CHAIN.replace("RULE", "tcp dport 9999 redirect to :22")
+        found = verdict(self.made(tmp_path, nft=(0, listing, "")), "FW-PACKETS-UNCHANGED")
+        assert found.where == ("table inet x: chain pre",)
+        assert "`tcp dport 9999 redirect to :22`" in found.reason
+
+    def test_nothing_is_said_where_the_rules_are_not_listed(self, tmp_path: Path) -> None:
+        with pytest.raises(Unavailable, match=r"^nftables"):
+            verdict(self.made(tmp_path, nft=(1, "", "Operation not permitted")), "FW-PACKETS-UNCHANGED")
+
+    def test_iptables_is_asked_where_nft_does_not_show_its_targets(self, tmp_path: Path) -> None:
+        said = "# Warning: table ip nat is managed by iptables-nft, do not touch!\nXT target REDIRECT not found\n"
+        listing = self.CHAIN.replace("inet x", "ip nat").replace("pre {", "PREROUTING {").replace("RULE", "counter ")
+        saved = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -j REDIRECT --to-ports 22\nCOMMIT\n"
+        made = self.made(tmp_path, nft=(0, listing, said))
+        with pytest.raises(Unavailable, match=r"^iptables"):
+            verdict(made, "FW-PACKETS-UNCHANGED")
+        made.commands["iptables-nft-save"] = (0, saved, "")
+        assert verdict(made, "FW-PACKETS-UNCHANGED").where == ("table ip nat: chain PREROUTING",)
+
+    def test_rules_of_the_older_kind_count_too(self, tmp_path: Path) -> None:
+        saved = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -j DNAT --to 192.0.2.1\nCOMMIT\n"
+        made = self.made(tmp_path, nft=(0, "", ""))
+        made.commands["iptables-legacy-save"] = (0, saved, "")
+        assert verdict(made, "FW-PACKETS-UNCHANGED").ok
+        Path(made.path("/proc/net")).mkdir(parents=True)
+        Path(made.path("/proc/net/ip_tables_names")).write_text("nat\n")
+        assert verdict(made, "FW-PACKETS-UNCHANGED").where == ("table ip-legacy nat: chain PREROUTING",)
+
+    @pytest.mark.parametrize(
+        ("link", "where"),
+        [
+            ({"ifname": "eth0", "xdp": {"mode": 1, "prog": {"id": 7, "name": "x", "tag": "a"}}}, ("device/eth0/xdp",)),
+            ({"ifname": "eth0"}, ("device/eth0/ingress",)),
+            ({"ifname": "eth0", "linkinfo": {"info_kind": "veth"}, "master": "cni0"}, ()),
+        ],
+    )
+    def test_devices_that_look_at_packets_first_are_named(
+        self, tmp_path: Path, link: Any, where: tuple[str, ...]
+    ) -> None:
+        made = self.made(tmp_path, nft=(0, "", ""))
+        made.commands["ip -j"] = (0, json.dumps([link]), "")
+        if "xdp" not in link:
+            made.commands["tc -j"] = (0, json.dumps([{"kind": "clsact", "dev": "eth0"}]), "")
+            made.commands["tc filter"] = (0, "filter protocol ip pref 49152 matchall action order 1: mirred\n", "")
+        assert verdict(made, "FW-PACKETS-UNCHANGED").where == where
+
+
+def test_an_address_of_ipv4_in_one_of_ipv6_is_the_loopback_too() -> None:
+    assert not sockets.Socket("udp", "::ffff:127.0.0.1", 1, "").is_reachable
+    assert sockets.Socket("udp", "::ffff:10.0.0.1", 1, "").is_reachable
