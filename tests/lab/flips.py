@@ -59,7 +59,6 @@ ALSO = {
     ("PAM-ACCOUNT-ASKED", "first in /etc/pam.d/common-account"): {"HOST-PAM-VOUCHED": "fail"},  # it is of no profile
     ("PAM-PROOF-ASKED", "first in /etc/pam.d/common-auth"): {"HOST-PAM-VOUCHED": "fail"},  # the same
     ("SSH-KEYCOMMAND-ABSENT", "edited"): {"SSH-ROOT-REFUSED": "fail"},  # told first: a line that no control asks for
-    ("NODE-REGISTRIES-PRIVATE", "planted"): {"CONTAINERD-NETWORKS-VOUCHED": "fail"},
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
     },
