@@ -100,14 +100,18 @@ class Judge:
         return any(SHIM.fullmatch(one.program) and one.unit in UNITS for one in processes.above(process, self.host))
 
     def _is_run(self, process: Process) -> bool:
-        """Whether a unit runs it that came with it: as its main process, or as a child of that."""
+        """Whether a unit runs it that came with it: as its main process, or as a child of that.
+
+        What K3s' unit runs is compared with the verified release by a control of its own.
+        """
         if process.pid == 1 or process.program in self.freely:
             return True
         if process.unit in UNITS and K3S.fullmatch(process.program):
             return True
         main = self.host.systemctl(process.unit).get("MainPID", "0") if process.unit in self.fragments else "0"
         ours = {self._source(process.program), self._source(self.fragments.get(process.unit, ""))}
-        return main in (str(process.pid), str(process.parent)) and len(ours) == 1 and "" not in ours
+        came_with_it = process.unit in UNITS or (len(ours) == 1 and "" not in ours)
+        return main in (str(process.pid), str(process.parent)) and came_with_it
 
     def _source(self, path: str) -> str:
         package = self.known.owners.get(path, "")

@@ -205,6 +205,15 @@ class TestSockets:
         machine.host._cache.clear()
         assert machine.faults() == {}
 
+    @pytest.mark.parametrize(("pid", "parent", "right"), [(50, 1, True), (51, 50, True), (52, 1, False)])
+    def test_k3s_own_unit_for_what_it_runs(self, machine: Machine, pid: int, parent: int, right: bool) -> None:
+        """A release that is a script is run by an interpreter of a package."""
+        machine.unit("k3s.service", "/etc/systemd/system/k3s.service", 50)
+        machine.package("python", "/usr/bin/python3.11")
+        machine.process(pid, "/usr/bin/python3.11", "/system.slice/k3s.service", parent=parent, socket=500)
+        machine.listens(6443, 500)
+        assert (machine.faults() == {}) == right
+
     def test_k3s_for_its_programs_in_its_unit(self, machine: Machine) -> None:
         machine.unit("k3s.service", "/etc/systemd/system/k3s.service", 50)
         machine.text(f"{DATA}/k3s", "k3s")
