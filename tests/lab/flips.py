@@ -59,6 +59,8 @@ ALSO = {
     ("PAM-ACCOUNT-ASKED", "first in /etc/pam.d/common-account"): {"HOST-PAM-VOUCHED": "fail"},  # it is of no profile
     ("PAM-PROOF-ASKED", "first in /etc/pam.d/common-auth"): {"HOST-PAM-VOUCHED": "fail"},  # the same
     ("SSH-KEYCOMMAND-ABSENT", "edited"): {"SSH-ROOT-REFUSED": "fail"},  # told first: a line that no control asks for
+    ("SSH-LISTENER-PLAIN", "second daemon"): {"HOST-SOCKETS-VOUCHED": "fail"},  # no unit runs it
+    ("port", "listening"): {"HOST-SOCKETS-VOUCHED": "fail"},  # the same, whichever port it is
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
         "NODE-BINARY-VERIFIED": "fail", "NODE-PROCESS-VERIFIED": "fail",
     },
@@ -1126,7 +1128,7 @@ def main() -> None:
             restarts.append(control)
         made = []
         for name, by in flips_of(control, machine):
-            breaks = {cid: "fail", **ALSO.get((cid, name), {})}
+            breaks = {cid: "fail", **ALSO.get((cid, name), {}), **ALSO.get((setting["kind"], name), {})}
             made.append(Flip(cid, name, by, {n: s for n, s in breaks.items() if machine.start.get(n) == "pass"}))
         total = len(made) or control in restarts
         if bool(total) == (cid in NOT_BY_HAND):
