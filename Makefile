@@ -50,8 +50,9 @@ lockout: .venv/.ready lab-packages ## Who still becomes root after hardening, as
 drifts: .venv/.ready lab-packages ## 200 changes by hand that SEED draws, and which of them a check names, as a table
 	@.ci/drifts
 
-peers: .venv/.ready lab-packages ## The same changes beside AIDE, debsums, Lynis and kube-bench: docs/peers.md
-	@.ci/peers >docs/peers.new && mv docs/peers.new docs/peers.md
+peers: .venv/.ready lab-packages ## The same changes beside AIDE, debsums, Lynis and kube-bench (its folder: KUBE_BENCH): docs/peers.md
+	@.ci/drifts --peers --together $(or $(TOGETHER),100) $(if $(KUBE_BENCH),--kube-bench "$(KUBE_BENCH)") >docs/peers.new
+	@mv docs/peers.new docs/peers.md
 
 docs: .venv/.ready ## Generate what is generated
 	$(BIN)/casemate docs

@@ -31,6 +31,10 @@ class Lab:
         assert done.returncode == 0, f"{host}: {script}: {done.stderr}"
         return done.stdout
 
+    def has_api(self) -> bool:
+        """Whether a real K3s is installed: the double has no API server."""
+        return "double" not in self.root(self.server, "k3s --version")
+
     def casemate(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """(exit code, report) of a run over all hosts."""
         with tempfile.TemporaryDirectory() as folder:

@@ -7,8 +7,13 @@ from lab.applied import Lab
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Lab:
+def inventory_path(request: pytest.FixtureRequest) -> str:
     path = request.config.getoption("ansible_inventory")
     if not path:
         pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    return Lab(path)
+    return str(path)
+
+
+@pytest.fixture
+def lab(inventory_path: str) -> Lab:
+    return Lab(inventory_path)

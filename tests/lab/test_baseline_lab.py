@@ -31,18 +31,14 @@ def lab(lab: Lab) -> Iterator[Lab]:
     for host in lab.hosts:
         lab.root(host, f"mkdir -p -m 700 /etc/cron.d; printf '#!/bin/sh\\ntrue\\n' >{TOOL}; chmod 755 {TOOL}")
     lab.root(lab.agent, f"echo '0 3 * * * root {TOOL}' >{JOB}")
-    if has_api(lab):
+    if lab.has_api():
         lab.root(lab.server, BIND + "tool")
     yield lab
     for host in lab.hosts:
         lab.root(host, f"rm -f {TOOL} {JOB}")
-    if has_api(lab):
+    if lab.has_api():
         lab.root(lab.server, UNBIND)
     lab.ends(0, "check")
-
-
-def has_api(lab: Lab) -> bool:
-    return "double" not in lab.root(lab.server, "k3s --version")
 
 
 def named(report: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
@@ -56,7 +52,7 @@ def named(report: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
 def test_what_somebody_vouches_for_is_no_finding_until_it_changes(lab: Lab, tmp_path: Path) -> None:
     code, report = lab.casemate("check")
     programs = {NAMED[TOOL]: [TOOL]}
-    bindings = {NAMED[BINDING]: [BINDING]} if has_api(lab) else {}
+    bindings = {NAMED[BINDING]: [BINDING]} if lab.has_api() else {}
     assert (code, named(report)[lab.server]) == (2, {**programs, **bindings})
     assert named(report)[lab.agent] == {**programs, NAMED[JOB]: [JOB]}
     path, until = tmp_path / "baseline.yml", waiver.today_in_utc() + datetime.timedelta(days=30)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from lab.applied import Lab, failing
-from lab.test_baseline_lab import has_api, named
+from lab.test_baseline_lab import named
 
 pytestmark = pytest.mark.lab
 
@@ -54,7 +54,7 @@ rm -rf {EVICTED}
 
 @pytest.fixture
 def lab(lab: Lab) -> Iterator[Lab]:
-    if not has_api(lab):
+    if not lab.has_api():
         pytest.skip("api_semantics: the installed release is a double without a real API server")
     for one in OBJECTS:
         lab.root(lab.server, f"k3s kubectl create -f - <<'END'\n{json.dumps(one)}\nEND\n")

@@ -29,11 +29,8 @@ def flipped(machine: sending.Machine) -> dict[str, Any]:
     return machine.ran({"__main__.py": ROOT / "tests/lab/flips.py"}, {"controls": controls, "context": machine.context})
 
 
-def test_each_flip_names_its_control_and_no_other(request: pytest.FixtureRequest) -> None:
-    inventory = request.config.getoption("ansible_inventory")
-    if not inventory:
-        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    machines = sending.machines(inventory)
+def test_each_flip_names_its_control_and_no_other(inventory_path: str) -> None:
+    machines = sending.machines(inventory_path)
     with ThreadPoolExecutor(len(machines)) as pool:
         said = {machine.name: pool.submit(flipped, machine) for machine in machines}
     wrong = []

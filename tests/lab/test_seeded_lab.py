@@ -14,11 +14,8 @@ pytestmark = pytest.mark.lab
 SEED, COUNT = 7, 40
 
 
-def test_each_drift_is_named_where_it_is(request: pytest.FixtureRequest) -> None:
-    inventory = request.config.getoption("ansible_inventory")
-    if not inventory:
-        pytest.skip("inventory: machines of a lab that was applied are needed; the drift story has them")
-    machine = next(one for one in sending.machines(inventory) if not one.is_agent)
+def test_each_drift_is_named_where_it_is(inventory_path: str) -> None:
+    machine = next(one for one in sending.machines(inventory_path) if not one.is_agent)
     said = sends.planted(machine, SEED, COUNT, together=2)
     print(f"{machine.name}, {said['seconds']} s, {len(said['rows'])} drifts")
     assert said["left"] == {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple
 
 from . import waiver
 from .flow import several
@@ -31,12 +31,10 @@ def fault(name: str, entry: Mapping[str, Any], now: str, day: datetime.date) -> 
     return "" if now == entry["digest"] else f"{entry['owner']} vouched for {entry['digest']}, and it is {now}"
 
 
-def unvouched(
-    found: Iterable[Tuple[str, str, str]], declared: Mapping[str, Any], day: datetime.date
-) -> Dict[str, Dict[str, str]]:
-    """Of (name, why it counts, its digest) those for which no entry vouches: their `faults` and `contents` by name."""
+def unvouched(found: Iterable[Stranger], declared: Mapping[str, Any], day: datetime.date) -> Dict[str, Dict[str, str]]:
+    """Those for which no entry vouches: by name their `faults`, why each counts, and their `contents`."""
     faults, contents = {}, {}
-    for name, why, now in found:
+    for name, why, now, _ in found:
         entry = declared.get(name)
         wrong = fault(name, entry, now, day) if entry else ""
         if wrong or not entry:

@@ -10,8 +10,9 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import Iterator, NamedTuple, Set
+from typing import Iterator, Set
 
+from ..core.vouched_for import Stranger
 from ..host.files import names_in
 from ..host.machine import Host
 
@@ -21,14 +22,6 @@ BESIDES = ("/usr/lib/ssl/cert.pem", "/etc/ssl/cert.pem", "/etc/pki/tls/certs/*",
 SOURCES = ("/usr/share/ca-certificates/", "/usr/local/share/ca-certificates/")
 CERTIFICATE = re.compile(rb"-----BEGIN (?:TRUSTED )?CERTIFICATE-----(.*?)-----END (?:TRUSTED )?CERTIFICATE-----", re.S)
 REMADE = "update-ca-certificates --fresh makes it anew"
-
-
-class Stranger(NamedTuple):
-    """Something trusted that comes from neither folder."""
-
-    name: str
-    why: str
-    digest: str
 
 
 def strangers(host: Host) -> Iterator[Stranger]:

@@ -116,8 +116,12 @@ def spellings(path: str) -> Iterator[str]:
 
 def _lists(host: Host) -> list[tuple[str, str]]:
     """(package, the paths that it brought, a line each) of every package that is there."""
-    names = [name for name in names_in(host.path(INFO)) if name.endswith(".list")]
-    return host.cached("dpkg", lambda: [(name[: -len(".list")], host.text(f"{INFO}/{name}") or "") for name in names])
+
+    def read() -> list[tuple[str, str]]:
+        names = (name for name in names_in(host.path(INFO)) if name.endswith(".list"))
+        return [(name[: -len(".list")], host.text(f"{INFO}/{name}") or "") for name in names]
+
+    return host.cached("dpkg", read)
 
 
 def _diversions(host: Host) -> dict[str, tuple[str, str]]:

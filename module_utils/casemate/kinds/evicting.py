@@ -53,7 +53,7 @@ def stays(path: str, setting: Mapping[str, Any], known: Known) -> str:
         by_hand = f"cp {shlex.quote(setting['copies'][path])} {shlex.quote(path)}"
     elif fnmatch.fnmatchcase(path, setting.get("of_profiles", "")):
         by_hand = "pam-auth-update --force"
-    elif any(fnmatch.fnmatchcase(path, pattern) for pattern in setting.get("writes", ())):
+    elif known.is_written(path, setting):
         unit = setting["written_by"]
         by_hand = "systemctl daemon-reload" if unit == SYSTEMD else f"systemctl restart {unit}"
     else:

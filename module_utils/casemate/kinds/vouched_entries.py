@@ -9,11 +9,12 @@ import hashlib
 import pwd
 import stat as statmod
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Dict, List, Literal, Tuple, TypedDict
+from typing import Annotated, Any, Dict, List, Literal, TypedDict
 
 from ..core import vouched_for, waiver
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
+from ..core.vouched_for import Stranger
 from ..formats import authorities, ld_cache
 from ..host.entries import name_of
 from ..host.machine import Host
@@ -21,9 +22,6 @@ from ..k3s import credentials, plugins
 from ..k3s.services import UNITS
 from .kind import Kind
 from .vouchers import content
-
-Entries = Iterator[Tuple[str, str, str]]
-"""Of what is no package's, Casemate's or K3s': its name, why it counts, its digest."""
 
 
 class Needed(TypedDict):
@@ -57,26 +55,27 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return vouched_for.verdict(setting, seen, ", ".join(setting["paths"]))
 
 
-def _libraries(setting: Setting, host: Host) -> Entries:
+def _libraries(setting: Setting, host: Host) -> Iterator[Stranger]:
     listed, folders = ld_cache.libraries(host), ld_cache.folders(host)
     if listed is None:
-        yield ld_cache.CACHE, "it is no cache of libraries: ldconfig makes it anew", content(ld_cache.CACHE, host)
+        why = "it is no cache of libraries: ldconfig makes it anew"
+        yield Stranger(ld_cache.CACHE, why, content(ld_cache.CACHE, host))
     for path in listed or ():
         if not ld_cache.is_configured(path, folders):
             why = f"{ld_cache.CACHE} leads there, and no configuration of the loader names that folder"
-            yield path, f"{why}: ldconfig makes it anew", content(path, host)
+            yield Stranger(path, f"{why}: ldconfig makes it anew", content(path, host))
 
 
-def _authorities(setting: Setting, host: Host) -> Entries:
+def _authorities(setting: Setting, host: Host) -> Iterator[Stranger]:
     yield from authorities.strangers(host)
 
 
-def _plugins(setting: Setting, host: Host) -> Entries:
+def _plugins(setting: Setting, host: Host) -> Iterator[Stranger]:
     for path, why in plugins.strangers(host):
-        yield path, why, content(path, host)
+        yield Stranger(path, why, content(path, host))
 
 
-def _credentials(setting: Setting, host: Host) -> Entries:
+def _credentials(setting: Setting, host: Host) -> Iterator[Stranger]:
     secrets, ours = credentials.needles(host), credentials.marks(host)
     skipped = tuple(setting.get("skipped", ()))
     for path in dict.fromkeys(found for pattern in setting["paths"] for found in host.glob(pattern, hidden=True)):
@@ -88,14 +87,14 @@ def _credentials(setting: Setting, host: Host) -> Entries:
         except FileNotFoundError:
             continue  # gone since it was listed
         except OSError as lacking:  # a home on a file server may be closed to root
-            yield path, f"nobody knows what it holds: {lacking.strerror}", "special"
+            yield Stranger(path, f"nobody knows what it holds: {lacking.strerror}", "special")
             continue
         if what:
             owner, mode = name_of(pwd.getpwuid, found.st_uid), statmod.S_IMODE(found.st_mode)
             who = "which everybody may read" if mode & 0o004 else f"which {owner} may read"
             # No digest of a secret: who reads a report could try what it may be.
             shown = hashlib.sha256(f"{what} {owner} {mode:04o}".encode()).hexdigest()
-            yield path, f"it holds {what}, {who} (mode {mode:04o}): remove it", f"sha256:{shown}"
+            yield Stranger(path, f"it holds {what}, {who} (mode {mode:04o}): remove it", f"sha256:{shown}")
 
 
 _LOOK = {"authorities": _authorities, "credentials": _credentials, "libraries": _libraries, "plugins": _plugins}

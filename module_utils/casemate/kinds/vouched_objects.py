@@ -14,6 +14,7 @@ from typing import Annotated, Any, Dict, List, NamedTuple, Set, TypedDict
 from ..core import vouched_for, waiver
 from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.vouched_for import Stranger
 from ..host.machine import Host
 from ..k3s.listed import Lists, digest_of, key_of
 from ..k3s.objects import dig
@@ -76,7 +77,7 @@ def _look(setting: Setting, lists: Lists, host: Host) -> Observation:
     listed = list(_listed(setting, lists))
     given = {one.item["metadata"].get("uid", ""): one.powers for one in listed}
     strangers = [
-        (one.key, "; ".join(one.powers), digest_of([dig(one.base, dotted) for dotted in setting["matters"]]))
+        Stranger(one.key, "; ".join(one.powers), digest_of([dig(one.base, dotted) for dotted in setting["matters"]]))
         for one in listed
         if one.key not in setting.get("ours", ())
         and not _is_owned(one.item, one.powers, given)

@@ -13,6 +13,7 @@ from ..core import vouched_for, waiver
 from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.vouched_for import Stranger
 from ..host.machine import Host
 from ..k3s import rights as k8s_rights
 from ..k3s.listed import Lists, digest_of, key_of
@@ -107,7 +108,7 @@ def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
 
 def _roles(
     setting: Setting, roles: Mapping[str, Role], shipped: Mapping[str, List[str]], host: Host
-) -> Iterator[tuple[str, str, str]]:
+) -> Iterator[Stranger]:
     day, declared = waiver.day(host.context), setting["declared"]
     lent: Set[Right] = set()  # what the operator lets others aggregate into roles of Kubernetes
     for key, role in roles.items():
@@ -118,17 +119,18 @@ def _roles(
             known = {right for text in shipped[key] for right in k8s_rights.written(text)}
             more = role.rights - known - (lent if role.aggregated else set())
             if more:
-                yield key, f"it does not ship with the right to {k8s_rights.in_words(more)}", role.digest
+                beyond = f"it does not ship with the right to {k8s_rights.in_words(more)}"
+                yield Stranger(key, beyond, role.digest)
             continue
         why = k8s_rights.powers(role.rights, setting["powers"])
         why += [f"becomes part of {', '.join(role.part_of)}"] if role.part_of else []
         if why:
-            yield key, _some_of(why), role.digest
+            yield Stranger(key, _some_of(why), role.digest)
 
 
 def _bindings(
     setting: Setting, roles: Mapping[str, Role], shipped: Mapping[str, List[str]], lists: Lists
-) -> Iterator[tuple[str, str, str]]:
+) -> Iterator[Stranger]:
     elsewhere = set(setting.get("elsewhere", ()))
     for kind in ("ClusterRoleBinding", "RoleBinding"):
         for item in lists.items(PATHS[kind]):
@@ -140,14 +142,14 @@ def _bindings(
             if key in shipped:
                 beyond = [one for one in [role, *subjects] if one not in shipped[key]]
                 if beyond:
-                    yield key, f"it does not ship with {_some_of(beyond)}", content
+                    yield Stranger(key, f"it does not ship with {_some_of(beyond)}", content)
                 continue
             powers = k8s_rights.powers(roles[role].rights, setting["powers"]) if role in roles else []
             crowds = [one for one in subjects if _is_crowd(one, setting.get("crowds", ()))]
             if powers or crowds:
                 why = [f"it gives {role} to {_some_of(subjects)}"]
                 why += [f"which {_some_of(powers)}"] if powers else []
-                yield key, ", ".join(why), content
+                yield Stranger(key, ", ".join(why), content)
 
 
 def role_of(item: Mapping[str, Any]) -> str:

@@ -72,15 +72,14 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
         except Unavailable as lacking:
             seen.append(lacking)
             continue
-        told = ((one.name, one.why, one.content) for one in found.values())
-        one = vouched_for.unvouched(told, setting["declared"], known.day)
-        seen.append({**one, "where": [found[name].where or name for name in one["faults"]]})
+        unvouched = vouched_for.unvouched(found.values(), setting["declared"], known.day)
+        seen.append({**unvouched, "where": [found[name].where or name for name in unvouched["faults"]]})
     return seen
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that somebody vouches for everything."""
-    made = vouched_for.verdict(setting, {**seen, "left": {}}, PLACES[setting["of"]])
+    made = vouched_for.verdict(setting, seen, PLACES[setting["of"]])
     return dataclasses.replace(made, where=tuple(seen["where"]))
 
 

@@ -73,7 +73,7 @@ class Known:
     def _mask(self, path: str, found: os.stat_result, setting: Mapping[str, Any]) -> str:
         """What a package brought in the folders of operators is for other controls."""
         hidden = "" if path in self.owners else masks.hidden_by(path, self.host)
-        if not hidden or (self._is_written(path, setting) and not self._late(path, setting["written_by"])):
+        if not hidden or (self.is_written(path, setting) and not self._late(path, setting["written_by"])):
             return ""
         data = self.host.read(path)
         empty = data is not None and does_nothing(data, setting["comments"])
@@ -89,7 +89,7 @@ class Known:
                 return f"it masks what {package} brought there" if package else ""
             return "it masks what has its name elsewhere"
         if self.host.stat(target) is None:
-            if self._is_written(path, setting):  # systemd goes by the names of links in such folders
+            if self.is_written(path, setting):  # systemd goes by the names of links in such folders
                 return self._late(path, setting["written_by"])
             known = path in self.owners or target in setting["ours"]  # whose own control tells that it is missing
             return "" if known else f"it is a link to {target}, which is not there"
@@ -121,14 +121,15 @@ class Known:
         source = setting.get("copies", {}).get(path)
         if source and source in self.owners and md5(data) == self.sums.get(source, "unknown"):
             return ""
-        if self._is_written(path, setting):
+        if self.is_written(path, setting):
             return self._late(path, setting["written_by"])
         if package:
             said = "it is not what the package {} brought" if path in self.sums else "the package {} has no sum of it"
             return said.format(package)
         return f"it is no copy of {source}" if source else "no package brought it"
 
-    def _is_written(self, path: str, setting: Mapping[str, Any]) -> bool:
+    def is_written(self, path: str, setting: Mapping[str, Any]) -> bool:
+        """Whether a unit writes it anew whenever it starts."""
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in setting.get("writes", ()))
 
     def _late(self, path: str, unit: str) -> str:
