@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from casemate import ROOT
+from casemate import ROOT, kept
 
 ROLES = ("k3s_host", "k3s_access", "k3s_firewall", "k3s_node", "k3s_control_plane", "k3s_cluster")
 """In the order in which they are applied."""
@@ -26,6 +26,12 @@ def read(path: Path) -> Any:
     return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
 
 
+def _read_all(what: str, paths: list[Path]) -> list[Any]:
+    """These files of the project, parsed in this run or an earlier one: a check spends more on YAML than on a host."""
+    found: list[Any] = kept.value(what, [path.read_bytes() for path in paths], lambda: [read(path) for path in paths])
+    return found
+
+
 def controls(root: Path = ROOT) -> dict[str, list[Raw]]:
     """Role -> its controls; values may still be templates. Read once: nobody changes what this returns.
 
@@ -36,9 +42,9 @@ def controls(root: Path = ROOT) -> dict[str, list[Raw]]:
 
 @functools.cache
 def _read_controls(root: Path) -> dict[str, list[Raw]]:
+    paths = sorted(root.glob("roles/*/controls/*.yml"))
     found: dict[str, list[Raw]] = {}
-    for path in sorted(root.glob("roles/*/controls/*.yml")):
-        declared = read(path)
+    for path, declared in zip(paths, _read_all("controls", paths), strict=True):
         shared = declared.get("defaults") or {}
         found.setdefault(path.parts[-3], []).extend({**shared, **control} for control in declared["controls"])
     return found
@@ -60,13 +66,13 @@ def control(kind: str, **fields: Any) -> str:
 @functools.cache
 def variables() -> tuple[Raw, Raw]:
     """(defaults, internals) of all roles. Internals are named `__<role>_x`, so none meet."""
+    paths = []
+    for folder in (ROOT / "roles" / role for role in ROLES):
+        paths += [folder / "defaults/main.yml", *sorted((folder / "vars/main").glob("*.yml"))]
     defaults: Raw = {}
     internals: Raw = {}
-    for role in ROLES:
-        folder = ROOT / "roles" / role
-        defaults.update(read(folder / "defaults/main.yml") or {})
-        for path in sorted((folder / "vars/main").glob("*.yml")):
-            internals.update(read(path) or {})
+    for path, declared in zip(paths, _read_all("variables", paths), strict=True):
+        (defaults if path.parent.name == "defaults" else internals).update(declared or {})
     return defaults, internals
 
 

@@ -10,10 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
-import shutil
-import stat
-import time
 from pathlib import Path
 
 from ansible import constants
@@ -21,6 +17,7 @@ from ansible.module_utils import basic
 from ansible.plugins.loader import module_loader, module_utils_loader
 from ansible.release import __version__ as ansible_version
 
+from casemate import kept
 from module_utils.casemate.core import legible
 from module_utils.casemate.host.files import replacing
 
@@ -28,26 +25,20 @@ MADE = "ansiballz_cache"
 """Where Ansible keeps, for one run, what it has put together: a file for each module."""
 OURS = "*.k3s_*-none"
 """How it names those of ours; `none` is what it extends them with, such as a debugger."""
-UNUSED = 30 * 24 * 3600
-"""Seconds after which what another version has kept is removed."""
 
 
 def take() -> None:
     """Give Ansible what an earlier run has kept; called where it has not yet forked."""
-    kept = folder()
-    if kept:
-        _copy(kept, _made())
-        with contextlib.suppress(OSError):
-            os.utime(kept)  # it is in use
+    earlier = folder()
+    if earlier:
+        _copy(earlier, _made())
 
 
 def keep() -> None:
     """Keep what Ansible has put together in this run."""
-    kept = folder()
-    if kept and _copy(_made(), kept):
-        for other in kept.parent.iterdir():
-            if time.time() - other.stat().st_mtime > UNUSED:
-                shutil.rmtree(other, ignore_errors=True)
+    ours = folder()
+    if ours and _copy(_made(), ours):
+        kept.tidy(ours)
 
 
 def _made() -> Path:
@@ -69,19 +60,8 @@ def _copy(source: Path, target: Path) -> int:
 
 @functools.cache
 def folder() -> Path | None:
-    """The folder for what this version sends; none where others could write there, since hosts run it as root."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    kept = Path(home, "casemate", "modules", digest(module_name="k3s_controls"))
-    try:
-        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return kept if all(_is_mine(one) for one in (kept, *list(kept.parents)[:3])) else None
-    except OSError:
-        return None
-
-
-def _is_mine(path: Path) -> bool:
-    found = path.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    """The folder for what this version sends."""
+    return kept.folder("modules", digest(module_name="k3s_controls"))
 
 
 def digest(module_name: str) -> str:

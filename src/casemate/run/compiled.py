@@ -7,14 +7,18 @@ costs the controller. What is compiled here before it forks, every worker has.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import jinja2
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
+from ansible.release import __version__ as ansible_version
 from ansible.template import Templar
 from jinja2 import nodes
 
+from casemate import kept
 from casemate.catalogue import declarations
 
 _CODE: dict[str, CodeType] = {}
@@ -83,11 +87,29 @@ def prepare() -> None:
     if not remember(templar):
         return
     environment = templar._engine.environment
-    for text in dict.fromkeys(declarations.templates()):  # many stand in several places
-        environment.compile(text)
+    texts = list(dict.fromkeys(declarations.templates()))  # many stand in several places
+    decide = [ansible_version, jinja2.__version__, Path(__file__).read_text(), *texts]
+    found = kept.value("templates", [one.encode() for one in decide], lambda: _compiled(environment, texts))
+    _CODE.update(found["code"])
+    for name in found["filters"]:
+        environment.filters.get(name)
+    for name in found["tests"]:
+        environment.tests.get(name)
+    for name in found["lookups"]:
+        lookup_loader.get(name, class_only=True)
+
+
+def _compiled(environment: Any, texts: list[str]) -> dict[str, Any]:
+    """The code of these templates, and the names of the plugins that they use."""
+    found: dict[str, Any] = {"code": {}, "filters": [], "tests": [], "lookups": []}
+    for text in texts:
+        code = environment.compile(text)
+        if text in _CODE:
+            found["code"][text] = code
         tree = environment.parse(text)
-        for used in tree.find_all((nodes.Filter, nodes.Test)):
-            (environment.filters if isinstance(used, nodes.Filter) else environment.tests).get(used.name)
+        found["filters"] += [used.name for used in tree.find_all(nodes.Filter)]
+        found["tests"] += [used.name for used in tree.find_all(nodes.Test)]
         for call in tree.find_all(nodes.Call):
             if getattr(call.node, "name", "") in ("lookup", "query") and isinstance(call.args[0], nodes.Const):
-                lookup_loader.get(call.args[0].value, class_only=True)
+                found["lookups"].append(call.args[0].value)
+    return {"code": found["code"], **{name: sorted(set(found[name])) for name in ("filters", "tests", "lookups")}}

@@ -10,6 +10,7 @@ import pytest
 from ansible import constants
 from ansible.plugins.loader import module_loader, module_utils_loader
 
+from casemate import kept
 from casemate.run import built
 from module_utils.casemate.core import legible
 
@@ -22,12 +23,18 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path / "run"))
     monkeypatch.setattr(built, "digest", lambda module_name: "abc")
-    built.folder.cache_clear()
+    forget()
     made = tmp_path / "run" / built.MADE
     made.mkdir(parents=True)
     (tmp_path / "cache").mkdir(mode=0o700)
     yield made
+    forget()
+
+
+def forget() -> None:
+    """As the next run begins."""
     built.folder.cache_clear()
+    kept.folder.cache_clear()
 
 
 def test_what_one_run_has_put_together_the_next_one_takes(made: Path) -> None:
@@ -42,9 +49,9 @@ def test_only_our_modules_are_kept_and_none_with_a_debugger_in_it(made: Path) ->
     for name in (NAME, "ansible.modules.ping-ZIP_DEFLATED-none", NAME.replace("none", "debugpy")):
         (made / name).write_bytes(b"module")
     built.keep()
-    kept = built.folder()
-    assert kept
-    assert [path.name for path in kept.iterdir()] == [NAME]
+    ours = built.folder()
+    assert ours
+    assert [path.name for path in ours.iterdir()] == [NAME]
 
 
 @pytest.mark.parametrize("place", ["casemate/modules/abc", "casemate/modules", "casemate", "."])
@@ -53,7 +60,7 @@ def test_nothing_is_taken_from_where_others_may_write(made: Path, tmp_path: Path
     built.keep()
     (made / NAME).unlink()
     os.chmod(tmp_path / "cache" / place, 0o770)
-    built.folder.cache_clear()
+    forget()
     built.take()
     assert not (made / NAME).exists()
 
@@ -77,7 +84,7 @@ def test_an_account_without_a_place_to_write_works_without(made: Path, monkeypat
 
 def test_what_other_versions_kept_is_removed_once_it_is_old(made: Path, tmp_path: Path) -> None:
     (made / NAME).write_bytes(b"module")
-    for name, age in (("old", built.UNUSED + 60), ("new", 60)):
+    for name, age in (("old", kept.UNUSED + 60), ("new", 60)):
         other = tmp_path / "cache/casemate/modules" / name
         other.mkdir(mode=0o700, parents=True)
         os.utime(other, (other.stat().st_mtime - age,) * 2)
