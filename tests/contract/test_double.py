@@ -6,6 +6,7 @@ where its release lies in CASEMATE_K3S_ARTIFACTS (~/.cache/casemate/k3s).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from casemate import ROOT
 from casemate_lab import for_tests, lab
@@ -262,6 +264,19 @@ def test_tokens_pin_the_authority(server: Machine) -> None:
     ca = hashlib.sha256(server.run(f"cat {DATA}/server/tls/server-ca.crt").encode()).hexdigest()
     assert server.run(f"cat {DATA}/server/agent-token").strip() == f"K10{ca}::node:agents-only"
     assert server.run(f"cat {DATA}/server/node-token").startswith(f"K10{ca}::server:")
+
+
+def test_the_administrators_kubeconfig_holds_the_administrators_key(server: Machine) -> None:
+    held = yaml.safe_load(server.run("cat /etc/rancher/k3s/k3s.yaml"))
+    ((cluster,), (user,)) = ([one[kind] for one in held[f"{kind}s"]] for kind in ("cluster", "user"))
+    assert list(cluster) == ["certificate-authority-data", "server"]
+    data = (cluster["certificate-authority-data"], user["client-certificate-data"], user["client-key-data"])
+    for name, encoded in zip(("server-ca.crt", "client-admin.crt", "client-admin.key"), data, strict=True):
+        assert base64.b64decode(encoded).decode() == server.run(f"cat {DATA}/server/tls/{name}")
+
+
+def test_a_command_that_does_nothing_runs_what_is_unpacked(server: Machine) -> None:
+    assert server.run("k3s ctr --version").startswith("ctr")
 
 
 def test_servers_listen_where_k3s_does(server: Machine) -> None:

@@ -40,6 +40,7 @@ HOST = socket.gethostname().lower()
 RFC3339 = "%Y-%m-%dT%H:%M:%SZ"
 TLS = "server/tls"
 ENCRYPTION = "server/cred/encryption-"
+KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 FAILED = "Error: preparing server: failed to bootstrap cluster data: "
 
 
@@ -346,7 +347,6 @@ class Server(Node):
     def run(self) -> NoReturn:
         log("info", f"Starting k3s {VERSION} (double)")
         self.lay("server")
-        os.chmod("/etc/rancher/k3s/k3s.yaml", int(self.option("write-kubeconfig-mode") or "600", 8))
         if self.option("server") and not os.path.exists(TLS + "/server-ca.key"):
             try:
                 self.join("server-bootstrap", "server")
@@ -356,6 +356,7 @@ class Server(Node):
         for path, (subject, ca, usage) in FACTS["certificates"].items():
             make_cert(path, subject.format(now=now), ca, usage, names)
         make_leaves("agent", self.name, self.ip)
+        self.kubeconfig()
         self.tokens()
         if self.option("secrets-encryption") == "true" and not os.path.exists(ENCRYPTION + "config.json"):
             self.encrypt()
@@ -367,6 +368,15 @@ class Server(Node):
         Listener("127.0.0.1", 6444, TLS + "/serving-kube-apiserver", TLS + "/client-ca.crt", self.answer)
         Listener("::", 6443, TLS + "/temporary-certs/apiserver-loopback-client__", "", self.answer)
         self.run_agent()
+
+    def kubeconfig(self) -> None:
+        """Write the administrator's, which holds a key of the cluster's."""
+        held = {"AUTHORITY": "server-ca.crt", "CERTIFICATE": "client-admin.crt", "KEY": "client-admin.key"}
+        text = FACTS["kubeconfig"]
+        for word, name in held.items():
+            text = text.replace(word, base64.b64encode(read(f"{TLS}/{name}").encode()).decode())
+        put(KUBECONFIG, text)
+        os.chmod(KUBECONFIG, int(self.option("write-kubeconfig-mode") or "600", 8))
 
     def tokens(self) -> None:
         """Write the tokens with the authority's hash; a cluster refuses a token other than its own."""
@@ -481,6 +491,7 @@ def main() -> None:
         "secrets-encrypt status": encryption_status,
         "certificate check": certificate_check,
         "etcd-snapshot save": snapshot_save,
+        "ctr --version": lambda: print("ctr, of which a double of K3s has nothing but the name"),
         "etcd-snapshot ls": lambda: print(*sorted(os.listdir("server/db/snapshots")), sep="\n"),
     }
     known = kubectl if command == "kubectl" else commands.get(" ".join(sys.argv[1:3]))
