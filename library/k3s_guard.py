@@ -15,15 +15,16 @@ options:
     description:
       - V(armed) keeps how things are and starts the time in which the change must be confirmed, V(confirmed) keeps the
         pending change, V(reverted) undoes it now, V(status) only looks.
-    choices: [armed, confirmed, reverted, status]
+      - V(taken_back) puts back, under the guard, what the last run that changed this host has changed.
+    choices: [armed, confirmed, reverted, taken_back, status]
     default: status
     type: str
   seconds:
-    description: With V(armed) how long the change may stay unconfirmed; 60 to 900.
+    description: With V(armed) and V(taken_back) how long the change may stay unconfirmed; 60 to 900.
     type: int
     default: 120
   files:
-    description: With V(armed) files that will change; patterns are allowed.
+    description: With V(armed) files that packages will change; patterns are allowed.
     type: list
     elements: str
     default: []
@@ -60,21 +61,25 @@ EXAMPLES = r"""
 RETURN = r"""
 pending: {description: Whether a change is still unconfirmed., type: bool, returned: always}
 paths: {description: Files that would be restored., type: list, elements: str, returned: always}
+back: {description: What is put back., type: list, elements: str, returned: with taken_back}
+stay: {description: "What is not put back, and why.", type: dict, returned: with taken_back}
 reverted_at: {description: When a change was last undone (seconds since the epoch)., type: float, returned: always}
 """
 
 import glob
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.casemate.host.guard import Guard
-from ansible.module_utils.casemate.host.machine import EnforceError
+from ansible.module_utils.casemate.host.guard import AFTER, Guard
+from ansible.module_utils.casemate.host.last_change import OF_PACKAGES, LastChange
+from ansible.module_utils.casemate.host.machine import EnforceError, Host
+from ansible.module_utils.casemate.operations import revert
 
 
 def main() -> None:
     """Translate between Ansible and the guard."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"choices": ["armed", "confirmed", "reverted", "status"], "default": "status"},
+            "state": {"choices": ["armed", "confirmed", "reverted", "taken_back", "status"], "default": "status"},
             "seconds": {"type": "int", "default": 120},
             **{name: {"type": "list", "elements": "str", "default": []} for name in ("files", "accounts", "units")},
         },
@@ -85,12 +90,14 @@ def main() -> None:
     if state == "armed":
         try:
             if not module.check_mode:
-                guard.arm([path for pattern in given["files"] for path in sorted(glob.glob(pattern))])
+                guard.arm([path for pattern in given["files"] for path in sorted(glob.glob(pattern))], note=OF_PACKAGES)
                 guard.arm(given["accounts"], "account")
                 guard.arm(given["units"], "unit")
         except EnforceError as refused:
             module.fail_json(msg=str(refused))
         module.exit_json(changed=False, **guard.status())
+    if state == "taken_back":
+        take_back(module, guard)
     seen = guard.status()
     changed = state != "status" and seen["pending"]
     if module.check_mode or state == "status":
@@ -106,6 +113,21 @@ def main() -> None:
             **guard.status(),
         )
     module.exit_json(changed=settled, **guard.status())
+
+
+def take_back(module: AnsibleModule, guard: Guard) -> None:
+    """Put back what the last run has changed, as far as it may go back."""
+    last = LastChange(AFTER)
+    if guard.status()["pending"]:
+        module.fail_json(msg="A change waits for its confirmation; the host undoes it soon. Then revert again.")
+    planned = revert.look(Host(), last)
+    try:
+        if planned.back and not module.check_mode:
+            revert.take_back(guard, last, planned)
+    except (EnforceError, OSError) as failed:
+        module.fail_json(msg=f"What the last run changed could not be taken back: {failed}")
+    back = [one.name for one in planned.back]
+    module.exit_json(changed=bool(back), back=back, stay=planned.stay, **guard.status())
 
 
 if __name__ == "__main__":

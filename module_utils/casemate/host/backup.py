@@ -71,7 +71,7 @@ unit() {
   case $enabled in
     masked) systemctl -q mask "$path" ;;
     enabled|linked) systemctl -q unmask "$path" ; systemctl -q enable "$path" ;;
-    disabled) systemctl -q disable "$path" ;;
+    disabled) systemctl -q unmask "$path" ; systemctl -q disable "$path" ;;
   esac
   case $active in
     active|activating|reloading) systemctl -q --no-block start "$path" ;;
@@ -112,13 +112,15 @@ class Backup:
         self.home = self._real(home)
         self.pending = os.path.join(self.home, "pending")
         self.reverting = os.path.join(self.home, "reverting")
+        self.confirmed = os.path.join(self.home, "confirmed")
         self._begun = False
 
-    def keep(self, names: Sequence[str], sort: str = "file") -> None:
+    def keep(self, names: Sequence[str], sort: str = "file", note: str = "") -> None:
         """Keep some of a sort (see SORTS) as they are now: paths, but for accounts and units, which have names.
 
-        May be called again to add more. What is kept is never overwritten: it is the last settled state, whichever
-        run kept it. Raises EnforceError or OSError when any of it fails; then nothing of it may be changed.
+        A `note` is kept with them, as an empty file of that name. May be called again to add more. What is kept is
+        never overwritten: it is the last settled state, whichever run kept it. Raises EnforceError or OSError when any
+        of it fails; then nothing of it may be changed.
         """
         try:
             if not self._begun:
@@ -135,7 +137,7 @@ class Backup:
                     raise EnforceError(f"{name!r} cannot be guarded")
                 if (sort, real) not in held.values():
                     number = max(held, default=-1) + 1
-                    self._add(number, sort, real)
+                    self._add(number, sort, real, note)
                     held[number] = (sort, real)
             sync_folder(self.pending)  # fails if a restore has taken it meanwhile
         except (OSError, EnforceError):
@@ -153,14 +155,19 @@ class Backup:
 
     def drop(self) -> bool:
         """Forget what is kept: the change stays. Return False when nothing is kept (any more)."""
-        self._begun, kept = False, os.path.join(self.home, "confirmed")
-        shutil.rmtree(kept, ignore_errors=True)
+        claimed = self.claim()
+        shutil.rmtree(self.confirmed, ignore_errors=True)
+        return claimed
+
+    def claim(self) -> bool:
+        """Move what is kept to `confirmed`, where no restore finds it. Return False when nothing is kept (any more)."""
+        self._begun = False
+        shutil.rmtree(self.confirmed, ignore_errors=True)
         try:
-            os.rename(self.pending, kept)
+            os.rename(self.pending, self.confirmed)
         except FileNotFoundError:
             return False
         sync_folder(self.home)
-        shutil.rmtree(kept, ignore_errors=True)
         return True
 
     def paths(self) -> list[str]:
@@ -173,11 +180,14 @@ class Backup:
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.pending):
                 if name.isdigit():
-                    folder = os.path.join(self.pending, name)
-                    with open(os.path.join(folder, "path"), encoding="utf-8", errors="surrogateescape") as entry:
-                        sort = next((one for one in SORTS if os.path.exists(os.path.join(folder, one))), "file")
-                        held[int(name)] = (sort, entry.read())
+                    held[int(name)] = self._entry(os.path.join(self.pending, name))
         return held
+
+    @staticmethod
+    def _entry(folder: str) -> tuple[str, str]:
+        """Sort and name of what is kept in a folder."""
+        with open(os.path.join(folder, "path"), encoding="utf-8", errors="surrogateescape") as entry:
+            return next((one for one in SORTS if os.path.exists(os.path.join(folder, one))), "file"), entry.read()
 
     def _real(self, path: str) -> str:
         return path if self.root == "/" else os.path.join(self.root, path.lstrip("/"))
@@ -186,7 +196,7 @@ class Backup:
         script = SCRIPT.replace("@BEFORE@\n", self.BEFORE).replace("@AFTER@\n", self.AFTER)
         return script.replace("@HOME@", self.home)
 
-    def _add(self, number: int, sort: str, name: str) -> None:
+    def _add(self, number: int, sort: str, name: str, note: str) -> None:
         """Keep one; the entry counts once it is complete and durable."""
         entry = os.path.join(self.pending, str(number))
         shutil.rmtree(entry + ".new", ignore_errors=True)
@@ -195,10 +205,15 @@ class Backup:
         if sort == "file":
             self._copy(name, entry + ".new")
         else:
-            state = {"mode": self._mode, "value": self._value, "account": self._account, "unit": self._unit}[sort](name)
-            self._put(f"{entry}.new/{sort}", state)
+            self._put(f"{entry}.new/{sort}", self._state(sort, name))
+        if note:
+            self._put(f"{entry}.new/{note}", "")
         sync_folder(entry + ".new")
         os.rename(entry + ".new", entry)
+
+    def _state(self, sort: str, name: str) -> str:
+        """How something that is no whole file is now, as it is kept."""
+        return {"mode": self._mode, "value": self._value, "account": self._account, "unit": self._unit}[sort](name)
 
     def _copy(self, path: str, entry: str) -> None:
         """Copy a file with all that belongs to it, or a link, or note that nothing is there."""

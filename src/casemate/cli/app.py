@@ -134,6 +134,31 @@ def apply(plan: bool, evict: tuple[str, ...], **given: Any) -> int:
 
 
 @main.command()
+@click.option("--plan", is_flag=True, help="Print what would go back, and change nothing.")
+@click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
+@click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
+@click.option("-i", "--inventory", "inventories", multiple=True, callback=check_inventories)
+def revert(plan: bool, verbose: int, limit: str | None, inventories: tuple[str, ...]) -> int:
+    """Take back what the last run changed on hosts: not packages, nor K3s, nor the cluster.
+
+    A host goes back to what is now by itself where no fresh login confirms it.
+    """
+    demand(inventories)
+    with runner.progress(err, quiet=bool(verbose)) as watch:
+        run = runner.play("revert.yml", inventories, limit, None, verbose, watch, check=plan)
+    tell(run.errors, run.messages())
+    for host in run.hosts.values():
+        back, stay = host.reverted.get("back", []), host.reverted.get("stay", {})
+        becomes = "would go back" if plan else "as it was before"
+        said = [f"{becomes}: {', '.join(back)}"] if back else ["nothing to take back"] if host.status == "ok" else []
+        for why in dict.fromkeys(stay.values()):
+            said.append(f"stays, since {why}: {', '.join(name for name in stay if stay[name] == why)}")
+        for line in said:
+            out.print(legible(f"{host.name}: {line}"), markup=False)
+    return exit_code(run)
+
+
+@main.command()
 @click.argument("name")
 @click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
 @click.option("-i", "--inventory", "inventories", multiple=True, callback=check_inventories)
@@ -253,6 +278,11 @@ def foresee(evict: tuple[str, ...], **given: Any) -> int:
     steps = [*runner.steps_of(run), *eviction.planned(run, evict)]
     for number, step in enumerate(steps or ["nothing"], 1):
         out.print(f"{number}. {legible(step)}", markup=False)
+    return exit_code(run)
+
+
+def exit_code(run: runner.Run) -> int:
+    """Of a command that judges nothing."""
     states = {host.status for host in run.hosts.values()}
     return 1 if run.errors or "error" in states or not states else 3 if "unreachable" in states else 0
 

@@ -49,6 +49,7 @@ class Host:
     """What a run knows of one host so far; `since` is when it began its task, None while it does nothing.
 
     `changed` are the controls that a pass has changed: they are counted as they come, and settled once, in the end.
+    `reverted` is what a revert takes back (`back`), and what it leaves, with the reason (`stay`).
     """
 
     name: str
@@ -61,6 +62,7 @@ class Host:
     accepted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     roles_to_apply: list[str] = field(default_factory=list)
+    reverted: dict[str, Any] = field(default_factory=dict)
     lost: str = ""
 
     @property
@@ -135,6 +137,8 @@ class Run:
         elif kind == "runner_on_ok":
             self.results[host.name] = result
             self._steps(result)
+            if "back" in result and "stay" in result:
+                host.reverted = {name: result[name] for name in ("back", "stay")}
             if "findings" in result:
                 host.accepted = list(result.get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())

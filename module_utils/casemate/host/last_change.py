@@ -1,0 +1,112 @@
+"""What the last run that changed this host has changed, kept so that an operator can have it back.
+
+A confirmed change is handed over by the guard. The changes of one run add up; the first one of another run takes their
+place. Putting them back is itself a change, which the guard undoes where nobody confirms it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from typing import List, NamedTuple, Optional
+
+from .backup import NAMED, Backup
+from .files import sync_folder
+from .machine import EnforceError
+
+HOME = "/var/lib/casemate/last"
+OF_PACKAGES = "of-packages"
+"""A note with what packages change while they are installed: it goes with them."""
+
+
+class Entry(NamedTuple):
+    """One that was kept: its number, its sort (see backup.py), and its path or name."""
+
+    number: int
+    sort: str
+    name: str
+
+
+class LastChange(Backup):
+    """The state before the last run. `after` is what the script of Backup does once all is back."""
+
+    def __init__(self, after: str = "", root: str = "/") -> None:
+        super().__init__(HOME, root)
+        self.AFTER = after
+
+    def take_over(self, confirmed: str, run: str) -> None:
+        """Move in the entries of a folder that was confirmed by `run`, and remove the folder.
+
+        May be killed anywhere and called again: each entry is moved by one rename. What the run has changed before is
+        known by its first state, and what is as it was needs no keeping.
+        """
+        if self._text_of(os.path.join(self.pending, "run")) != run:
+            for folder in (self.pending, self.reverting):  # the latter where putting back was killed
+                shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(self.pending, mode=0o700)
+            self._put(os.path.join(self.home, "revert"), self._script(), 0o700)
+            self._put(os.path.join(self.pending, "run"), run)
+        numbers = {one: number for number, one in self._held().items()}
+        for number in sorted(int(name) for name in os.listdir(confirmed) if name.isdigit()):
+            folder = os.path.join(confirmed, str(number))
+            sort, name = self._entry(folder)
+            if (sort, name) not in numbers:
+                if os.path.exists(os.path.join(folder, OF_PACKAGES)) or self._is_as_kept(folder, sort, name):
+                    continue
+                numbers[sort, name] = max(numbers.values(), default=-1) + 1
+                os.rename(folder, os.path.join(self.pending, str(numbers[sort, name])))
+            if sort == "file":
+                self._put(os.path.join(self.pending, str(numbers[sort, name]), "applied"), digest(name))
+        sync_folder(self.pending)
+        shutil.rmtree(confirmed, ignore_errors=True)
+
+    def entries(self) -> List[Entry]:
+        """What can be put back, in the order in which it was changed."""
+        above = 0 if self.root == "/" else len(self.root)
+        held = sorted(self._held().items())
+        return [Entry(number, sort, name if sort in NAMED else name[above:]) for number, (sort, name) in held]
+
+    def changed_since(self) -> List[str]:
+        """Files that somebody else has changed after that run: putting them back would undo their work, too."""
+        files = [one for one in self.entries() if one.sort == "file"]
+        return [one.name for one in files if self._applied(one) != digest(self._real(one.name))]
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Put none of these back."""
+        left = set(names)
+        for one in self.entries():
+            if one.name in left:
+                shutil.rmtree(os.path.join(self.pending, str(one.number)))
+
+    def _is_as_kept(self, folder: str, sort: str, name: str) -> bool:
+        if sort == "file":
+            return digest(os.path.join(folder, "data")) == digest(name)  # no data is kept of what was absent
+        try:
+            return self._state(sort, name) == self._text_of(os.path.join(folder, sort))
+        except (OSError, EnforceError):
+            return False
+
+    def _applied(self, one: Entry) -> Optional[str]:
+        return self._text_of(os.path.join(self.pending, str(one.number), "applied"))
+
+    @staticmethod
+    def _text_of(path: str) -> Optional[str]:
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+        return None
+
+
+def digest(path: str) -> str:
+    """What stands at a path: of a file its content, mode and owner, of a link where it leads, or that nothing does."""
+    try:
+        seen = os.lstat(path)
+        if os.path.islink(path):
+            return f"link to {os.readlink(path)}"
+        with open(path, "rb") as file:
+            content = hashlib.sha256(file.read()).hexdigest()
+    except FileNotFoundError:
+        return "absent"
+    return f"{content} {seen.st_mode:o} {seen.st_uid}:{seen.st_gid}"

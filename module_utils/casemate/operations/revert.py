@@ -1,0 +1,62 @@
+"""Take back on a host what the last run changed there, outside of packages, K3s and the cluster.
+
+The host goes back to the applied state by itself where no fresh login confirms it, as with every change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Dict, List
+
+from ..host.guard import Guard
+from ..host.last_change import Entry, LastChange
+from ..host.machine import EnforceError, Host
+from ..k3s.services import UNITS
+from ..kinds import sysctl
+
+OF_THE_KERNEL = "/proc/sys/"
+CHANGED = "somebody has changed it after that run"
+NEEDED = "K3s is installed, and its kubelet starts with these values only"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes back, and what stays, with the reason."""
+
+    back: List[Entry]
+    stay: Dict[str, str]
+
+
+def plan(entries: List[Entry], changed: List[str], runs_k3s: bool) -> Plan:
+    """Which of what the last run changed goes back. Pure."""
+    stay = dict.fromkeys(changed, CHANGED)
+    if runs_k3s:
+        kernel = (one for one in entries if one.name == sysctl.OWNED or one.name.startswith(OF_THE_KERNEL))
+        stay.update({one.name: NEEDED for one in kernel})
+    return Plan([one for one in entries if one.name not in stay], stay)
+
+
+def look(host: Host, last: LastChange) -> Plan:
+    """What a revert of this host would do."""
+    installed = any(host.systemctl(unit).get("LoadState") == "loaded" for unit in UNITS)
+    return plan(last.entries(), last.changed_since(), installed)
+
+
+def take_back(guard: Guard, last: LastChange, planned: Plan) -> None:
+    """Put it back under the guard, which waits for its confirmation then.
+
+    Raises EnforceError where that fails; the guard has put everything as it was, then.
+    """
+    by_sort: Mapping[str, List[str]] = {}
+    for one in planned.back:
+        by_sort = {**by_sort, one.sort: [*by_sort.get(one.sort, []), one.name]}
+    for sort, names in by_sort.items():
+        guard.arm(names, sort)
+    guard.undoes()
+    try:
+        last.leave(planned.stay)
+        last.restore()
+    except (EnforceError, OSError) as failed:
+        guard.revert()
+        raise EnforceError(f"{failed}; this host is as it was before") from failed

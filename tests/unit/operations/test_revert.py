@@ -1,0 +1,185 @@
+"""Taking back the last run: what goes back, what stays, and whose change it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from module_utils.casemate.host.guard import AFTER, Guard
+from module_utils.casemate.host.last_change import OF_PACKAGES, Entry, LastChange
+from module_utils.casemate.host.machine import EnforceError
+from module_utils.casemate.kinds import sysctl
+from module_utils.casemate.operations import revert
+
+BEFORE = {"etc/one": "first\n", "etc/two": "first\n"}
+
+
+class Machine:
+    """A folder that is a machine; systemd is only noted, all else runs for real."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name, text in BEFORE.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+
+    def run(self, name: str) -> None:
+        """From now on the machine is changed by a run of this name."""
+        lock = self.root / "var/lib/casemate/lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        record = {"run": name, "name": name, "what": "apply", "renewed": time.time(), "since": 0, "seconds": 900}
+        lock.write_text(json.dumps(record))
+
+    def guard(self) -> Guard:
+        class Held(Guard):
+            def _run(self, argv: Sequence[str]) -> str:
+                return "" if argv[0] == "systemctl" else super()._run(argv)
+
+        return Held(root=str(self.root))
+
+    def change(self, note: str = "", **files: str | None) -> None:
+        """What one role of a run does: guard, write, confirm."""
+        guard = self.guard()
+        guard.arm([f"/etc/{name}" for name in files], note=note)
+        for name, text in files.items():
+            path = self.root / "etc" / name
+            path.unlink(missing_ok=True) if text is None else path.write_text(text)
+        assert guard.confirm()
+
+    def last(self) -> LastChange:
+        return LastChange(AFTER, str(self.root))
+
+    def planned(self) -> revert.Plan:
+        last = self.last()
+        return revert.plan(last.entries(), last.changed_since(), runs_k3s=False)
+
+    def revert(self) -> revert.Plan:
+        planned, guard = self.planned(), self.guard()
+        if planned.back:
+            revert.take_back(guard, self.last(), planned)
+            assert guard.confirm()
+        return planned
+
+    def files(self) -> dict[str, str]:
+        return {str(path.relative_to(self.root)): path.read_text() for path in sorted(self.root.glob("etc/???*"))
+                if path.is_file()}  # fmt: skip
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path)
+    made.run("one")
+    return made
+
+
+def test_what_all_roles_of_the_last_run_changed_goes_back(machine: Machine) -> None:
+    machine.change(one="second\n", new="made\n")
+    machine.change(two=None)
+    machine.change(one="third\n")
+    planned = machine.revert()
+    assert {Path(entry.name).name for entry in planned.back} == {"one", "two", "new"}
+    assert machine.files() == BEFORE
+
+
+def test_only_the_last_run_goes_back(machine: Machine) -> None:
+    machine.change(one="second\n")
+    machine.run("two")
+    machine.change(two="second\n")
+    machine.revert()
+    assert machine.files() == {"etc/one": "second\n", "etc/two": "first\n"}
+
+
+def test_there_is_nothing_to_take_back_twice(machine: Machine) -> None:
+    machine.change(one="second\n")
+    machine.revert()
+    assert machine.planned() == revert.Plan([], {})
+
+
+def test_a_revert_that_nobody_confirms_is_undone(machine: Machine) -> None:
+    machine.change(one="second\n", new="made\n")
+    guard = machine.guard()
+    revert.take_back(guard, machine.last(), machine.planned())
+    assert machine.files() == BEFORE
+    assert guard.revert()
+    assert machine.files() == {"etc/new": "made\n", "etc/one": "second\n", "etc/two": "first\n"}
+
+
+def test_what_somebody_else_changed_since_stays(machine: Machine) -> None:
+    machine.change(one="second\n", two="second\n")
+    (machine.root / "etc/one").write_text("somebody else's\n")
+    assert list(machine.revert().stay) == ["/etc/one"]
+    assert machine.files() == {"etc/one": "somebody else's\n", "etc/two": "first\n"}
+
+
+def test_another_mode_is_a_change_too(machine: Machine) -> None:
+    machine.change(one="second\n")
+    (machine.root / "etc/one").chmod(0o600)
+    assert list(machine.planned().stay) == ["/etc/one"]
+
+
+def test_what_was_guarded_and_did_not_change_is_not_told(machine: Machine) -> None:
+    machine.change(one="second\n", two="first\n", never=None)
+    assert [Path(entry.name).name for entry in machine.planned().back] == ["one"]
+
+
+def test_what_packages_changed_stays_with_them(machine: Machine) -> None:
+    machine.change(note=OF_PACKAGES, one="second\n")
+    assert machine.planned() == revert.Plan([], {})
+
+
+def test_a_change_that_the_host_undid_is_no_last_change(machine: Machine) -> None:
+    machine.change(one="second\n")
+    machine.run("two")
+    guard = machine.guard()
+    guard.arm(["/etc/two"])
+    (machine.root / "etc/two").write_text("second\n")
+    guard.revert()
+    assert [Path(entry.name).name for entry in machine.planned().back] == ["one"]
+
+
+@pytest.mark.parametrize("killed", ["before it was handed over", "half way"])
+def test_a_confirmation_that_was_killed_is_handed_over_by_the_next(machine: Machine, killed: str) -> None:
+    guard = machine.guard()
+    guard.arm(["/etc/one", "/etc/two"])
+    for name in ("one", "two"):
+        (machine.root / "etc" / name).write_text("second\n")
+    assert guard.claim()
+    if killed == "half way":
+        last, confirmed = machine.last(), Path(guard.confirmed)
+        Path(last.pending).mkdir(parents=True)
+        (Path(last.pending) / "run").write_text("one")
+        (confirmed / "0").rename(Path(last.pending) / "0")
+        (Path(last.pending) / "0/applied").write_text("")
+    assert not machine.guard().confirm()
+    assert {Path(entry.name).name for entry in machine.last().entries()} == {"one", "two"}
+
+
+def test_a_full_disk_keeps_no_change_from_being_confirmed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(LastChange, "take_over", full)
+    machine.change(one="second\n")
+    assert not machine.guard().status()["pending"]
+
+
+def test_what_cannot_go_back_leaves_all_as_it_was(machine: Machine) -> None:
+    machine.change(one="second\n", two="second\n")
+    last = machine.last()
+    Path(last.pending, "0", "data").unlink()
+    guard = machine.guard()
+    with pytest.raises(EnforceError, match="is as it was before"):
+        revert.take_back(guard, machine.last(), machine.planned())
+    assert machine.files() == {"etc/one": "second\n", "etc/two": "second\n"}
+
+
+def test_a_kubelet_keeps_the_values_that_it_starts_with() -> None:
+    entries = [Entry(0, "file", sysctl.OWNED), Entry(1, "value", "/proc/sys/vm/overcommit_memory"),
+               Entry(2, "file", "/etc/issue")]  # fmt: skip
+    assert revert.plan(entries, [], runs_k3s=True).back == entries[2:]
+    assert set(revert.plan(entries, [], runs_k3s=True).stay.values()) == {revert.NEEDED}
+    assert revert.plan(entries, [], runs_k3s=False).back == entries
