@@ -88,7 +88,8 @@ NOT_BY_HAND = {
 }
 """Controls that nobody can flip here, and why."""
 ALIKE = (
-    "sysctl", "file", "link", "package", "account", "port", "leftover", "vouched", "vouched_entries", "vouched_state",
+    "sysctl", "file", "new_files", "link", "package", "account", "port", "leftover",
+    "vouched", "vouched_entries", "vouched_state",
 )  # fmt: skip
 """Kinds that judge each setting by itself, so many can be flipped at once; see `crossed`."""
 
@@ -299,6 +300,14 @@ def file(setting: Setting, own: frozenset[str]) -> Flips:
         yield "chgrp", lambda: after(*undo, by=marked(target, lambda _: os.chown(target, -1, 12345)))
     if setting.get("no_acl"):
         yield "acl", lambda: after(*undo, by=marked(target, lambda _: sh(f"setfacl -m u:nobody:rw '{target}'")))
+
+
+def new_files(setting: Setting) -> Flips:
+    """New files as their programs ask for them, and as somebody else may read them."""
+    path = setting["path"]
+    again = f"setfacl -k '{path}'; setfacl -d -m u::rwx,g::-,o::- '{path}'"
+    yield "removed", lambda: did(f"setfacl -k '{path}'", again)
+    yield "readable", lambda: did(f"setfacl -d -m u:nobody:r '{path}'", again)
 
 
 def leftover(setting: Setting) -> Flips:
@@ -1089,9 +1098,9 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "sysctl": sysctl, "package": package, "account": account, "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
-        "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover, "vouched": vouched,
-        "vouched_objects": vouched_objects, "vouched_rights": vouched_rights,
-        "vouched_entries": vouched_entries, "vouched_state": vouched_state,
+        "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover,
+        "new_files": new_files, "vouched": vouched, "vouched_objects": vouched_objects,
+        "vouched_rights": vouched_rights, "vouched_entries": vouched_entries, "vouched_state": vouched_state,
         "pam_stack": pam_stack, "pwquality": pwquality, "systemd_setting": systemd_setting,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())

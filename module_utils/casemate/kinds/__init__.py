@@ -19,6 +19,7 @@ from . import (
     link,
     membership,
     mount_option,
+    new_files,
     nft,
     package,
     pam_stack,
@@ -41,6 +42,7 @@ from .kind import Kind
 KINDS: dict[str, Kind[Any]] = {
     "leftover": leftover.KIND,
     "file": file.KIND,
+    "new_files": new_files.KIND,
     "kernel_module": kernel_module.KIND,
     "sysctl": sysctl.KIND,
     "package": package.KIND,
