@@ -64,16 +64,16 @@ def drawn(seed: int, count: int, families: list[Family], tree: Tree) -> list[Dri
 
 
 def groups(drifts: list[Drift], size: int) -> list[list[Drift]]:
-    """So many at a time that follow each other; one at a place of another one of its group goes alone, at the end."""
+    """So many at a time that follow each other; one at a place of another one of its group comes with others later."""
     made: list[list[Drift]] = []
-    alone: list[list[Drift]] = []
+    later: list[Drift] = []
     for begin in range(0, len(drifts), size):
         group: list[Drift] = []
         for drift in drifts[begin : begin + size]:
             taken = {place for one in group for place in one.places}
             if taken & set(drift.places):
-                alone.append([drift])
+                later.append(drift)
             else:
                 group.append(drift)
         made.append(group)
-    return made + alone
+    return made + (groups(later, size) if later else [])

@@ -80,14 +80,19 @@ class Machine:
 
     def look_with_peers(self, peers: Peers, *drifts: Drift) -> None:
         """Plant them at once, and keep what a scan and what other tools name of them."""
-        self.look_at(*drifts, scan=True)
-        there = [drift for drift in drifts if not self.rows[drift]["fault"]]
         with contextlib.ExitStack() as stack:
-            for drift in there:
-                stack.enter_context(drift.plant())
-            found = peers.names(there)
+            there = [drift for drift in drifts if self.is_planted(drift, stack)]
+            found, others = self.failing(scan=True), peers.names(there)
         for drift in there:
-            self.rows[drift]["peers"] = found[drift.place]
+            self.rows[drift] |= {"named": self.named(drift, found), "peers": others[drift.place]}
+
+    def is_planted(self, drift: Drift, stack: contextlib.ExitStack) -> bool:
+        self.rows[drift] = row(drift)
+        try:
+            stack.enter_context(drift.plant())
+        except (OSError, ValueError, LookupError, Unavailable) as fault:
+            self.rows[drift]["fault"] = f"{type(fault).__name__}: {fault}"
+        return not self.rows[drift]["fault"]
 
     def unnamed(self) -> list[Drift]:
         return [drift for drift, one in self.rows.items() if not one["named"] and not one["fault"]]
@@ -118,8 +123,8 @@ def main() -> None:
     families = [one for one in families if one.name in (given["only"] or [one.name])]
     drifts = drawn(given["seed"], given["count"], families, tree)
     machine = Machine(given["controls"], given["context"], families)
-    if given["peers"]:
-        peers = Peers()
+    peers = Peers() if given["peers"] else None
+    if peers:
         for group in groups(drifts, given["together"] or 50):
             machine.look_with_peers(peers, *group)
         drifts = []
@@ -137,4 +142,6 @@ def main() -> None:
     now = machine.failing()
     left = {name: now[name]["reason"][:300] for name in now if name not in machine.base}
     said = {"rows": list(machine.rows.values()), "left": left, "base": sorted(machine.base)}
+    if peers:
+        said["peers"] = peers.described()
     json.dump({**said, "seconds": round(time.monotonic() - began)}, sys.stdout)

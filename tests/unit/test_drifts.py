@@ -141,6 +141,8 @@ def test_what_is_planted_together_is_never_at_one_place() -> None:
     a, b, c = at("a", "/x"), at("b", "/x"), at("c", "/y")
     assert groups([a, b, c], 2) == [[a], [c], [b]]
     assert groups([a, c, b], 2) == [[a, c], [b]]
+    assert groups([a, b, b, c], 9) == [[a, c], [b], [b]]
+    assert groups([a, a, c, c], 9) == [[a, c], [a, c]]
 
 
 def test_families_have_names_of_their_own_and_undermine_mitigations_that_there_are() -> None:

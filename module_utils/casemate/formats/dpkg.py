@@ -29,8 +29,8 @@ def owners(paths: Iterable[str], host: Host) -> dict[str, str]:
     diverted = _diversions(host)
     asked = set(wanted) | {original for original, (there, _) in diverted.items() if there in wanted}
     found: dict[str, str] = {path: name for name, path in _words(UCF_OWNERS, host) if path in wanted}
-    for name, text in _lists(host):
-        for path in asked.intersection(text.split("\n")):
+    for name, lines in _lists(host):
+        for path in asked.intersection(lines):
             there, by = diverted.get(path, (path, name))
             there = path if by == name.split(":")[0] else there
             if there in wanted:
@@ -114,12 +114,12 @@ def spellings(path: str) -> Iterator[str]:
         yield path[len("/usr") :]
 
 
-def _lists(host: Host) -> list[tuple[str, str]]:
-    """(package, the paths that it brought, a line each) of every package that is there."""
+def _lists(host: Host) -> list[tuple[str, list[str]]]:
+    """(package, the paths that it brought) of every package that is there."""
 
-    def read() -> list[tuple[str, str]]:
+    def read() -> list[tuple[str, list[str]]]:
         names = (name for name in names_in(host.path(INFO)) if name.endswith(".list"))
-        return [(name[: -len(".list")], host.text(f"{INFO}/{name}") or "") for name in names]
+        return [(name[: -len(".list")], (host.text(f"{INFO}/{name}") or "").split("\n")) for name in names]
 
     return host.cached("dpkg", read)
 

@@ -76,7 +76,7 @@ def _plugins(setting: Setting, host: Host) -> Iterator[Stranger]:
 
 
 def _credentials(setting: Setting, host: Host) -> Iterator[Stranger]:
-    secrets, ours = credentials.needles(host), credentials.marks(host)
+    secrets, ours = host.cached("credentials", lambda: (credentials.needles(host), credentials.marks(host)))
     skipped = tuple(setting.get("skipped", ()))
     for path in dict.fromkeys(found for pattern in setting["paths"] for found in host.glob(pattern, hidden=True)):
         found = host.stat(path)
