@@ -369,6 +369,7 @@ def vouched_entries(setting: Setting) -> Flips:
         key = handle.read()
     makers: dict[str, Callable[[], Undone]] = {
         "authorities": lambda: rewritten(path, append(certificate)),
+        "cluster_authorities": lambda: rewritten(path, append(certificate)),
         "libraries": lambda: aside(path, b"flipped"),
         "plugins": lambda: linked(path.replace("*", "flipped"), "/usr/bin/true"),
         "credentials": lambda: planted(re.sub(r"/\*.*", "/flipped", path), key),

@@ -18,6 +18,7 @@ from ..core.vouched_for import Stranger
 from ..formats import authorities, ld_cache
 from ..host.entries import name_of
 from ..host.machine import Host
+from ..k3s import authorities as cluster_authorities
 from ..k3s import credentials, plugins
 from ..k3s.services import UNITS
 from .kind import Kind
@@ -27,7 +28,10 @@ from .vouchers import content
 class Needed(TypedDict):
     """What every setting of this kind says."""
 
-    of: Annotated[Literal["authorities", "credentials", "libraries", "plugins"], Key("what is looked through")]
+    of: Annotated[
+        Literal["authorities", "cluster_authorities", "credentials", "libraries", "plugins"],
+        Key("what is looked through"),
+    ]
     used: Annotated[str, Key("what is done with it")]
     paths: Annotated[List[str], Key("where it is; for credentials patterns of files that may hold copies")]
     declared: Annotated[Dict[str, Any], Key("name to what the operator vouches for: digest, owner, reason, expires")]
@@ -70,6 +74,10 @@ def _authorities(setting: Setting, host: Host) -> Iterator[Stranger]:
     yield from authorities.strangers(host)
 
 
+def _cluster_authorities(setting: Setting, host: Host) -> Iterator[Stranger]:
+    yield from cluster_authorities.strangers(host)
+
+
 def _plugins(setting: Setting, host: Host) -> Iterator[Stranger]:
     for path, why in plugins.strangers(host):
         yield Stranger(path, why, content(path, host))
@@ -97,7 +105,10 @@ def _credentials(setting: Setting, host: Host) -> Iterator[Stranger]:
             yield Stranger(path, f"it holds {what}, {who} (mode {mode:04o}): remove it", f"sha256:{shown}")
 
 
-_LOOK = {"authorities": _authorities, "credentials": _credentials, "libraries": _libraries, "plugins": _plugins}
+_LOOK = {
+    "authorities": _authorities, "cluster_authorities": _cluster_authorities, "credentials": _credentials,
+    "libraries": _libraries, "plugins": _plugins,
+}  # fmt: skip
 
 KIND: Kind[Setting] = Kind(
     Setting,
