@@ -35,7 +35,7 @@ class Process(NamedTuple):
 
 def of(pid: int, host: Host) -> Process:
     """What there is to know of a process; of one that has ended by now, nothing."""
-    program, group = _link(f"/proc/{pid}/exe", host), host.text(f"/proc/{pid}/cgroup") or ""
+    program, group = link(f"/proc/{pid}/exe", host), host.text(f"/proc/{pid}/cgroup") or ""
     told = (host.text(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
     parent, ticks = (int(told[1]), int(told[19])) if len(told) > 19 else (0, 0)
     units = UNIT.search("\n".join(SYSTEMD.findall(group)))
@@ -58,9 +58,9 @@ def having(inodes: Set[str], host: Host) -> Dict[str, List[int]]:
 
     Those of other network namespaces, as pods have them, are asked last: they seldom have a socket of this one.
     """
-    here = _link("/proc/self/ns/net", host)
+    here = link("/proc/self/ns/net", host)
     pids = [int(name) for name in names_in(host.path("/proc")) if name.isdigit()]
-    others = [pid for pid in pids if _link(f"/proc/{pid}/ns/net", host) != here]
+    others = [pid for pid in pids if link(f"/proc/{pid}/ns/net", host) != here]
     found: Dict[str, List[int]] = {}
     for group in (sorted(set(pids) - set(others)), others):
         for pid in group if set(inodes) - set(found) else ():
@@ -78,7 +78,8 @@ def _inode(real: str) -> str:
     return target[8:-1] if target.startswith("socket:[") else ""
 
 
-def _link(path: str, host: Host) -> str:
+def link(path: str, host: Host) -> str:
+    """Where a link of /proc leads to; empty where it cannot be read."""
     try:
         return os.readlink(host.path(path))
     except OSError:

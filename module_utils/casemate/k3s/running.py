@@ -33,6 +33,7 @@ WRITTEN = (
     "/etc/apt/apt.conf.d",
     "/etc/audit/rules.d",
     "/etc/casemate",
+    "/etc/default/grub.d",
     "/etc/logrotate.d",
     "/etc/modprobe.d",
     "/etc/modules-load.d",

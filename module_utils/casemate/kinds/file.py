@@ -52,6 +52,7 @@ RELOADS = (
     ("systemctl", "restart", "casemate-firewall.service"),
     ("systemctl", "daemon-reload"),
     ("systemctl", "restart", "systemd-journald.service"),
+    ("update-grub",),
 )
 
 

@@ -1,7 +1,7 @@
 """Mount options: what the kernel applies now, and what the next boot would apply. Observe-only.
 
 /etc/fstab and mount units are the operator's: a wrong line there can stop a machine from booting, so Casemate
-names the difference and leaves the line to them. Sources: proc(5) (mountinfo), systemd.mount(5),
+names the line to write and leaves it to them. Sources: proc(5) (mountinfo), systemd.mount(5),
 systemd-remount-fs.service(8) (fstab options of API file systems), systemd's mount-setup.c (their defaults).
 """
 
@@ -34,6 +34,9 @@ class Setting(Needed, total=False):
 SYSTEMD_DEFAULTS = {"/dev/shm": ["nosuid", "nodev"], "/run": ["nosuid", "nodev"], "/dev": ["nosuid"]}  # noqa: S108
 
 
+RESTRICTIONS = {"nodev", "nosuid", "noexec"}
+
+
 def identity(setting: Setting) -> str:
     """A folder and the options that are demanded of it, or forbidden."""
     options = [*(setting.get("options") or ()), *(f"no {name}" for name in setting.get("without") or ())]
@@ -53,6 +56,24 @@ def mounts(text: str) -> dict[str, list[str]]:
         if len(fields) >= 10 and "-" in fields:
             found[unescape(fields[4])] = sorted({*fields[5].split(","), *fields[-1].split(",")})
     return found
+
+
+def line(path: str, wanted: set[str], banned: set[str], mounted: str, table: str) -> str:
+    """The line of /etc/fstab that gives a mount the options: the one that is there, changed, or a new one.
+
+    Of what is mounted the restrictions stay; `mounted` is mountinfo, `table` is /etc/fstab.
+    """
+    lines = (split_words(one) for one in split_lines(table) if not one.lstrip(SPACE).startswith("#"))
+    there = [fields for fields in lines if len(fields) >= 4 and unescape(fields[1]) == path]
+    source, sort = ("tmpfs", "tmpfs") if path == "/tmp" else ("PARTITION", "ext4")  # noqa: S108 - where it has none
+    for fields in (one.split(" ") for one in split_lines(mounted)):
+        if len(fields) >= 10 and "-" in fields and unescape(fields[4]) == path:
+            sort, source = fields[fields.index("-") + 1 : fields.index("-") + 3]
+    wanted = wanted | (set(mounts(mounted).get(path, ())) & RESTRICTIONS - banned)
+    made = there[-1] if there else [source, path, sort, "defaults", "0", "0" if sort == "tmpfs" else "2"]
+    dropped = wanted | banned | {option[2:] for option in wanted}
+    options = [option for option in made[3].split(",") if option not in dropped]
+    return " ".join([*made[:3], ",".join([*options, *sorted(wanted)]), *made[4:]])
 
 
 def fstab(text: str) -> dict[str, list[str]]:
@@ -76,7 +97,8 @@ def unit_options(path: str, host: Host) -> list[str] | None:
 
 def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """The mount that holds each folder, its options now, and those of the next boot with their source."""
-    now, table = mounts(host.text("/proc/self/mountinfo") or ""), fstab(host.text("/etc/fstab") or "")
+    mounted, written = host.text("/proc/self/mountinfo") or "", host.text("/etc/fstab") or ""
+    now, table = mounts(mounted), fstab(written)
     seen: list[Observation] = []
     for setting in settings:
         path = setting["path"].rstrip("/") or "/"
@@ -91,6 +113,8 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
             one.update(boot=SYSTEMD_DEFAULTS[holder], source="systemd's default")
         else:
             one.update(boot=None, source="nothing on this machine")
+        wanted, banned = set(setting.get("options") or ()), set(setting.get("without") or ())
+        one["line"] = line(holder if banned else path, wanted, banned, mounted, written)
         seen.append(one)
     return seen
 
@@ -112,14 +136,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             ok=False,
             expected=expected,
             observed="not a mount of its own",
-            reason=f"it lies on {seen['mount'] or '?'}",
+            reason=f"it lies on {seen['mount'] or '?'}; give it one of its own, in /etc/fstab: {seen['line']}",
             evidence=evidence,
         )
     for when, options in (("now", seen["now"]), ("at the next boot", boot)):
         lacking, there = sorted(wanted - set(options)), sorted(banned & set(options))
         reasons += [f"{', '.join(lacking)} missing {when}"] if lacking else []
         reasons += [f"{', '.join(there)} set {when}"] if there else []
-    advice = f"; set the options of {seen['mount']} in /etc/fstab" if reasons else ""
+    advice = f"; in /etc/fstab: {seen['line']}; then: mount -o remount {seen['mount']}" if reasons else ""
     return Verdict(
         ok=not reasons, expected=expected, observed=shown, reason="; ".join(reasons) + advice, evidence=evidence
     )

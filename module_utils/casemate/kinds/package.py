@@ -28,6 +28,7 @@ class Setting(Needed, Enforceable, total=False):
     """What a control of this kind may demand."""
 
     state: Annotated[Literal["present", "absent"], Key("default: present")]
+    instead: Annotated[list[str], Key("present: other packages that do the same")]
     version: Annotated[str, Key("not older than this", pattern=r"[0-9][A-Za-z0-9.+:~-]*")]
 
 
@@ -87,7 +88,10 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
     if text is None:
         raise FileNotFoundError(f"{STATUS} is missing: not a Debian system, or a broken one")
     have = installed(text)
-    found = [{n: v for n, v in have.items() if fnmatch.fnmatchcase(n, s["name"])} for s in settings]
+    found = [
+        {n: v for n, v in have.items() if fnmatch.fnmatchcase(n, s["name"]) or n in s.get("instead", ())}
+        for s in settings
+    ]
     unwanted = [s.get("state") == "absent" and n not in waived for n, s in enumerate(settings)]
     named = {name for there, gone in zip(found, unwanted) if gone for name in there}
     return [

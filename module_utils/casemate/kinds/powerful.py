@@ -34,14 +34,14 @@ def everywhere(folder: str, host: Host) -> Iterator[str]:
     begins = {folder, *(place for place in mounts if f"{place}/".startswith(f"{folder.rstrip('/')}/"))}
     seen: set[tuple[int, int]] = set()
     for begin in sorted(begins):
-        if not any(_closed(host.path(above)) for above in _above(begin)):
+        if not any(is_closed(host.path(above)) for above in _above(begin)):
             yield from _below(begin, host, seen)
 
 
 def _below(folder: str, host: Host, seen: set[tuple[int, int]]) -> Iterator[str]:
     real = host.path(folder)
     here = stat_of(real)
-    if here is None or not statmod.S_ISDIR(here.st_mode) or (here.st_dev, here.st_ino) in seen or _closed(real):
+    if here is None or not statmod.S_ISDIR(here.st_mode) or (here.st_dev, here.st_ino) in seen or is_closed(real):
         return
     seen.add((here.st_dev, here.st_ino))
     try:
@@ -67,7 +67,7 @@ def _above(path: str) -> list[str]:
     return ["/" + "/".join(parts[:count]) for count in range(len(parts))]
 
 
-def _closed(real: str) -> bool:
+def is_closed(real: str) -> bool:
     """Whether nobody but root gets into a folder."""
     seen = stat_of(real)
     if seen is None or seen.st_uid != 0:

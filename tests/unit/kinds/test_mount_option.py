@@ -64,3 +64,35 @@ def test_escaped_names_are_read() -> None:
 @given(st.text())
 def test_any_table_is_survived(text: str) -> None:
     kind.mounts(text), kind.fstab(text)
+
+
+HOME = "5 1 8:3 / /home rw,nodev,relatime - ext4 /dev/sdb1 rw\n"
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "table", "path", "options", "line"),
+    [
+        (ROOT, "", "/home", ["nodev"], "PARTITION /home ext4 defaults,nodev 0 2"),
+        (ROOT, "", "/tmp", ["nosuid", "nodev"], "tmpfs /tmp tmpfs defaults,nodev,nosuid 0 0"),
+        (ROOT + HOME, "", "/home", ["nosuid"], "/dev/sdb1 /home ext4 defaults,nodev,nosuid 0 2"),
+        (ROOT + HOME, "LABEL=h /home xfs rw,suid,discard 0 2\n", "/home", ["nosuid"],
+         "LABEL=h /home xfs rw,discard,nodev,nosuid 0 2"),
+        (ROOT + SHM, "", "/dev/shm", ["noexec"], "tmpfs /dev/shm tmpfs defaults,nodev,noexec,nosuid 0 0"),
+    ],
+)  # fmt: skip
+def test_the_line_to_write_is_told_and_is_right(
+    tmp_path: Path, mountinfo: str, table: str, path: str, options: list[str], line: str
+) -> None:
+    setting: Any = {"path": path, "options": options}
+    host = FakeHost(tmp_path, {"/proc/self/mountinfo": mountinfo, "/etc/fstab": table})
+    verdict = kind.assess(setting, kind.observe([setting], host)[0])
+    assert not verdict.ok and line in verdict.reason
+    mounted = f"6 1 0:9 / {path} rw,{line.split()[3]} - x y rw\n"
+    host = FakeHost(tmp_path, {"/proc/self/mountinfo": ROOT + mounted, "/etc/fstab": f"{line}\n"})
+    assert kind.assess(setting, kind.observe([setting], host)[0]).ok
+
+
+def test_the_line_takes_away_what_may_not_be(tmp_path: Path) -> None:
+    table = "/dev/sda1 / ext4 errors=remount-ro,noexec 0 1\n"
+    host = FakeHost(tmp_path, {"/proc/self/mountinfo": ROOT, "/etc/fstab": table})
+    assert "/dev/sda1 / ext4 errors=remount-ro 0 1" in kind.assess(NODE, kind.observe([NODE], host)[0]).reason

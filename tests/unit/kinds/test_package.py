@@ -102,3 +102,11 @@ VERSIONS = st.from_regex(r"([0-2]:)?[0-9][a-z0-9.+~]{0,5}(-[a-z0-9.+~]{1,3})?", 
 def test_the_order_is_dpkgs(one: str, other: str) -> None:
     said = subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode
     assert package.older(one, other) is (said == 0)
+
+
+@pytest.mark.parametrize(("name", "ok"), [("systemd-timesyncd", True), ("chrony", True), ("ntpdate", False)])
+def test_another_package_that_does_the_same_is_enough(tmp_path: Path, name: str, ok: bool) -> None:
+    setting: Any = {"name": "systemd-timesyncd", "state": "present", "instead": ["chrony"]}
+    status = f"Package: {name}\nStatus: install ok installed\nVersion: 1\n"
+    host = FakeHost(tmp_path, {package.STATUS: status})
+    assert package.assess(setting, package.observe([setting], host)[0]).ok is ok
