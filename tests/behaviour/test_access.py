@@ -284,3 +284,14 @@ def test_the_running_daemon_has_the_settings_of_its_files(nodes: list[Host]) -> 
         assert set(shown["kexalgorithms"].split(",")) == {
             name for name in live["kex"] if not name.startswith(("kex-strict-", "ext-info-"))
         }
+
+
+@pytest.mark.control("HOME-FOLDERS-PRIVATE")
+def test_a_stranger_reads_no_home(nodes: list[Host]) -> None:
+    for host in nodes:
+        home = host.check_output(f"getent passwd {shlex.quote(automation(host))} | cut -d: -f6")
+        look = f"setpriv --reuid=65534 --regid=65534 --clear-groups ls -A {shlex.quote(home)}"
+        opened = f"d=$(mktemp -d) && trap 'rm -rf \"$d\"' EXIT && touch $d/kubeconfig && chmod 0755 $d && {look}"
+        shown = host.run(opened.replace(shlex.quote(home), "$d"))
+        assert "kubeconfig" in shown.stdout, "without the control this attack reads a home"
+        assert host.run(look).rc != 0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from casemate import catalogue
-from casemate.catalogue import pages
+from casemate.catalogue import cis, pages
 from module_utils.casemate.core.schema import Field
 from module_utils.casemate.engine import control as engine
 from module_utils.casemate.kinds import KINDS
@@ -146,3 +146,37 @@ def test_every_technique_is_answered_or_says_why_not(technique: dict[str, Any]) 
 def test_no_technique_stands_twice() -> None:
     ids = [one["id"] for one in catalogue.techniques()]
     assert len(ids) == len(set(ids))
+
+
+CIS = catalogue.cis_debian()
+RECOMMENDED = {"cis_debian12": CIS["recommendations"], "cis_debian13": CIS["debian13_only"]}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "one"),
+    [pytest.param(benchmark, one, id=one["id"]) for benchmark, of in RECOMMENDED.items() for one in of],
+)
+def test_every_recommendation_of_cis_is_answered_or_says_why_not(benchmark: str, one: dict[str, Any]) -> None:
+    why = CIS["reasons"][one["why_not"]]["why"] if "why_not" in one else ""
+    assert one["id"] in catalogue.answering(CONTROLS, benchmark) or len(why) > 10
+    assert one["level"] in (1, 2)
+    assert one["title"]
+
+
+@pytest.mark.parametrize("benchmark", RECOMMENDED)
+def test_controls_refer_to_recommendations_that_there_are(benchmark: str) -> None:
+    there = {one["id"] for one in RECOMMENDED[benchmark]}
+    assert set(catalogue.answering(CONTROLS, benchmark)) <= there
+
+
+def test_no_recommendation_of_cis_stands_twice() -> None:
+    numbers = [one["id"] for one in CIS["recommendations"]]
+    numbers_13 = [n for one in CIS["recommendations"] for n in one.get("debian13") or ()]
+    numbers_13 += [one["id"] for one in CIS["debian13_only"]]
+    assert (len(set(numbers)), len(set(numbers_13))) == (len(numbers), len(numbers_13)) == (310, 343)
+
+
+def test_every_reason_of_cis_is_somebodys_and_is_used() -> None:
+    used = {one["why_not"] for of in RECOMMENDED.values() for one in of if "why_not" in one}
+    assert used == set(CIS["reasons"])
+    assert {one["whose"] for one in CIS["reasons"].values()} <= set(cis.SHARES)

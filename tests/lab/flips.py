@@ -42,6 +42,11 @@ Undone = contextlib.AbstractContextManager[Any]
 Flips = Iterator[tuple[str, Callable[[], Undone]]]
 
 ALSO = {
+    ("ACCOUNT-HASHES-STRONG", "passwd"): {"ACCOUNT-PASSWORDS-SHADOWED": "fail"},  # everybody reads that hash
+    ("ACCOUNT-UID0-UNIQUE", "passwd"): {"ACCOUNT-UIDS-UNIQUE": "fail"},
+    ("GROUP-GID0-UNIQUE", "a line more"): {"GROUP-GIDS-UNIQUE": "fail"},  # root has that number, too
+    ("HOST-GROUPS-VOUCHED", "a second line"): {"GROUP-GIDS-UNIQUE": "fail", "GROUP-NAMES-UNIQUE": "fail"},
+    ("HOST-GROUPS-VOUCHED", "group of an account"): {"ACCOUNT-GID0-UNIQUE": "fail"},
     ("CLUSTER-KUBELETS-CURRENT", "old node"): {"CLUSTER-NODES-DECLARED": "fail"},  # nobody declared it either
     ("CLUSTER-NAMESPACES-CURRENT", "labelled"): {"CLUSTER-TOKENS-UNMOUNTED": "fail"},  # apply has not met it yet
     ("CLUSTER-NAMESPACES-RESTRICTED", "labelled"): {"CLUSTER-TOKENS-UNMOUNTED": "fail"},
@@ -72,10 +77,7 @@ ALSO |= {
     for cid in ("FW-UNIT-RUNNING", "NODE-UNIT-RUNNING", "SERVICE-UPGRADES-RUNNING", "SYSCTL-LOADER-RUNNING")
     for flip in ("drop-in", "drop-in, read")
 }
-ALSO |= {
-    (f"SERVICE-{name}-OFF", "started"): UNITS
-    for name in ("APPORT", "AUTOFS", "AVAHI", "BLUETOOTH", "CUPS", "RPCBIND", "RSYNC", "XINETD")
-}
+ALSO[("service", "started")] = UNITS
 ALSO |= {(cid, "mask"): MASKS for cid in ("MODULE-LOADER-RUNNING", "SYSCTL-LOADER-RUNNING")}
 ALSO |= {(cid, "pam"): PAM for cid in ("ACCOUNT-HASHING-YESCRYPT", "PASSWORD-QUALITY-ASKED")}
 """What a flip breaks besides its own control, really; those of them that are judged here."""
@@ -444,6 +446,27 @@ def pam_stack(setting: Setting) -> Flips:
     yield f"first in {path}", lambda: rewritten(path, lambda text: line + text)
 
 
+def patch(setting: Setting) -> Flips:
+    status = "/var/lib/dpkg/status"
+    if setting["of"] == "automatic":
+        for name in ("reboot", "left out"):
+            line = {"reboot": 'Automatic-Reboot "true";', "left out": 'Package-Blacklist { "openssl"; };'}[name]
+            yield name, functools.partial(planted, "/etc/apt/apt.conf.d/99zzz", f"Unattended-Upgrade::{line}\n", 0o644)
+    elif setting["of"] == "held":
+        whole = "Package: tzdata\nStatus: install ok installed"
+        yield (
+            "held",
+            lambda: rewritten(status, lambda text: text.replace(whole, whole.replace("install ok", "hold ok"))),
+        )
+    elif setting["of"] == "broken":
+        stanza = "\nPackage: flipped\nStatus: install ok half-configured\nVersion: 1\n"
+        yield "half-way", lambda: rewritten(status, append(stanza))
+    elif setting["of"] == "libraries":
+        path = "/usr/lib/flipped"
+        start = f"cp /bin/sleep {path}; {path} 999 >/dev/null 2>&1 & echo $! >/run/flipped; sleep 0.2; rm {path}"
+        yield "replaced", lambda: did(start, "kill $(cat /run/flipped)")
+
+
 def package(setting: Setting) -> Flips:
     name, installed = setting["name"].replace("*", "x"), "Status: install ok installed\n"
     stanza = f"Package: {name}\n{installed}"
@@ -458,10 +481,10 @@ def package(setting: Setting) -> Flips:
 
 def account(setting: Setting) -> Flips:
     lines = {
-        "no_empty_password": "eve:x:2001:2001::/:/bin/bash",
-        "only_root_is_uid_0": "toor:*:0:0::/:/usr/sbin/nologin",
-        "system_nologin": "daemon9:*:199:199::/:/bin/bash",
-        "hash_scheme": "mallory:$1$salt$hash:2002:2002::/:/bin/bash",
+        "no_empty_password": "eve:x:2001:65534::/:/usr/sbin/nologin",
+        "only_root_is_uid_0": "toor:*:0:65534::/:/usr/sbin/nologin",
+        "system_nologin": "daemon9:*:199:65534::/:/bin/bash",
+        "hash_scheme": "mallory:$1$salt$hash:2002:65534::/:/usr/sbin/nologin",
     }
     check = setting["check"]
     if check == "no_empty_password":
@@ -489,6 +512,34 @@ def account(setting: Setting) -> Flips:
         for name in setting["options"]:
             other = f"{name}=-1" if name == "timestamp_timeout" else f"!{name}"
             yield name, functools.partial(planted, "/etc/sudoers.d/eve", f"Defaults:eve {other}\n", 0o440)
+
+
+def account_lists(setting: Setting) -> Flips:
+    passwd, group = "/etc/passwd", "/etc/group"
+    lines = {
+        "accounts_of_gid_0": (passwd, "eve:x:2001:0::/:/usr/sbin/nologin"),
+        "groups_of_gid_0": (group, "flipped:x:0:"),
+        "shadowed": (passwd, "eve:$y$j9T$a$b:2001:65534::/:/usr/sbin/nologin"),
+        "groups_of_accounts": (passwd, "eve:x:2001:2001::/:/usr/sbin/nologin"),
+        "uids": (passwd, "eve:x:1:65534::/:/usr/sbin/nologin"),
+        "gids": (group, "flipped:x:1:"),
+        "account_names": (passwd, "daemon:x:2001:65534::/:/usr/sbin/nologin"),
+        "group_names": (group, "daemon:x:2001:"),
+        "shells": ("/etc/shells", "/usr/sbin/nologin"),
+    }
+    path, line = lines[setting["of"]]
+    yield "a line more", lambda: rewritten(path, append(f"{line}\n"))
+
+
+def home(setting: Setting) -> Flips:
+    path = "/home/alice" if setting["of"] == "homes" else "/home/alice/.profile"
+    yield "chmod", lambda: marked(path, lambda seen: os.chmod(path, seen.st_mode & 0o7777 | 2))
+    yield "chown", lambda: marked(path, lambda _: os.chown(path, 12345, -1))
+    if setting["of"] == "dot_files":
+        yield "lets in", lambda: planted("/home/alice/.rhosts", "+ +\n")
+    else:
+        line = "eve:x:2001:65534::/home/nowhere:/bin/bash\n"
+        yield "missing", lambda: rewritten("/etc/passwd", append(line))
 
 
 @contextlib.contextmanager
@@ -1096,13 +1147,14 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
     if kind == "port":
         return port(setting, machine.context["address"])
     makers: dict[str, Callable[[Setting], Flips]] = {
-        "sysctl": sysctl, "package": package, "account": account, "sshd": sshd, "k3s_config": k3s_config,
+        "sysctl": sysctl, "package": package, "account": account, "account_lists": account_lists, "home": home,
+        "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover,
         "new_files": new_files, "vouched": vouched, "vouched_objects": vouched_objects,
         "vouched_rights": vouched_rights, "vouched_entries": vouched_entries, "vouched_state": vouched_state,
-        "pam_stack": pam_stack, "pwquality": pwquality, "systemd_setting": systemd_setting,
+        "pam_stack": pam_stack, "patch": patch, "pwquality": pwquality, "systemd_setting": systemd_setting,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from casemate import catalogue
-from casemate.catalogue import declarations, pages
+from casemate.catalogue import cis, declarations, pages
 
 
 def control(cid: str = "SSH-ROOT-REFUSED", **rest: Any) -> dict[str, Any]:
@@ -146,3 +146,19 @@ def test_stale_docs_are_told(
     assert not (tmp_path / "docs").exists()
     assert pages.write_docs() == 0
     assert pages.write_docs(only_check=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "why", "counts_as"),
+    [(["1.1.1.6"], {}, "answered"), (["1.1.1.6"], {"why_not": "overlay"}, "part"), ([], {"why_not": "overlay"}, "k3s")],
+)
+def test_a_recommendation_counts_as_who_answers_it(answers: list[str], why: dict[str, str], counts_as: str) -> None:
+    assert cis.share({"id": "1.1.1.6", **why}, answers) == counts_as
+
+
+def test_the_page_says_who_answers_and_what_is_left() -> None:
+    known = catalogue.load()
+    page = cis.cis_page(known, ())
+    assert "| 1.1.1.6 | 1.1.1.6 | overlayfs cannot be loaded | 2 | automated | none | containerd keeps" in page
+    answered = {**known, "X-Y": control(refs={"cis_debian12": ["1.1.1.6"]})}
+    assert "| automated | **`X-Y`** | containerd keeps" in cis.cis_page(answered, ["X-Y"])

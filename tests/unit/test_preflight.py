@@ -335,6 +335,22 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     ),
     "k3s_host_journal_max_use_mib": ("a whole number from 256 to 65536", [256, 65536], [255, 65537, "1G"]),
     "k3s_host_password_min_length": ("a whole number from 8 to 64", [8, 64], [7, 65, ""]),
+    "k3s_host_shell_idle_seconds": ("a whole number from 60 to 86400", [60, 86400], [59, 86401, "never"]),
+    "k3s_host_update_origins": (
+        "fields such as origin=Docker,label=Docker CE",
+        [[], ["origin=Docker,label=Docker CE", "origin=Debian,codename=${distro_codename}-updates"]],
+        ["origin=Docker", ["Docker"], ['origin="x"'], ["origin=a;b"], [1]],
+    ),
+    "k3s_host_security_tracker": (
+        "the absolute path of a file on the hosts, or nothing",
+        ["", "/var/lib/tracker.json"],
+        ["tracker.json", "/var/lib/", 1],
+    ),
+    "k3s_host_kernel_arguments": (
+        "an argument of the kernel without spaces and quotes",
+        [[], ["init_on_alloc=1", "slab_nomerge", "mitigations=auto,nosmt"]],
+        ["slab_nomerge", ["a b"], ['x="y"'], ["x=$(y)"], [""]],
+    ),
     "k3s_host_umask": ('one of "027" (with the quotes), "077" (with the quotes)', ["077"], [23, "022", ""]),
     "k3s_host_system_shell_accounts": (
         "the name of an account",

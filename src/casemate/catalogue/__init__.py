@@ -55,6 +55,25 @@ def techniques() -> list[dict[str, Any]]:
 
 
 @functools.cache
+def cis_debian() -> dict[str, Any]:
+    """The benchmark for Debian 12: `recommendations`, those of `debian13_only`, and the `reasons` that they name.
+
+    Its file says what each holds. The controls that answer them name them in `refs`.
+    """
+    made: dict[str, Any] = read(Path(__file__).with_name("cis_debian12.yml"))
+    return made
+
+
+def answering(controls: Mapping[str, Mapping[str, Any]], benchmark: str) -> dict[str, list[str]]:
+    """Section of a benchmark -> the controls whose `refs` name it."""
+    found: dict[str, list[str]] = {}
+    for cid, control in controls.items():
+        for section in (control.get("refs") or {}).get(benchmark, ()):
+            found.setdefault(section, []).append(cid)
+    return found
+
+
+@functools.cache
 def attacks(root: Path = ROOT) -> dict[str, list[str]]:
     """Control -> the attacks that name it, as file:line, read without importing them.
 

@@ -1,4 +1,4 @@
-"""What is made of the catalogue for people: `docs/controls.md`, `docs/attack.md`, and one control for a terminal."""
+"""What is made of the catalogue for people: pages of `docs`, and one control for a terminal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import click
 
 from casemate import ROOT
 from casemate.catalogue import attacks, load, mitigations, open_mitigations, references, techniques, threats
+from casemate.catalogue.cis import cis_page
+from casemate.catalogue.tables import cell, names
 
 DOCS = ROOT / "docs" / "controls.md"
 ATTACK = ROOT / "docs" / "attack.md"
+CIS_DEBIAN = ROOT / "docs" / "cis-debian.md"
 
 
 def text(control: Mapping[str, Any]) -> str:
@@ -36,11 +39,6 @@ def text(control: Mapping[str, Any]) -> str:
             words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
             lines.append(f"  {name:11} {', '.join(words) if isinstance(words, list) else ' '.join(str(words).split())}")
     return "\n".join(lines) + "\n"
-
-
-def cell(value: Any) -> str:
-    """A value inside a Markdown table."""
-    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def markdown(controls: Mapping[str, Mapping[str, Any]]) -> str:
@@ -101,18 +99,22 @@ def attack_page(controls: Mapping[str, Mapping[str, Any]], attacked: Collection[
         "|---|---|---|---|",
     ]
     for one in known:
-        names = [f"**`{cid}`**" if cid in attacked else f"`{cid}`" for cid in one.get("controls") or ()]
         link = f"https://attack.mitre.org/techniques/{one['id'].replace('.', '/')}/"
         lines.append(
             f"| [{one['id']}]({link}) {cell(one['title'])} | {', '.join(one['tactics'])} "
-            f"| {', '.join(names) or 'none'} | {cell(one.get('why') or 'nothing that is known')} |"
+            f"| {names(one.get('controls') or (), attacked)} | {cell(one.get('why') or 'nothing that is known')} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def pages() -> dict[Path, str]:
     """Every generated page, and what it should hold."""
-    return {DOCS: markdown(load()), ATTACK: attack_page(load(), attacks())}
+    controls, attacked = load(), attacks()
+    return {
+        DOCS: markdown(controls),
+        ATTACK: attack_page(controls, attacked),
+        CIS_DEBIAN: cis_page(controls, attacked),
+    }
 
 
 def write_docs(only_check: bool = False) -> int:
