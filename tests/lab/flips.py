@@ -44,6 +44,7 @@ Flips = Iterator[tuple[str, Callable[[], Undone]]]
 ALSO = {
     ("ACCOUNT-HASHES-STRONG", "passwd"): {"ACCOUNT-PASSWORDS-SHADOWED": "fail"},  # everybody reads that hash
     ("ACCOUNT-UID0-UNIQUE", "passwd"): {"ACCOUNT-UIDS-UNIQUE": "fail"},
+    ("ACCOUNT-GID0-UNIQUE", "a line more"): {"HOST-GROUPS-VOUCHED": "fail"},  # a group that gives root
     ("GROUP-GID0-UNIQUE", "a line more"): {"GROUP-GIDS-UNIQUE": "fail"},  # root has that number, too
     ("HOST-GROUPS-VOUCHED", "a second line"): {"GROUP-GIDS-UNIQUE": "fail", "GROUP-NAMES-UNIQUE": "fail"},
     ("HOST-GROUPS-VOUCHED", "group of an account"): {"ACCOUNT-GID0-UNIQUE": "fail"},
@@ -449,9 +450,8 @@ def pam_stack(setting: Setting) -> Flips:
 def patch(setting: Setting) -> Flips:
     status = "/var/lib/dpkg/status"
     if setting["of"] == "automatic":
-        for name in ("reboot", "left out"):
-            line = {"reboot": 'Automatic-Reboot "true";', "left out": 'Package-Blacklist { "openssl"; };'}[name]
-            yield name, functools.partial(planted, "/etc/apt/apt.conf.d/99zzz", f"Unattended-Upgrade::{line}\n", 0o644)
+        line = 'Unattended-Upgrade::Automatic-Reboot "true";\n'
+        yield "reboot", lambda: planted("/etc/apt/apt.conf.d/99zzz", line, 0o644)
     elif setting["of"] == "held":
         whole = "Package: tzdata\nStatus: install ok installed"
         yield (

@@ -27,6 +27,7 @@ class Setting(Needed, total=False):
     """What a control of this kind demands."""
 
     origins: Annotated[List[str], Key("automatic: patterns of unattended-upgrades of which updates have to come")]
+    file: Annotated[str, Key("automatic: the file of ours that declares them")]
     tracker: Annotated[str, Key("pending: file on the host with the data of Debian's security tracker; empty: none")]
 
 

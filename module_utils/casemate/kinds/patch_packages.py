@@ -83,7 +83,12 @@ def _closed(update: Update, holes: Any, codename: Any) -> str:
 
 
 def automatic(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
-    """What keeps updates of the declared origins from being installed, as apt reads all of its configuration."""
+    """What keeps updates of the declared origins from being installed, as apt reads all of its configuration.
+
+    What follows from a file of ours that is not as it should be is told by that file's control alone.
+    """
+    if setting.get("file") in host.failing_files:
+        return {}
     asked = host.run(["apt-config", "dump"])
     if asked.rc != 0:
         raise OSError(f"apt-config cannot say how apt is set: {(asked.err or asked.out).strip()[:200]}")
@@ -99,7 +104,7 @@ def automatic(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
     for origin in setting.get("origins", ()):
         if origin not in origins:
             found[origin] = "this origin is not among those of Unattended-Upgrade::Origins-Pattern"
-    for package in lines.get("Unattended-Upgrade::Package-Blacklist", []):
+    for package in filter(None, lines.get("Unattended-Upgrade::Package-Blacklist", [])):
         found[package] = "Unattended-Upgrade::Package-Blacklist keeps updates from it"
     if last.get("Unattended-Upgrade::Automatic-Reboot", "false").lower() in ("true", "yes", "1", "on"):
         found["Unattended-Upgrade::Automatic-Reboot"] = "a node would reboot without asking the cluster"

@@ -130,6 +130,7 @@ Unattended-Upgrade::Automatic-Reboot "false";
     ("more", "fault"),
     [
         ("", ""),
+        ('Unattended-Upgrade::Package-Blacklist "";\n', ""),
         ('APT::Periodic::Unattended-Upgrade "0";\n', "APT::Periodic::Unattended-Upgrade"),
         ('APT::Periodic::Update-Package-Lists "0";\n', "APT::Periodic::Update-Package-Lists"),
         ('APT::Periodic::Enable "0";\n', "APT::Periodic::Enable"),
@@ -141,6 +142,14 @@ def test_what_keeps_updates_away_is_named(tmp_path: Path, more: str, fault: str)
     host = FakeHost(tmp_path, {}, {"apt-config dump": (0, SET + more, "")})
     verdict = judged(host, of="automatic", origins=[ORIGIN])
     assert verdict.observed == ([fault] if fault else "nothing")
+
+
+def test_what_follows_from_a_file_of_ours_is_told_by_that_file_alone(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {}, {"apt-config dump": (0, "", "")})
+    setting = {"of": "automatic", "origins": [ORIGIN], "file": "/etc/apt/apt.conf.d/99zz-casemate"}
+    assert not judged(host, **setting).ok
+    host.failing_files.add("/etc/apt/apt.conf.d/99zz-casemate")
+    assert judged(host, **setting).ok
 
 
 def test_an_origin_that_is_left_out_is_named(tmp_path: Path) -> None:
