@@ -42,8 +42,8 @@ BASE_PACKAGES = (
 # What the roles install. It is deliberately absent from the base, so that its installation is tested too. aide, debsums
 # and lynis are what `make peers` looks with.
 PACKAGES = [
-    "acct", "aide", "aide-common", "apparmor", "apparmor-utils", "auditd", "chrony", "debsums", "jq",
-    "libpam-pwquality", "lynis", "needrestart", "nftables", "rsyslog", "systemd-timesyncd", "unattended-upgrades",
+    "acct", "aide", "aide-common", "apparmor", "apparmor-utils", "auditd", "chrony", "cracklib-runtime", "debsums",
+    "jq", "libpam-pwquality", "lynis", "needrestart", "nftables", "rsyslog", "systemd-timesyncd", "unattended-upgrades",
 ]  # fmt: skip
 
 BOOT_UNIT = """[Unit]
