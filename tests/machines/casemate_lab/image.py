@@ -42,9 +42,11 @@ BASE_PACKAGES = (
 # What the roles install. It is deliberately absent from the base, so that its installation is tested too. aide, debsums
 # and lynis are what `make peers` looks with.
 PACKAGES = [
-    "acct", "aide", "aide-common", "apparmor", "apparmor-utils", "auditd", "chrony", "cracklib-runtime", "debsums",
-    "jq", "libpam-pwquality", "lynis", "needrestart", "nftables", "rsyslog", "systemd-timesyncd", "unattended-upgrades",
+    "acct", "aide", "aide-common", "apparmor", "apparmor-utils", "auditd", "cracklib-runtime", "debsums", "jq",
+    "libpam-pwquality", "lynis", "needrestart", "nftables", "rsyslog", "systemd-timesyncd", "unattended-upgrades",
 ]  # fmt: skip
+INSTEAD = ["chrony"]
+"""What excludes one of PACKAGES, for machines on which it stands in its place."""
 
 BOOT_UNIT = """[Unit]
 Description=Prepare a lab machine: cgroups that K3s may write, and the index of the local packages
@@ -183,7 +185,8 @@ def packages(root: Path) -> Path:
             "-o", "APT::Sandbox::User=root",
         ]  # fmt: skip
         run(*apt, "update")
-        run(*apt, "--download-only", "install", *PACKAGES)
+        for chosen in (PACKAGES, INSTEAD):
+            run(*apt, "--download-only", "install", *chosen)
         index = []
         for deb in sorted(made.glob("*.deb")):
             digest = hashlib.sha256(deb.read_bytes()).hexdigest()
@@ -192,4 +195,4 @@ def packages(root: Path) -> Path:
         (made / "Packages").write_text("\n".join(index), encoding="utf-8")
         shutil.rmtree(made / "lists")
 
-    return _cached("repo", f"{root.name} {' '.join(PACKAGES)} 1", "package folder", build)
+    return _cached("repo", f"{root.name} {' '.join(PACKAGES + INSTEAD)} 1", "package folder", build)
