@@ -44,6 +44,7 @@ Flips = Iterator[tuple[str, Callable[[], Undone]]]
 ALSO = {
     ("ACCOUNT-HASHES-STRONG", "passwd"): {"ACCOUNT-PASSWORDS-SHADOWED": "fail"},  # everybody reads that hash
     ("ACCOUNT-UID0-UNIQUE", "passwd"): {"ACCOUNT-UIDS-UNIQUE": "fail"},
+    ("HOST-APT-VOUCHED", "planted in /etc/apt/apt.conf.d"): {"PATCH-AUTOMATIC-EFFECTIVE": "error"},  # unreadable
     ("ACCOUNT-GID0-UNIQUE", "a line more"): {"HOST-GROUPS-VOUCHED": "fail"},  # a group that gives root
     ("GROUP-GID0-UNIQUE", "a line more"): {"GROUP-GIDS-UNIQUE": "fail"},  # root has that number, too
     ("HOST-GROUPS-VOUCHED", "a second line"): {"GROUP-GIDS-UNIQUE": "fail", "GROUP-NAMES-UNIQUE": "fail"},
@@ -463,8 +464,8 @@ def patch(setting: Setting) -> Flips:
         yield "half-way", lambda: rewritten(status, append(stanza))
     elif setting["of"] == "libraries":
         path = "/usr/lib/flipped"
-        start = f"cp /bin/sleep {path}; {path} 999 >/dev/null 2>&1 & echo $! >/run/flipped; sleep 0.2; rm {path}"
-        yield "replaced", lambda: did(start, "kill $(cat /run/flipped)")
+        start = f"cp /bin/sleep {path}; {path} 999 >/dev/null 2>&1 & echo $! >/run/flipped.pid; sleep 0.2; rm {path}"
+        yield "replaced", lambda: did(start, "kill $(cat /run/flipped.pid); rm /run/flipped.pid")
 
 
 def package(setting: Setting) -> Flips:

@@ -43,6 +43,16 @@ def test_a_home_that_strangers_enter_is_closed(host: FakeHost, mode: int, after:
     assert judged(HOMES, host).ok
 
 
+def test_the_home_by_which_casemate_comes_in_stays_as_it_is(host: FakeHost) -> None:
+    os.chmod(host.path("/home/alice"), 0o775)
+    assert not judged(HOMES, host).ok
+    host.context = {"account": "alice"}
+    assert judged(HOMES, host).ok
+    Path(host.path("/home/alice/.profile")).touch(0o666)
+    os.chmod(host.path("/home/alice/.profile"), 0o666)
+    assert not judged(DOTS, host).ok, "what its logins run is judged all the same"
+
+
 def test_a_home_that_is_not_there_or_anothers_is_left_to_people(host: FakeHost, tmp_path: Path) -> None:
     os.rmdir(host.path("/home/alice"))
     assert "has no home there" in judged(HOMES, host).blocked_by
