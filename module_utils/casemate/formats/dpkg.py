@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from ..host.files import names_in
 from ..host.machine import Host
 from ..host.text import split_lines
+from .dpkg_status import STATUS
 
-INFO, STATUS, DIVERSIONS = "/var/lib/dpkg/info", "/var/lib/dpkg/status", "/var/lib/dpkg/diversions"
+INFO, DIVERSIONS = "/var/lib/dpkg/info", "/var/lib/dpkg/diversions"
 UCF_OWNERS, UCF_SUMS = "/var/lib/ucf/registry", "/var/lib/ucf/hashfile"
 ALTERNATIVES, CHOSEN = "/var/lib/dpkg/alternatives", "/etc/alternatives/"
 MERGED = ("/usr/bin/", "/usr/sbin/", "/usr/lib/", "/usr/lib32/", "/usr/lib64/", "/usr/libx32/")

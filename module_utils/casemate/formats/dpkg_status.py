@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from typing import Dict, Iterator, List, NamedTuple
 
+from ..host.machine import Host
+
 STATUS = "/var/lib/dpkg/status"
-FIELD = re.compile(r"(?m)^(Package|Architecture|Status|Version|Source): *(.*?) *$")
+FIELD = re.compile(r"(?m)^(Package|Status|Version|Source): *(.*?) *$")
 WOULD_INSTALL = re.compile(r"(?m)^Inst (\S+)(?: \[([^\]]*)\])? \((\S+) ?(.*?)(?: \[\w+\])?\)")
 
 
@@ -31,6 +33,18 @@ class Update(NamedTuple):
     now: str
     then: str
     archives: List[str]
+
+
+def known(host: Host) -> List[Package]:
+    """Every package that dpkg knows, read once a pass. Raises FileNotFoundError where there is no dpkg."""
+
+    def read() -> List[Package]:
+        text = host.text(STATUS)
+        if text is None:
+            raise FileNotFoundError(f"{STATUS} is missing: not a Debian system, or a broken one")
+        return list(packages(text))
+
+    return host.cached("packages", read)
 
 
 def packages(text: str) -> Iterator[Package]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Annotated, Callable, Dict, List, Literal, NamedTuple, TypedDict
+from typing import Annotated, Callable, Dict, List, Literal, NamedTuple, Set, TypedDict
 
 from ..core.flow import several
 from ..core.schema import Key
@@ -43,6 +43,11 @@ def _twice(values: List[str], what: str) -> Dict[str, str]:
     return {value: f"{what} {value} stands {count} times" for value, count in Counter(values).items() if count > 1}
 
 
+def _groupless(accounts: List[Account], gids: Set[str]) -> Dict[str, str]:
+    lacking = (one for one in accounts if str(one.gid) not in gids)
+    return {one.name: f"{one.name} has the group {one.gid}, which is not there" for one in lacking}
+
+
 LOOKS: Dict[str, Callable[[Lists], Dict[str, str]]] = {
     "accounts_of_gid_0": lambda of: {
         a.name: f"{a.name} has the group of root" for a in of.accounts if a.gid == 0 and a.name != "root"
@@ -55,11 +60,7 @@ LOOKS: Dict[str, Callable[[Lists], Dict[str, str]]] = {
         for a in of.accounts
         if a.password not in ("x", "*", "!", "")  # what is empty is told as that
     },
-    "groups_of_accounts": lambda of: {
-        a.name: f"{a.name} has the group {a.gid}, which is not there"
-        for a in of.accounts
-        if str(a.gid) not in {gid for _, gid in of.groups}
-    },
+    "groups_of_accounts": lambda of: _groupless(of.accounts, {gid for _, gid in of.groups}),
     "uids": lambda of: _twice([str(a.uid) for a in of.accounts], "the uid"),
     "gids": lambda of: _twice([gid for _, gid in of.groups], "the gid"),
     "account_names": lambda of: _twice([a.name for a in of.accounts], "the account"),

@@ -11,7 +11,7 @@ import os
 import pwd
 import stat as statmod
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, List, Literal, Set, Tuple, TypedDict
+from typing import Annotated, Any, Dict, List, Literal, Set, Tuple, TypedDict
 
 from ..core.flow import several
 from ..core.schema import Key
@@ -22,7 +22,7 @@ from ..host.machine import Host
 from ..host.text import split_lines
 from .kind import Kind
 from .mount_option import unescape
-from .powerful import is_closed
+from .powerful import above, is_closed
 
 
 class Setting(TypedDict):
@@ -49,25 +49,29 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """What lies anywhere, for each setting; one walk for all with the same folders left out."""
-    return [{"found": _found(setting, host)} for setting in settings]
+    known = _known(host) if any(setting["of"] == "unowned" for setting in settings) else (set(), set(), [])
+    walks: Dict[Tuple[str, ...], Dict[str, List[str]]] = {}
+    for setting in settings:
+        walks.setdefault(tuple(setting["skipped"]), {})[setting["of"]] = []
+    for skipped, found in walks.items():
+        for path, seen in _everywhere(skipped, host):
+            if "world_writable" in found and len(found["world_writable"]) < MOST and _is_loose(seen):
+                found["world_writable"].append(path)
+            if "unowned" in found and len(found["unowned"]) < MOST and not _is_owned(seen, *known):
+                found["unowned"].append(path)
+            if all(len(paths) >= MOST for paths in found.values()):
+                break
+    return [{"found": walks[tuple(setting["skipped"])][setting["of"]]} for setting in settings]
 
 
-def _found(setting: Setting, host: Host) -> List[str]:
+def _everywhere(skipped: Collection[str], host: Host) -> Iterator[Tuple[str, os.stat_result]]:
+    """Everything on the disks of this machine that others than root get to, with what it is like."""
     mounts = _disks(host.text("/proc/self/mountinfo") or "") if host.root == "/" else set()
-    ids = _known(host) if setting["of"] == "unowned" else None
-    found: List[str] = []
     for begin in sorted(mounts | {"/"}):
-        if any(f"{begin}/".startswith(f"{folder}/") for folder in setting["skipped"]):
+        if any(f"{begin}/".startswith(f"{folder}/") for folder in skipped):
             continue
-        if any(is_closed(host.path(above)) for above in _above(begin)):
-            continue
-        for path, seen in _below(begin, setting, host):
-            wrong = _is_loose(seen) if ids is None else not _is_owned(seen, *ids)
-            if wrong:
-                found.append(path)
-            if len(found) >= MOST:
-                return found
-    return found
+        if not any(is_closed(host.path(folder)) for folder in [*above(begin), begin]):
+            yield from _below(begin, skipped, host)
 
 
 def _disks(mountinfo: str) -> Set[str]:
@@ -76,23 +80,18 @@ def _disks(mountinfo: str) -> Set[str]:
     return {unescape(one[4]) for one in fields if "-" in one[:-1] and one[one.index("-") + 1] in DISKS}
 
 
-def _above(path: str) -> List[str]:
-    parts = [part for part in path.split("/") if part]
-    return ["/" + "/".join(parts[:count]) for count in range(len(parts) + 1)]
-
-
-def _below(folder: str, setting: Setting, host: Host) -> Iterator[Tuple[str, os.stat_result]]:
+def _below(folder: str, skipped: Collection[str], host: Host) -> Iterator[Tuple[str, os.stat_result]]:
     """Everything of one file system below a folder, with what it is like."""
     here = stat_of(host.path(folder))
     if here is None or not statmod.S_ISDIR(here.st_mode):
         return
     waiting = [folder]
     while waiting:
-        above = waiting.pop()
-        for name in names_in(host.path(above)):
-            path = f"{above.rstrip('/')}/{name}"
+        inside = waiting.pop()
+        for name in names_in(host.path(inside)):
+            path = f"{inside.rstrip('/')}/{name}"
             seen = stat_of(host.path(path))
-            if seen is None or seen.st_dev != here.st_dev or path in setting["skipped"]:
+            if seen is None or seen.st_dev != here.st_dev or path in skipped:
                 continue
             yield path, seen
             if statmod.S_ISDIR(seen.st_mode) and not is_closed(host.path(path)):

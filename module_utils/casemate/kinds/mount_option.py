@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
@@ -48,38 +48,50 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def mounts(text: str) -> dict[str, list[str]]:
-    """Mount point -> options that apply; of mounts on top of each other the last is the visible one."""
-    found: dict[str, list[str]] = {}
+class Mount(NamedTuple):
+    """What is mounted somewhere: the options that apply, the type of the file system, and what it lies on."""
+
+    options: list[str]
+    sort: str
+    source: str
+
+
+def mounts(text: str) -> dict[str, Mount]:
+    """Mount point -> what is mounted there; of mounts on top of each other the last is the visible one."""
+    found: dict[str, Mount] = {}
     for line in split_lines(text):
         fields = line.split(" ")
         if len(fields) >= 10 and "-" in fields:
-            found[unescape(fields[4])] = sorted({*fields[5].split(","), *fields[-1].split(",")})
+            sort, source = [*fields[fields.index("-") + 1 :], "", ""][:2]
+            options = sorted({*fields[5].split(","), *fields[-1].split(",")})
+            found[unescape(fields[4])] = Mount(options, sort, source)
     return found
 
 
-def line(path: str, wanted: set[str], banned: set[str], mounted: str, table: str) -> str:
+def entries(table: str) -> dict[str, list[str]]:
+    """Mount point -> the fields of its line of /etc/fstab; of several lines the last."""
+    lines = (split_words(line) for line in split_lines(table) if not line.lstrip(SPACE).startswith("#"))
+    return {unescape(fields[1]): fields for fields in lines if len(fields) >= 4}
+
+
+def fstab(table: str) -> dict[str, list[str]]:
+    """Mount point -> options of /etc/fstab."""
+    return {path: fields[3].split(",") for path, fields in entries(table).items()}
+
+
+def line(path: str, wanted: set[str], banned: set[str], now: Mount | None, there: list[str] | None) -> str:
     """The line of /etc/fstab that gives a mount the options: the one that is there, changed, or a new one.
 
-    Of what is mounted the restrictions stay; `mounted` is mountinfo, `table` is /etc/fstab.
+    Of what is mounted now the restrictions stay.
     """
-    lines = (split_words(one) for one in split_lines(table) if not one.lstrip(SPACE).startswith("#"))
-    there = [fields for fields in lines if len(fields) >= 4 and unescape(fields[1]) == path]
     source, sort = ("tmpfs", "tmpfs") if path == "/tmp" else ("PARTITION", "ext4")  # noqa: S108 - where it has none
-    for fields in (one.split(" ") for one in split_lines(mounted)):
-        if len(fields) >= 10 and "-" in fields and unescape(fields[4]) == path:
-            sort, source = fields[fields.index("-") + 1 : fields.index("-") + 3]
-    wanted = wanted | (set(mounts(mounted).get(path, ())) & RESTRICTIONS - banned)
-    made = there[-1] if there else [source, path, sort, "defaults", "0", "0" if sort == "tmpfs" else "2"]
+    if now:
+        source, sort = now.source, now.sort
+        wanted = wanted | (set(now.options) & RESTRICTIONS - banned)
+    made = there or [source, path, sort, "defaults", "0", "0" if sort == "tmpfs" else "2"]
     dropped = wanted | banned | {option[2:] for option in wanted}
     options = [option for option in made[3].split(",") if option not in dropped]
     return " ".join([*made[:3], ",".join([*options, *sorted(wanted)]), *made[4:]])
-
-
-def fstab(text: str) -> dict[str, list[str]]:
-    """Mount point -> options of /etc/fstab."""
-    entries = (split_words(line) for line in split_lines(text) if not line.lstrip(SPACE).startswith("#"))
-    return {unescape(fields[1]): fields[3].split(",") for fields in entries if len(fields) >= 4}
 
 
 def unit_options(path: str, host: Host) -> list[str] | None:
@@ -97,16 +109,15 @@ def unit_options(path: str, host: Host) -> list[str] | None:
 
 def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """The mount that holds each folder, its options now, and those of the next boot with their source."""
-    mounted, written = host.text("/proc/self/mountinfo") or "", host.text("/etc/fstab") or ""
-    now, table = mounts(mounted), fstab(written)
+    now, table = mounts(host.text("/proc/self/mountinfo") or ""), entries(host.text("/etc/fstab") or "")
     seen: list[Observation] = []
     for setting in settings:
         path = setting["path"].rstrip("/") or "/"
         holders = [m for m in now if path == m or path.startswith(m.rstrip("/") + "/")]
         holder = max(holders, key=len, default="")
-        one: dict[str, Any] = {"mount": holder, "now": now.get(holder, [])}
+        one: dict[str, Any] = {"mount": holder, "now": now[holder].options if holder in now else []}
         if holder in table:
-            one.update(boot=table[holder], source="/etc/fstab")
+            one.update(boot=table[holder][3].split(","), source="/etc/fstab")
         elif (unit := unit_options(holder, host)) is not None:
             one.update(boot=unit, source="its mount unit")
         elif holder in SYSTEMD_DEFAULTS:
@@ -114,7 +125,8 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         else:
             one.update(boot=None, source="nothing on this machine")
         wanted, banned = set(setting.get("options") or ()), set(setting.get("without") or ())
-        one["line"] = line(holder if banned else path, wanted, banned, mounted, written)
+        place = holder if banned else path
+        one["line"] = line(place, wanted, banned, now.get(place), table.get(place))
         seen.append(one)
     return seen
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypedDict
 
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
+from ..formats.dpkg_status import STATUS, known
 from ..host.machine import Host
 from .kind import Enforceable, Kind
 
@@ -32,22 +33,9 @@ class Setting(Needed, Enforceable, total=False):
     version: Annotated[str, Key("not older than this", pattern=r"[0-9][A-Za-z0-9.+:~-]*")]
 
 
-STATUS = "/var/lib/dpkg/status"
-
-
 def identity(setting: Setting) -> str:
     """One control for each package."""
     return str(setting["name"])
-
-
-def installed(text: str) -> dict[str, str]:
-    """Package -> version of what is completely installed (unpacked or half-configured is not)."""
-    found: dict[str, str] = {}
-    for stanza in text.split("\n\n"):
-        fields = dict(re.findall(r"(?m)^(Package|Status|Version): *(.*?) *$", stanza))
-        if fields.get("Status", "").endswith(" ok installed") and "Package" in fields:
-            found[fields["Package"]] = fields.get("Version", "")
-    return found
 
 
 def _weights(part: str) -> list[tuple[tuple[int, ...], int]]:
@@ -84,10 +72,8 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
 
     Raises OSError where there is no dpkg.
     """
-    text = host.text(STATUS)
-    if text is None:
-        raise FileNotFoundError(f"{STATUS} is missing: not a Debian system, or a broken one")
-    have = installed(text)
+    # What is unpacked or half-configured is not installed.
+    have = {one.name: one.version for one in known(host) if (one.error, one.state) == ("ok", "installed")}
     found = [
         {n: v for n, v in have.items() if fnmatch.fnmatchcase(n, s["name"]) or n in s.get("instead", ())}
         for s in settings

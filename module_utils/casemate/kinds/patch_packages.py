@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping
 
 from ..core.verdict import Unavailable
 from ..formats import dpkg_status
-from ..formats.dpkg_status import STATUS, Package, Update
+from ..formats.dpkg_status import Package, Update, known
 from ..host.machine import Host
 from .package import older
 
@@ -25,14 +25,6 @@ OLD = 7
 """Days after which an index of packages says nothing of what is pending today."""
 SIMULATED = ["apt-get", "-s", "-q", "-o", "Debug::NoLocking=1", "--ignore-hold", "dist-upgrade"]
 SETTLED = ("installed", "config-files", "not-installed", "triggers-pending", "triggers-awaited")
-
-
-def known(host: Host) -> List[Package]:
-    """Every package that dpkg knows. Raises OSError where there is no dpkg."""
-    text = host.text(STATUS)
-    if text is None:
-        raise FileNotFoundError(f"{STATUS} is missing: not a Debian system, or a broken one")
-    return list(dpkg_status.packages(text))
 
 
 def pending(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:

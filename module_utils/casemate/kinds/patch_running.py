@@ -10,12 +10,12 @@ import re
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from ..core.verdict import Unavailable
+from ..formats.dpkg_status import known
 from ..host import processes
 from ..host.files import names_in
 from ..host.machine import Host
 from ..k3s.services import UNITS
 from .package import older
-from .patch_packages import known
 
 CODE = re.compile(r"(?m)^\S+ ..x\S* \S+ \S+ \d+ +(/(?:usr/(?!local/)|lib|bin/|sbin/)\S*) \(deleted\)$")
 """A mapping of a package's file that is run and whose file has been removed or replaced."""
@@ -34,17 +34,15 @@ def libraries(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
 
 
 def _stale(host: Host) -> Iterator[Tuple[int, List[str]]]:
-    for name in sorted(names_in(host.path("/proc"))):
-        if name.isdigit() and "kubepods" not in (host.text(f"/proc/{name}/cgroup") or "") and _is_ours(name, host):
-            paths = sorted(set(CODE.findall(host.text(f"/proc/{name}/maps") or "")))
-            if paths:
-                yield int(name), paths
-
-
-def _is_ours(pid: str, host: Host) -> bool:
-    """Whether a process is of this system, and not of a container's."""
-    spaces = {processes.link(f"/proc/{one}/ns/pid", host) for one in (pid, "self")}
-    return len(spaces) == 1
+    """Processes of this system, and not of a container's, with what they run that is there no more."""
+    here = processes.link("/proc/self/ns/pid", host)
+    for name in sorted(filter(str.isdigit, names_in(host.path("/proc")))):
+        is_pod = "kubepods" in (host.text(f"/proc/{name}/cgroup") or "")
+        if is_pod or processes.link(f"/proc/{name}/ns/pid", host) != here:
+            continue
+        paths = sorted(set(CODE.findall(host.text(f"/proc/{name}/maps") or "")))
+        if paths:
+            yield int(name), paths
 
 
 def _told(unit: str, stale: List[Tuple[int, List[str]]]) -> str:

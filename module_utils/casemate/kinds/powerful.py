@@ -34,7 +34,7 @@ def everywhere(folder: str, host: Host) -> Iterator[str]:
     begins = {folder, *(place for place in mounts if f"{place}/".startswith(f"{folder.rstrip('/')}/"))}
     seen: set[tuple[int, int]] = set()
     for begin in sorted(begins):
-        if not any(is_closed(host.path(above)) for above in _above(begin)):
+        if not any(is_closed(host.path(one)) for one in above(begin)):
             yield from _below(begin, host, seen)
 
 
@@ -61,7 +61,7 @@ def _below(folder: str, host: Host, seen: set[tuple[int, int]]) -> Iterator[str]
             yield path
 
 
-def _above(path: str) -> list[str]:
+def above(path: str) -> list[str]:
     """The folders on the way to a path, without itself."""
     parts = path.strip("/").split("/")
     return ["/" + "/".join(parts[:count]) for count in range(len(parts))]

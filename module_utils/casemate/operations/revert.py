@@ -5,7 +5,6 @@ The host goes back to the applied state by itself where no fresh login confirms 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Dict, List
 
@@ -48,9 +47,9 @@ def take_back(guard: Guard, last: LastChange, planned: Plan) -> None:
 
     Raises EnforceError where that fails; the guard has put everything as it was, then.
     """
-    by_sort: Mapping[str, List[str]] = {}
+    by_sort: Dict[str, List[str]] = {}
     for one in planned.back:
-        by_sort = {**by_sort, one.sort: [*by_sort.get(one.sort, []), one.name]}
+        by_sort.setdefault(one.sort, []).append(one.name)
     for sort, names in by_sort.items():
         guard.arm(names, sort)
     guard.undoes()

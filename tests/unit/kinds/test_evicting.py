@@ -15,7 +15,7 @@ from unit.test_engine import TODAY, control
 from unit.test_guard import Held
 
 from module_utils.casemate.engine.run import Outcome, run
-from module_utils.casemate.formats import dpkg
+from module_utils.casemate.formats import dpkg, dpkg_status
 from module_utils.casemate.host import evicted
 from module_utils.casemate.host.machine import EnforceError, Result
 
@@ -125,7 +125,7 @@ def brought(tmp_path: Path) -> FakeHost:
 
 def conffile(tmp_path: Path) -> FakeHost:
     made = brought(tmp_path)
-    Path(made.path(dpkg.STATUS)).write_text(f"Package: some\nConffiles:\n {CRON} {'0' * 32}\n")
+    Path(made.path(dpkg_status.STATUS)).write_text(f"Package: some\nConffiles:\n {CRON} {'0' * 32}\n")
     return made
 
 

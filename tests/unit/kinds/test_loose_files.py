@@ -91,3 +91,13 @@ def test_file_systems_of_other_machines_are_not_walked() -> None:
     lines = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:9 / /mnt/a\\040b rw shared:1 - xfs /dev/sdb rw\n"
     lines += "3 1 0:8 / /srv rw - nfs4 server:/x rw\n4 1 0:7 / /proc rw - proc proc rw\nodd\n"
     assert kind._disks(lines) == {"/", "/mnt/a b"}
+
+
+def test_one_walk_finds_for_each_what_it_would_find_alone(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {"/srv/x": "", "/run/x": ""})
+    for name in ("srv/x", "run/x"):
+        os.chmod(tmp_path / name, 0o666)
+    asked = [LOOSE, UNOWNED, {**LOOSE, "skipped": []}, {**UNOWNED, "skipped": LOOSE["skipped"]}]
+    together = kind.observe(asked, host)
+    assert together == [kind.observe([one], host)[0] for one in asked]
+    assert [sorted(one["found"]) for one in together[:3:2]] == [["/srv/x"], ["/run/x", "/srv/x"]]

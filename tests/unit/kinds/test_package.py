@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.fake_host import FakeHost
 
+from module_utils.casemate.formats.dpkg_status import STATUS
 from module_utils.casemate.kinds import package
 
 
@@ -39,7 +40,7 @@ def stanza(name: str, status: str = "install ok installed", version: str = "1.0-
     ],
 )
 def test_status(tmp_path: Path, text: str, setting: Any, ok: bool, observed: Any) -> None:
-    host = FakeHost(tmp_path, {package.STATUS: text})
+    host = FakeHost(tmp_path, {STATUS: text})
     verdict = package.assess(setting, package.observe([setting], host)[0])
     assert (verdict.ok, verdict.observed) == (ok, observed)
 
@@ -55,7 +56,7 @@ def test_status(tmp_path: Path, text: str, setting: Any, ok: bool, observed: Any
     ],
 )
 def test_nothing_goes_but_what_is_named(tmp_path: Path, said: tuple[int, str, str], obstacle: str) -> None:
-    host = FakeHost(tmp_path, {package.STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
+    host = FakeHost(tmp_path, {STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
     wanted: Any = [{"name": "telnet", "state": "absent"}, {"name": "telnetd", "state": "absent"}]
     verdict = package.assess(wanted[0], package.observe(wanted, host)[0])
     assert not verdict.ok
@@ -67,7 +68,7 @@ def test_nothing_goes_but_what_is_named(tmp_path: Path, said: tuple[int, str, st
 
 def test_what_a_waiver_keeps_is_nobodys_to_remove(tmp_path: Path) -> None:
     said = (0, "Remv telnet [1]\nRemv telnetd [1]\n", "")
-    host = FakeHost(tmp_path, {package.STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
+    host = FakeHost(tmp_path, {STATUS: stanza("telnet") + stanza("telnetd")}, {"apt-get -s": said})
     wanted: list[Any] = [
         {"name": "telnet", "state": "absent"},
         {"name": "telnetd", "state": "absent"},
@@ -108,5 +109,5 @@ def test_the_order_is_dpkgs(one: str, other: str) -> None:
 def test_another_package_that_does_the_same_is_enough(tmp_path: Path, name: str, ok: bool) -> None:
     setting: Any = {"name": "systemd-timesyncd", "state": "present", "instead": ["chrony"]}
     status = f"Package: {name}\nStatus: install ok installed\nVersion: 1\n"
-    host = FakeHost(tmp_path, {package.STATUS: status})
+    host = FakeHost(tmp_path, {STATUS: status})
     assert package.assess(setting, package.observe([setting], host)[0]).ok is ok
