@@ -7,7 +7,6 @@ a terminal, one line for each stage.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import select
@@ -26,7 +25,7 @@ from rich.text import Text
 
 from casemate import ROOT
 from casemate.report.findings import STOPPED, Finding, host_entry, settle
-from casemate.run import scratch
+from casemate.run import handed, scratch
 from casemate.run.advice import ANSI, advised, explain, located
 from module_utils.casemate.core.legible import legible, shown
 
@@ -36,6 +35,8 @@ SAYING = ("verbose", "error", "warning", "system_warning", "deprecated")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 WAIT, MOMENT = 30, 5
 """Seconds between two looks at what is waited for, and from which a task is told as a wait."""
+UNSEEN = {"ANSIBLE_DISPLAY_OK_HOSTS": "False", "ANSIBLE_NOCOLOR": "True"}
+"""Spares Ansible output that nobody is shown: events are told all the same."""
 IDENT = "run"
 """What ansible-runner calls the folder of the only run that it does for us."""
 ASKING = ("ANSIBLE_ASK_PASS", "ANSIBLE_ASK_VAULT_PASS", "ANSIBLE_BECOME_ASK_PASS")
@@ -73,7 +74,10 @@ class Host:
 
 @dataclass
 class Run:
-    """The outcome of a playbook: hosts by name, and why it ended early, if it did."""
+    """The outcome of a playbook: hosts by name, and why it ended early, if it did.
+
+    `folder` is where workers leave findings that do not come as a part of their results.
+    """
 
     hosts: dict[str, Host] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -82,6 +86,7 @@ class Run:
     clue: str = ""
     _line: str = ""
     _open: bool = False
+    folder: Path = Path()
     warnings: list[str] = field(default_factory=list)
     cancelled: bool = False
     settled: bool = False
@@ -101,21 +106,26 @@ class Run:
         """The hosts as a report has them."""
         made = []
         for host in self.hosts.values():
-            status, message = host.status, host.message
-            if status == "ok" and not self.settled:  # what it found so far says nothing of how it ends
-                status, message = "error", "interrupted" if self.cancelled else UNSETTLED
-            elif status == "ok" and not host.passes:
-                status, message = "error", STOPPED
+            status, message = self._ended(host)
             made.append(host_entry(host.name, status, host.findings, message))
         return made
 
     def messages(self) -> list[tuple[str, list[str]]]:
         """Each distinct message once, with the hosts that it concerns."""
         grouped: dict[str, list[str]] = {}
-        for host in self.entries():
-            if host.get("message"):
-                grouped.setdefault(host["message"], []).append(host["name"])
+        for host in self.hosts.values():
+            message = self._ended(host)[1]
+            if message:
+                grouped.setdefault(message, []).append(host.name)
         return list(grouped.items())
+
+    def _ended(self, host: Host) -> tuple[str, str]:
+        """How a host stands, and what is to be said of it."""
+        if host.status == "ok" and not self.settled:  # what it found so far says nothing of how it ends
+            return "error", "interrupted" if self.cancelled else UNSETTLED
+        if host.status == "ok" and not host.passes:
+            return "error", STOPPED
+        return host.status, host.message
 
     def _host(self, kind: str, data: dict[str, Any]) -> None:
         host = self.hosts.setdefault(data["host"], Host(data["host"]))
@@ -143,8 +153,7 @@ class Run:
                 host.accepted = list(result.get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())
                 host.roles_to_apply = list(result.get("roles_to_apply") or ())
-                found = result["findings"]
-                for made in json.loads(found) if isinstance(found, str) else found:
+                for made in handed.taken(result["findings"], self.folder):
                     host.passes.setdefault(made["control"], []).append(made)
                     if made["action"] == "changed":
                         host.changed.add(made["control"])
@@ -213,6 +222,8 @@ def play(
         return False  # nothing of the event is kept on disk
 
     with scratch.folder() as private, _swallowed(Path(private) / "artifacts" / IDENT / "command"):
+        run.folder = Path(private, "findings")
+        run.folder.mkdir(mode=0o700)
         done = ansible_runner.run(
             private_data_dir=private,
             ident=IDENT,
@@ -225,9 +236,11 @@ def play(
             verbosity=verbosity or None,
             envvars={
                 **environment(),
+                **({} if verbosity else UNSEEN),
                 "ANSIBLE_HOST_KEY_CHECKING": os.environ.get(
                     "ANSIBLE_HOST_KEY_CHECKING", "True"
                 ),  # else it turns it off
+                handed.FOLDER: str(run.folder),
                 "ANSIBLE_LOCAL_TEMP": os.path.join(private, "ansible"),  # what is copied to hosts passes through here
             },
             settings={"pexpect_timeout": 1, "suppress_ansible_output": True, "suppress_output_file": True},

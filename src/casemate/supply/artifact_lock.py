@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from casemate import kept
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.host.signature import SignatureError, signer
 
@@ -103,11 +104,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-@functools.cache
-def parse(text: str) -> Lock:
-    """Parse and validate the text of a lock; raises LockError naming every fault. Nobody changes what it returns."""
+def _valid(text: str) -> dict[str, Any]:
+    """What a lock says, once it fits the schema; raises LockError naming every fault."""
     try:
-        raw = json.loads(text, object_pairs_hook=_unique)
+        raw: dict[str, Any] = json.loads(text, object_pairs_hook=_unique)
     except ValueError as broken:
         raise LockError(f"it is not JSON: {broken}") from broken
     from jsonschema import Draft202012Validator  # here: a collection is also read where it is not installed
@@ -115,6 +115,13 @@ def parse(text: str) -> Lock:
     faults = sorted(Draft202012Validator(SCHEMA).iter_errors(raw), key=lambda fault: fault.json_path)
     if faults:
         raise LockError("; ".join(f"{fault.json_path}: {fault.message}" for fault in faults[:5]))
+    return raw
+
+
+@functools.cache
+def parse(text: str) -> Lock:
+    """Parse and validate the text of a lock; raises LockError naming every fault. Nobody changes what it returns."""
+    raw = kept.value("locks", [text.encode(), Path(__file__).read_bytes()], lambda: _valid(text))
     if raw["default"] not in raw["releases"]:
         raise LockError(f"its default {raw['default']} is not among its releases")
     return Lock(

@@ -26,7 +26,7 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate import ROOT
 from casemate.catalogue import declarations
-from casemate.run import account, built, compiled, known_hosts, refusals, workers
+from casemate.run import account, built, compiled, handed, known_hosts, refusals, workers
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
@@ -67,8 +67,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     Beyond the options of the module: `roles` (whose controls; default: of all), `kinds` (only these kinds),
     `explain` (only return the resolved controls; the host is not contacted), `level`, `evict` (controls whose kind
-    removes what fails only where the operator names them), `as_text` (return the findings
-    as one text of JSON: Ansible walks through every value of a structure wherever it takes it). What is never shown is
+    removes what fails only where the operator names them), `as_text` (hand the findings over beside the result, or as
+    one text of JSON: Ansible walks through every value of a structure wherever it takes it). What is never shown is
     shown by `explain` with `__casemate_openly` alone, for the flips of the tests, which have to know what to undo.
     """
 
@@ -187,7 +187,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if made["control"] in result["todo"] and settings[made["control"]]["setting"]["kind"] in TASK_KINDS
         ]
         if as_text:
-            result["findings"] = json.dumps(result["findings"])
+            result["findings"] = handed.over(result["findings"])
         return result
 
 
