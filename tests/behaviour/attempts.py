@@ -59,9 +59,11 @@ def attempts(host: Host, inventory: str, private: Path) -> Iterator[Attempts]:
     """Try every case on a machine; what was put there for it is gone afterwards."""
     folder = host.check_output("mktemp -d /var/tmp/casemate-attack.XXXXXX")
     try:
-        for case in ASKED:
-            work = f"mkdir {shlex.quote(case)} && cd {shlex.quote(case)} && {PREPARED} && {SPOILED.get(case, ':')}"
-            host.check_output("sh -c %s", f"cd {folder} && {work}")
+        each = [
+            f"mkdir {shlex.quote(case)} && cd {shlex.quote(case)} && {PREPARED} && {SPOILED.get(case, ':')}"
+            for case in ASKED
+        ]
+        host.check_output("sh -c %s", f"cd {folder} && " + " && ".join(f"({work})" for work in each))
         tries = [*ASKED, GENUINE]
         with contextlib.nullcontext() if is_double(host) else planted(host) as task:
             tasks = [_install(f"{folder}/{case}", ASKED[case]) for case in tries] + ([task] if task else [])
@@ -77,11 +79,10 @@ def attempts(host: Host, inventory: str, private: Path) -> Iterator[Attempts]:
 @contextlib.contextmanager
 def planted(host: Host) -> Iterator[dict[str, Any]]:
     """A file among those that K3s has unpacked, and the task that judges them."""
-    exe = host.check_output("readlink /proc/$(systemctl show --value -p MainPID %s)/exe", unit(host))
+    asked = "readlink /proc/$(systemctl show --value -p MainPID %s)/exe && sha256sum %s && uname -m"
+    exe, summed, machine = host.check_output(asked, unit(host), WRAPPER).splitlines()
     file = exe.rpartition("/")[0] + "/casemate-attack"
-    digest = host.check_output("sha256sum %s", WRAPPER).split()[0]
-    setting = {"kind": "artifact", "aspect": "unpacked", "enforced": False,
-               "digests": {host.check_output("uname -m"): digest}}  # fmt: skip
+    setting = {"kind": "artifact", "aspect": "unpacked", "enforced": False, "digests": {machine: summed.split()[0]}}
     control = {
         "id": "NODE-ATTACK-JUDGED", "title": "Attack", "why": "An attack on this", "severity": "high",
         "level": "baseline", "applies_to": ["node"], "mitigations": ["T7.2"], "setting": setting,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import functools
 import json
 import os
 import shlex
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
@@ -15,6 +17,9 @@ from testinfra.host import Host
 from testinfra.utils.ansible_runner import AnsibleRunner
 
 from casemate.prove import recorder
+
+if TYPE_CHECKING:
+    from .attempts import Attempts
 
 Kubectl = Callable[..., Any]
 
@@ -61,6 +66,47 @@ def agent(agents: list[Host]) -> Host:
     if not agents or unit(agents[0]) != "k3s-agent":
         pytest.skip("k3s: no agent of this inventory runs K3s")
     return agents[0]
+
+
+@pytest.fixture(scope="session")
+def running(nodes: list[Host]) -> list[Host]:
+    """The nodes on which K3s runs."""
+    up = [host for host in nodes if unit(host)]
+    if not up:
+        pytest.skip("k3s: K3s does not run on a node of this inventory")
+    return up
+
+
+@pytest.fixture(scope="session")
+def trying(
+    request: pytest.FixtureRequest, running: list[Host], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[concurrent.futures.Future[Attempts]]:
+    """The attempts to install spoiled bytes on the first node, with a real K3s if any has it."""
+    from .attempts import attempts
+
+    host = next((host for host in running if not is_double(host)), running[0])
+    tries = attempts(host, request.config.getoption("ansible_inventory"), tmp_path_factory.mktemp("attempts"))
+    with contextlib.ExitStack() as made, concurrent.futures.ThreadPoolExecutor(1) as beside:
+        yield beside.submit(made.enter_context, tries)
+
+
+@pytest.fixture(scope="session")
+def tried(trying: concurrent.futures.Future[Attempts]) -> Attempts:
+    """What came of them."""
+    return trying.result()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun(request: pytest.FixtureRequest) -> None:
+    """Begin with the first attack what takes Ansible seconds, so that it passes beside the others."""
+    if any("trying" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        with contextlib.suppress(pytest.skip.Exception):  # those that need it say so
+            request.getfixturevalue("trying")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put last what is begun first."""
+    items.sort(key=lambda item: "trying" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

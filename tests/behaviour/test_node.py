@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
-from .attempts import DIGEST, DOWNGRADE, GENUINE, SPOILED, UNLOCKED, Attempts, attempts
+from .attempts import DIGEST, DOWNGRADE, GENUINE, SPOILED, UNLOCKED, Attempts
 from .conftest import Kubectl, is_double, own_address, python_on, unit
 
 TOKENS = ("/etc/rancher/k3s/agent-token", "/etc/rancher/k3s/token", "/var/lib/rancher/k3s/server/token")
@@ -65,32 +64,12 @@ def call(host: Host, port: int, path: str, address: str = "", token: str = "", u
 
 
 @pytest.fixture(scope="session")
-def running(nodes: list[Host]) -> list[Host]:
-    """The nodes on which K3s runs."""
-    up = [host for host in nodes if unit(host)]
-    if not up:
-        pytest.skip("k3s: K3s does not run on a node of this inventory")
-    return up
-
-
-@pytest.fixture(scope="session")
 def genuine(running: list[Host]) -> list[Host]:
     """The nodes with a real K3s: a double has no kubelet and unpacks nothing."""
     real = [host for host in running if not is_double(host)]
     if not real:
         pytest.skip("api_semantics: the installed release is a double without a kubelet")
     return real
-
-
-@pytest.fixture(scope="module")
-def tried(
-    request: pytest.FixtureRequest, running: list[Host], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Attempts]:
-    """What came of the attempts to install spoiled bytes on the first node, with a real K3s if any has it."""
-    host = next((host for host in running if not is_double(host)), running[0])
-    inventory = request.config.getoption("ansible_inventory")
-    with attempts(host, inventory, tmp_path_factory.mktemp("attempts")) as made:
-        yield made
 
 
 @pytest.mark.control("NODE-BINARY-VERIFIED", "NODE-IMAGES-VERIFIED", "NODE-LOCK-SIGNED")
