@@ -119,6 +119,11 @@ def parse(raw: Mapping[str, Any]) -> Control:
     found = wrong(raw)
     if found:
         raise ControlError("; ".join(found))
+    return _made(raw)
+
+
+def _made(raw: Mapping[str, Any]) -> Control:
+    """The control of a raw mapping with which nothing is wrong."""
     setting = dict(raw["setting"])
     return Control(
         **{name: raw[name] for name in ("id", "title", "why", "severity", "level")},
@@ -147,7 +152,7 @@ def parse_all(raws: Iterable[Mapping[str, Any]]) -> list[Control]:
         if faults:
             found += faults
             continue
-        control = parse(raw)
+        control = _made(raw)
         if control.id in ids:
             found.append(f"{control.id}: declared twice")
         holder = settings.setdefault(control.identity, control.id)

@@ -117,7 +117,7 @@ def is_anothers(path: str, account: str, host: Host) -> bool:
 
 def account_of(name: str, host: Host) -> tuple[int, str]:
     """Uid and home of an account, of the files or of a directory; an empty home where there is none."""
-    listed = {one.name: (one.uid, one.home) for one in reversed(passwd(host.text("/etc/passwd") or ""))}
+    listed = host.cached("accounts by name", lambda: _listed(host))
     if name in listed or host.root != "/":
         return listed.get(name, (-1, ""))
     try:
@@ -125,6 +125,11 @@ def account_of(name: str, host: Host) -> tuple[int, str]:
     except KeyError:
         return -1, ""
     return known.pw_uid, known.pw_dir
+
+
+def _listed(host: Host) -> dict[str, tuple[int, str]]:
+    """Uid and home of every account in /etc/passwd; of several lines of a name the first counts."""
+    return {one.name: (one.uid, one.home) for one in reversed(passwd(host.text("/etc/passwd") or ""))}
 
 
 def _wanted(setting: Setting) -> str:
