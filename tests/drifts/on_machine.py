@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import zipfile
+from collections.abc import Iterable
 from typing import Any
 
 from module_utils.casemate.core.verdict import Unavailable
@@ -60,7 +61,7 @@ class Machine:
         rows = [self.rows.setdefault(drift, row(drift)) for drift in drifts]
         try:
             with contextlib.ExitStack() as stack:
-                for drift in drifts:
+                for drift in in_turn(drifts):
                     stack.enter_context(drift.plant())
                 found = self.failing(scan)
         except (OSError, ValueError, LookupError, Unavailable, LeftBehindError) as fault:
@@ -81,7 +82,7 @@ class Machine:
     def look_with_peers(self, peers: Peers, *drifts: Drift) -> None:
         """Plant them at once, and keep what a scan and what other tools name of them."""
         with contextlib.ExitStack() as stack:
-            there = [drift for drift in drifts if self.is_planted(drift, stack)]
+            there = [drift for drift in in_turn(drifts) if self.is_planted(drift, stack)]
             found, others = self.failing(scan=True), peers.names(there)
         for drift in there:
             self.rows[drift] |= {"named": self.named(drift, found), "peers": others[drift.place]}
@@ -96,6 +97,14 @@ class Machine:
 
     def unnamed(self) -> list[Drift]:
         return [drift for drift, one in self.rows.items() if not one["named"] and not one["fault"]]
+
+
+def in_turn(drifts: Iterable[Drift]) -> list[Drift]:
+    """Drifts in the order in which they are planted, which is the reverse of that in which they are taken back.
+
+    A namespace goes only while every API service answers, so it goes after a hostile one of those.
+    """
+    return sorted(drifts, key=lambda drift: drift.family != "namespaces")
 
 
 def row(drift: Drift) -> dict[str, Any]:

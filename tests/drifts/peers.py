@@ -76,9 +76,8 @@ class Peers:
     def described(self) -> list[dict[str, Any]]:
         """Name, version, command and number of new lines of each tool."""
         versions = {tool: " ".join(ran(f"dpkg-query --show {package}")) for tool, package in PACKAGES.items()}
-        versions["kube-bench"] = (
-            " ".join(ran(f"{KUBE_BENCH}/kube-bench version")).strip() if "kube-bench" in self.base else ""
-        )
+        if "kube-bench" in self.base:  # one that was built without a version says nothing
+            versions["kube-bench"] = " ".join(ran(f"{KUBE_BENCH}/kube-bench version")).strip() or "not told"
         return [
             {"tool": tool, "version": versions[tool], "command": COMMANDS[tool], "new": new}
             for tool, new in self.new.items()
