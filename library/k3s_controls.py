@@ -75,6 +75,7 @@ from ansible.module_utils.casemate.core.legible import legible
 from ansible.module_utils.casemate.engine.control import ControlError
 from ansible.module_utils.casemate.engine.run import foreseen, run
 from ansible.module_utils.casemate.formats.sshd_presented import presented
+from ansible.module_utils.casemate.host import way_in
 from ansible.module_utils.casemate.host.guard import Guard
 from ansible.module_utils.casemate.host.machine import Host
 from ansible.module_utils.casemate.k3s.change import Change
@@ -97,7 +98,7 @@ def main() -> None:
     )
     given = module.params
     controls = given.pop("controls")  # Ansible returns, and with -vvv prints, what stays in here
-    guard = Guard(given["context"].get("guard_seconds", 120))
+    guard = Guard(given["context"].get("guard_seconds", 120), account=way_in.account())
     change = Change()
     arm = None if set(controls) <= UNGUARDED else guard.arm
     host = Host(context=given["context"], guard=change.keep_file if given["keep"] else arm)

@@ -69,6 +69,7 @@ reverted_at: {description: When a change was last undone (seconds since the epoc
 import glob
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.casemate.host import way_in
 from ansible.module_utils.casemate.host.guard import AFTER, Guard
 from ansible.module_utils.casemate.host.last_change import OF_PACKAGES, LastChange
 from ansible.module_utils.casemate.host.machine import EnforceError, Host
@@ -86,7 +87,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given, state = module.params, module.params["state"]
-    guard = Guard(given["seconds"])
+    guard = Guard(given["seconds"], account=way_in.account())
     if state == "armed":
         try:
             if not module.check_mode:

@@ -347,7 +347,7 @@ def test_what_is_no_account_is_not_guarded_as_one(place: Path) -> None:
     (place / "etc/shadow").write_text("ops:$y$HASH:19000:::::\n")
     guard = Held(place)
     guard.arm(["ops"], "account")
-    assert (place / HOME[1:] / "pending/0/account").read_text() == "$y$HASH:19000:/bin/sh\n"
+    assert (place / HOME[1:] / "pending/0/account").read_text() == "$y$HASH:19000:/bin/sh:::::\n"
     for name in ("toor", "+toor", "a b", "-x", ""):
         with pytest.raises(EnforceError, match="no account"):
             guard.arm([name], "account")

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Sequence
 
 from .accounts import PLAIN, passwd
-from .files import copy_whole, only_roots, replacing, sync_folder
+from .files import copy_whole, names_in, only_roots, replacing, sync_folder
 from .machine import EnforceError
 from .text import split_lines
 
@@ -32,24 +32,71 @@ cd @HOME@ || exit 0
 if ! [ -d reverting ]; then mv pending reverting 2>/dev/null || exit 0; fi
 newline='
 '
+same() {  # whether $path is what $1 keeps: written anew it would count as changed
+  [ -f "$path" ] && ! [ -L "$path" ] && ! [ -L "$1" ] && cmp -s "$1" "$path" \
+    && [ "$(stat -c %a:%u:%g "$1")" = "$(stat -c %a:%u:%g "$path")" ]
+}
+put() {  # what $1 keeps takes the name $path; where the disk takes no copy, it overwrites the blocks that are there
+  { cp -a "$1" "$path.casemate-revert" \
+    && { [ -L "$1" ] || sync "$path.casemate-revert" ; } \
+    && mv -f "$path.casemate-revert" "$path" ; } && return
+  rm -f "$path.casemate-revert"
+  [ -f "$path" ] && ! [ -L "$path" ] && ! [ -L "$1" ] && dd "if=$1" "of=$path" conv=notrunc,fsync status=none \
+    && truncate -s "$(stat -c %s "$1")" "$path" && chown --reference="$1" "$path" && chmod --reference="$1" "$path"
+}
 file() {
   if [ -e "$entry/absent" ]; then
+    [ -e "$path" ] || [ -L "$path" ] || back=
     rm -f "$path" || failed=1
-  elif [ -f "$path" ] && ! [ -L "$path" ] && ! [ -L "$entry/data" ] && cmp -s "$entry/data" "$path" \
-    && [ "$(stat -c %a:%u:%g "$entry/data")" = "$(stat -c %a:%u:%g "$path")" ]; then
-    return  # written anew it would count as changed
+  elif same "$entry/data"; then
+    back= ; return
   else
     mkdir -p "${path%/*}"
-    { cp -a "$entry/data" "$path.casemate-revert" \
-      && { [ -L "$entry/data" ] || sync "$path.casemate-revert" ; } \
-      && mv -f "$path.casemate-revert" "$path" ; } || { rm -f "$path.casemate-revert" ; failed=1 ; }
+    put "$entry/data" || failed=1
   fi
   sync "${path%/*}"
 }
+lost() {
+  if [ -s "$path" ]; then back= ; else file ; fi
+}
+folder() {
+  folder=$path back=
+  for kept in "$entry"/data/* "$entry"/data/.[!.]*; do
+    path=$folder/${kept##*/}
+    { [ -e "$kept" ] || [ -L "$kept" ] ; } && ! same "$kept" || continue
+    back=1
+    mkdir -p "$folder"
+    put "$kept" || failed=1
+  done
+  for path in "$folder"/* "$folder"/.[!.]*; do
+    name=${path##*/}
+    [ -f "$path" ] || [ -L "$path" ] || continue
+    [ -e "$entry/data/$name" ] || [ -L "$entry/data/$name" ] && continue
+    case $name in *.dpkg-*|*.casemate-revert) continue ;; esac
+    ! dpkg -S "$path" >/dev/null 2>&1 || continue
+    back=1
+    { mkdir -p "$entry/new" && mv -f "$path" "$entry/new/" ; } || failed=1
+  done
+  path=$folder
+  [ -z "$back" ] || ! [ -d "$folder" ] || sync "$folder"
+}
+theirs() {
+  read -r uid gid mode <"$entry/theirs"
+  ! cmp -s "$entry/data" "$path" || { back= ; return ; }
+  setpriv --reuid="$uid" --regid="$gid" --clear-groups sh -c '
+    umask 077 ; mkdir -p "${1%/*}"
+    { cat <&3 >"$1.casemate-revert" && chmod "$2" "$1.casemate-revert" && sync "$1.casemate-revert" \
+      && mv -f "$1.casemate-revert" "$1" ; } \
+      || { rm -f "$1.casemate-revert" ; dd "of=$1" conv=notrunc,fsync status=none <&4 && truncate -s "$3" "$1" ; }
+    ' sh "$path" "$mode" "$(stat -c %s "$entry/data")" 3<"$entry/data" 4<"$entry/data" \
+    || echo "casemate: $path is not as it was"
+}
 mode() {
   read -r mode uid gid by <"$entry/mode"
-  [ -e "$path" ] && ! [ -L "$path" ] || return
-  if [ "$by" = root ]; then
+  [ -e "$path" ] && ! [ -L "$path" ] || { back= ; return ; }
+  if [ "$(printf %04d "$(stat -c %a "$path")") $(stat -c '%u %g' "$path")" = "$mode $uid $gid" ]; then
+    back=
+  elif [ "$by" = root ]; then
     { chown "$uid:$gid" "$path" && chmod "$mode" "$path" ; } || failed=1
   else  # others may change what the path means: this may do no more than the file's owner could
     setpriv --reuid="$uid" --regid="$gid" --clear-groups chmod "$mode" "$path" || echo "casemate: $path kept its mode"
@@ -59,23 +106,33 @@ value() {  # the next boot takes it from the files; some values of the kernel ar
   [ "$how" = boot ] || ! [ -e "$path" ] || cat "$entry/value" >"$path" || echo "casemate: $path kept its value"
 }
 account() {
-  IFS=: read -r hash changed shell <"$entry/account"
-  line=$(getent -s files passwd -- "$path") || return
+  IFS=: read -r hash changed shell min max warn inactive expire <"$entry/account"
+  line=$(getent -s files passwd -- "$path") || { back= ; return ; }
+  was=$(shadow '$2 ":" $3 ":" $4 ":" $5 ":" $6 ":" $7 ":" $8')
+  [ "$was ${line##*:}" != "$hash:$changed:$min:$max:$warn:$inactive:$expire $shell" ] || { back= ; return ; }
   [ "${line##*:}" = "$shell" ] || usermod -s "$shell" -- "$path" || failed=1
-  now=$(awk -F: -v "name=$path" '$1 == name { print $2; exit }' /etc/shadow)
-  [ "$now" = "$hash" ] && return
-  { printf '%s:%s\n' "$path" "$hash" | chpasswd -e && chage -d "${changed:--1}" -- "$path" ; } || failed=1
+  [ "$(shadow '$2')" = "$hash" ] || printf '%s:%s\n' "$path" "$hash" | chpasswd -e || failed=1
+  [ "$(shadow '$3')" = "$changed" ] || chage -d "${changed:--1}" -- "$path" || failed=1
+  case $(cat "$entry/account") in *:*:*:*) ;; *) return ;; esac  # kept by a release that knew no dates
+  chage -m "${min:--1}" -M "${max:--1}" -W "${warn:--1}" -I "${inactive:--1}" -E "${expire:--1}" -- "$path" || failed=1
+}
+shadow() {
+  awk -F: -v "name=$path" "\$1 == name { print $1; exit }" /etc/shadow
+}
+state() {
+  systemctl show -p "$1" --value -- "$path"
 }
 unit() {
   read -r enabled active <"$entry/unit"
-  case $enabled in
-    masked) systemctl -q mask "$path" ;;
-    enabled|linked) systemctl -q unmask "$path" ; systemctl -q enable "$path" ;;
-    disabled) systemctl -q unmask "$path" ; systemctl -q disable "$path" ;;
+  back=
+  [ "$(state UnitFileState)" = "$enabled" ] || case $enabled in
+    masked) back=1 ; systemctl -q mask "$path" ;;
+    enabled|linked) back=1 ; systemctl -q unmask "$path" ; systemctl -q enable "$path" ;;
+    disabled) back=1 ; systemctl -q unmask "$path" ; systemctl -q disable "$path" ;;
   esac
-  case $active in
-    active|activating|reloading) systemctl -q --no-block start "$path" ;;
-    inactive) systemctl -q --no-block stop "$path" ;;
+  [ "$(state ActiveState)" = "$active" ] || case $active in
+    active|activating|reloading) back=1 ; systemctl -q reset-failed "$path" ; systemctl -q --no-block start "$path" ;;
+    inactive) back=1 ; systemctl -q --no-block stop "$path" ;;
   esac || echo "casemate: $path is not as it was"
 }
 sync . ; failed=0 ; restored= ; how=${1-}
@@ -84,21 +141,28 @@ for number in $(ls reverting | sort -rn); do  # the latest first: what was kept 
   case $number in *[!0-9]*) continue ;; esac
   [ -f "$entry/path" ] || continue
   path=$(cat "$entry/path")
-  for sort in mode value account unit file; do [ -e "$entry/$sort" ] && break; done
+  for sort in mode value account unit folder lost theirs file; do [ -e "$entry/$sort" ] && break; done
+  back=1
   $sort
   restored=$restored$newline$path
-  echo "casemate: the earlier state of $path is back"
+  [ -z "$back" ] || echo "casemate: the earlier state of $path is back"
 done
 @AFTER@
 [ $failed = 0 ] || exit 1
 rm -rf reverted && mv reverting reverted && sync .
+rm -rf reverted/[0-9]*/data
 """
-SORTS = ("file", "mode", "value", "account", "unit")
+SORTS = ("file", "mode", "value", "account", "unit", "folder", "lost", "theirs")
 """What can be kept: a whole file, link or absence; mode and owner of what is there, whose content others may change
-meanwhile; the live value of a kernel parameter; shell and password of an account; whether a unit runs, now and at boot.
+meanwhile; the live value of a kernel parameter; shell, password and dates of an account; whether a unit runs, now and
+at boot. And of what others may change, should it keep people out: the files of a folder, what is new there and no
+package's being moved away; a file that comes back only where it is gone or empty; and one that an account keeps at
+home, with no more than the account's own rights.
 """
 NAMED = ("account", "unit")
 """Those of them that have a name and no path."""
+IN_CASE = "in-case"
+"""A note with what the run itself does not change: kept in case that somebody locks people out meanwhile."""
 
 
 class Backup:
@@ -118,9 +182,9 @@ class Backup:
     def keep(self, names: Sequence[str], sort: str = "file", note: str = "") -> None:
         """Keep some of a sort (see SORTS) as they are now: paths, but for accounts and units, which have names.
 
-        A `note` is kept with them, as an empty file of that name. May be called again to add more. What is kept is
-        never overwritten: it is the last settled state, whichever run kept it. Raises EnforceError or OSError when any
-        of it fails; then nothing of it may be changed.
+        A `note` is kept with them, as an empty file of that name; IN_CASE goes once the same is kept without any. May
+        be called again to add more. What is kept is never overwritten: it is the last settled state, whichever run
+        kept it. Raises EnforceError or OSError when any of it fails; then nothing of it may be changed.
         """
         try:
             if not self._begun:
@@ -135,10 +199,14 @@ class Backup:
                 real = name if sort in NAMED else self._real(name)
                 if "\n" in name or not (sort in NAMED or name.startswith("/")):
                     raise EnforceError(f"{name!r} cannot be guarded")
-                if (sort, real) not in held.values():
+                number = next((number for number, one in held.items() if one == (sort, real)), None)
+                if number is None:
                     number = max(held, default=-1) + 1
                     self._add(number, sort, real, note)
                     held[number] = (sort, real)
+                elif not note:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(self.pending, str(number), IN_CASE))
             sync_folder(self.pending)  # fails if a restore has taken it meanwhile
         except (OSError, EnforceError):
             for half in glob.glob(os.path.join(glob.escape(self.pending), "*.new")):
@@ -202,9 +270,11 @@ class Backup:
         shutil.rmtree(entry + ".new", ignore_errors=True)
         os.mkdir(entry + ".new", 0o700)
         self._put(entry + ".new/path", name)
-        if sort == "file":
+        if sort == "folder":
+            self._copy_files(name, entry + ".new")
+        elif sort in ("file", "lost", "theirs"):
             self._copy(name, entry + ".new")
-        else:
+        if sort != "file":
             self._put(f"{entry}.new/{sort}", self._state(sort, name))
         if note:
             self._put(f"{entry}.new/{note}", "")
@@ -213,7 +283,9 @@ class Backup:
 
     def _state(self, sort: str, name: str) -> str:
         """How something that is no whole file is now, as it is kept."""
-        return {"mode": self._mode, "value": self._value, "account": self._account, "unit": self._unit}[sort](name)
+        states = {"mode": self._mode, "value": self._value, "account": self._account, "unit": self._unit}
+        states["theirs"] = self._theirs
+        return states[sort](name) if sort in states else ""
 
     def _copy(self, path: str, entry: str) -> None:
         """Copy a file with all that belongs to it, or a link, or note that nothing is there."""
@@ -226,6 +298,23 @@ class Backup:
         if not (statmod.S_ISREG(seen.st_mode) or statmod.S_ISLNK(seen.st_mode)):
             raise EnforceError(f"{path} is not a regular file")
         copy_whole(path, data)
+
+    def _copy_files(self, folder: str, entry: str) -> None:
+        """Copy the files and links of a folder, which may be absent; what lies deeper is none of them."""
+        data = os.path.join(entry, "data")
+        os.mkdir(data, 0o700)
+        for name in names_in(folder):
+            seen = os.lstat(os.path.join(folder, name))
+            if statmod.S_ISREG(seen.st_mode) or statmod.S_ISLNK(seen.st_mode):
+                copy_whole(os.path.join(folder, name), os.path.join(data, name))
+        sync_folder(data)
+
+    def _theirs(self, path: str) -> str:
+        """Owner and mode of a file at somebody's home."""
+        seen = os.lstat(path)
+        if seen.st_uid == 0:
+            raise EnforceError(f"{path} is root's, so it is not kept as somebody else's")
+        return f"{seen.st_uid} {seen.st_gid} {statmod.S_IMODE(seen.st_mode):04o}\n"
 
     def _mode(self, path: str) -> str:
         """Mode and owner; and whether root may set them again by the path, or only its owner: others may replace it."""
@@ -240,15 +329,16 @@ class Backup:
             return live.read()
 
     def _account(self, name: str) -> str:
-        """Password, the day of its last change and the shell, as the files have them now."""
+        """Password, the day of its last change, the shell, and the other dates of shadow(5), as the files have them."""
         known = {account.name: account for account in passwd(self._text("/etc/passwd")) if account.first}
         if name not in known or not PLAIN.fullmatch(name):
             raise EnforceError(f"{name!r} is no account of /etc/passwd")
         lines = (line.split(":") for line in split_lines(self._text("/etc/shadow")))
-        fields = next((fields for fields in lines if fields[0] == name and len(fields) > 2), [name, "!", ""])
+        fields = next((fields for fields in lines if fields[0] == name and len(fields) > 2), [name, "!"])
         if known[name].password != "x":  # noqa: S105 - x says that it stands in the other file
-            fields = [name, known[name].password, ""]
-        return f"{fields[1]}:{fields[2]}:{known[name].shell}\n"
+            fields = [name, known[name].password]
+        fields += [""] * (8 - len(fields))
+        return ":".join([fields[1], fields[2], known[name].shell, *fields[3:8]]) + "\n"
 
     def _text(self, path: str) -> str:
         with open(self._real(path), encoding="utf-8", errors="surrogateescape") as file:

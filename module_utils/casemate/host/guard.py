@@ -1,20 +1,23 @@
 """The on-host guard against locking people out: a change that nobody confirms is undone by the host itself.
 
-Armed before the first guarded write: what is about to change is kept (see backup.py), a timer starts, and an enabled
-boot unit makes sure that a reboot does not save an unconfirmed change. `confirm` and the revert both claim what is
-kept, so exactly one of them wins. Neither a controller nor Python is needed to revert.
+Armed before the first guarded write: what is about to change is kept (see backup.py), and the way in of the account
+that came in (see way_in.py), a timer starts, and an enabled boot unit makes sure that a reboot does not save an
+unconfirmed change. `confirm` and the revert both claim what is kept, so exactly one of them wins. Neither a controller
+nor Python is needed to revert, nor room on a disk: some is set aside before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from .backup import BOOT_ID, Backup
+from . import way_in
+from .backup import BOOT_ID, IN_CASE, Backup
 from .last_change import LastChange
 from .machine import EnforceError
 from .run_lock import Lock
@@ -24,12 +27,17 @@ UNITS = "/etc/systemd/system"
 UNDOES = "undoes"
 """A file beside the entries, of a change that only takes another one back."""
 TIMER = "casemate-guard-revert.timer"
+RESERVES = (f"{HOME}/reserve", "/etc/.casemate-reserve")
+"""Room for going back where a disk is full by then: where the copies are, and where /etc lies if that is elsewhere."""
+ROOM = 1 << 20
+"""Bytes of each: for account files that are written anew with their backups, and files that grew shorter meanwhile."""
 OWNED = tuple(f"{UNITS}/{name}" for name in ("casemate-guard.service", "casemate-guard-revert.service", TIMER))
 """What is written beside the files that controls declare."""
 
 # `boot` does nothing in the boot that armed it: systemd starts an inactive unit of sysinit.target again whenever
 # something else that needs the target is started.
 BEFORE = r"""if [ "${1-}" = boot ] && [ "$(cat pending/boot 2>/dev/null)" = "$(cat @BOOT_ID@)" ]; then exit 0; fi
+rm -f @RESERVES@
 """
 SAYS = r"""[ -z "$restored" ] || echo "casemate-guard: nobody confirmed the change in time"
 """
@@ -40,13 +48,20 @@ esac
 unit=/etc/systemd/system/casemate-firewall.service  # it may be enabled by the time that it goes
 [ -e "$unit" ] || rm -f /etc/systemd/system/*.wants/casemate-firewall.service || failed=1
 case $restored in *"/systemd/"*) [ "$how" = boot ] || systemctl daemon-reload || failed=1 ;; esac
-case $restored in *"$newline/etc/ssh/"*)
-  if [ "$how" != boot ] && systemctl -q is-active ssh.service; then
-    how_to=reload  # which ends a daemon for which systemd listens
-    ! systemctl -q is-active ssh.socket || how_to=try-restart
-    if /usr/sbin/sshd -t; then systemctl "$how_to" ssh.service || failed=1; else failed=1; fi
+listen() {  # so that logins are served as the files say, whatever serves them, and if it runs or not
+  mkdir -p /run/sshd  # which sshd demands, and which goes with its unit
+  /usr/sbin/sshd -t || return
+  if systemctl -q is-enabled ssh.socket && ! systemctl -q is-enabled ssh.service; then
+    systemctl -q is-active ssh.socket || { systemctl stop ssh.service ; systemctl start ssh.socket ; } || return
   fi
-esac
+  if systemctl -q is-active ssh.socket; then
+    systemctl try-restart ssh.service
+  elif systemctl -q is-active ssh.service || systemctl -q is-enabled ssh.service; then
+    systemctl -q reset-failed ssh.service
+    systemctl restart ssh.service  # its options may have been others, and sessions outlive it
+  fi
+}
+case $restored in *"$newline/etc/ssh/"*) [ "$how" = boot ] || listen || failed=1 ;; esac
 """
 BOOT_UNIT = """# Managed by Casemate: a change that was not confirmed does not survive a reboot.
 [Unit]
@@ -90,14 +105,19 @@ RemainAfterElapse=no
 
 
 class Guard(Backup):
-    """Keeps, arms, confirms and reverts. `root` lets tests point it at a folder."""
+    """Keeps, arms, confirms and reverts.
 
-    BEFORE = BEFORE.replace("@BOOT_ID@", BOOT_ID)
+    `account` is who came in: what it needs to come in again is kept, too. `root` lets tests point it at a folder.
+    """
+
     AFTER = SAYS + AFTER
 
-    def __init__(self, seconds: int = 120, root: str = "/") -> None:
+    def __init__(self, seconds: int = 120, root: str = "/", account: str = "") -> None:
         super().__init__(HOME, root)
         self.seconds = min(max(int(seconds), 60), 900)
+        self.account = account
+        self.reserves = [self._real(path) for path in RESERVES]
+        self.BEFORE = BEFORE.replace("@BOOT_ID@", BOOT_ID).replace("@RESERVES@", shlex.join(self.reserves))
 
     def arm(self, names: Sequence[str], sort: str = "file", note: str = "") -> None:
         """Guard some of a sort (see backup.py) before they change, with a note such as OF_PACKAGES.
@@ -112,6 +132,8 @@ class Guard(Backup):
                 if os.path.isdir(self.reverting):
                     self.revert()  # one that was killed: its state is the confirmed one
                     self._systemctl("restart", TIMER)
+                self._keep_way_in()
+                self._reserve()
             self.keep(names, sort, note)
         except (OSError, EnforceError) as failed:
             raise EnforceError(f"the guard could not be armed, so nothing was changed: {failed}") from failed
@@ -130,6 +152,7 @@ class Guard(Backup):
         settled = self.claim()
         if settled:
             self._systemctl("stop", TIMER)
+            self._give_up_reserve()
             self._hand_over()
         return settled
 
@@ -149,6 +172,33 @@ class Guard(Backup):
         undone = os.path.join(self.home, "reverted")
         last = os.stat(undone).st_ctime if os.path.isdir(undone) else None
         return {"pending": os.path.isdir(self.pending), "paths": self.paths(), "reverted_at": last}
+
+    def _keep_way_in(self) -> None:
+        """Keep the way in of the account, once for each change: as it was before the first of it."""
+        complete = os.path.join(self.pending, "way-in")
+        if self.account and not os.path.exists(complete):
+            for sort, names in way_in.kept(self.account, self.root):
+                self.keep(names, sort, IN_CASE)
+            self._put(complete, "")
+
+    def _reserve(self) -> None:
+        """Set room aside on the file systems that a revert writes to."""
+        devices = set()
+        for path in self.reserves:
+            folder = os.path.dirname(path)
+            if os.path.isdir(folder) and os.stat(folder).st_dev not in devices:
+                devices.add(os.stat(folder).st_dev)
+                try:
+                    with open(path, "wb") as file:
+                        os.posix_fallocate(file.fileno(), 0, ROOM)
+                except OSError as full:
+                    self._give_up_reserve()
+                    raise OSError(full.errno, full.strerror, path) from full
+
+    def _give_up_reserve(self) -> None:
+        for path in self.reserves:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def _hand_over(self) -> None:
         if os.path.isdir(self.confirmed) and not os.path.exists(os.path.join(self.confirmed, UNDOES)):

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable
 from typing import List, NamedTuple, Optional
 
-from .backup import NAMED, Backup
+from .backup import IN_CASE, NAMED, Backup
 from .files import sync_folder
 from .machine import EnforceError
 
@@ -54,7 +54,8 @@ class LastChange(Backup):
             folder = os.path.join(confirmed, str(number))
             sort, name = self._entry(folder)
             if (sort, name) not in numbers:
-                if os.path.exists(os.path.join(folder, OF_PACKAGES)) or self._is_as_kept(folder, sort, name):
+                noted = any(os.path.exists(os.path.join(folder, note)) for note in (OF_PACKAGES, IN_CASE))
+                if noted or self._is_as_kept(folder, sort, name):
                     continue
                 numbers[sort, name] = max(numbers.values(), default=-1) + 1
                 os.rename(folder, os.path.join(self.pending, str(numbers[sort, name])))
