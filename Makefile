@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MOLECULE_GLOB := $(CURDIR)/molecule/*/molecule.yml
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo test lint unit contract molecule lockout drifts peers docs bench release release-test lab-packages clean
+.PHONY: help demo test lint unit contract molecule lockout lockouts drifts peers docs bench release release-test lab-packages clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -46,6 +46,11 @@ molecule: .venv/.ready lab-packages ## Stories on real machines
 
 lockout: .venv/.ready lab-packages ## Who still becomes root after hardening, as a table
 	@$(MAKE) molecule SCENARIOS=lockout
+
+lockouts: .venv/.ready lab-packages ## Ways to lock oneself out, and how soon access is back: docs/lockouts.md
+	@$(BIN)/casemate lab prepare
+	@CASEMATE_LOCKOUTS="$(CURDIR)/docs/lockouts.new" .ci/story lockouts
+	@mv docs/lockouts.new docs/lockouts.md
 
 drifts: .venv/.ready lab-packages ## 200 changes by hand that SEED draws, and which of them a check names, as a table
 	@.ci/drifts

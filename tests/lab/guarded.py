@@ -106,11 +106,16 @@ class Machine:
             f"ops@{self.address}", command,
         ]  # fmt: skip
         done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False, stdin=subprocess.DEVNULL)
-        return "" if done.returncode == 0 else done.stderr.strip() or "refused without a word"
+        return "" if done.returncode == 0 else (done.stdout + done.stderr).strip() or "refused without a word"
 
     def state(self) -> str:
         """What a guarded change may touch: files, the running daemon's settings, loaded rules."""
         return self.root(f"cat {DROPIN} {TABLE}; sshd -T; nft list ruleset; stat -c %a%U {DROPIN} {TABLE}")
+
+    def guards_end(self) -> float:
+        """When the guard undoes what is pending, in seconds since the epoch."""
+        timers = json.loads(self.root("systemctl list-timers -o json casemate-guard-revert.timer"))
+        return float(timers[0]["next"]) / 1e6
 
     def pending(self) -> bool:
         return self.console(f"test -e {GUARD}/pending -o -e {GUARD}/reverting").returncode == 0

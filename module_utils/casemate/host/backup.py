@@ -113,7 +113,8 @@ account() {
   [ "${line##*:}" = "$shell" ] || usermod -s "$shell" -- "$path" || failed=1
   [ "$(shadow '$2')" = "$hash" ] || printf '%s:%s\n' "$path" "$hash" | chpasswd -e || failed=1
   [ "$(shadow '$3')" = "$changed" ] || chage -d "${changed:--1}" -- "$path" || failed=1
-  case $(cat "$entry/account") in *:*:*:*) ;; *) return ;; esac  # kept by a release that knew no dates
+  case $(cat "$entry/account") in *:*:*:*) ;; *) return ;; esac  # kept by a release that knew no other dates
+  [ "$(shadow '$4 ":" $5 ":" $6 ":" $7 ":" $8')" != "$min:$max:$warn:$inactive:$expire" ] || return
   chage -m "${min:--1}" -M "${max:--1}" -W "${warn:--1}" -I "${inactive:--1}" -E "${expire:--1}" -- "$path" || failed=1
 }
 shadow() {

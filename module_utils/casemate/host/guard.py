@@ -9,11 +9,12 @@ nor Python is needed to revert, nor room on a disk: some is set aside before.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import way_in
@@ -126,15 +127,16 @@ class Guard(Backup):
         state, whichever run made it. Raises EnforceError when any of it fails; then nothing may be changed.
         """
         try:
-            if not self._begun:
-                self._install()
-                self._systemctl("restart", TIMER)
-                if os.path.isdir(self.reverting):
-                    self.revert()  # one that was killed: its state is the confirmed one
+            with self._alone():
+                if not self._begun:
+                    self._install()
                     self._systemctl("restart", TIMER)
-                self._keep_way_in()
-                self._reserve()
-            self.keep(names, sort, note)
+                    if os.path.isdir(self.reverting):
+                        self.revert()  # one that was killed: its state is the confirmed one
+                        self._systemctl("restart", TIMER)
+                    self._keep_way_in()
+                    self._reserve()
+                self.keep(names, sort, note)
         except (OSError, EnforceError) as failed:
             raise EnforceError(f"the guard could not be armed, so nothing was changed: {failed}") from failed
 
@@ -172,6 +174,17 @@ class Guard(Backup):
         undone = os.path.join(self.home, "reverted")
         last = os.stat(undone).st_ctime if os.path.isdir(undone) else None
         return {"pending": os.path.isdir(self.pending), "paths": self.paths(), "reverted_at": last}
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no second run keep anything meanwhile: both would give their entries the same numbers."""
+        os.makedirs(self.home, mode=0o700, exist_ok=True)
+        handle = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _keep_way_in(self) -> None:
         """Keep the way in of the account, once for each change: as it was before the first of it."""
