@@ -20,7 +20,7 @@ from typing import Any
 from . import way_in
 from .backup import BOOT_ID, IN_CASE, Backup
 from .last_change import LastChange
-from .machine import EnforceError
+from .machine import EnforceError, Host
 from .run_lock import Lock
 
 HOME = "/var/lib/casemate/guard"
@@ -190,7 +190,7 @@ class Guard(Backup):
         """Keep the way in of the account, once for each change: as it was before the first of it."""
         complete = os.path.join(self.pending, "way-in")
         if self.account and not os.path.exists(complete):
-            for sort, names in way_in.kept(self.account, self.root):
+            for sort, names in way_in.kept(self.account, Host(self.root)):
                 self.keep(names, sort, IN_CASE)
             self._put(complete, "")
 
@@ -202,7 +202,8 @@ class Guard(Backup):
             if os.path.isdir(folder) and os.stat(folder).st_dev not in devices:
                 devices.add(os.stat(folder).st_dev)
                 try:
-                    with open(path, "wb") as file:
+                    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                    with open(handle, "wb") as file:
                         os.posix_fallocate(file.fileno(), 0, ROOM)
                 except OSError as full:
                     self._give_up_reserve()

@@ -9,7 +9,6 @@ hosts_access(5), which Debian's sshd reads; systemd.unit(5).
 
 from __future__ import annotations
 
-import glob
 import os
 import stat as statmod
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from typing import List, Tuple
 from . import logins
 from .accounts import PLAIN, Account, passwd
 from .backup import roots_alone
-from .files import stat_of
+from .machine import Host
 
 FILES = (
     "/etc/ssh/sshd_config", "/etc/default/ssh", "/etc/sudoers", "/etc/nsswitch.conf", "/etc/hosts.allow",
@@ -45,34 +44,33 @@ def account() -> str:
     return os.environ.get("SUDO_USER") or "root"
 
 
-def kept(name: str, root: str = "/") -> Kept:
-    """What an account needs to come in again, as far as it is there. `root` lets tests point it at a folder."""
-    real = _Real(root)
-    found: Kept = [("unit", list(UNITS))]
-    known = next((one for one in passwd(real.text("/etc/passwd")) if one.first and one.name == name), None)
-    if known and PLAIN.fullmatch(name):
-        found += [("account", [name]), *_at_home(known, real)]
-    keys = real.glob(HOST_KEYS)
+def kept(name: str, host: Host) -> Kept:
+    """What an account needs to come in again, as far as it is there."""
+    known = next((one for one in passwd(host.text("/etc/passwd") or "") if one.first and one.name == name), None)
+    keys = host.glob(HOST_KEYS)
+    halves = [half for key in keys for half in (key, f"{key}.pub")]
     return [
-        *found,
-        ("lost", [path for key in keys for path in (key, f"{key}.pub") if real.is_file(path)]),
-        ("mode", real.settable([*keys, *MODES, "/"])),
+        ("unit", list(UNITS)),
+        *(_of_account(known, host) if known and PLAIN.fullmatch(name) else []),
+        ("lost", [path for path in halves if _is_file(path, host)]),
+        ("mode", _settable([*keys, *MODES, "/"], host)),
         ("folder", list(FOLDERS)),
-        ("file", [path for path in FILES if real.is_file(path) or not real.is_there(path)]),
+        ("file", [path for path in FILES if _is_file(path, host) or host.stat(path) is None]),
     ]
 
 
-def _at_home(known: Account, real: _Real) -> Kept:
-    """The files with the keys of an account, and the modes of all that leads to them, and of its shell."""
-    said = logins.effective(known.name, []).get("authorizedkeysfile", "") if real.root == "/" else ""
-    paths = logins.key_paths(said or KEYS, known.name, known.uid, known.home)
-    paths = [path for path in paths if real.is_file(path)]
-    ours = [path for path in paths if real.roots_alone(os.path.dirname(path))]
-    theirs = [path for path in paths if path not in ours and real.owner(path) != 0]
-    above = [folder for path in [*paths, f"{known.home}/"] for folder in _above(path)]
-    deepest_first = sorted(dict.fromkeys(above), key=lambda folder: -folder.count("/"))
-    shell = [known.shell] if real.is_file(known.shell) else []
-    return [("file", ours), ("theirs", theirs), ("mode", real.settable([*paths, *deepest_first, *shell]))]
+def _of_account(known: Account, host: Host) -> Kept:
+    """An account, the files with its keys, and the modes of all that leads to them, and of its shell."""
+    said = logins.effective(known.name, []).get("authorizedkeysfile", "") if host.root == "/" else ""
+    meant = logins.key_paths(said or KEYS, known.name, known.uid, known.home)
+    paths = [path for path in meant if _is_file(path, host)]
+    ours = [path for path in paths if _roots_alone(os.path.dirname(path), host)]
+    theirs = [path for path in paths if path not in ours and _owner(path, host) != 0]
+    above = dict.fromkeys(folder for path in [*paths, f"{known.home}/"] for folder in _above(path))
+    deepest_first = sorted(above, key=lambda folder: -folder.count("/"))
+    shell = [known.shell] if _is_file(known.shell, host) else []
+    modes = _settable([*paths, *deepest_first, *shell], host)
+    return [("account", [known.name]), ("file", ours), ("theirs", theirs), ("mode", modes)]
 
 
 def _above(path: str) -> List[str]:
@@ -81,37 +79,21 @@ def _above(path: str) -> List[str]:
     return [] if folder in ("/", "") else [folder, *_above(folder)]
 
 
-class _Real:
-    """Files below a root that tests may choose."""
+def _is_file(path: str, host: Host) -> bool:
+    """Whether it is a regular file, and no link."""
+    seen = host.stat(path)
+    return seen is not None and statmod.S_ISREG(seen.st_mode)
 
-    def __init__(self, root: str) -> None:
-        self.root = root
 
-    def path(self, path: str) -> str:
-        return path if self.root == "/" else os.path.join(self.root, path.lstrip("/"))
+def _owner(path: str, host: Host) -> int:
+    return os.lstat(host.path(path)).st_uid
 
-    def text(self, path: str) -> str:
-        return logins.text(self.path(path))
 
-    def glob(self, pattern: str) -> List[str]:
-        above = 0 if self.root == "/" else len(self.root)
-        return sorted(path[above:] for path in glob.glob(self.path(pattern)))
+def _roots_alone(folder: str, host: Host) -> bool:
+    return os.path.isdir(host.path(folder)) and roots_alone(host.path(folder), host.root)
 
-    def is_there(self, path: str) -> bool:
-        return os.path.lexists(self.path(path))
 
-    def is_file(self, path: str) -> bool:
-        """Whether it is a regular file, and no link."""
-        seen = stat_of(self.path(path))
-        return seen is not None and statmod.S_ISREG(seen.st_mode)
-
-    def owner(self, path: str) -> int:
-        return os.lstat(self.path(path)).st_uid
-
-    def roots_alone(self, folder: str) -> bool:
-        return os.path.isdir(self.path(folder)) and roots_alone(self.path(folder), self.root)
-
-    def settable(self, paths: Iterable[str]) -> List[str]:
-        """Those whose mode may come back: there, no link, and not root's in a folder of somebody else."""
-        there = (path for path in dict.fromkeys(paths) if self.is_there(path) and not os.path.islink(self.path(path)))
-        return [path for path in there if self.owner(path) or path == "/" or self.roots_alone(os.path.dirname(path))]
+def _settable(paths: Iterable[str], host: Host) -> List[str]:
+    """Those whose mode may come back: there, no link, and not root's in a folder of somebody else."""
+    there = [path for path in dict.fromkeys(paths) if (seen := host.stat(path)) and not statmod.S_ISLNK(seen.st_mode)]
+    return [path for path in there if _owner(path, host) or path == "/" or _roots_alone(os.path.dirname(path), host)]

@@ -17,7 +17,7 @@ from module_utils.casemate.host import guard as guarding
 from module_utils.casemate.host import way_in
 from module_utils.casemate.host.guard import HOME, RESERVES, Guard
 from module_utils.casemate.host.last_change import LastChange
-from module_utils.casemate.host.machine import EnforceError
+from module_utils.casemate.host.machine import EnforceError, Host
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to somebody else")
 SHADOW = "ops:$y$HASH:19000:0:99999:7:::\n"
@@ -306,7 +306,7 @@ esac"""
 
 def test_what_is_kept_last_comes_back_first(place: Path) -> None:
     """A mode below a folder that nobody may enter cannot be set, and keys are written by their owner."""
-    kept = [(sort, name) for sort, names in way_in.kept("ops", str(place)) for name in names]
+    kept = [(sort, name) for sort, names in way_in.kept("ops", Host(str(place))) for name in names]
     keys = "/home/ops/.ssh/authorized_keys"
     order = [
         ("unit", "ssh.service"),
