@@ -50,6 +50,7 @@ unit=/etc/systemd/system/casemate-firewall.service  # it may be enabled by the t
 [ -e "$unit" ] || rm -f /etc/systemd/system/*.wants/casemate-firewall.service || failed=1
 case $restored in *"/systemd/"*) [ "$how" = boot ] || systemctl daemon-reload || failed=1 ;; esac
 listen() {  # so that logins are served as the files say, whatever serves them, and if it runs or not
+  [ -x /usr/sbin/sshd ] || return 0
   mkdir -p /run/sshd  # which sshd demands, and which goes with its unit
   /usr/sbin/sshd -t || return
   if systemctl -q is-enabled ssh.socket && ! systemctl -q is-enabled ssh.service; then
