@@ -284,8 +284,13 @@ class Backup:
 
     def _state(self, sort: str, name: str) -> str:
         """How something that is no whole file is now, as it is kept."""
-        states = {"mode": self._mode, "value": self._value, "account": self._account, "unit": self._unit}
-        states["theirs"] = self._theirs
+        states = {
+            "mode": self._mode,
+            "value": self._value,
+            "account": self._dated_account,
+            "unit": self._unit,
+            "theirs": self._theirs,
+        }
         return states[sort](name) if sort in states else ""
 
     def _copy(self, path: str, entry: str) -> None:
@@ -330,16 +335,24 @@ class Backup:
             return live.read()
 
     def _account(self, name: str) -> str:
-        """Password, the day of its last change, the shell, and the other dates of shadow(5), as the files have them."""
+        """Password, the day of its last change and the shell, as the files have them now."""
         known = {account.name: account for account in passwd(self._text("/etc/passwd")) if account.first}
         if name not in known or not PLAIN.fullmatch(name):
             raise EnforceError(f"{name!r} is no account of /etc/passwd")
-        lines = (line.split(":") for line in split_lines(self._text("/etc/shadow")))
-        fields = next((fields for fields in lines if fields[0] == name and len(fields) > 2), [name, "!"])
+        fields = self._shadow(name) or ["!", ""]
         if known[name].password != "x":  # noqa: S105 - x says that it stands in the other file
-            fields = [name, known[name].password]
-        fields += [""] * (8 - len(fields))
-        return ":".join([fields[1], fields[2], known[name].shell, *fields[3:8]]) + "\n"
+            fields = [known[name].password, ""]
+        return f"{fields[0]}:{fields[1]}:{known[name].shell}\n"
+
+    def _dated_account(self, name: str) -> str:
+        """What is kept of an account, and the other dates of shadow(5)."""
+        dates = [*self._shadow(name)[2:7], *[""] * 5][:5]
+        return ":".join([self._account(name).rstrip("\n"), *dates]) + "\n"
+
+    def _shadow(self, name: str) -> list[str]:
+        """The fields after the name in the shadow file; none where it has no such line."""
+        lines = (line.split(":") for line in split_lines(self._text("/etc/shadow")))
+        return next((fields[1:] for fields in lines if fields[0] == name and len(fields) > 2), [])
 
     def _text(self, path: str) -> str:
         with open(self._real(path), encoding="utf-8", errors="surrogateescape") as file:
