@@ -13,6 +13,7 @@ import pytest
 
 from module_utils.casemate.host.backup import Backup
 from module_utils.casemate.host.guard import HOME, TIMER, Guard
+from module_utils.casemate.host.last_change import LastChange
 from module_utils.casemate.host.machine import EnforceError
 
 
@@ -351,3 +352,49 @@ def test_what_is_no_account_is_not_guarded_as_one(place: Path) -> None:
     for name in ("toor", "+toor", "a b", "-x", ""):
         with pytest.raises(EnforceError, match="no account"):
             guard.arm([name], "account")
+
+
+def account_tools(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A passwd of one line, for a getent and a userdel that know no other one; returns it."""
+    folder.mkdir()
+    passwd = folder / "passwd"
+    for name, script in {
+        "getent": f'grep "^$5:" {passwd}',
+        "userdel": f'[ "$1 $2 $3" = "--remove --force --" ] && sed -i "/^$4:/d" {passwd}',
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return passwd
+
+
+def test_an_account_that_was_made_goes_where_nobody_confirms_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passwd = account_tools(place / "tools", monkeypatch)
+    (place / "etc/passwd").write_text("root:x:0:0::/root:/bin/bash\n")
+    guard = Held(place)
+    guard.arm(["ops"], "new_account")
+    passwd.write_text("ops:x:1000:1000::/home/ops:/bin/bash\nops2:x:1001:1001::/home/ops2:/bin/bash\n")
+    assert guard.revert()
+    assert passwd.read_text() == "ops2:x:1001:1001::/home/ops2:/bin/bash\n"
+    guard.arm(["ops"], "new_account")
+    assert guard.revert(), "one that was never made is no fault"
+
+
+@pytest.mark.parametrize("name", ["kept", "-r", "a b", ""])
+def test_an_account_that_is_there_is_never_removed(place: Path, name: str) -> None:
+    (place / "etc/passwd").write_text("kept:x:1000:1000::/home/kept:/bin/bash\n")
+    with pytest.raises(EnforceError, match="is no new account"):
+        Held(place).arm([name], "new_account")
+
+
+def test_what_is_final_is_not_kept_for_whoever_reverts_a_run(place: Path) -> None:
+    for final in (False, True):
+        guard = Held(place)
+        guard.arm(["/etc/kept"])
+        if final:
+            guard.final()
+        (place / "etc/kept").write_text(f"{final}\n")
+        assert guard.confirm()
+        held = LastChange(root=str(place)).entries()
+        assert bool(held) is not final
+        shutil.rmtree(place / "var/lib/casemate/last", ignore_errors=True)

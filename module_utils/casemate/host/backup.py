@@ -123,6 +123,10 @@ shadow() {
 state() {
   systemctl show -p "$1" --value -- "$path"
 }
+new_account() {  # made seconds ago: what it owns is what useradd gave it
+  getent -s files passwd -- "$path" >/dev/null || { back= ; return ; }
+  userdel --remove --force -- "$path" || ! getent -s files passwd -- "$path" >/dev/null || failed=1
+}
 unit() {
   read -r enabled active <"$entry/unit"
   back=
@@ -142,7 +146,7 @@ for number in $(ls reverting | sort -rn); do  # the latest first: what was kept 
   case $number in *[!0-9]*) continue ;; esac
   [ -f "$entry/path" ] || continue
   path=$(cat "$entry/path")
-  for sort in mode value account unit folder lost theirs file; do [ -e "$entry/$sort" ] && break; done
+  for sort in mode value account new_account unit folder lost theirs file; do [ -e "$entry/$sort" ] && break; done
   back=1
   $sort
   restored=$restored$newline$path
@@ -153,14 +157,14 @@ done
 rm -rf reverted && mv reverting reverted && sync .
 rm -rf reverted/[0-9]*/data
 """
-SORTS = ("file", "mode", "value", "account", "unit", "folder", "lost", "theirs")
+SORTS = ("file", "mode", "value", "account", "new_account", "unit", "folder", "lost", "theirs")
 """What can be kept: a whole file, link or absence; mode and owner of what is there, whose content others may change
-meanwhile; the live value of a kernel parameter; shell, password and dates of an account; whether a unit runs, now and
-at boot. And of what others may change, should it keep people out: the files of a folder, what is new there and no
+meanwhile; the live value of a kernel parameter; shell, password and dates of an account; that an account is not there;
+whether a unit runs, now and at boot. And of what others may change, should it keep people out: the files of a folder, what is new there and no
 package's being moved away; a file that comes back only where it is gone or empty; and one that an account keeps at
 home, with no more than the account's own rights.
 """
-NAMED = ("account", "unit")
+NAMED = ("account", "new_account", "unit")
 """Those of them that have a name and no path."""
 IN_CASE = "in-case"
 """A note with what the run itself does not change: kept in case that somebody locks people out meanwhile."""
@@ -288,6 +292,7 @@ class Backup:
             "mode": self._mode,
             "value": self._value,
             "account": self._dated_account,
+            "new_account": self._new_account,
             "unit": self._unit,
             "theirs": self._theirs,
         }
@@ -353,6 +358,13 @@ class Backup:
         """The fields after the name in the shadow file; none where it has no such line."""
         lines = (line.split(":") for line in split_lines(self._text("/etc/shadow")))
         return next((fields[1:] for fields in lines if fields[0] == name and len(fields) > 2), [])
+
+    def _new_account(self, name: str) -> str:
+        """Nothing: that it is not there is all there is to know. One that is there is never removed."""
+        there = {account.name for account in passwd(self._text("/etc/passwd"))}
+        if name in there or not PLAIN.fullmatch(name):
+            raise EnforceError(f"{name!r} is no new account")
+        return ""
 
     def _text(self, path: str) -> str:
         with open(self._real(path), encoding="utf-8", errors="surrogateescape") as file:

@@ -25,8 +25,8 @@ from .run_lock import Lock
 
 HOME = "/var/lib/casemate/guard"
 UNITS = "/etc/systemd/system"
-UNDOES = "undoes"
-"""A file beside the entries, of a change that only takes another one back."""
+FINAL = "final"
+"""A file beside the entries, of a change that no operator takes back once it is confirmed."""
 TIMER = "casemate-guard-revert.timer"
 RESERVES = (f"{HOME}/reserve", "/etc/.casemate-reserve")
 """Room for going back where a disk is full by then: where the copies are, and where /etc lies if that is elsewhere."""
@@ -159,9 +159,9 @@ class Guard(Backup):
             self._hand_over()
         return settled
 
-    def undoes(self) -> None:
-        """Note that what is pending is itself an undoing, which nobody undoes once it is confirmed."""
-        self._put(os.path.join(self.pending, UNDOES), "")
+    def final(self) -> None:
+        """Note that nobody takes back what is pending once it is confirmed: it is an undoing itself, or the way in."""
+        self._put(os.path.join(self.pending, FINAL), "")
 
     def revert(self) -> bool:
         """Undo now what is pending; return whether there was anything. Raises EnforceError when it fails."""
@@ -216,7 +216,7 @@ class Guard(Backup):
                 os.unlink(path)
 
     def _hand_over(self) -> None:
-        if os.path.isdir(self.confirmed) and not os.path.exists(os.path.join(self.confirmed, UNDOES)):
+        if os.path.isdir(self.confirmed) and not os.path.exists(os.path.join(self.confirmed, FINAL)):
             run = (Lock(self.root).read() or {}).get("run") or str(time.time())
             with contextlib.suppress(OSError):
                 LastChange(AFTER, self.root).take_over(self.confirmed, run)

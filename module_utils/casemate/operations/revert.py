@@ -52,7 +52,7 @@ def take_back(guard: Guard, last: LastChange, planned: Plan) -> None:
         by_sort.setdefault(one.sort, []).append(one.name)
     for sort, names in by_sort.items():
         guard.arm(names, sort)
-    guard.undoes()
+    guard.final()
     try:
         last.leave(planned.stay)
         last.restore()

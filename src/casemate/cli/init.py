@@ -199,7 +199,9 @@ def init(
     valid(None, found or more)
     with output.open("x", encoding="utf-8") as file:
         file.write(inventory(*nodes, user or "", sources))
-    click.echo(f"{output} is written. Next: casemate apply -i {shlex.quote(str(output))}")
+    given = shlex.quote(str(output))
+    first = f"casemate bootstrap -i {given}, where {user} is not there yet, then " if user else ""
+    click.echo(f"{output} is written. Next: {first}casemate apply -i {given}")
     for warning in warnings:
         click.echo(f"warning {warning}", err=True)
     return 0

@@ -22,6 +22,8 @@ from casemate.supply.artifact_lock import ARCHITECTURES, LockError, load, verify
 from module_utils.casemate.host import conflicts, logins
 from module_utils.casemate.k3s import running
 
+BOOTSTRAP = "casemate bootstrap -i hosts.yml"
+"""What makes the account by which Casemate comes in, as messages name it."""
 ROOT_LOGIN = declarations.control("sshd", key="permitrootlogin")
 SUPPORTED = {
     ("debian", "12"): True,
@@ -110,8 +112,8 @@ def answer_of(what: str, seen: Mapping[str, str]) -> dict[str, Any]:
 def login_problems(login: str, automation: str, allowed: Sequence[str], root: bool) -> list[str]:
     """Whether the account that Ansible came as would still get in; `root` says that root may (a waiver)."""
     if "root" in (login, automation) and not root:
-        problem = f"root may not log in over SSH any more ({ROOT_LOGIN}): make an account with a key and NOPASSWD sudo"
-        return [f"{problem}, and name it in ansible_user"]
+        problem = f"root may not log in over SSH any more ({ROOT_LOGIN}): name another account in ansible_user"
+        return [f"{problem}; where it is not there yet, {BOOTSTRAP} makes it over root's login, with a key and sudo"]
     if login and login not in (automation, *allowed):
         problem = (
             f"Ansible comes as {login}, but only {automation or 'nobody'} would stay admitted over SSH: name {login}"

@@ -31,8 +31,13 @@ def connecting(connection: Any, fallback: str | None) -> str:
 
 def asked_of_ssh(connection: Any, user: str | None) -> dict[str, str]:
     """What `ssh -G` makes of a connection of Ansible; nothing for one of another kind, or where ssh refuses it."""
+    return dict(lines_of_ssh(connection, user))
+
+
+def lines_of_ssh(connection: Any, user: str | None) -> list[tuple[str, str]]:
+    """The same with all values of what may be given more than once, such as identityfile, in ssh's order."""
     if getattr(connection, "transport", "") != "ssh":
-        return {}
+        return []
     options = [_option(connection, name) for name in ("ssh_args", "ssh_common_args", "ssh_extra_args")]
     first, *rest = [shlex.split(str(given or "")) for given in options]
     port = _option(connection, "port")
@@ -44,8 +49,9 @@ def asked_of_ssh(connection: Any, user: str | None) -> dict[str, str]:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=True)
     except (OSError, subprocess.SubprocessError):
-        return {}  # the connection that follows says why
-    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        return []  # the connection that follows says why
+    lines = (line.partition(" ") for line in done.stdout.splitlines())
+    return [(key, value) for key, space, value in lines if space]
 
 
 def _option(connection: Any, name: str) -> Any:

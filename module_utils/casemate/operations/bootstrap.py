@@ -1,0 +1,188 @@
+"""Make the account by which Casemate comes in, over the first login that a provider gives: account, key, sudo.
+
+What is there already is left as it is: to an account that exists only a key and a rule of sudo are added. All of it is
+under the guard, so the host takes it back by itself where no fresh login of the account confirms it.
+
+Sources: useradd(8), sshd_config(5) AuthorizedKeysFile, sshd(8) AUTHORIZED_KEYS FILE FORMAT, sudoers(5), sudo(8) -l.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+from ..host import logins
+from ..host.machine import EnforceError, Host
+
+RULES = "/etc/sudoers.d"
+MADE_BY = "# Managed by Casemate (casemate bootstrap): the account by which Casemate comes in."
+SHELL = "/bin/bash"
+REFUSING = ("nologin", "false", "true", "sync")
+"""Shells, by their last name, in which no command runs."""
+WHOLE = re.compile(r"(?m)^\s*\((?:ALL|root)[^)]*\)\s+(?:\w+: )*NOPASSWD:(?: \w+:)* ALL\s*$")
+"""A rule of `sudo -l` by which an account becomes root without a password."""
+KEY = re.compile(r"(?:^|\s)((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+)\s+(AAAA[A-Za-z0-9+/=]+)")
+"""Type and key in a line of authorized_keys, or of a public key."""
+
+
+class Seen(NamedTuple):
+    """What a host has of an account: its entry, where its keys are looked for and what stands there, and its sudo.
+
+    `problem` is what bars the way that only people can clear.
+    """
+
+    account: Optional[pwd.struct_passwd]
+    key_file: str
+    keys: str
+    rules: str
+    becomes_root: bool
+    problem: str = ""
+
+
+class Plan(NamedTuple):
+    """What is to be done, and in words; the texts are those of whole files, None where they stay."""
+
+    makes: bool
+    keys: Optional[str]
+    rules: Optional[str]
+    words: Tuple[str, ...]
+
+
+def rules_file(name: str) -> str:
+    """Where the rule of an account stands: sudo reads no file with a dot in its name (sudoers(5), @includedir)."""
+    return f"{RULES}/casemate-{name.replace('.', '_')}"
+
+
+def look(name: str, host: Host) -> Seen:
+    """What is there of the account; raises EnforceError where sshd does not say where it looks for keys."""
+    account = _account(name, host)
+    options = logins.effective(name, logins.session())
+    patterns = options.get("authorizedkeysfile", "")
+    if not patterns:
+        raise EnforceError("sshd does not say where it looks for keys: see what sshd -t says on this host")
+    if patterns == "none":
+        raise EnforceError("sshd looks for keys nowhere (AuthorizedKeysFile none): remove that line from its files")
+    problem = _problem(name, account, host)
+    shown = account or pwd.struct_passwd((name, "x", -1, -1, "", f"{_homes(host)}/{name}", SHELL))
+    key_file = logins.key_paths(patterns, shown)[0]
+    listed = host.run(["sudo", "-n", "-l", "-U", name]) if account else None
+    return Seen(
+        account,
+        key_file,
+        (host.text(key_file) or "") if account else "",
+        host.text(rules_file(name)) or "",
+        bool(listed and listed.rc == 0 and WHOLE.search(listed.out)),
+        problem,
+    )
+
+
+def plan(name: str, key: str, seen: Seen) -> Plan:
+    """What lacks for the account to come in with a key and to become root. Pure.
+
+    Raises EnforceError where only people can clear the way.
+    """
+    forced = next((number for number, options in _lines(seen.keys, key) if "command=" in options.lower()), None)
+    if seen.problem:
+        raise EnforceError(seen.problem)
+    if forced is not None:
+        raise EnforceError(
+            f"{seen.key_file}:{forced} lets this key of {name} run one command only: remove that line, or name another "
+            "account in ansible_user"
+        )
+    words = []
+    if seen.account is None:
+        words.append(f"make the account {name}")
+    keys = None
+    if not _lines(seen.keys, key):
+        keys = _with(seen.keys, key)
+        words.append(f"put its key into {seen.key_file}")
+    rules, rule = None, f"{name} ALL=(ALL:ALL) NOPASSWD: ALL"
+    if not seen.becomes_root and rule not in seen.rules.splitlines():
+        rules = _with(seen.rules or f"{MADE_BY}\n", rule)
+        words.append(f"let it use sudo without a password ({rules_file(name)})")
+    return Plan(seen.account is None, keys, rules, tuple(words))
+
+
+def enact(name: str, seen: Seen, planned: Plan, host: Host) -> None:
+    """Do it under the guard of the host. Raises EnforceError, or OSError; what was begun waits for the guard then."""
+    account = seen.account
+    if planned.makes:
+        host.arm([name], "new_account")
+        # No password is none that could be guessed, and needs no ageing; a locked one (!) is refused without PAM.
+        argv = ["useradd", "--create-home", "--shell", SHELL, "--password", "*", "--key", "PASS_MAX_DAYS=-1", name]
+        host.must_run(argv)
+        account = _account(name, host)
+        host.changed(name, "no such account\n", "an account\n")
+    if account is None:
+        raise EnforceError(f"useradd made no account {name}")
+    if planned.keys is not None:
+        _write_keys(seen.key_file, planned.keys, account, host)
+    if planned.rules is not None:
+        validate = ("visudo", "-c", "-q", "-f", "%s")
+        host.write(rules_file(name), planned.rules.encode(), mode=0o440, owner=(0, 0), validate=validate)
+
+
+def _write_keys(path: str, text: str, account: pwd.struct_passwd, host: Host) -> None:
+    """The file as sshd takes it: the account's own below its home, else root's, which sshd reads as the account."""
+    at_home = path.startswith(f"{account.pw_dir.rstrip('/')}/")
+    owner = (account.pw_uid, account.pw_gid) if at_home else (0, 0)
+    folder = os.path.dirname(path)
+    if at_home and host.stat(folder) is None:
+        with host.folder(folder) as above:
+            made = os.path.join(above, os.path.basename(folder))
+            os.mkdir(made, 0o700)
+            os.chown(made, *owner, follow_symlinks=False)
+    mode = None if host.stat(path) is not None else 0o600 if at_home else 0o644
+    host.write(path, text.encode("utf-8", "surrogateescape"), mode=mode, owner=None if mode is None else owner)
+
+
+def _account(name: str, host: Host) -> Optional[pwd.struct_passwd]:
+    """The account as everything on the host knows it, a directory of accounts too."""
+    shown = host.run(["getent", "passwd", name])
+    fields = shown.out.strip().split(":")
+    if shown.rc != 0 or len(fields) != 7:
+        return None
+    return pwd.struct_passwd((fields[0], fields[1], int(fields[2]), int(fields[3]), *fields[4:]))
+
+
+def _problem(name: str, account: Optional[pwd.struct_passwd], host: Host) -> str:
+    """What of an account that is there, or of what is in its place, only people can put right."""
+    other = "correct that, or name another account in ansible_user"
+    if account is None:
+        home = f"{_homes(host)}/{name}"
+        if host.stat(home) is not None:
+            return f"there is no account {name}, but a home {home}: move that away, or name another account"
+        if host.run(["getent", "group", name]).rc == 0:
+            return f"there is no account {name}, but a group of that name: groupdel {name}, or name another account"
+        return ""
+    if account.pw_uid == 0:
+        return f"{name} is root by another name (uid 0): name another account in ansible_user"
+    if os.path.basename(account.pw_shell) in REFUSING:
+        return f"{name} is there and has the shell {account.pw_shell}, as an account of the system has: {other}"
+    if host.stat(account.pw_dir) is None:
+        return f"{name} is there, but its home {account.pw_dir} is not: {other}"
+    return ""
+
+
+def _homes(host: Host) -> str:
+    """Where useradd makes homes."""
+    defaults = host.run(["useradd", "-D"]).out
+    found: Dict[str, str] = dict(line.split("=", 1) for line in defaults.splitlines() if "=" in line)
+    return found.get("HOME", "/home")
+
+
+def _lines(text: str, key: str) -> List[Tuple[int, str]]:
+    """The number and the options of each line of a file of keys that has this key; no options are ""."""
+    wanted, found = KEY.search(key), []
+    for number, line in enumerate(text.splitlines(), 1):
+        there = KEY.search(line)
+        if wanted and there and there.groups() == wanted.groups() and not line.lstrip().startswith("#"):
+            found.append((number, line[: there.start()].strip()))
+    return found
+
+
+def _with(text: str, line: str) -> str:
+    """A text with one line more, in a line of its own."""
+    return f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{line}\n"

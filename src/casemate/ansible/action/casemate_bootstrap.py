@@ -1,0 +1,109 @@
+"""Controller side of `casemate bootstrap`: who is to come in, by which key, over whose first login; what it said."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+
+PROJECT = Path(__file__).resolve().parents[4]
+for folder in (PROJECT, PROJECT / "src"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from casemate.preflight import first_login, inputs, neighbours
+from casemate.run import account, advice, escalation, own_key
+
+KNOWN = inputs.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
+GIVEN = ("casemate_automation_user", "casemate_automation_key", "casemate_first_user", "casemate_first_key")
+PROXIES = ("casemate_http_proxy", "casemate_https_proxy")
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Connects to nothing. Without options it says how a host is entered, or refuses what is wrong with that.
+
+    With `own` and `first` it judges what the attempts to come in have said, and returns the packages that lack.
+    With `made` it judges whether the account that was made would get in.
+    With `outcome` it returns that as `bootstrap`, for whoever reports it.
+    """
+
+    _supports_check_mode = True
+    _VALID_ARGS = frozenset({"own", "first", "made", "outcome"})
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do what the options ask for."""
+        task_vars = task_vars or {}
+        super().run(tmp, task_vars)
+        given = self._task.args
+        if "outcome" in given:
+            return {"changed": False, "bootstrap": given["outcome"]}
+        if "made" in given:
+            found = first_login.made_problems(given["made"].get("logins") or {})
+            said = "The account is made, and would not get in:"
+            return self._refusal(found, said) if found else {"changed": False}
+        if "first" in given:
+            return self._judged(given["own"], given["first"], task_vars["__casemate_entrance"])
+        return self._entrance(task_vars)
+
+    def _entrance(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """The account, its key, the first user, and the options of ssh."""
+        values = {name: self._templar.template(task_vars[name]) for name in (*GIVEN, *PROXIES) if name in task_vars}
+        found = [p for name, value in values.items() for p in inputs.value_problems(name, value, KNOWN[name])]
+        found += neighbours.connection_problems(self._connection.transport)
+        if found:
+            return self._refusal(found)
+        connecting = account.connecting(self._connection, self._play_context.remote_user)
+        name = account.automation(self, task_vars)
+        found += first_login.account_problems(name)
+        become = self._templar.template(task_vars.get("ansible_become"))
+        asked = self._play_context
+        found += escalation.problems(become, str(asked.become_method or "sudo"), str(asked.become_user or "root"), name)
+        private = str(self._connection.get_option("private_key_file") or "")
+        try:
+            if "casemate_automation_key" in values:
+                key = own_key.public(Path(str(values["casemate_automation_key"])).expanduser())
+            else:
+                key = own_key.offered(account.lines_of_ssh(self._connection, name), private)
+        except own_key.NoKeyError as unknown:
+            found.append(str(unknown))
+        if found:
+            return self._refusal(found)
+        first_key = values.get("casemate_first_key")
+        return {
+            "changed": False,
+            "account": name,
+            "key": key.line,
+            "fingerprint": key.fingerprint,
+            "first": first_login.first(str(values.get("casemate_first_user") or ""), connecting, name),
+            "first_key": str(Path(str(first_key)).expanduser()) if first_key else private,
+            "ssh_args": str(self._connection.get_option("ssh_args") or ""),
+            "probe": first_login.PROBE,
+            "proxies": {name.split("_", 1)[1]: values[name] for name in PROXIES if name in values},
+        }
+
+    def _judged(self, own: dict[str, Any], first: dict[str, Any], entrance: dict[str, Any]) -> dict[str, Any]:
+        """What lacks on a host that the first user has entered; raises AnsibleConnectionFailure where nobody has."""
+        user, name = entrance["first"], entrance["account"]
+        if first.get("unreachable"):
+            words = [advice.unwrapped(str(one.get("msg") or "")) for one in (own, first)]
+            raise AnsibleConnectionFailure(first_login.nobody(name, words[0], user, words[1]))
+        said = f"{first.get('stdout') or ''}\n{first.get('stderr') or ''}\n{first.get('msg') or ''}"
+        if "casemate:uid=" not in said and escalation.OF_SUDO.search(said):
+            raise AnsibleError(escalation.refusal(said, password=False))
+        found = first_login.problems(said, user)
+        if found:
+            return self._refusal(found)
+        packages = first_login.missing(said)
+        install = first_login.script(packages, entrance["proxies"]) if packages else ""
+        return {"changed": False, "packages": packages, "install": install}
+
+    def _refusal(self, problems: list[str], said: str = "Nothing was changed.") -> dict[str, Any]:
+        return {
+            "failed": True,
+            "changed": False,
+            "explained": True,  # each problem says what to do: no advice from its words
+            "msg": "\n".join([said, *(f"- {problem}" for problem in problems)]),
+        }

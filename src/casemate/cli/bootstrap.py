@@ -1,0 +1,69 @@
+"""`casemate bootstrap`: make the account by which Casemate comes in, on machines as a provider hands them over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from casemate.cli import app
+from casemate.run import runner
+from module_utils.casemate.core.legible import legible
+
+
+@click.command()
+@click.option("--plan", is_flag=True, help="Print what would be done, and change nothing.")
+@click.option("--first-user", metavar="ACCOUNT",
+              help="Whom to log in as to make the account, such as debian.  [default: root]")  # fmt: skip
+@click.option("--key", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="The private key of that login; left out: the one by which Casemate comes in later.")  # fmt: skip
+@click.option("--public-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="The key that the account gets; left out: the one that ssh comes in with.")  # fmt: skip
+@click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
+@click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
+@click.option("-i", "--inventory", "inventories", multiple=True, callback=app.check_inventories,
+              help="Inventory file or folder, or `host,` (repeatable). Default: that of ansible.cfg.")  # fmt: skip
+def bootstrap(
+    plan: bool,
+    first_user: str | None,
+    key: Path | None,
+    public_key: Path | None,
+    verbose: int,
+    limit: str | None,
+    inventories: tuple[str, ...],
+) -> int:
+    """Make the account that the inventory names, over the first login of fresh machines.
+
+    The account gets the key by which Casemate comes in, and sudo without a password; a fresh login proves both, or the
+    host takes them back by itself. Where the account comes in already, nothing is done.
+    """
+    app.demand(inventories)
+    given = {
+        "casemate_first_user": first_user,
+        "casemate_first_key": str(key.resolve()) if key else None,
+        "casemate_automation_key": str(public_key.resolve()) if public_key else None,
+    }
+    variables = {name: value for name, value in given.items() if value}
+    with runner.progress(app.err, quiet=bool(verbose)) as watch:
+        run = runner.play("bootstrap.yml", inventories, limit, variables, verbose, watch, check=plan)
+    if run.cancelled:
+        run.errors.append("interrupted: what was begun on a host is finished or taken back there; run it again")
+    found = [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"]
+    app.tell(run.errors, found)
+    for host in run.hosts.values():
+        outcome = run.results.get(host.name, {}).get("bootstrap")
+        if host.status == "ok" and outcome:
+            app.out.print(legible(f"{host.name}: {said(outcome, plan)}"), markup=False)
+    return app.exit_code(run)
+
+
+def said(outcome: Mapping[str, Any], plan: bool) -> str:
+    """What became of a host, in words."""
+    account, words = outcome["account"], ", ".join(outcome["words"])
+    if not words:
+        return f"{account} comes in and becomes root, so nothing is to be done"
+    if plan:
+        return f"would, as {outcome['first']}: {words} (key {outcome['fingerprint']})"
+    return f"done as {outcome['first']}: {words} (key {outcome['fingerprint']}); a fresh login of {account} proves it"

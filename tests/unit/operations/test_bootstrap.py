@@ -1,0 +1,179 @@
+"""What `casemate bootstrap` does on a host: what lacks, what is left as it is, and what only people can clear."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from unit.fake_host import FakeHost
+
+from module_utils.casemate.host import logins
+from module_utils.casemate.host.machine import EnforceError
+from module_utils.casemate.operations import bootstrap
+from module_utils.casemate.operations.bootstrap import Seen
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOne controller"
+BLOB = KEY.rsplit(" ", 1)[0]
+FILE = "/home/ops/.ssh/authorized_keys"
+ACCOUNT = pwd.struct_passwd(("ops", "x", 1000, 1000, "", "/home/ops", "/bin/bash"))
+RULE = "ops ALL=(ALL:ALL) NOPASSWD: ALL"
+NONE = Seen(None, FILE, "", "", becomes_root=False)
+ALL_THERE = Seen(ACCOUNT, FILE, f"{KEY}\n", "", becomes_root=True)
+ENTRY = "ops:x:{uid}:{uid}::/home/ops:{shell}\n"
+MAY = "User ops may run the following commands on node1:\n    {rule}\n"
+
+
+def host(tmp_path: Path, entry: str = "", **commands: tuple[int, str, str]) -> FakeHost:
+    """A host whose sshd and useradd are Debian's; `entry` is what it has of the account."""
+    known = {
+        "getent passwd ops": (0, entry, "") if entry else (2, "", ""),
+        "getent group ops": (2, "", ""),
+        "useradd -D": (0, "GROUP=100\nHOME=/home\nSHELL=/bin/sh\n", ""),
+    }
+    return FakeHost(tmp_path, commands={**known, **{name.replace("_", " "): said for name, said in commands.items()}})
+
+
+@pytest.fixture(autouse=True)
+def sshd(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    said = {"authorizedkeysfile": ".ssh/authorized_keys .ssh/authorized_keys2"}
+    monkeypatch.setattr(logins, "session", list)
+    monkeypatch.setattr(logins, "effective", lambda name, session: said)
+    return said
+
+
+def test_a_host_with_nothing_gets_account_key_and_rule() -> None:
+    planned = bootstrap.plan("ops", KEY, NONE)
+    assert planned.makes
+    assert planned.keys == f"{KEY}\n"
+    assert (planned.rules or "").splitlines()[-1] == RULE
+    assert len(planned.words) == 3
+
+
+def test_where_all_is_there_nothing_is_done() -> None:
+    assert bootstrap.plan("ops", KEY, ALL_THERE) == bootstrap.Plan(False, None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("there", "becomes"),
+    [
+        ("", f"{KEY}\n"),
+        (f"{BLOB} another comment\n", None),
+        (f'from="192.0.2.0/24" {BLOB}\n', None),
+        (f"# {KEY}\n", f"# {KEY}\n{KEY}\n"),
+        ("ssh-ed25519 AAAAOther bob", f"ssh-ed25519 AAAAOther bob\n{KEY}\n"),
+    ],
+)
+def test_the_key_is_added_to_those_that_are_there(there: str, becomes: str | None) -> None:
+    assert bootstrap.plan("ops", KEY, ALL_THERE._replace(keys=there)).keys == becomes
+
+
+def test_a_key_that_runs_one_command_only_is_somebodys_decision() -> None:
+    there = f'ssh-ed25519 AAAAOther bob\ncommand="borg serve" {BLOB}\n'
+    with pytest.raises(EnforceError, match=rf"{FILE}:2 lets this key of ops run one command only: remove that line"):
+        bootstrap.plan("ops", KEY, ALL_THERE._replace(keys=there))
+
+
+def test_rules_of_other_accounts_in_its_file_stay() -> None:
+    """john.doe and john_doe share a file, as sudo reads none with a dot in its name."""
+    assert bootstrap.rules_file("john.doe") == bootstrap.rules_file("john_doe") == "/etc/sudoers.d/casemate-john_doe"
+    before = "john_doe ALL=(ALL:ALL) NOPASSWD: ALL\n"
+    seen = Seen(ACCOUNT, FILE, f"{KEY}\n", before, becomes_root=False)
+    assert bootstrap.plan("john.doe", KEY, seen).rules == f"{before}john.doe ALL=(ALL:ALL) NOPASSWD: ALL\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "becomes_root"),
+    [
+        ("(ALL : ALL) NOPASSWD: ALL", True),
+        ("(ALL) NOPASSWD: ALL", True),
+        ("(root) NOPASSWD: ALL", True),
+        ("(ALL : ALL) ALL", False),
+        ("(ALL) NOPASSWD: /usr/bin/apt", False),
+        ("(backup) NOPASSWD: ALL", False),
+    ],
+)
+def test_a_rule_that_is_there_already_is_enough(tmp_path: Path, rule: str, becomes_root: bool) -> None:
+    said = {"sudo_-n_-l_-U_ops": (0, MAY.format(rule=rule), "")}
+    made = host(tmp_path, ENTRY.format(uid=1000, shell="/bin/bash"), **said)
+    (tmp_path / "home/ops").mkdir(parents=True)
+    assert bootstrap.look("ops", made).becomes_root is becomes_root
+
+
+@pytest.mark.parametrize(
+    ("entry", "home", "group", "said"),
+    [
+        (ENTRY.format(uid=0, shell="/bin/bash"), True, False, "root by another name"),
+        (ENTRY.format(uid=34, shell="/usr/sbin/nologin"), True, False, "has the shell /usr/sbin/nologin"),
+        (ENTRY.format(uid=1000, shell="/bin/bash"), False, False, "its home /home/ops is not"),
+        ("", True, False, "but a home /home/ops: move that away"),
+        ("", False, True, "but a group of that name: groupdel ops"),
+    ],
+)
+def test_what_only_people_can_clear_is_refused(tmp_path: Path, entry: str, home: bool, group: bool, said: str) -> None:
+    made = host(tmp_path, entry, **({"getent_group_ops": (0, "ops:x:1000:\n", "")} if group else {}))
+    if home:
+        (tmp_path / "home/ops").mkdir(parents=True)
+    with pytest.raises(EnforceError, match=said):
+        bootstrap.plan("ops", KEY, bootstrap.look("ops", made))
+
+
+@pytest.mark.parametrize(("patterns", "said"), [("none", "AuthorizedKeysFile none"), ("", "sshd -t")])
+def test_an_sshd_that_looks_for_keys_nowhere_is_refused(
+    tmp_path: Path, sshd: dict[str, str], patterns: str, said: str
+) -> None:
+    sshd["authorizedkeysfile"] = patterns
+    with pytest.raises(EnforceError, match=said):
+        bootstrap.look("ops", host(tmp_path))
+
+
+def test_the_key_goes_where_sshd_looks_first(tmp_path: Path, sshd: dict[str, str]) -> None:
+    sshd["authorizedkeysfile"] = "/etc/ssh/keys/%u .ssh/authorized_keys"
+    assert bootstrap.look("ops", host(tmp_path)).key_file == "/etc/ssh/keys/ops"
+
+
+class Adding(FakeHost):
+    """A host on which useradd makes the account of whoever runs the test."""
+
+    def run(self, argv, stdin=None, timeout=30):  # type: ignore[no-untyped-def]
+        done = super().run(argv, stdin, timeout)
+        if argv[0] == "useradd" and done.rc == 0 and argv[-1] != "-D":
+            entry = f"ops:x:{os.getuid()}:{os.getgid()}::/home/ops:/bin/bash\n"
+            self.commands["getent passwd ops"] = (0, entry, "")
+            Path(self.path("/home/ops")).mkdir(parents=True)
+        return done
+
+
+def test_all_of_it_is_guarded_before_it_is_made(tmp_path: Path) -> None:
+    made = host(tmp_path)
+    made.__class__ = Adding
+    made.commands.update({"useradd --create-home": (0, "", ""), "visudo": (0, "", "")})
+    Path(made.path("/etc/sudoers.d")).mkdir(parents=True)
+    seen = bootstrap.look("ops", made)
+    bootstrap.enact("ops", seen, bootstrap.plan("ops", KEY, seen), made)
+    assert made.armed == ["new_account ops", FILE, "/etc/sudoers.d/casemate-ops"]
+    keys = Path(made.path(FILE))
+    assert keys.read_text() == f"{KEY}\n"
+    assert (keys.stat().st_mode & 0o777, keys.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert Path(made.path("/etc/sudoers.d/casemate-ops")).stat().st_mode & 0o777 == 0o440
+    (added,) = [argv for argv in made.ran if argv[:2] == ["useradd", "--create-home"]]
+    assert added[added.index("--password") + 1] == "*", "no password, and not locked, which sshd refuses without PAM"
+
+
+def test_a_rule_that_visudo_refuses_is_not_written(tmp_path: Path) -> None:
+    made = host(tmp_path, visudo=(1, "", "syntax error"))
+    Path(made.path("/etc/sudoers.d")).mkdir(parents=True)
+    seen = ALL_THERE._replace(becomes_root=False)
+    with pytest.raises(EnforceError, match="visudo refused it"):
+        bootstrap.enact("ops", seen, bootstrap.plan("ops", KEY, seen), made)
+    assert not Path(made.path("/etc/sudoers.d/casemate-ops")).exists()
+
+
+def test_where_useradd_refuses_nothing_more_is_done(tmp_path: Path) -> None:
+    made = host(tmp_path)
+    made.commands["useradd --create-home"] = (1, "", "useradd: cannot lock /etc/passwd")
+    seen = bootstrap.look("ops", made)
+    with pytest.raises(EnforceError, match="cannot lock /etc/passwd"):
+        bootstrap.enact("ops", seen, bootstrap.plan("ops", KEY, seen), made)
+    assert made.armed == ["new_account ops"]
