@@ -11,6 +11,14 @@ description:
     password. Nothing else of an account that is there is changed.
   - It is guarded, so the host takes it back by itself unless a login of that account confirms it by M(k3s_guard).
 options:
+  state:
+    description:
+      - V(made) makes account, key and rule. In check mode it tells what V(closed) would do, too.
+      - V(closed) closes the first login, once the account has come in. A key of root's tells people to come as that
+        account then, and another user becomes root without a password no longer.
+    choices: [made, closed]
+    default: made
+    type: str
   account:
     description: Name of the account.
     type: str
@@ -19,6 +27,15 @@ options:
     description: The line of its public key.
     type: str
     required: true
+  first:
+    description: Who logged in first; nothing where that login stays open.
+    type: str
+    default: ""
+  first_keys:
+    description: The lines of the public keys by which root may have logged in.
+    type: list
+    elements: str
+    default: []
   seconds:
     description: How long the change may stay unconfirmed; 60 to 900.
     type: int
@@ -39,7 +56,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 words: {description: "What was done, or would be, in words.", type: list, elements: str, returned: always}
-begun: {description: Whether a change waits for its confirmation., type: bool, returned: always}
+pending: {description: Whether a change waits for its confirmation., type: bool, returned: always}
 logins: {description: What decides whether the account gets in., type: dict, returned: unless in check mode}
 """
 
@@ -56,8 +73,11 @@ def main() -> None:
     """Translate between Ansible and the operation."""
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["made", "closed"], "default": "made"},
             "account": {"type": "str", "required": True},
             "key": {"type": "str", "required": True, "no_log": False},
+            "first": {"type": "str", "default": ""},
+            "first_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "seconds": {"type": "int", "default": 120},
         },
         supports_check_mode=True,
@@ -69,20 +89,30 @@ def main() -> None:
         guard.arm(names, sort)
         guard.final()  # from the first moment on: whoever confirms what a killed run has left does not know of it
 
-    host = Host(guard=arm)
+    host, words = Host(guard=arm), []
+    facts = {}
     try:
-        seen = bootstrap.look(given["account"], host)
-        planned = bootstrap.plan(given["account"], given["key"], seen)
-        if planned.words and not module.check_mode:
-            bootstrap.enact(given["account"], seen, planned, host)
+        closings = bootstrap.closings(given["account"], given["first"], given["first_keys"], host)
+        if given["state"] == "made":
+            seen = bootstrap.look(given["account"], host)
+            planned = bootstrap.plan(given["account"], given["key"], seen)
+            words += planned.words
+            if planned.words and not module.check_mode:
+                bootstrap.enact(given["account"], seen, planned, host)
+        if not module.check_mode:
+            facts["logins"] = logins.facts(given["account"], "")
+        if given["state"] == "closed" or (module.check_mode and words):
+            words += [said for _, _, said in closings]
+        if given["state"] == "closed" and not module.check_mode:
+            bootstrap.close(closings, host)
     except (EnforceError, OSError) as failed:
-        module.fail_json(msg=str(failed), begun=host.guarded)
+        module.fail_json(msg=str(failed), pending=guard.status()["pending"])
     diff = [
         {"before_header": c["path"], "after_header": c["path"], "before": c["before"], "after": c["after"]}
         for c in host.changes
     ]
-    facts = {} if module.check_mode else {"logins": logins.facts(given["account"], "")}
-    module.exit_json(changed=bool(planned.words), words=list(planned.words), begun=host.guarded, diff=diff, **facts)
+    pending = guard.status()["pending"]
+    module.exit_json(changed=bool(words), words=words, pending=pending, diff=diff, **facts)
 
 
 if __name__ == "__main__":

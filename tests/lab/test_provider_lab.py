@@ -155,6 +155,7 @@ def test_one_that_was_killed_is_started_again(operators: dict[str, Operator]) ->
     assert again.code == 0, again.said
     assert not operator.console(f"ls -d {PENDING}"), "it waits for its confirmation still"
     assert operator.console(f"getent passwd {ACCOUNT}")
+    assert f'Please login as the user \\"{ACCOUNT}\\" rather' in operator.console("cat /root/.ssh/authorized_keys")
 
 
 def test_a_second_bootstrap_changes_nothing(operators: dict[str, Operator]) -> None:

@@ -1,9 +1,11 @@
 """Make the account by which Casemate comes in, over the first login that a provider gives: account, key, sudo.
 
-What is there already is left as it is: to an account that exists only a key and a rule of sudo are added. All of it is
-under the guard, so the host takes it back by itself where no fresh login of the account confirms it.
+What is there already is left as it is: to an account that exists only a key and a rule of sudo are added. Once the
+account has come in, the first login is closed as cloud-init closes root's. All of it is under the guard, so the host
+takes it back by itself where no fresh login of the account confirms it.
 
-Sources: useradd(8), sshd_config(5) AuthorizedKeysFile, sshd(8) AUTHORIZED_KEYS FILE FORMAT, sudoers(5), sudo(8) -l.
+Sources: useradd(8), sshd_config(5) AuthorizedKeysFile, sshd(8) AUTHORIZED_KEYS FILE FORMAT, sudoers(5), sudo(8) -l;
+cloud-init, disable_root_opts of its module ssh.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+from collections.abc import Sequence
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from ..host import logins
@@ -25,6 +28,14 @@ WHOLE = re.compile(r"(?m)^\s*\((?:ALL|root)[^)]*\)\s+(?:\w+: )*NOPASSWD:(?: \w+:
 """A rule of `sudo -l` by which an account becomes root without a password."""
 KEY = re.compile(r"(?:^|\s)((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+)\s+(AAAA[A-Za-z0-9+/=]+)")
 """Type and key in a line of authorized_keys, or of a public key."""
+
+
+ROOTS_KEYS = ("/root/.ssh/authorized_keys", "/root/.ssh/authorized_keys2")
+INSTEAD = (
+    "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="
+    '"echo \'Please login as the user \\"{account}\\" rather than the user \\"root\\".\';echo;sleep 10;exit 142" '
+)
+"""What cloud-init puts before a key of root's, so that it tells people to come as somebody else."""
 
 
 class Seen(NamedTuple):
@@ -122,6 +133,45 @@ def enact(name: str, seen: Seen, planned: Plan, host: Host) -> None:
     if planned.rules is not None:
         validate = ("visudo", "-c", "-q", "-f", "%s")
         host.write(rules_file(name), planned.rules.encode(), mode=0o440, owner=(0, 0), validate=validate)
+
+
+def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[Tuple[str, str, str]]:
+    """What closes the first login: each file with the text that it becomes, and in words what that does.
+
+    Of root it is these keys, in lines without options of their own. Another user keeps its keys, and loses the rules
+    of /etc/sudoers.d by which it alone becomes root without a password.
+    """
+    found: List[Tuple[str, str, str]] = []
+    if first in ("", account):
+        return found
+    if first == "root":
+        for path in ROOTS_KEYS:
+            text = host.text(path) or ""
+            closed = {number for key in keys for number, options in _lines(text, key) if not options}
+            instead = INSTEAD.format(account=account)
+            lines = [instead + line.lstrip() if number in closed else line for number, line in _numbered(text)]
+            if closed:
+                found.append((path, "".join(lines), f"let root's key say to come as {account} ({path})"))
+        return found
+    rule = re.compile(rf"{re.escape(first)}\s+ALL\s*=\s*\((?:ALL|root)[^)]*\)\s*NOPASSWD\s*:\s*ALL\s*")
+    for path in host.glob(f"{RULES}/*"):
+        text = host.text(path) or ""
+        lines = [f"# {line}" if rule.fullmatch(line) else line for _, line in _numbered(text)]
+        if "".join(lines) != text:
+            found.append((path, "".join(lines), f"end the sudo without a password of {first} ({path})"))
+    return found
+
+
+def close(planned: Sequence[Tuple[str, str, str]], host: Host) -> None:
+    """Close the first login under the guard of the host. Raises EnforceError, or OSError."""
+    for path, text, _ in planned:
+        validate = ("visudo", "-c", "-q", "-f", "%s") if path.startswith(f"{RULES}/") else ()
+        host.write(path, text.encode("utf-8", "surrogateescape"), validate=validate)
+
+
+def _numbered(text: str) -> List[Tuple[int, str]]:
+    """Lines with their numbers and their ends."""
+    return list(enumerate(text.splitlines(keepends=True), 1))
 
 
 def _write_keys(path: str, text: str, account: pwd.struct_passwd, host: Host) -> None:

@@ -21,6 +21,8 @@ from module_utils.casemate.core.legible import legible
               help="The private key of that login; left out: the one by which Casemate comes in later.")  # fmt: skip
 @click.option("--public-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="The key that the account gets; left out: the one that ssh comes in with.")  # fmt: skip
+@click.option("--keep-first-login", is_flag=True,
+              help="Leave the first login open; else it is closed as cloud-init closes root's.")  # fmt: skip
 @click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
 @click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
 @click.option("-i", "--inventory", "inventories", multiple=True, callback=app.check_inventories,
@@ -30,6 +32,7 @@ def bootstrap(
     first_user: str | None,
     key: Path | None,
     public_key: Path | None,
+    keep_first_login: bool,
     verbose: int,
     limit: str | None,
     inventories: tuple[str, ...],
@@ -37,13 +40,15 @@ def bootstrap(
     """Make the account that the inventory names, over the first login of fresh machines.
 
     The account gets the key by which Casemate comes in, and sudo without a password; a fresh login proves both, or the
-    host takes them back by itself. Where the account comes in already, nothing is done.
+    host takes them back by itself. Then nobody needs the first login, which is closed. Where the account comes in
+    already, nothing is done.
     """
     app.demand(inventories)
     given = {
         "casemate_first_user": first_user,
         "casemate_first_key": str(key.resolve()) if key else None,
         "casemate_automation_key": str(public_key.resolve()) if public_key else None,
+        "casemate_first_login": "keep" if keep_first_login else None,
     }
     variables = {name: value for name, value in given.items() if value}
     with runner.progress(app.err, quiet=bool(verbose)) as watch:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from pathlib import Path
 
 import pytest
 from unit.fake_host import FakeHost
 
+from casemate.catalogue import declarations
 from module_utils.casemate.host import logins
 from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.operations import bootstrap
@@ -131,6 +133,69 @@ def test_an_sshd_that_looks_for_keys_nowhere_is_refused(
 def test_the_key_goes_where_sshd_looks_first(tmp_path: Path, sshd: dict[str, str]) -> None:
     sshd["authorizedkeysfile"] = "/etc/ssh/keys/%u .ssh/authorized_keys"
     assert bootstrap.look("ops", host(tmp_path)).key_file == "/etc/ssh/keys/ops"
+
+
+OF_CLOUD_INIT = f"{bootstrap.INSTEAD.format(account='ops')}{KEY}\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "becomes"),
+    [
+        (f"{KEY}\n", OF_CLOUD_INIT),
+        (f"ssh-ed25519 AAAAOther bob\n{KEY}\n", f"ssh-ed25519 AAAAOther bob\n{OF_CLOUD_INIT}"),
+        (f"# {KEY}\n", None),
+        (OF_CLOUD_INIT, None),
+        (f'from="192.0.2.7" {KEY}\n', None),
+        ("ssh-ed25519 AAAAOther bob\n", None),
+        ("", None),
+    ],
+)
+def test_the_key_of_root_is_closed_as_cloud_init_closes_it(tmp_path: Path, there: str, becomes: str | None) -> None:
+    made = FakeHost(tmp_path, files={"/root/.ssh/authorized_keys": there})
+    planned = bootstrap.closings("ops", "root", [KEY], made)
+    assert [text for _, text, _ in planned] == ([] if becomes is None else [becomes])
+    bootstrap.close(planned, made)
+    assert made.text("/root/.ssh/authorized_keys") == (becomes or there)
+    assert made.armed == ([] if becomes is None else ["/root/.ssh/authorized_keys"])
+
+
+def test_what_is_closed_is_no_key_of_a_system_account_to_the_control(tmp_path: Path) -> None:
+    """It says of cloud-init's line that it is harmless, and ours is that line."""
+    (setting,) = [
+        one["setting"]
+        for one in declarations.controls()["k3s_access"]
+        if "matters" in one["setting"] and one["setting"].get("named_by") == "AuthorizedKeysFile"
+    ]
+    assert not re.search(setting["matters"], OF_CLOUD_INIT)
+    assert re.search(setting["matters"], f"{KEY}\n")
+
+
+@pytest.mark.parametrize(
+    ("there", "becomes"),
+    [
+        ("# of cloud-init\ndebian ALL=(ALL) NOPASSWD:ALL\n", "# of cloud-init\n# debian ALL=(ALL) NOPASSWD:ALL\n"),
+        ("debian ALL=(ALL:ALL) NOPASSWD: ALL\n", "# debian ALL=(ALL:ALL) NOPASSWD: ALL\n"),
+        ("debian2 ALL=(ALL) NOPASSWD:ALL\n", None),
+        ("debian ALL=(ALL) ALL\n", None),
+        ("debian ALL=(ALL) NOPASSWD: /usr/bin/apt\n", None),
+    ],
+)
+def test_a_default_user_loses_its_sudo_without_a_password(tmp_path: Path, there: str, becomes: str | None) -> None:
+    path = "/etc/sudoers.d/90-cloud-init-users"
+    made = FakeHost(tmp_path, files={path: there, "/root/.ssh/authorized_keys": KEY}, commands={"visudo": (0, "", "")})
+    bootstrap.close(bootstrap.closings("ops", "debian", [KEY], made), made)
+    assert made.text(path) == (becomes or there)
+    assert made.text("/root/.ssh/authorized_keys") == KEY
+
+
+def test_a_first_login_that_stays_open_is_left_alone(tmp_path: Path) -> None:
+    made = FakeHost(tmp_path, files={"/root/.ssh/authorized_keys": KEY, "/etc/sudoers.d/x": " ALL=(ALL) NOPASSWD: ALL"})
+    assert bootstrap.closings("ops", "", [KEY], made) == []
+
+
+def test_the_account_never_closes_itself(tmp_path: Path) -> None:
+    made = FakeHost(tmp_path, files={"/etc/sudoers.d/casemate-ops": f"{RULE}\n"})
+    assert bootstrap.closings("ops", "ops", [KEY], made) == []
 
 
 class Adding(FakeHost):

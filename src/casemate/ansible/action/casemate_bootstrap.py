@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from casemate.preflight import first_login, inputs, neighbours
 from casemate.run import account, advice, escalation, own_key
 
 KNOWN = inputs.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
-GIVEN = ("casemate_automation_user", "casemate_automation_key", "casemate_first_user", "casemate_first_key")
+GIVEN = (
+    "casemate_automation_user", "casemate_automation_key", "casemate_first_user", "casemate_first_key",
+    "casemate_first_login",
+)  # fmt: skip
 PROXIES = ("casemate_http_proxy", "casemate_https_proxy")
 
 
@@ -26,7 +30,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Connects to nothing. Without options it says how a host is entered, or refuses what is wrong with that.
 
     With `own` and `first` it judges what the attempts to come in have said, and returns the packages that lack.
-    With `made` it judges whether the account that was made would get in.
+    With `own` and `made` it judges whether the account that was made would get in.
     With `outcome` it returns that as `bootstrap`, for whoever reports it.
     """
 
@@ -41,9 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if "outcome" in given:
             return {"changed": False, "bootstrap": given["outcome"]}
         if "made" in given:
-            found = first_login.made_problems(given["made"].get("logins") or {})
-            said = "The account is made, and would not get in:"
-            return self._refusal(found, said) if found else {"changed": False}
+            return self._made(given["own"], given["made"], task_vars["__casemate_entrance"]["account"])
         if "first" in given:
             return self._judged(given["own"], given["first"], task_vars["__casemate_entrance"])
         return self._entrance(task_vars)
@@ -61,28 +63,50 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         become = self._templar.template(task_vars.get("ansible_become"))
         asked = self._play_context
         found += escalation.problems(become, str(asked.become_method or "sudo"), str(asked.become_user or "root"), name)
-        private = str(self._connection.get_option("private_key_file") or "")
+        first = first_login.first(str(values.get("casemate_first_user") or ""), connecting, name)
         try:
-            if "casemate_automation_key" in values:
-                key = own_key.public(Path(str(values["casemate_automation_key"])).expanduser())
-            else:
-                key = own_key.offered(account.lines_of_ssh(self._connection, name), private)
+            key, first_keys, first_file = self._keys(values, name, first)
         except own_key.NoKeyError as unknown:
             found.append(str(unknown))
         if found:
             return self._refusal(found)
-        first_key = values.get("casemate_first_key")
         return {
             "changed": False,
             "account": name,
             "key": key.line,
             "fingerprint": key.fingerprint,
-            "first": first_login.first(str(values.get("casemate_first_user") or ""), connecting, name),
-            "first_key": str(Path(str(first_key)).expanduser()) if first_key else private,
+            "first": first,
+            "first_key": first_file,
+            "first_keys": first_keys,
+            "closes": "" if values.get("casemate_first_login") == "keep" else first,
             "ssh_args": str(self._connection.get_option("ssh_args") or ""),
             "probe": first_login.PROBE,
             "proxies": {name.split("_", 1)[1]: values[name] for name in PROXIES if name in values},
         }
+
+    def _keys(self, values: dict[str, Any], name: str, first: str) -> tuple[own_key.Key, list[str], str]:
+        """The account's key, those of the first login, and the file of that where Ansible has to name it."""
+        private = str(self._connection.get_option("private_key_file") or "")
+        if "casemate_automation_key" in values:
+            key = own_key.public(Path(str(values["casemate_automation_key"])).expanduser())
+        else:
+            key = own_key.offered(account.lines_of_ssh(self._connection, name), private)
+        given = values.get("casemate_first_key")
+        file = str(Path(str(given)).expanduser()) if given else private
+        keys = [key.line]
+        with contextlib.suppress(own_key.NoKeyError):  # it may be by a password
+            keys.append(own_key.offered(account.lines_of_ssh(self._connection, first), file).line)
+        return key, list(dict.fromkeys(keys)), file
+
+    def _made(self, own: dict[str, Any], made: dict[str, Any], name: str) -> dict[str, Any]:
+        """Whether the account would get in, as far as the host tells."""
+        found = first_login.made_problems(made.get("logins") or {})
+        if found:
+            return self._refusal(found, f"The account {name} would not get in:")
+        if not made["words"] and not made["pending"]:
+            said = " ".join(advice.unwrapped(str(own.get("msg") or "")).split())[-300:]
+            return self._refusal([f"{name} has its key and sudo on this host already, and does not come in: {said}"])
+        return {"changed": False}
 
     def _judged(self, own: dict[str, Any], first: dict[str, Any], entrance: dict[str, Any]) -> dict[str, Any]:
         """What lacks on a host that the first user has entered; raises AnsibleConnectionFailure where nobody has."""
