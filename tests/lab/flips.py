@@ -682,13 +682,6 @@ def nft(setting: Setting) -> Flips:
         yield "foreign rule", rule("insert rule inet casemate input tcp dport 9999 accept")
         yield "edited", lambda: rewritten("/etc/casemate/firewall.nft", append("# by hand\n"))
         yield "lost rule", rule(f"delete rule inet casemate entry handle {handle('entry', 'past the chain input')}")
-    elif setting.get("others"):  # what runs goes on: connections that are there, and the host with itself
-        kept = 'ct state established,related accept; iifname "lo" accept'
-        for name, policy, last in (("policy", "drop", "counter"), ("last rule", "accept", "counter drop")):
-            chain = f"type filter hook input priority 10; policy {policy}; {kept}; {last};"
-            adding = f"nft 'table inet flipped {{ chain input {{ {chain} }}; }}'"
-            yield name, functools.partial(did, adding, "nft delete table inet flipped")
-        return
     elif "policy" in setting:
         other = "accept" if setting["policy"] == "drop" else "drop"
         yield "policy", rule(f"'chain inet casemate {setting['chain']} {{ policy {other}; }}'")
@@ -700,6 +693,16 @@ def nft(setting: Setting) -> Flips:
     if setting.get("ports") and setting["sources"]:
         admitting = rf"{setting['proto']} dport [^\n]*\b{setting['ports'][0]}\b[^\n]* saddr [^\n]* accept"
         yield "shut", rule(f"delete rule inet casemate {setting['chain']} handle {handle(setting['chain'], admitting)}")
+
+
+def other_firewalls(setting: Setting) -> Flips:
+    kept = 'ct state established,related accept; iifname "lo" accept'  # what runs goes on, and the host with itself
+    for name, policy, last in (("policy", "drop", "counter"), ("last rule", "accept", "counter drop")):
+        chain = f"type filter hook input priority 10; policy {policy}; {kept}; {last};"
+        adding = f"nft 'table inet flipped {{ chain input {{ {chain} }}; }}'"
+        yield name, functools.partial(did, adding, "nft delete table inet flipped")
+    enabled = "mkdir -p /etc/ufw; echo ENABLED=yes >/etc/ufw/ufw.conf"
+    yield "ufw enabled", functools.partial(did, enabled, "rm -r /etc/ufw")
 
 
 def handle(chain: str, about: str) -> str:
@@ -1150,7 +1153,8 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
     makers: dict[str, Callable[[Setting], Flips]] = {
         "sysctl": sysctl, "package": package, "account": account, "account_lists": account_lists, "home": home,
         "sshd": sshd, "k3s_config": k3s_config,
-        "service": service, "nft": nft, "mount_option": mount_option, "artifact": artifact, "http": web,
+        "service": service, "nft": nft, "other_firewalls": other_firewalls,
+        "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover,
         "new_files": new_files, "vouched": vouched, "vouched_objects": vouched_objects,

@@ -14,7 +14,7 @@ from unit.fake_host import FakeHost
 
 from casemate.preflight import host_facts, neighbours
 from module_utils.casemate.host import conflicts
-from module_utils.casemate.kinds import nft
+from module_utils.casemate.kinds import other_firewalls
 
 CANARY = "K10canary::server:canary"
 UNITS = "/etc/systemd/system"
@@ -198,8 +198,8 @@ def test_what_is_loaded_tells_whether_a_firewall_closes_the_node(
     found = conflicts.denying(str(tmp_path), run)
     assert found == ([f"table {table}, chain INPUT"] if refuses else [])
     host = FakeHost(tmp_path, commands={"nft list chains": (0, listed, ""), "nft list chain ": (0, chain, "")})
-    setting: Any = {"others": True}
-    verdict = nft.assess(setting, nft.observe([setting], host)[0])
+    setting: Any = {"choice": "keep"}
+    verdict = other_firewalls.assess(setting, other_firewalls.observe([setting], host)[0])
     assert (verdict.ok, table in verdict.reason) == (not refuses, refuses)
 
 
@@ -225,7 +225,7 @@ def test_rules_of_iptables_are_read_where_nft_is_not_there(
     [
         ({"ufw.service": "active"}, True, "ufw is active: rules that are not Casemate's drop"),
         ({"ufw.service": "active"}, False, "find out what loads these chains"),
-        ({}, True, "then turn the other one off: ufw disable. Or"),  # `ufw enable` starts no unit
+        ({}, True, "then turn the other one off: ufw disable (casemate_"),  # `ufw enable` starts no unit
         ({"firewalld.service": "active"}, True, "firewalld and ufw are active"),
         ({"firewalld.service": "active"}, False, "systemctl disable --now firewalld"),
         ({"netfilter-persistent.service": "active"}, False, "netfilter-persistent flush"),
@@ -240,6 +240,23 @@ def test_an_active_firewall_is_named_with_the_commands(units: dict[str, str], uf
     assert "table ip filter, chain INPUT" in said
     assert neighbours.problems(found, "agent", ["/r"], [neighbours.RESOLVER, neighbours.FIREWALL]) == []
     assert neighbours.problems({"units": units, "ufw": ufw}, "agent", ["/r"], [neighbours.RESOLVER]) == []
+
+
+@pytest.mark.parametrize(
+    ("units", "ufw", "refused"),
+    [
+        ({}, True, False),
+        ({"firewalld.service": "active"}, False, False),
+        ({"netfilter-persistent.service": "active"}, False, False),
+        ({"shorewall.service": "active"}, False, True),
+        ({}, False, True),
+    ],
+)
+def test_a_firewall_that_apply_switches_off_is_no_refusal(units: dict[str, str], ufw: bool, refused: bool) -> None:
+    found: Any = {"denying": ["table ip filter, chain INPUT"], "units": units, "ufw": ufw}
+    assert bool(neighbours.problems(found, "agent", ["/r"], [neighbours.RESOLVER], stops=True)) is refused
+    (said,) = neighbours.problems(found, "agent", ["/r"], [neighbours.RESOLVER])
+    assert ("casemate_other_firewalls: stop" in said) is not refused
 
 
 def test_resolvers_that_no_pod_reaches_are_refused_before_the_first_change() -> None:

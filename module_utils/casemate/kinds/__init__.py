@@ -26,6 +26,7 @@ from . import (
     mount_option,
     new_files,
     nft,
+    other_firewalls,
     package,
     pam_stack,
     patch,
@@ -61,6 +62,7 @@ KINDS: dict[str, Kind[Any]] = {
     "service": service.KIND,
     "sshd": sshd.KIND,
     "nft": nft.KIND,
+    "other_firewalls": other_firewalls.KIND,  # after ours, so that no moment is without one
     "mount_option": mount_option.KIND,
     "journal_args": journal_args.KIND,
     "k8s_object": k8s_object.KIND,

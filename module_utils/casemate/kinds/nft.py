@@ -14,7 +14,6 @@ from ..core.diff import Pair, of_texts, of_values
 from ..core.schema import Key
 from ..core.verdict import Left, Observation, Verdict
 from ..formats.nft_rules import FLAGS, Thing, differences, flagged, judged, judges, listed
-from ..host import conflicts
 from ..host.machine import EnforceError, Host
 from ..host.text import show
 from .kind import Enforceable, Kind, Owned, Pass, not_waived
@@ -30,7 +29,6 @@ class Setting(Enforceable, total=False):
     proto: Annotated[Literal["tcp", "udp"], Key("with sources: who reaches these ports by it")]
     ports: Annotated[list[Any], Key("with sources: ports; empty for any port that no rule names")]
     gate: Annotated[bool, Key("what stands behind the firewall is not installed while this fails")]
-    others: Annotated[bool, Key("no rules beside the own table may drop what they do not admit")]
     sources: Annotated[list[str], Key("exactly these networks may open connections")]
 
 
@@ -44,8 +42,8 @@ UNLOADED = "the control that declares the rules is not here or waived, so nothin
 
 def identity(setting: Setting) -> str:
     """The declaration as a whole, the policy of a chain, or the sources of ports."""
-    if "ruleset" in setting or setting.get("others"):
-        return "ruleset" if "ruleset" in setting else "others"
+    if "ruleset" in setting:
+        return "ruleset"
     what = "policy" if "policy" in setting else f"{setting.get('proto')}:{setting.get('ports')}"
     return f"{setting.get('chain')}:{what}"
 
@@ -71,11 +69,8 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
     seen: Observation = {
         "live": live, "declared": declared, "file": host.text(FILE), "policies": policies,
         "stuck": bars if whole and not goes else UNLOADED,
-        "specific": judges(parts, live or [], policies), "barred": bars, "denying": [],
-        "goes": goes,
+        "specific": judges(parts, live or [], policies), "barred": bars, "goes": goes,
     }  # fmt: skip
-    if any(setting.get("others") for setting in settings):
-        seen["denying"] = conflicts.denying(host.root.rstrip("/"), lambda command: host.run(command).out)
     return [seen for _ in settings]
 
 
@@ -96,12 +91,6 @@ def _live(host: Host, shown: str) -> list[Thing]:
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Compare the whole, a policy, or the networks that reach each port."""
     live, declared, evidence = seen["live"], seen["declared"], f"nft -j {LIST}"
-    if setting.get("others"):
-        chains = "; ".join(seen["denying"])
-        reason = f"other rules drop whatever they do not admit, joins and pods too: {chains}" if chains else ""
-        return Verdict(
-            ok=not reason, expected="none", observed=chains or "none", reason=reason, evidence="nft list chains"
-        )
     if "ruleset" in setting:
         bars = seen["barred"]
         if live is None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from casemate.catalogue import declarations
 from module_utils.casemate.k3s import resolvers
+from module_utils.casemate.kinds import other_firewalls
 
-FIREWALL = declarations.control("nft", others=True)
+FIREWALL = declarations.control("other_firewalls")
 RESOLVER = declarations.control("resolver")
 CONNECTIONS = ("ssh", "ansible.builtin.ssh", "smart")
 """Connections over which a fresh login can be proven, as the guard demands before it lets a change stay."""
@@ -52,12 +53,19 @@ def connection_problems(connection: str) -> list[str]:
     return [f"{problem} (to this machine too: ansible_connection ssh, with its address in ansible_host)"]
 
 
-def problems(conflicts: Mapping[str, Any], node: str, files: Sequence[str], waived: Sequence[str]) -> list[str]:
-    """What keeps this host from becoming a node; `files` of resolvers are those that K3s may be given, in order."""
+def problems(
+    conflicts: Mapping[str, Any], node: str, files: Sequence[str], waived: Sequence[str], stops: bool = False
+) -> list[str]:
+    """What keeps this host from becoming a node; `files` of resolvers are those that K3s may be given, in order.
+
+    `stops`: apply switches off the other firewalls that it knows.
+    """
     found = [_cluster(conflicts["cluster"])] if conflicts.get("cluster") else []
     found += _other_clusters(conflicts.get("units") or {}, conflicts.get("listeners") or {}, node)
     if conflicts.get("denying") and FIREWALL not in waived:
-        found.append(_firewall(conflicts))
+        firewalls = _firewalls(conflicts)
+        if not (stops and set(firewalls) & set(other_firewalls.STOPPED)):
+            found.append(_firewall(conflicts["denying"], firewalls, stops))
     if RESOLVER not in waived:
         texts = conflicts.get("resolvers") or {}
         path = resolvers.choose(files, texts.get)
@@ -114,19 +122,25 @@ def _other_clusters(units: Mapping[str, str], listeners: Mapping[str, Sequence[s
     return found
 
 
-def _firewall(conflicts: Mapping[str, Any]) -> str:
-    """Rules that close what nodes need: where, whose they are as far as units tell, and how they go."""
+def _firewalls(conflicts: Mapping[str, Any]) -> list[str]:
+    """The other firewalls that are active."""
     units = [unit.removesuffix(".service") for unit, state in conflicts["units"].items() if state == "active"]
     firewalls = [name for name in units if name not in CLUSTERS and name != "ufw"]
-    firewalls += ["ufw"] if conflicts.get("ufw") else []  # its rules outlive its unit, and come before it is started
+    return firewalls + (["ufw"] if conflicts.get("ufw") else [])  # its rules outlive its unit
+
+
+def _firewall(denying: Sequence[str], firewalls: Sequence[str], stops: bool) -> str:
+    """Rules that close what nodes need: where, whose they are as far as units tell, and how they go."""
     whose = f"{' and '.join(firewalls)} {'are' if firewalls[1:] else 'is'} active: " if firewalls else ""
     remedy = "; ".join(REMEDIES.get(name, OFF.format(name)) for name in firewalls)
+    known = " and ".join(name for name in firewalls if name in other_firewalls.STOPPED)
+    asked = f" (casemate_other_firewalls: stop has apply do that with {known})" if known and not stops else ""
     return (
-        f"{whose}rules that are not Casemate's drop whatever they do not admit ({'; '.join(conflicts['denying'])}), "
+        f"{whose}rules that are not Casemate's drop whatever they do not admit ({'; '.join(denying)}), "
         "joins and pods too, since each firewall has to admit a packet. List what else may be reached in "
         "k3s_firewall_allow, then turn the other one off: "
-        f"{remedy or 'find out what loads these chains, and remove them there'}. Or, if it admits all that K3s needs, "
-        f"waive {FIREWALL}"
+        f"{remedy or 'find out what loads these chains, and remove them there'}{asked}. Or, if it admits all that K3s "
+        f"needs, waive {FIREWALL}"
     )
 
 

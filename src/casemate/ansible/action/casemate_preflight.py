@@ -92,7 +92,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += birth.encryption_problems(right, running, servers)
             more += birth.birth_warnings(right, running)
         conflicts = host_facts.answer_of("conflicts", seen)
-        problems += neighbours.problems(conflicts, node, files, waived)
+        problems += neighbours.problems(
+            conflicts, node, files, waived, stops=right.get("casemate_other_firewalls") == "stop"
+        )
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if problems:
             return self._refusal(problems)
