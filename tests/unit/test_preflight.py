@@ -170,6 +170,7 @@ NO_NAMES: list[Any] = [
 """What a pattern of AllowUsers, a shell or sudo would take for more than a name, or a program for an option."""
 ID, WAIVER = "SSH-ROOT-REFUSED", {"reason": "legacy clients", "owner": "ops", "expires": "2099-01-31"}
 TOOL, VOUCHED = "/usr/local/bin/tool", {**WAIVER, "digest": f"sha256:{64 * '0'}"}
+FILE = ("the absolute path of a file that is on this controller", [__file__], ["signers", "/nowhere", "", HERE])
 INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "casemate_admin_sources": (
         "an address or a network without host bits, such as 192.0.2.0/24",
@@ -218,12 +219,13 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [__file__],
         ["lock.json", "/nowhere", "", HERE],
     ),
-    "casemate_allowed_signers": (
-        "the absolute path of a file that is on this controller",
-        [__file__],
-        ["signers", "/nowhere", "", HERE],
-    ),
+    "casemate_allowed_signers": FILE,
     "casemate_automation_user": ("the name of an account", NAMES, NO_NAMES),
+    "casemate_automation_key": FILE,
+    "casemate_first_user": ("the name of an account", ["root", *NAMES], NO_NAMES),
+    "casemate_first_key": FILE,
+    "casemate_first_login": ("one of close, keep", ["close", "keep"], ["closed", "", True]),
+    "casemate_other_firewalls": ("one of keep, stop", ["keep", "stop"], ["off", False, "", ["stop"]]),
     "casemate_http_proxy": (
         "http:// or https://, a host and a port",
         ["http://proxy.example.org:3128", "http://192.0.2.1:3128/", "https://[2001:db8::1]:3128", "http://proxy"],

@@ -200,8 +200,9 @@ def init(
     with output.open("x", encoding="utf-8") as file:
         file.write(inventory(*nodes, user or "", sources))
     given = shlex.quote(str(output))
-    first = f"casemate bootstrap -i {given}, where {user} is not there yet, then " if user else ""
-    click.echo(f"{output} is written. Next: {first}casemate apply -i {given}")
+    click.echo(f"{output} is written. Next: casemate apply -i {given}")
+    if user:
+        click.echo(f"Before it, where {user} is not there yet: casemate bootstrap -i {given}")
     for warning in warnings:
         click.echo(f"warning {warning}", err=True)
     return 0

@@ -45,8 +45,8 @@ PACKAGES = [
     "acct", "aide", "aide-common", "apparmor", "apparmor-utils", "auditd", "cracklib-runtime", "debsums", "jq",
     "libpam-pwquality", "lynis", "needrestart", "nftables", "rsyslog", "systemd-timesyncd", "unattended-upgrades",
 ]  # fmt: skip
-INSTEAD = ["chrony"]
-"""What excludes one of PACKAGES, for machines on which it stands in its place."""
+INSTEAD = [["chrony"], ["ufw"], ["iptables-persistent"]]
+"""What excludes one of PACKAGES or one of the others, for machines on which it stands in its place."""
 
 BOOT_UNIT = """[Unit]
 Description=Prepare a lab machine: cgroups that K3s may write, and the index of the local packages
@@ -185,7 +185,7 @@ def packages(root: Path) -> Path:
             "-o", "APT::Sandbox::User=root",
         ]  # fmt: skip
         run(*apt, "update")
-        for chosen in (PACKAGES, INSTEAD):
+        for chosen in (PACKAGES, *INSTEAD):
             run(*apt, "--download-only", "install", *chosen)
         index = []
         for deb in sorted(made.glob("*.deb")):
@@ -195,4 +195,4 @@ def packages(root: Path) -> Path:
         (made / "Packages").write_text("\n".join(index), encoding="utf-8")
         shutil.rmtree(made / "lists")
 
-    return _cached("repo", f"{root.name} {' '.join(PACKAGES + INSTEAD)} 1", "package folder", build)
+    return _cached("repo", f"{root.name} {' '.join(sum(INSTEAD, PACKAGES))} 1", "package folder", build)
