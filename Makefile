@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c \
   'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo y),$(p))))
 # The longest first, since as many as AT_ONCE run side by side.
-SCENARIOS ?= drift default lockout sshd readme release guard host
+SCENARIOS ?= drift default lockout sshd provider readme release guard host
 AT_ONCE ?= 2
 BIN := .venv/bin
 LAB_PACKAGES := acl dpkg-dev iproute2 mmdebstrap nftables openssh-client openssl systemd-container

@@ -120,7 +120,7 @@ def test_shared_inputs_are_well_formed_and_used() -> None:
         if "default" in spec:
             assert inputs.value_problems(name, spec["default"], spec) == []
     used = set(re.findall(r"\bcasemate_[a-z0-9_]+", "\n".join(roles_text())))
-    assert used <= set(known) | {"casemate_preflight", "casemate_outcome"}
+    assert used <= set(known) | {"casemate_preflight", "casemate_bootstrap", "casemate_outcome"}
 
 
 def roles_text() -> list[str]:
