@@ -1,4 +1,6 @@
-"""Whether the files that pam-auth-update makes hold what it would put there. Source: pam-auth-update(8).
+"""Whether the files that pam-auth-update makes hold what it would put there, and whether it would change them.
+
+Sources: pam-auth-update(8), and the program itself.
 
 It fills /usr/share/pam/common-* with lines of the profiles in /usr/share/pam-configs; which ones, and how far each line
 jumps, depends on what an administrator chose.
@@ -7,12 +9,23 @@ jumps, depends on what an administrator chose.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import List, Set, Tuple
 
 from ..host.machine import Host
 from ..host.text import split_lines, split_words
 
 TEMPLATES, PROFILES = "/usr/share/pam", "/usr/share/pam-configs"
+SAVED = "/var/lib/pam"
+"""Where it keeps what it last made, to tell what an administrator has changed since."""
+TYPES = ("auth", "account", "password", "session", "session-noninteractive")
+COMMON = [f"/etc/pam.d/common-{name}" for name in TYPES]
+STATE = [f"{SAVED}/{name}" for name in ("seen", *TYPES)]
+BEGINS = '# here are the per-package modules (the "Primary" block)'
+ENDS = "# here's the fallback if no module succeeds"
+BEGINS_MORE = '# and here are more per-package modules (the "Additional" block)'
+ENDS_MORE = "# end of pam-auth-update config"
+"""The comments between which it keeps its lines."""
 PLACEHOLDER = ("[default=#]", "pam_permit.so")
 """What stands where no profile has anything to say."""
 Entry = Tuple[str, ...]
@@ -28,6 +41,55 @@ def strangers(path: str, host: Host) -> List[str]:
         if words and _entry(" ".join(words[1:])) not in known:
             found.append(f"line {number} ({' '.join(words)})")
     return found
+
+
+def left_alone(host: Host) -> str:
+    """Why pam-auth-update would change none of its files, with what to do; empty where it would.
+
+    It merges options that were added or taken away by hand, and lines that were removed, but no line that is no
+    profile's (its diff_profiles).
+    """
+    for name, path in zip(TYPES, COMMON):
+        saved, current = host.text(f"{SAVED}/{name}"), host.text(path)
+        if saved is None or current is None:
+            return f"{path if current is None else f'{SAVED}/{name}'} is not there: pam-auth-update --force makes it"
+        modules = [_mergeable(line) for line in split_lines(saved) if line and not line.startswith("Module: ")]
+        left, ends = iter([re.match(r"(\[[^]]+\]|\w+)\s+\S+", line) for line in modules]), ""
+        seen = set()
+        for number, line in enumerate(split_lines(current), 1):
+            marks = [mark for mark in (BEGINS, ENDS, BEGINS_MORE, ENDS_MORE) if line.startswith(mark)]
+            if marks:
+                seen.add(marks[0])
+                ends = {BEGINS: ENDS, BEGINS_MORE: ENDS_MORE}.get(marks[0], "")
+            elif ends:
+                own = _mergeable(re.sub(rf"^{name.partition('-')[0]}\s+", "", line))
+                if not any(module and own.startswith(module[0]) for module in left):
+                    return f"line {number} of {path} ({' '.join(split_words(line))}) is of no profile: {REMEDY}"
+        if len(seen) < 4:
+            return f"{path} lacks a comment that pam-auth-update goes by: pam-auth-update --force writes it anew"
+    return ""
+
+
+REMEDY = f"remove it, or make it a profile of yours in {PROFILES}, and apply again"
+
+
+def is_enabled(profile: str, host: Host) -> bool:
+    """Whether pam-auth-update has used a profile when it was last run."""
+    return any(f"Module: {profile}" in split_lines(host.text(f"{SAVED}/{name}") or "") for name in TYPES)
+
+
+def holds(facility: str, lines: Sequence[str], host: Host) -> bool:
+    """Whether lines of a profile stand in the file of a facility one after the other, with no option more or less."""
+    text = host.text(f"/etc/pam.d/common-{facility}") or ""
+    found = [split_words(line.split("#", 1)[0]) for line in split_lines(text)]
+    entries = [_entry(" ".join(words[1:])) for words in found if words]
+    wanted = [_entry(line) for line in lines]
+    return any(entries[at : at + len(wanted)] == wanted for at in range(len(entries)))
+
+
+def _mergeable(line: str) -> str:
+    """A line without where it jumps to, as pam-auth-update compares them."""
+    return re.sub(r"(\[.*)end(.*\])", r"\1\2", re.sub(r"(\[[^0-9]*)[0-9]+(.*\])", r"\1\2", line))
 
 
 def _known(name: str, host: Host) -> Set[Entry]:

@@ -66,11 +66,16 @@ def passwd(text: str) -> List[Account]:
 
 def shadow(text: str) -> Dict[str, str]:
     """Account -> its password field of /etc/shadow."""
-    found: Dict[str, str] = {}
+    return {name: fields[1] for name, fields in shadow_fields(text).items()}
+
+
+def shadow_fields(text: str) -> Dict[str, List[str]]:
+    """Account -> all fields of its line in /etc/shadow, absent ones at the end as empty."""
+    found: Dict[str, List[str]] = {}
     for line in _entries(text):
         fields = line.split(":")
         dates = fields[2:5]
         whole = len(fields) > 5 or (len(fields) == 5 and bool(fields[4]))
         if whole and all(number(field) is not None for field in dates if field.strip(SPACE)):
-            found.setdefault(fields[0], fields[1])
+            found.setdefault(fields[0], [*fields, *[""] * (9 - len(fields))])
     return found
