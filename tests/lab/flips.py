@@ -81,7 +81,9 @@ ALSO |= {
 }
 ALSO[("service", "started")] = UNITS
 ALSO |= {(cid, "mask"): MASKS for cid in ("MODULE-LOADER-RUNNING", "SYSCTL-LOADER-RUNNING")}
-ALSO |= {(cid, "pam"): PAM for cid in ("ACCOUNT-HASHING-YESCRYPT", "PASSWORD-QUALITY-ASKED")}
+ALSO[("ACCOUNT-HASHING-YESCRYPT", "pam")] = PAM
+ALSO[("PASSWORD-ASKED-ONCE", "pam")] = {**PAM, "PASSWORD-HISTORY-KEPT": "fail"}  # its line has that word, too
+ALSO[("pam_line", "an option more")] = PAM  # a line of no profile
 """What a flip breaks besides its own control, really; those of them that are judged here."""
 NOT_BY_HAND = {
     "API-ADMIN-ACCEPTED": "everything that asks the API server would go unanswered with it",
@@ -446,6 +448,38 @@ def pwquality(setting: Setting) -> Flips:
 def pam_stack(setting: Setting) -> Flips:
     path, line = f"/etc/pam.d/common-{setting['facility']}", f"{setting['facility']} sufficient pam_permit.so\n"
     yield f"first in {path}", lambda: rewritten(path, lambda text: line + text)
+
+
+def pam_line(setting: Setting) -> Flips:
+    """Its line goes, with those of its profile, or gets another option; and somebody writes into the profile."""
+    path = f"/etc/pam.d/common-{setting['facility']}"
+    module = re.escape(" ".join([setting["module"], *setting["options"][:1]]))
+    own = rf"(?m)^.*\s{module}\b.*\n"
+    before = "".join(rf"^.*{re.escape(line.split()[-1])}\n" for line in setting.get("ahead", ()))
+    yield "removed", edited(path, own.replace("(?m)", "(?m)" + before), "")
+    if "profile" in setting:
+        yield (
+            "an option more",
+            lambda: rewritten(path, lambda text: re.sub(own, lambda at: f"{at[0][:-1]} debug\n", text)),
+        )
+        profile = f"/usr/share/pam-configs/{setting['profile']}"
+        yield "profile", lambda: rewritten(profile, append("Other: by hand\n"))
+
+
+def ageing(setting: Setting) -> Flips:
+    file, shadow = setting.get("file", ""), "/etc/shadow"
+    if file:
+        between = "=" if file.endswith("/useradd") else " "
+        for name in (*setting["at_most"], *setting.get("at_least", ())):
+            yield name, functools.partial(rewritten, file, append(f"{name}{between}-1\n"))
+        return
+    changes = {
+        "keys": (r"(?m)^ops:([^:]*):([^:]*):([^:]*):[^:]*", r"ops:\1:\2:\3:90"),
+        "dates": (r"(?m)^alice:([^:]*):[^:]*", r"alice:\1:99999"),
+        "passwords": (r"(?m)^alice:([^:]*):([^:]*):([^:]*):[^:]*", r"alice:\1:\2:\3:9999"),
+    }
+    old, new = changes[setting["of"]]
+    yield "shadow", lambda: rewritten(shadow, lambda text: re.sub(old, new, text))
 
 
 def patch(setting: Setting) -> Flips:
@@ -1159,7 +1193,8 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover,
         "new_files": new_files, "vouched": vouched, "vouched_objects": vouched_objects,
         "vouched_rights": vouched_rights, "vouched_entries": vouched_entries, "vouched_state": vouched_state,
-        "pam_stack": pam_stack, "patch": patch, "pwquality": pwquality, "systemd_setting": systemd_setting,
+        "pam_stack": pam_stack, "pam_line": pam_line, "ageing": ageing, "patch": patch, "pwquality": pwquality,
+        "systemd_setting": systemd_setting,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

@@ -18,10 +18,12 @@ OTHERWISE = """
 all:
   vars:
     k3s_host_umask: "077"
+    k3s_host_lockout_failures: 4
     k3s_firewall_allow: [{proto: tcp, port: 30080, sources: [203.0.113.0/24]}]
 """
 STATE = """
-cd /etc; find . -type f -not -name '*.service' -printf '%p %m %U:%G ' -exec sha256sum {} \\; | sort
+cd /etc; pam='/var/lib/pam /usr/share/pam-configs'
+find . $pam -type f -not -name '*.service' -printf '%p %m %U:%G ' -exec sha256sum {} \\; | sort
 nft list table inet casemate
 systemctl list-unit-files --no-legend --state=enabled,masked
 """
