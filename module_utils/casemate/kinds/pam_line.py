@@ -160,9 +160,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     places: Dict[str, List[str]] = {}
     for service, place in unasked.items():
         places.setdefault(place, []).append(service)
-    said = [f"{path} is not as declared" for path in seen["lacking"]]
-    said += [f"{', '.join(services)} do without {line} (see {place})" for place, services in places.items()]
     heals = bool(seen["lacking"]) or not seen["brought"]
+    said = [f"{path} is not as declared" for path in seen["lacking"]]
+    if "profile" in setting and heals and unasked:
+        said.append(f"{', '.join(unasked)} do without {line}")
+    else:
+        said += [f"{', '.join(services)} do without {line} (see {place})" for place, services in places.items()]
     by_hand = f"remove the line that decides before it, or that was changed: {', '.join(places)}"
     if "profile" not in setting:
         said += [f"{by_hand}; pam-auth-update --force writes all anew"] if places else []
