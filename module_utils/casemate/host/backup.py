@@ -160,9 +160,9 @@ rm -rf reverted/[0-9]*/data
 SORTS = ("file", "mode", "value", "account", "new_account", "unit", "folder", "lost", "theirs")
 """What can be kept: a whole file, link or absence; mode and owner of what is there, whose content others may change
 meanwhile; the live value of a kernel parameter; shell, password and dates of an account; that an account is not there;
-whether a unit runs, now and at boot. And of what others may change, should it keep people out: the files of a folder, what is new there and no
-package's being moved away; a file that comes back only where it is gone or empty; and one that an account keeps at
-home, with no more than the account's own rights.
+whether a unit runs, now and at boot. And of what others may change, should it keep people out: the files of a folder,
+what is new there and no package's being moved away; a file that comes back only where it is gone or empty; and one that
+an account keeps at home, with no more than the account's own rights.
 """
 NAMED = ("account", "new_account", "unit")
 """Those of them that have a name and no path."""
