@@ -33,6 +33,11 @@ options:
     type: list
     elements: str
     default: []
+  people:
+    description: With V(armed) accounts of people that will be made, or whose groups, last day or password will change.
+    type: list
+    elements: str
+    default: []
   units:
     description: With V(armed) units that will be switched on or off.
     type: list
@@ -82,7 +87,7 @@ def main() -> None:
         argument_spec={
             "state": {"choices": ["armed", "confirmed", "reverted", "taken_back", "status"], "default": "status"},
             "seconds": {"type": "int", "default": 120},
-            **{name: {"type": "list", "elements": "str", "default": []} for name in ("files", "accounts", "units")},
+            **{name: {"type": "list", "elements": "str", "default": []} for name in ("files", "accounts", "people", "units")},
         },
         supports_check_mode=True,
     )
@@ -93,6 +98,7 @@ def main() -> None:
             if not module.check_mode:
                 guard.arm([path for pattern in given["files"] for path in sorted(glob.glob(pattern))], note=OF_PACKAGES)
                 guard.arm(given["accounts"], "account")
+                guard.arm(given["people"], "person")
                 guard.arm(given["units"], "unit")
         except EnforceError as refused:
             module.fail_json(msg=str(refused))

@@ -42,6 +42,9 @@ Undone = contextlib.AbstractContextManager[Any]
 Flips = Iterator[tuple[str, Callable[[], Undone]]]
 
 ALSO = {
+    ("HOME-FOLDERS-PRIVATE", "missing"): {"PEOPLE-ACCOUNTS-KNOWN": "fail"},  # nobody declared that account either
+    ("PEOPLE-ACCOUNTS-KNOWN", "a line more"): {"HOME-FOLDERS-PRIVATE": "fail"},  # the same, the other way round
+    ("SUDO-PASSWORD-ASKED", "sudoers"): {"SUDO-RULES-DECLARED": "fail"},  # nor that rule
     ("ACCOUNT-HASHES-STRONG", "passwd"): {"ACCOUNT-PASSWORDS-SHADOWED": "fail"},  # everybody reads that hash
     ("ACCOUNT-UID0-UNIQUE", "passwd"): {"ACCOUNT-UIDS-UNIQUE": "fail"},
     ("HOST-APT-VOUCHED", "planted in /etc/apt/apt.conf.d"): {"PATCH-AUTOMATIC-EFFECTIVE": "error"},  # unreadable
@@ -418,6 +421,12 @@ def vouched_state(setting: Setting) -> Flips:
     elif setting["of"] == "groups":
         yield "a second line", lambda: rewritten("/etc/group", append("sudo:x:27:nobody\n"))
         yield "group of an account", lambda: rewritten("/etc/passwd", append("eve:*:2001:0::/:/usr/sbin/nologin\n"))
+    elif setting["of"] == "accounts":
+        yield "a line more", lambda: rewritten("/etc/passwd", append("eve:x:2001:65534::/home/nowhere:/bin/bash\n"))
+    elif setting["of"] == "sudo":
+        for whom in ("eve", "%eve"):
+            rule = f"{whom} ALL=(ALL:ALL) /bin/sh\n"
+            yield f"a rule for {whom}", functools.partial(planted, "/etc/sudoers.d/zz-eve", rule, 0o440)
     elif setting["of"] == "helpers":
         path = "/proc/sys/kernel/core_pattern"
         yield (
@@ -549,6 +558,60 @@ def account(setting: Setting) -> Flips:
             yield name, functools.partial(planted, "/etc/sudoers.d/eve", f"Defaults:eve {other}\n", 0o440)
 
 
+def person(setting: Setting) -> Flips:
+    """Somebody who is declared is not as declared any more."""
+    present = [one for one in setting["people"] if one["state"] == "present"]
+    revoked = [one for one in setting["people"] if one["state"] == "revoked"]
+    line = {one["name"]: re.compile(rf"(?m)^{re.escape(one['name'])}:.*\n") for one in setting["people"]}
+
+    def field(path: str, name: str, number: int, value: str) -> Callable[[], Undone]:
+        def change(found: re.Match[str]) -> str:
+            fields = found[0].rstrip("\n").split(":")
+            return ":".join([*fields[:number], value, *fields[number + 1 :]]) + "\n"
+
+        return lambda: rewritten(path, lambda text: line[name].sub(change, text))
+
+    if setting["of"] == "accounts" and present:
+        name = present[0]["name"]
+        yield "no shell", field("/etc/passwd", name, 6, "/usr/sbin/nologin")
+        yield "lost", lambda: rewritten("/etc/passwd", lambda text: line[name].sub("", text))
+    elif setting["of"] == "groups" and present:
+        joined = re.compile(r"(?m)^(video:x:\d+:).*$")
+        name = present[0]["name"]
+        yield "joined", lambda: rewritten("/etc/group", lambda text: joined.sub(rf"\g<1>{name}", text))
+        for group in present[0]["groups"]:
+            left = re.compile(rf"(?m)^({re.escape(group)}:[^:]*:\d+:).*$")
+            yield f"left {group}", functools.partial(rewritten, "/etc/group", lambda text, of=left: of.sub(r"\1", text))
+    elif setting["of"] == "last_days" and present:
+        yield "another day", field("/etc/shadow", present[0]["name"], 7, "30000")
+        yield "no end", field("/etc/shadow", present[0]["name"], 7, "")
+    elif setting["of"] == "revoked" and revoked:
+        yield "a password", field("/etc/shadow", revoked[0]["name"], 1, "$y$j9T$a$b")
+        yield "no end", field("/etc/shadow", revoked[0]["name"], 7, "")
+
+
+def sessions(setting: Setting) -> Flips:
+    """A process of somebody who is revoked; and one that would outlive a logout."""
+    name = next((one["name"] for one in setting["people"] if one["state"] == "revoked"), "")
+    if name:
+        start = f"setpriv --reuid={name} --regid={name} --clear-groups sleep 999 >/dev/null 2>&1 & echo $! >/run/flipped.pid"
+        yield "a process", lambda: did(start, "kill $(cat /run/flipped.pid); rm /run/flipped.pid; sleep 0.1")
+        yield "linger", lambda: planted(f"/var/lib/systemd/linger/{name}")
+
+
+def folder(setting: Setting) -> Flips:
+    """A folder of our own: other content, one file more, one less, another mode or owner."""
+    path = setting["path"]
+    first = f"{path}/{min(setting['files'])}"
+    yield "edited", lambda: rewritten(first, append("# by hand\n"))
+    yield "removed", lambda: rewritten(first, None)
+    yield "planted", lambda: planted(f"{path}/eve", "ssh-ed25519 AAAA\n", 0o644)
+    yield "planted, hidden", lambda: planted(f"{path}/.eve", mode=0o644)
+    yield "chmod", lambda: marked(first, lambda seen: os.chmod(first, seen.st_mode & 0o7777 | 2))
+    yield "chown", lambda: marked(first, lambda _: os.chown(first, 12345, -1))
+    yield "chmod of the folder", lambda: marked(path, lambda seen: os.chmod(path, seen.st_mode & 0o7777 | 2))
+
+
 def account_lists(setting: Setting) -> Flips:
     passwd, group = "/etc/passwd", "/etc/group"
     lines = {
@@ -628,6 +691,13 @@ def sshd(setting: Setting) -> Flips:
     yield "foreign, read", lambda: after(REREAD_SSH, by=reloaded(planted(foreign, line)))
     own = f"{SSHD}.d/00-casemate.conf"
     yield "edited", lambda: after(REREAD_SSH, by=rewritten(own, lambda text: ours.sub(line, text)))
+    if setting.get("users"):
+        whose = f"Match User {setting['users'][0]}\n{line}"
+        yield "foreign, for one", lambda: planted(foreign, whose)
+        special = re.compile(rf"(?m)^ +{key} .*\n")
+        yield "edited, for some", lambda: after(REREAD_SSH, by=rewritten(own, lambda text: special.sub(line, text)))
+        block = re.compile(r"(?s)^Match .*", re.MULTILINE)
+        yield "lost, for some", lambda: after(REREAD_SSH, by=rewritten(own, lambda text: block.sub("", text)))
 
 
 @contextlib.contextmanager
@@ -1186,6 +1256,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         return port(setting, machine.context["address"])
     makers: dict[str, Callable[[Setting], Flips]] = {
         "sysctl": sysctl, "package": package, "account": account, "account_lists": account_lists, "home": home,
+        "person": person, "sessions": sessions, "folder": folder,
         "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "other_firewalls": other_firewalls,
         "mount_option": mount_option, "artifact": artifact, "http": web,

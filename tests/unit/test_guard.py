@@ -398,3 +398,42 @@ def test_what_is_final_is_not_kept_for_whoever_reverts_a_run(place: Path) -> Non
         held = LastChange(root=str(place)).entries()
         assert bool(held) is not final
         shutil.rmtree(place / "var/lib/casemate/last", ignore_errors=True)
+PEOPLE = {
+    "etc/passwd": "ops:x:1000:1000::/:/bin/sh\nalice:x:1001:1001::/:/bin/bash\n",
+    "etc/shadow": "ops:!:19000::::::\nalice:$y$HASH:19000:::::20819:\n",
+    "etc/group": "video:x:44:alice\nadm:x:4:ops,alice\n",
+}
+
+
+def test_of_a_person_all_is_kept_that_people_declare(place: Path) -> None:
+    for path, text in PEOPLE.items():
+        (place / path).write_text(text)
+    guard = Held(place)
+    guard.arm(["alice", "ops", "new"], "person")
+    kept = [(place / HOME[1:] / f"pending/{number}/person").read_text() for number in range(3)]
+    assert kept == ["$y$HASH:19000:/bin/bash:20819:video,adm\n", "!:19000:/bin/sh::adm\n", "absent\n"]
+    with pytest.raises(EnforceError, match="no account"):
+        guard.arm(["-x"], "person")
+
+
+def test_people_go_back_and_who_was_made_stays_out(place: Path, tmp_path: Path) -> None:
+    for path, text in PEOPLE.items():
+        (place / path).write_text(text)
+    guard = Held(place)
+    guard.arm(["alice", "new"], "person")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("usermod", "chpasswd", "chage"):
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{tmp_path}/said\n')
+        (programs / name).chmod(0o755)
+    (programs / "getent").write_text("#!/bin/sh\nexit 0\n")
+    (programs / "getent").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    script = str(place / HOME[1:] / "revert")
+    subprocess.run(["/bin/sh", script], check=True, env=environment, capture_output=True)
+    assert (tmp_path / "said").read_text().splitlines() == [
+        "usermod -L -e 1 -- new",
+        "usermod -s /bin/bash -e 20819 -G video,adm -- alice",
+        "chpasswd -e",
+        "chage -d 19000 -- alice",
+    ]

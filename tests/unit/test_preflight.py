@@ -353,6 +353,11 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [[], ["init_on_alloc=1", "slab_nomerge", "mitigations=auto,nosmt"]],
         ["slab_nomerge", ["a b"], ['x="y"'], ["x=$(y)"], [""]],
     ),
+    "casemate_people": (
+        "a mapping with name (the name of an account (letters",
+        [[], [{"name": "john.doe", "keys": ["ssh-ed25519 AAAA"]}], [{"name": "carol", "state": "revoked"}]],
+        ["alice", [[]], [1], {"name": "alice"}],
+    ),
     "k3s_host_umask": ('one of "027" (with the quotes), "077" (with the quotes)', ["077"], [23, "022", ""]),
     "k3s_host_system_shell_accounts": (
         "the name of an account",

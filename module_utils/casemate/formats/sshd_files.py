@@ -27,6 +27,7 @@ SSHD = "/usr/sbin/sshd"
 CHROOT = "/run/sshd"
 PRIVATE_RUN = f'mount -t tmpfs -o mode=755 casemate /run && mkdir -m 755 {CHROOT} && exec "$@"'
 STDIN = ("-f", "/dev/stdin")
+BEGIN, END = "# casemate: a file of its own begins", "# casemate: and ends"
 LISTS = ("allowusers", "allowgroups", "denyusers", "denygroups", "acceptenv", "hostkey")  # they add up, in any order
 RUNNING, NEXT = "running daemon", "next start"
 Options = Tuple[Tuple[str, str], ...]  # option, such as -o, and its value
@@ -92,8 +93,13 @@ def planned(host: Host, ours: str) -> str:
             continue
         for pattern in included(parts[2]):
             names = {*host.glob(pattern), *([OWNED] if PurePosixPath(OWNED).match(pattern) else [])}
-            made += [ours.rstrip("\n") if name == OWNED else f'Include "{name}"' for name in sorted(names)]
+            made += [_as_file(ours) if name == OWNED else f'Include "{name}"' for name in sorted(names)]
     return "\n".join(made) + "\n"
+
+
+def _as_file(text: str) -> str:
+    """A text in the place of an Include. One with a Match block has to be a file of its own, where the block ends."""
+    return f"{BEGIN}\n{text.rstrip()}\n{END}" if re.search(r"(?mi)^\s*match\s", text) else text.rstrip("\n")
 
 
 def connections(host: Host, lines: list[Line]) -> list[tuple[str, str, Spec]]:
@@ -260,6 +266,17 @@ def call(host: Host, asked: list[str], stdin: Optional[str] = None) -> tuple[Res
     only: the folder in a mount namespace of its own, a key in a folder that is gone afterwards. Returns what sshd said
     and the path of that key, if there was one.
     """
+    whole = re.search(rf"(?s){BEGIN}\n(.*?\n){END}", stdin or "")
+    if not (stdin and whole):
+        return _call(host, asked, stdin)
+    with tempfile.TemporaryDirectory(prefix="casemate-") as folder:
+        part = os.path.join(folder, os.path.basename(OWNED))
+        with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(whole[1])
+        return _call(host, asked, f'{stdin[: whole.start()]}Include "{part}"{stdin[whole.end() :]}')
+
+
+def _call(host: Host, asked: list[str], stdin: Optional[str]) -> tuple[Result, str]:
     argv = [SSHD, *asked]
     done = host.run(argv, stdin=stdin)
     if done.rc not in (0, 127) and host.stat(CHROOT) is None:

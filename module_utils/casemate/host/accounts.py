@@ -17,6 +17,7 @@ NUMBER = re.compile(rf"[{SPACE}]*([+-]?)([0-9]+)")
 MOST = 2**32 - 1
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
 """Names that a program may be given as an argument: nothing in them is an option, a pattern or a path."""
+NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
 
 
 @dataclass(frozen=True)
@@ -79,3 +80,40 @@ def shadow_fields(text: str) -> Dict[str, List[str]]:
         if whole and all(number(field) is not None for field in dates if field.strip(SPACE)):
             found.setdefault(fields[0], [*fields, *[""] * (9 - len(fields))])
     return found
+
+
+def last_days(text: str) -> Dict[str, int]:
+    """Account -> the first day on which it is over, in days since 1970, of /etc/shadow; those without one are left out."""
+    found: Dict[str, int] = {}
+    seen = set()
+    for fields in (line.split(":") for line in _entries(text)):
+        day = number(fields[7]) if len(fields) > 7 and fields[7].strip(SPACE) else None
+        if day is not None and fields[0] not in seen:
+            found[fields[0]] = day
+        seen.add(fields[0])
+    return found
+
+
+@dataclass(frozen=True)
+class Group:
+    """One line of group(5)."""
+
+    name: str
+    gid: int
+    members: List[str]
+
+
+def group(text: str) -> List[Group]:
+    """Every group of /etc/group, in its order."""
+    found: List[Group] = []
+    for fields in (line.split(":") for line in _entries(text)):
+        gid = number(fields[2]) if len(fields) > 2 else None
+        if gid is not None:
+            members = fields[3].split(",") if len(fields) > 3 else []
+            found.append(Group(fields[0], gid, [one.strip() for one in members if one.strip()]))
+    return found
+
+
+def login_shell(shell: str) -> bool:
+    """Whether an account with this shell gets one; an empty field is /bin/sh (passwd(5))."""
+    return shell.rsplit("/", 1)[-1] not in NO_SHELL

@@ -15,7 +15,7 @@ import stat as statmod
 import subprocess
 from collections.abc import Sequence
 
-from .accounts import PLAIN, passwd
+from .accounts import PLAIN, group, last_days, passwd
 from .files import copy_whole, names_in, only_roots, replacing, sync_folder
 from .machine import EnforceError
 from .text import split_lines
@@ -127,6 +127,15 @@ new_account() {  # made seconds ago: what it owns is what useradd gave it
   getent -s files passwd -- "$path" >/dev/null || { back= ; return ; }
   userdel --remove --force -- "$path" || ! getent -s files passwd -- "$path" >/dev/null || failed=1
 }
+person() {  # who was not there before stays out, and keeps what files there are
+  IFS=: read -r hash changed shell over groups <"$entry/person"
+  getent -s files passwd -- "$path" >/dev/null || return
+  if [ "$hash" = absent ]; then usermod -L -e 1 -- "$path" || failed=1; return; fi
+  usermod -s "$shell" -e "$over" -G "$groups" -- "$path" || failed=1
+  now=$(awk -F: -v "name=$path" '$1 == name { print $2; exit }' /etc/shadow)
+  [ "$now" = "$hash" ] && return
+  { printf '%s:%s\n' "$path" "$hash" | chpasswd -e && chage -d "${changed:--1}" -- "$path" ; } || failed=1
+}
 unit() {
   read -r enabled active <"$entry/unit"
   back=
@@ -146,7 +155,7 @@ for number in $(ls reverting | sort -rn); do  # the latest first: what was kept 
   case $number in *[!0-9]*) continue ;; esac
   [ -f "$entry/path" ] || continue
   path=$(cat "$entry/path")
-  for sort in mode value account new_account unit folder lost theirs file; do [ -e "$entry/$sort" ] && break; done
+  for sort in mode value account new_account person unit folder lost theirs file; do [ -e "$entry/$sort" ] && break; done
   back=1
   $sort
   restored=$restored$newline$path
@@ -157,14 +166,15 @@ done
 rm -rf reverted && mv reverting reverted && sync .
 rm -rf reverted/[0-9]*/data
 """
-SORTS = ("file", "mode", "value", "account", "new_account", "unit", "folder", "lost", "theirs")
+SORTS = ("file", "mode", "value", "account", "new_account", "person", "unit", "folder", "lost", "theirs")
 """What can be kept: a whole file, link or absence; mode and owner of what is there, whose content others may change
 meanwhile; the live value of a kernel parameter; shell, password and dates of an account; that an account is not there;
-whether a unit runs, now and at boot. And of what others may change, should it keep people out: the files of a folder,
-what is new there and no package's being moved away; a file that comes back only where it is gone or empty; and one that
-an account keeps at home, with no more than the account's own rights.
+of a person's account also the groups, or that there is none; whether a unit runs, now and at boot. And of what others
+may change, should it keep people out: the files of a folder, what is new there and no package's being moved away; a
+file that comes back only where it is gone or empty; and one that an account keeps at home, with no more than the
+account's own rights.
 """
-NAMED = ("account", "new_account", "unit")
+NAMED = ("account", "new_account", "person", "unit")
 """Those of them that have a name and no path."""
 IN_CASE = "in-case"
 """A note with what the run itself does not change: kept in case that somebody locks people out meanwhile."""
@@ -293,6 +303,7 @@ class Backup:
             "value": self._value,
             "account": self._dated_account,
             "new_account": self._new_account,
+            "person": self._person,
             "unit": self._unit,
             "theirs": self._theirs,
         }
@@ -365,6 +376,14 @@ class Backup:
         if name in there or not PLAIN.fullmatch(name):
             raise EnforceError(f"{name!r} is no new account")
         return ""
+
+    def _person(self, name: str) -> str:
+        """What is kept of an account, the day on which it is over and its groups; or that there is no such account."""
+        if PLAIN.fullmatch(name) and name not in {one.name for one in passwd(self._text("/etc/passwd"))}:
+            return "absent\n"
+        account, day = self._account(name).rstrip("\n"), last_days(self._text("/etc/shadow")).get(name, "")
+        groups = [one.name for one in group(self._text("/etc/group")) if name in one.members]
+        return f"{account}:{day}:{','.join(groups)}\n"
 
     def _text(self, path: str) -> str:
         with open(self._real(path), encoding="utf-8", errors="surrogateescape") as file:

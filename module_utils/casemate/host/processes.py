@@ -5,10 +5,12 @@ Sources: proc(5), cgroups(7), namespaces(7).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import time
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from typing import Dict, Iterator, List, NamedTuple
 
 from .files import names_in
@@ -17,6 +19,8 @@ from .machine import Host
 UNIT = re.compile(r"/([^/\n]+\.(?:service|scope))(?=/|$)", re.MULTILINE)
 """In a path of a control group. The first one is the system's; those below it are of whoever it was given to."""
 SYSTEMD = re.compile(r"^(?:0:|\d+:name=systemd):(.*)$", re.MULTILINE)
+SLICE = re.compile(r"/user-(\d+)\.slice(?:/|$)", re.MULTILINE)
+"""The slice in which logind runs the sessions of one account."""
 GONE = " (deleted)"
 ANCESTORS = 8
 """How many parents of a process are looked at."""
@@ -84,3 +88,27 @@ def link(path: str, host: Host) -> str:
         return os.readlink(host.path(path))
     except OSError:
         return ""
+
+
+def of_users(uids: Set[int], host: Host) -> Dict[int, List[Process]]:
+    """Uid -> the processes that run as it, under any of its ids, or that were started in its sessions, root's too.
+
+    A process that has ended and waits for its parent to notice does nothing any more.
+    """
+    found: Dict[int, List[Process]] = {}
+    for pid in sorted(int(name) for name in names_in(host.path("/proc")) if name.isdigit()):
+        status = host.text(f"/proc/{pid}/status") or ""
+        ids = {int(one) for line in re.findall(r"(?m)^Uid:(.*)$", status) for one in line.split()}
+        slices = {int(one) for one in SLICE.findall(host.text(f"/proc/{pid}/cgroup") or "")}
+        if re.search(r"(?m)^State:\s*Z", status):
+            continue
+        for uid in (ids | slices) & uids:
+            found.setdefault(uid, []).append(of(pid, host))
+    return found
+
+
+def kill(running: Iterable[Process]) -> None:
+    """End processes at once. One of them that has ended by itself is none of the others' business."""
+    for one in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)

@@ -15,6 +15,7 @@ from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..formats.pam import pam_modules
 from ..formats.sudoers import nopasswd, overridden, places, written
+from ..host.accounts import NO_SHELL as NO_SHELL
 from ..host.accounts import PLAIN, passwd, shadow
 from ..host.machine import Host
 from ..host.text import SPACE, split_lines
@@ -56,7 +57,6 @@ class Setting(Needed, Enforceable, total=False):
 
 SUDOERS, FOLDER = "/etc/sudoers", "/etc/sudoers.d"
 LOGIN_DEFS = "/etc/login.defs"
-NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
 
 
 def places_of(setting: Setting) -> list[str]:

@@ -8,7 +8,7 @@ one drop-in that is read first, since in sshd_config(5) the first value wins. Fi
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, TypedDict
+from typing import Annotated, List, TypedDict
 
 from ..core.schema import Key, Scalar
 from ..core.verdict import Observation, Unavailable, Verdict
@@ -35,10 +35,11 @@ from ..formats.sshd_files import (
     unreported,
     unwritable,
 )
+from ..formats.sshd_match import STRANGER, Spec
 from ..host.clock import stays_ahead
 from ..host.machine import EnforceError, Host
 from .kind import Enforceable, Kind, Owned, not_waived
-from .sshd_dropin import NO_KEYWORDS, left, unasked, wanted, written
+from .sshd_dropin import NO_KEYWORDS, blocks, left, unasked, wanted, written
 
 
 class Needed(TypedDict):
@@ -54,8 +55,11 @@ class Needed(TypedDict):
     value: Annotated[Scalar, Key("value as sshd -T shows it", pattern=r"[^\r\n]+")]
 
 
-class Setting(Needed, Enforceable):
-    """What a control of this kind demands."""
+class Setting(Needed, Enforceable, total=False):
+    """What a control of this kind may demand."""
+
+    users: Annotated[List[str], Key("accounts for which another value holds")]
+    users_value: Annotated[Scalar, Key("that value", pattern=r"[^\r\n]+")]
 
 
 OURS = (OWNED, FOLDER)
@@ -77,7 +81,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
     given = {when: tuple(o for o in whole[when] if "listener" not in judged or o[0] != "-f") for when in whole}
     cases = [
         (label, block, spec, when, extra)
-        for label, block, spec in connections(host, lines)
+        for label, block, spec in [*connections(host, lines), *_of_users(not_waived(settings, waived), lines)]
         for when, extra in given.items()
         if when == RUNNING or extra != given[RUNNING]
     ]
@@ -89,7 +93,8 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
             raise
         now, broken = [{} for _ in cases], str(error)
     later, keywords = now, [s for s in settings if s["key"] not in NO_KEYWORDS]
-    if broken or any(got.get(s["key"], "not set") != wanted(s) for got in now for s in keywords):
+    whom = [spec.get("user") or "" for _, _, spec, _, _ in cases]
+    if broken or any(got.get(s["key"], "not set") != wanted(s, user) for got, user in zip(now, whom) for s in keywords):
         text = written(not_waived(settings, waived))
         config, refused = planned(host, text), unwritable(host, text)
         try:
@@ -107,9 +112,10 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
                 "label": ", ".join(part for part in (label, when if given[when] else "") if part),
                 "value": got.get(key, "not set"),
                 "after": then.get(key, "not set"),
+                "want": wanted(setting, spec.get("user") or "") if key not in NO_KEYWORDS else wanted(setting),
                 "decider": decider(host, key, block, when, extra, lines),
             }
-            for (label, block, _, when, extra), got, then in zip(cases, now, later)
+            for (label, block, spec, when, extra), got, then in zip(cases, now, later)
         ]
         files = dict.fromkeys(line.path for line in lines if line.key == key and line.path != OWNED)
         found.append({"values": values, "others": list(files), "refused": refused, "broken": broken})
@@ -127,8 +133,16 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
 
 
 def wrong(setting: Setting, seen: Observation) -> list[dict[str, str]]:
-    """The kinds of connection that do not meet the value."""
-    return [case for case in seen["values"] if case["value"] != wanted(setting)]
+    """The kinds of connection that do not meet the value that holds for them."""
+    return [case for case in seen["values"] if case["value"] != case.get("want", wanted(setting))]
+
+
+def _of_users(settings: list[Setting], lines: list[Line]) -> list[tuple[str, str, Spec]]:
+    """A connection of each user with values of their own, where no block of the files is for that very list (yet)."""
+    there = {line.match for line in lines}
+    lacking = [special[0]["users"] for block, special in blocks(settings).items() if block not in there]
+    names = dict.fromkeys(user for users in lacking for user in users)
+    return [(f"user {name}", "", {**STRANGER, "user": name}) for name in names]
 
 
 def unexplained(unread: set[str], failing: list[Setting], lines: list[Line]) -> set[str]:
@@ -137,7 +151,8 @@ def unexplained(unread: set[str], failing: list[Setting], lines: list[Line]) -> 
     for setting in failing:
         if setting["key"] not in NO_KEYWORDS:
             own = [line for line in lines if line.key == setting["key"]]
-            files = {line.path for line in own if normal(line.key, [line.value]) != wanted(setting)}
+            right = {wanted(setting), *(wanted(setting, user) for user in setting.get("users", ()))}
+            files = {line.path for line in own if normal(line.key, [line.value]) not in right}
             explained |= unread & (files | ({OWNED, FOLDER} if all(line.path != OWNED for line in own) else set()))
     return unread - explained - {path.rpartition("/")[0] for path in explained}
 
@@ -180,8 +195,9 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         return Verdict(ok=True, expected=want, observed=want, evidence=evidence)
     if setting["key"] == "daemon":
         return sshd_daemon.verdict(want, bad[0]["value"], seen)
-    barred = [case for case in bad if case["after"] != want]
+    barred = [case for case in bad if case["after"] != case.get("want", want)]
     case = (barred or bad)[0]
+    want = case.get("want", want)
     blocked_by = refused or (case["decider"] if barred else "")
     reason = f"{case['label'] or 'logins'}: {case['value']}"
     if refused:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Dict, List
 
 from ..core.verdict import Left
 from ..formats.sshd_files import OWNED, normal
@@ -19,22 +19,36 @@ NO_KEYWORDS = ("daemon", "listener")
 """What `key` may be beside a keyword of sshd_config(5); nothing is written for these."""
 
 
-def wanted(setting: Setting) -> str:
-    """The value as `effective` would show it."""
-    return normal(setting["key"], [str(setting["value"])])
+def wanted(setting: Setting, user: str = "") -> str:
+    """The value as `effective` would show it for logins of a user."""
+    value = setting["users_value"] if user and user in setting.get("users", ()) else setting["value"]
+    return normal(setting["key"], [str(value)])
+
+
+def blocks(settings: Sequence[Setting]) -> Dict[str, List[Setting]]:
+    """What stands after Match -> the settings that have another value for these users."""
+    found: Dict[str, List[Setting]] = {}
+    for setting in settings:
+        if setting.get("users"):
+            found.setdefault(f"User {','.join(setting['users'])}", []).append(setting)
+    return found
 
 
 def written(settings: Sequence[Setting]) -> str:
     """The owned drop-in that holds these settings."""
     ours = [s for s in settings if s.get("enforced") is not False and s["key"] not in NO_KEYWORDS]
-    return "# Managed by Casemate (roles/k3s_access). Read first, so that it decides.\n" + "".join(
-        f"{s['key']} {s['value']}\n" for s in sorted(ours, key=lambda setting: str(setting["key"]))
-    )
+    ours.sort(key=lambda setting: str(setting["key"]))
+    lines = ["# Managed by Casemate (roles/k3s_access). Read first, so that it decides."]
+    lines += [f"{s['key']} {s['value']}" for s in ours]
+    for block, special in sorted(blocks(ours).items()):  # a block goes on to the end of the file
+        lines += [f"Match {block}", *(f"    {s['key']} {s['users_value']}" for s in special)]
+    return "\n".join(lines) + "\n"
 
 
 def _keywords(host: Host) -> list[str]:
-    """The keywords of the owned drop-in."""
-    return [line.split(None, 1)[0].lower() for line in entries(OWNED, host)]
+    """The keywords of the owned drop-in, those for some users too."""
+    found = [line.split(None, 1)[0].lower() for line in entries(OWNED, host)]
+    return [keyword for keyword in found if keyword != "match"]
 
 
 def left(setting: Setting, run: Pass, host: Host) -> Left:

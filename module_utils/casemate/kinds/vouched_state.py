@@ -1,7 +1,8 @@
 """What a host is doing, rather than what lies on it, and who vouches for it: a package, K3s, Casemate, or the operator.
 
 Sockets that wait for others, rules of the kernel beside ours, modules that are loaded, programs that the kernel starts,
-members of groups that give root. Nothing of it is taken away: the finding says how.
+members of groups that give root, accounts by which somebody logs in, rules of sudo. Nothing of it is taken away: the
+finding says how.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..core.vouched_for import Stranger
 from ..host.machine import Host
-from . import state_groups, state_helpers, state_modules, state_rules, state_sockets
+from . import (
+    state_accounts,
+    state_groups,
+    state_helpers,
+    state_modules,
+    state_rules,
+    state_sockets,
+    state_sudo,
+)
 from .kind import Kind
 from .vouchers import Known
 
@@ -23,7 +32,9 @@ from .vouchers import Known
 class Needed(TypedDict):
     """What every setting of this kind says."""
 
-    of: Annotated[Literal["sockets", "rules", "modules", "helpers", "groups"], Key("what is looked at")]
+    of: Annotated[
+        Literal["sockets", "rules", "modules", "helpers", "groups", "accounts", "sudo"], Key("what is looked at")
+    ]
     used: Annotated[str, Key("what it does")]
     ours: Annotated[List[str], Key("files that Casemate writes: other controls judge them")]
     declared: Annotated[Dict[str, Any], Key("name to what the operator vouches for: digest, owner, reason, expires")]
@@ -36,7 +47,10 @@ class Setting(Needed, total=False):
         List[str],
         Key("of sockets: programs that may listen under any unit; of rules: patterns of tables and chains of K3s"),
     ]
-    groups: Annotated[List[str], Key("of groups: those whose members become root, or as good as")]
+    groups: Annotated[
+        List[str], Key("of groups: those whose members become root, or as good as; of sudo: those that others judge")
+    ]
+    accounts: Annotated[List[str], Key("of accounts and of sudo: whom the inventory lists")]
     marks: Annotated[int, Key("of rules: the bits of a packet's mark that let it through")]
 
 
@@ -47,6 +61,8 @@ LOOKS: Dict[str, Look] = {
     "modules": state_modules.strangers,
     "helpers": state_helpers.strangers,
     "groups": state_groups.strangers,
+    "accounts": state_accounts.strangers,
+    "sudo": state_sudo.strangers,
 }
 PLACES = {
     "sockets": "/proc/net",
@@ -54,6 +70,8 @@ PLACES = {
     "modules": "/proc/modules",
     "helpers": "/proc/sys/kernel",
     "groups": "/etc/group",
+    "accounts": "/etc/passwd",
+    "sudo": "/etc/sudoers",
 }
 
 

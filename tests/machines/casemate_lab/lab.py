@@ -96,10 +96,21 @@ def inventory(state: State, release: Mapping[str, Any]) -> dict[str, Any]:
                 "lab_person": "alice",
                 "lab_person_key": str(work / "alice_ed25519"),
                 "lab_person_password_file": str(work / "alice_password"),
+                "casemate_people": people(network, work),
             },
             "children": groups,
         }
     }
+
+
+def people(network: str, work: Path) -> list[dict[str, Any]]:
+    """Alice, who may log in from the lab's network and use sudo with her password; and Carol, who may no more."""
+    key = "{{ lookup('ansible.builtin.file', '%s/%s_ed25519.pub') }}"
+    alice = f'from="{network}.0/24" ' + key % (work, "alice")
+    return [
+        {"name": "alice", "keys": [alice], "groups": ["operators"], "sudo": "with_password", "expires": "2098-12-31"},
+        {"name": "carol", "keys": [key % (work, "carol")], "state": "revoked"},
+    ]
 
 
 def up(
@@ -298,7 +309,7 @@ def _controller(state: State) -> None:
     """Make what the controller holds: keys, and the folder of the inventory."""
     work = Path(state["workdir"])
     work.mkdir(parents=True, exist_ok=True)
-    for name in ("id_ed25519", "alice_ed25519", "lock_signer"):
+    for name in ("id_ed25519", "alice_ed25519", "carol_ed25519", "lock_signer"):
         for old in (work / name, work / f"{name}.pub"):
             old.unlink(missing_ok=True)
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"casemate-{name}", "-f", work / name)
@@ -335,9 +346,11 @@ def _make(state: State, machine: str, lower: Path) -> None:
     with (work / "known_hosts").open("a") as known:
         for public in sorted((root / "etc/ssh").glob("ssh_host_*.pub")):
             known.write(f"{address} {' '.join(public.read_text().split()[:2])}\n")
-    # Alice gets a key too: a refused login proves something only where the key would have been taken. Root's is as
-    # cloud-init leaves it, which tells people to come as somebody else.
-    for home, key in (("root", "id_ed25519"), ("home/ops", "id_ed25519"), ("home/alice", "alice_ed25519")):
+    # Alice and Carol get keys too: a refused login proves something only where the key would have been taken. Root's is
+    # as cloud-init leaves it, which tells people to come as somebody else.
+    run("chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", "carol")
+    keys = {"root": "id_ed25519", "home/ops": "id_ed25519", "home/alice": "alice_ed25519", "home/carol": "carol_ed25519"}
+    for home, key in keys.items():
         owner = (root / home).stat()
         ssh = root / home / ".ssh"
         ssh.mkdir(mode=0o700, exist_ok=True)

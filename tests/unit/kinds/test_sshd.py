@@ -590,3 +590,81 @@ def test_hostile_files_do_not_break_it(tmp_path: Path, text: str) -> None:
 def test_a_comment_ends_what_a_block_asks_for() -> None:
     assert sshd_match.criteria("User alice # User bob LocalPort 2222") == {"user": "alice"}
     assert sshd_match.criteria("LocalPort=22 #User bob") == {"localport": "22"}
+
+
+FOLDER = "/etc/ssh/casemate_people/%u"
+KEYS: Any = {
+    "key": "authorizedkeysfile",
+    "value": ".ssh/authorized_keys",
+    "users": ["alice", "john.doe"],
+    "users_value": FOLDER,
+}
+BLOCK = f"authorizedkeysfile .ssh/authorized_keys\nMatch User alice,john.doe\n    authorizedkeysfile {FOLDER}\n"
+HOME_KEYS = (0, "authorizedkeysfile .ssh/authorized_keys\n", "")
+ROOTS_KEYS = (0, f"authorizedkeysfile {FOLDER}\n", "")
+ASKED = "/usr/sbin/sshd -T"
+
+
+def test_another_value_holds_for_some_users(tmp_path: Path) -> None:
+    assert sshd_dropin.written([KEYS, ROOT]).split("\n", 1)[1] == BLOCK.replace("\nM", "\npermitrootlogin no\nM")
+    host = host_of(
+        tmp_path,
+        {"/etc/ssh/sshd_config.d/00-casemate.conf": BLOCK},
+        {ASKED: HOME_KEYS, f"{ASKED} -C user=alice": ROOTS_KEYS},
+    )
+    assert judge(host, KEYS)[0].ok
+    assert sshd_dropin.unasked([KEYS], host) == ""
+
+
+@pytest.mark.parametrize("missing", ["alice", "john.doe"])
+def test_each_of_them_counts_until_our_block_is_there(tmp_path: Path, missing: str) -> None:
+    other = next(name for name in KEYS["users"] if name != missing)
+    files = {"/etc/ssh/sshd_config.d/00-casemate.conf": BLOCK.replace("alice,john.doe", other)}
+    answers = {ASKED: HOME_KEYS, f"{ASKED} -C user={other}": ROOTS_KEYS, f"{ASKED} -C user={missing}": HOME_KEYS}
+    (verdict,) = judge(host_of(tmp_path, files, answers), KEYS)
+    assert not verdict.ok
+    assert (verdict.expected, verdict.observed) == (FOLDER, ".ssh/authorized_keys")
+    assert f"user {missing}: .ssh/authorized_keys" in verdict.reason
+
+
+def test_who_is_no_longer_one_of_them_is_told(tmp_path: Path) -> None:
+    files = {"/etc/ssh/sshd_config.d/00-casemate.conf": BLOCK.replace("alice,john.doe", "eve")}
+    (verdict,) = judge(
+        host_of(tmp_path, files, {ASKED: HOME_KEYS, f"{ASKED} -C user=eve": ROOTS_KEYS}), {**KEYS, "users": []}
+    )
+    assert (verdict.expected, verdict.observed) == (".ssh/authorized_keys", FOLDER)
+    assert "Match User eve" in verdict.reason
+
+
+def test_a_block_for_one_of_them_that_is_read_first_is_named(tmp_path: Path) -> None:
+    files = {
+        "/etc/ssh/sshd_config.d/00-casemate.conf": BLOCK,
+        "/etc/ssh/sshd_config.d/00-aaa.conf": "Match User john.doe\nauthorizedkeysfile /var/tmp/%u\n",
+    }
+    answers = {
+        ASKED: HOME_KEYS,
+        f"{ASKED} -C user=alice": ROOTS_KEYS,
+        f"{ASKED} -C user=john.doe": (0, "authorizedkeysfile /var/tmp/%u\n", ""),
+    }
+    answers[f"{ASKED} -f /dev/stdin"] = answers[f"{ASKED} -C user=john.doe"]
+    (verdict,) = judge(host_of(tmp_path, files, answers), KEYS)
+    assert not verdict.ok
+    assert verdict.blocked_by == "/etc/ssh/sshd_config.d/00-aaa.conf:2"
+
+
+def test_our_blocks_end_where_our_file_will_end(tmp_path: Path) -> None:
+    """Else what follows in the plan would be judged as if it were for these users alone."""
+    given: list[tuple[str, str]] = []
+
+    class Reading(FakeHost):
+        def run(self, argv: Any, stdin: str | None = None, timeout: float = 30) -> Any:
+            for path in [line.split('"')[1] for line in (stdin or "").splitlines() if "casemate-" in line]:
+                given.append((stdin or "", Path(path).read_text()))
+            return super().run(argv, stdin, timeout)
+
+    host = host_of(tmp_path, {}, {ASKED: HOME_KEYS})
+    host.__class__ = Reading
+    judge(host, KEYS)
+    plan, part = given[0]
+    assert "Match" not in plan and plan.endswith("X11Forwarding yes\n")
+    assert part.endswith(BLOCK)

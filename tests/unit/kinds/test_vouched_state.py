@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from unit.fake_host import FakeHost
 
 from casemate import catalogue
+from casemate.preflight import inputs
 from module_utils.casemate.core.verdict import Unavailable
 from module_utils.casemate.host import sockets
 from module_utils.casemate.kinds import vouched_state as kind
 
+KNOWN = inputs.known_inputs()["casemate_vouched"]
 INFO = "/var/lib/dpkg/info"
 UNTIL = {"owner": "ops", "reason": "metrics", "expires": "2027-01-31"}
 ANY, LOCAL, ANY6, LOCAL6 = "00000000", "0100007F", "0" * 32, "0" * 24 + "01000000"
@@ -443,3 +445,86 @@ class TestRules:
 def test_an_address_of_ipv4_in_one_of_ipv6_is_the_loopback_too() -> None:
     assert not sockets.Socket("udp", "::ffff:127.0.0.1", 1, "").is_reachable
     assert sockets.Socket("udp", "::ffff:10.0.0.1", 1, "").is_reachable
+
+
+class TestAccounts:
+    PASSWD = "root:x:0:0::/root:/bin/sh\nops:x:1000:1000::/:/bin/sh\nalice:x:1001:1001::/:/bin/bash\n"
+
+    def judged(self, folder: Path, line: str = "", shadow: str = "") -> Any:
+        files = {"/etc/passwd": self.PASSWD + line, "/etc/shadow": shadow}
+        context = {"today": "2026-12-01", "account": "ops", "people": ["alice"]}
+        return verdict(FakeHost(folder, files, context=context), "PEOPLE-ACCOUNTS-KNOWN", accounts=["carol"])
+
+    def test_those_whom_the_inventory_lists_are_known(self, tmp_path: Path) -> None:
+        assert self.judged(tmp_path, "carol:x:1002:1002::/:/bin/bash\n").ok
+
+    @pytest.mark.parametrize("fields", ["1002:1002::/:/bin/bash", "1002:1002::/:", "70000:1002::/:/bin/zsh"])
+    def test_anybody_else_is_named_with_what_to_do(self, tmp_path: Path, fields: str) -> None:
+        found = self.judged(tmp_path, f"eve:x:{fields}\n")
+        assert list(found.observed) == ["account/eve"]
+        assert "userdel eve" in found.reason and "casemate_people" in found.reason
+
+    @pytest.mark.parametrize(
+        ("line", "shadow"),
+        [
+            ("eve:x:1002:1002::/:/usr/sbin/nologin\n", ""),
+            ("svc:x:998:998::/:/bin/bash\n", ""),
+            ("nobody:x:65534:65534::/:/bin/bash\n", ""),
+            ("eve:x:1002:1002::/:/bin/bash\n", "eve:!:19000:::::1:\n"),
+            ("ops:x:1002:1002::/:/bin/bash\n", ""),
+        ],
+    )
+    def test_who_cannot_log_in_is_no_stranger(self, tmp_path: Path, line: str, shadow: str) -> None:
+        assert self.judged(tmp_path, line, shadow).ok
+
+    def test_the_operator_may_vouch_for_one_as_it_is(self, tmp_path: Path) -> None:
+        found = self.judged(tmp_path, "eve:x:1002:1002::/:/bin/bash\n")
+        entry = {"digest": found.observed["account/eve"], "owner": "o", "reason": "r", "expires": "2027-01-01"}
+        host = FakeHost(tmp_path, context={"today": "2026-12-01", "account": "ops", "people": ["alice"]})
+        assert verdict(host, "PEOPLE-ACCOUNTS-KNOWN", accounts=[], declared={"account/eve": entry}).ok
+        assert inputs.value_problems("casemate_vouched", {"account/eve": entry}, KNOWN) == []
+
+
+class TestSudo:
+    RULE: ClassVar[dict[str, Any]] = {"Host_List": [{"hostname": "ALL"}], "Cmnd_Specs": [{"Commands": [{"command": "ALL"}]}]}
+
+    def judged(self, folder: Path, *users: dict[str, Any], lines: str = "", rc: int = 0, **policy: Any) -> Any:
+        specs = [{"User_List": [user], **self.RULE} for user in users]
+        said = json.dumps({"User_Specs": specs, **policy})
+        files = {"/etc/sudoers": f"root ALL=(ALL) ALL\n{lines}", "/etc/passwd": "eve:x:1002:1002::/:/bin/sh\n"}
+        context = {"today": "2026-12-01", "account": "ops", "people": ["alice"]}
+        host = FakeHost(folder, files, {"cvtsudoers": (rc, said, "")}, context)
+        return verdict(host, "SUDO-RULES-DECLARED", accounts=["alice", "%watch"], groups=["sudo"])
+
+    def test_rules_of_those_who_are_declared_are_known(self, tmp_path: Path) -> None:
+        users = [{"username": name} for name in ("root", "ops", "alice")] + [{"usergroup": "sudo"}, {"usergroup": "watch"}]
+        assert self.judged(tmp_path, *users).ok
+
+    @pytest.mark.parametrize(
+        ("user", "name"),
+        [
+            ({"username": "eve"}, "eve"),
+            ({"userid": 1002}, "eve"),
+            ({"usergroup": "alice"}, "%alice"),
+            ({"username": "sudo"}, "sudo"),
+            ({"username": "ALL"}, "ALL"),
+            ({"useralias": "ADMINS"}, "eve"),
+        ],
+    )
+    def test_anybody_else_is_named_with_the_line(self, tmp_path: Path, user: dict[str, Any], name: str) -> None:
+        aliases = {"ADMINS": [{"username": "eve"}]}
+        lines = f"Defaults:{name} !lecture\n{name} ALL=(ALL) ALL\n"
+        found = self.judged(tmp_path, user, lines=lines, User_Aliases=aliases)
+        assert list(found.observed) == [f"sudo/{name}"]
+        assert "remove the rule from /etc/sudoers:3" in found.reason
+
+    def test_a_rule_that_changes_is_another(self, tmp_path: Path) -> None:
+        eve = {"username": "eve"}
+        assert self.judged(tmp_path, eve).observed != self.judged(tmp_path, eve, eve).observed
+
+    def test_sudo_that_cannot_be_asked_is_never_nobody(self, tmp_path: Path) -> None:
+        with pytest.raises(Unavailable):
+            self.judged(tmp_path, rc=1)
+
+    def test_a_host_without_sudo_has_no_rules(self, tmp_path: Path) -> None:
+        assert verdict(FakeHost(tmp_path), "SUDO-RULES-DECLARED", accounts=[], groups=[]).ok

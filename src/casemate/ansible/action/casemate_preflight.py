@@ -17,7 +17,7 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate.catalogue import declarations
-from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours
+from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours, people
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers, workers
 from casemate.supply.artifact_lock import LockError
@@ -58,6 +58,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         warnings = address_families.warnings(right, mine, first)
         problems += self._escalation(task_vars)
         problems += combinations.dropin_problems(right)
+        automation = account.automation(self, task_vars)
+        problems += people.problems(right, automation)
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
             wrong, more = combinations.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
             warnings += more
@@ -75,13 +77,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = right.get("k3s_node_resolv_conf", "auto")
         files = RESOLVERS if given == "auto" else [given]
         python = str(task_vars.get("ansible_python_interpreter") or "")
-        automation, waived = account.automation(self, task_vars), list(values.get("casemate_waivers") or {})
+        waived = list(values.get("casemate_waivers") or {})
         ours = entrance.planned(automation, right, waived)
         seen = self._probe(host_facts.script(python, k3s_rules.named_files(right), files, automation, ours))
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
         root = host_facts.ROOT_LOGIN in waived
-        allowed = values.get("k3s_access_allow_users") or []
+        allowed = [*(values.get("k3s_access_allow_users") or []), *people.admitted(right.get(people.VARIABLE) or [])]
         problems += host_facts.login_problems(seen.get("login", ""), automation, allowed, root)
         problems += entrance.problems(host_facts.answer_of("logins", seen))
         running, address = host_facts.answer_of("host", seen), mine

@@ -26,12 +26,14 @@ for folder in (PROJECT, PROJECT / "src"):
 
 from casemate import ROOT
 from casemate.catalogue import declarations
-from casemate.run import account, built, compiled, handed, known_hosts, refusals, workers
+from casemate.preflight.people import VARIABLE, admitted
+from casemate.run import account, built, compiled, handed, known_hosts, people, refusals, workers
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
 from module_utils.casemate.engine.control import VANTAGES, ControlError
 from module_utils.casemate.engine.run import run
+from module_utils.casemate.formats.authorized_keys import Unfit
 from module_utils.casemate.host import guard
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.kinds import KINDS, written
@@ -94,6 +96,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if name in known:
                 known[name] = templar.template(known[name])
         known[account.NAME] = account.automation(self, known)
+        declared = templar.template(known.get(VARIABLE)) or []
+        try:
+            known[people.NAME] = people.resolved(declared, known[account.NAME])
+        except (KeyError, TypeError, ValueError, Unfit) as wrong:  # preflight says it better, before any host is touched
+            raise AnsibleActionFail(f"{VARIABLE} is malformed: {wrong}") from wrong
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
         given.update(self._task.args)
         level = given.pop("level", None) or "baseline"
@@ -144,8 +151,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     for role, controls in explained.items()
                 }
             return {"changed": False, "controls": explained, "waivers": given.get("waivers")}
-        people = templar.template(known["k3s_access_allow_users"])
-        context = {**(given.get("context") or {}), "account": known[account.NAME], "people": list(people)}
+        listed = [*templar.template(known["k3s_access_allow_users"]), *admitted(declared)]
+        context = {**(given.get("context") or {}), "account": known[account.NAME], "people": listed}
         context["today"] = waiver.today_in_utc().isoformat()
         given["context"], waivers = context, given.get("waivers")
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
@@ -170,7 +177,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["findings"].sort(key=lambda made: order[made["control"]])
         by_task = {cid: one["setting"] for cid, one in settings.items() if one["setting"]["kind"] in TASK_KINDS}
         judged = [made for made in result["findings"] if made["control"] in by_task]
-        refusals.tell(judged, by_task, task_vars.get("__k3s_host_refused") or {})
+        refused = {**(task_vars.get("__k3s_host_refused") or {}), **(task_vars.get("__k3s_access_refused") or {})}
+        refusals.tell(judged, by_task, refused)
         result["account"] = known[account.NAME]
         asked_of_ssh = account.asked_of_ssh(self._connection, None) if result.get("host_keys") else {}
         unknown = known_hosts.unknown(asked_of_ssh, result.get("host_keys") or ())

@@ -1,0 +1,130 @@
+"""A folder of Casemate's own: exactly the files that are declared lie in it, each with its content, all of them root's.
+
+What sshd or another daemon looks up there by a name counts, so whatever else lies in it goes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as statmod
+from collections.abc import Collection
+from typing import Annotated, Dict, List, TypedDict
+
+from ..core.flow import several
+from ..core.schema import Key
+from ..core.verdict import Observation, Verdict
+from ..host.entries import digest
+from ..host.files import names_in
+from ..host.machine import EnforceError, Host
+from .kind import Enforceable, Kind
+
+FOLDER_MODE = 0o755
+
+
+class Needed(TypedDict):
+    """What every setting of this kind says."""
+
+    path: Annotated[str, Key("absolute path of the folder", pattern=r"/[^*?\[\s]*")]
+    files: Annotated[Dict[str, str], Key("name -> content of each file; never a secret")]
+    mode: Annotated[str, Key("exact mode of the files", pattern=r"0[0-7]{3}")]
+
+
+class Setting(Needed, Enforceable):
+    """What a control of this kind demands."""
+
+
+def identity(setting: Setting) -> str:
+    """One control for a folder."""
+    return setting["path"]
+
+
+def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
+    """By path what is wrong, what is there as far as it may differ, and what bars apply from mending it."""
+    return [_seen(setting, host) for setting in settings]
+
+
+def _seen(setting: Setting, host: Host) -> Observation:
+    folder, found = setting["path"], host.stat(setting["path"])
+    faults: Dict[str, str] = {}
+    contents = {name: digest(host.read(f"{folder}/{name}")) for name in setting["files"]}
+    if found is not None and not statmod.S_ISDIR(found.st_mode):
+        return {"faults": {folder: "it is no folder"}, "contents": contents, "barred": [f"{folder} is no folder"]}
+    if found is not None and (not _roots(found) or statmod.S_IMODE(found.st_mode) != FOLDER_MODE):
+        faults[folder] = f"it is not root's with mode {FOLDER_MODE:04o}"
+    for name in sorted({*setting["files"], *names_in(host.path(folder))}):
+        fault = _fault(setting, name, host)
+        if fault:
+            faults[f"{folder}/{name}"] = fault
+    folders = [path for path in faults if path != folder and _is_folder(path, host)]
+    barred = [host.barred(path, path != folder) or f"{path} is a folder" * (path in folders) for path in faults]
+    return {"faults": faults, "contents": contents, "barred": [one for one in barred if one]}
+
+
+def _fault(setting: Setting, name: str, host: Host) -> str:
+    path, mode = f"{setting['path']}/{name}", int(setting["mode"], 8)
+    found = host.stat(path)
+    if name not in setting["files"]:
+        return "nobody declared it"
+    if found is None:
+        return "it is missing"
+    if not statmod.S_ISREG(found.st_mode):
+        return "it is no regular file"
+    if host.text(path) != setting["files"][name]:
+        return "its content differs"
+    if not _roots(found) or statmod.S_IMODE(found.st_mode) != mode or host.has_acl(path):
+        return f"it is not root's with mode {mode:04o}"
+    return ""
+
+
+def _roots(found: os.stat_result) -> bool:
+    return (found.st_uid, found.st_gid) == (0, 0)
+
+
+def _is_folder(path: str, host: Host) -> bool:
+    found = host.stat(path)
+    return found is not None and statmod.S_ISDIR(found.st_mode)
+
+
+def assess(setting: Setting, seen: Observation) -> Verdict:
+    """Right is that the folder holds what is declared and nothing else."""
+    faults: Dict[str, str] = seen["faults"]
+    return Verdict(
+        ok=not faults,
+        expected={name: digest(text.encode()) for name, text in sorted(setting["files"].items())},
+        observed={name: text or "absent" for name, text in sorted(seen["contents"].items())},
+        reason=several([f"{path}: {why}" for path, why in faults.items()] + seen["barred"]),
+        evidence=f"ls {setting['path']}",
+        blocked_by="; ".join(seen["barred"]),
+        still_enforced=len(seen["barred"]) < len(faults),
+        where=tuple(faults),
+    )
+
+
+def enforce(settings: List[Setting], failing: set[int], host: Host) -> None:
+    """Write what differs, take away what nobody declared; one refusal does not stop the others."""
+    refused = []
+    for setting in (settings[i] for i in sorted(failing)):
+        for path in _seen(setting, host)["faults"]:
+            try:
+                _settle(setting, path, host)
+            except (EnforceError, OSError) as error:
+                refused.append(str(error))
+    if refused:
+        raise EnforceError("; ".join(refused))
+
+
+def _settle(setting: Setting, path: str, host: Host) -> None:
+    name, mode = os.path.basename(path), int(setting["mode"], 8)
+    if path == setting["path"]:
+        host.restrict(path, FOLDER_MODE, (0, 0))
+    elif name not in setting["files"]:
+        host.remove(path)
+    else:
+        found = host.stat(path)
+        if found is not None and statmod.S_ISLNK(found.st_mode):
+            host.remove(path)
+        host.write(path, setting["files"][name].encode(), mode, (0, 0))
+        host.restrict(path, mode, (0, 0), no_acl=True)
+
+
+KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="engine", enforce=enforce)

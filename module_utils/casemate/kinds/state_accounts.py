@@ -1,0 +1,34 @@
+"""Accounts by which somebody could log in, and that nobody declared.
+
+An account lets somebody in that has a shell to log in with, a number that is a person's, and a last day that is not over.
+Those of the system are judged by controls of their own. Sources: passwd(5), shadow(5), login.defs(5).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any, Iterator
+
+from ..core.vouched_for import Stranger
+from ..host.accounts import login_shell
+from ..k3s.listed import digest_of
+from . import person
+from .vouchers import Known
+
+
+def strangers(setting: Mapping[str, Any], known: Known) -> Iterator[Stranger]:
+    """Each such account, with what takes it away or owns up to it."""
+    host = known.host
+    lists = person.read(host)
+    listed = {lists.automation, *(host.context.get("people") or ()), *setting.get("accounts", ())}
+    for name, account in lists.accounts.items():
+        over = 0 < lists.last_days.get(name, person.NEVER) <= lists.today
+        is_person = lists.least_uid <= account.uid < person.NOBODY or account.uid > person.NOBODY
+        if name in listed or over or not is_person or not login_shell(account.shell):
+            continue
+        why = (
+            f"{name} may log in, and casemate_people has no such person: declare who it is there (state: revoked keeps "
+            f"the files), or by hand: userdel {shlex.quote(name)}"
+        )
+        yield Stranger(f"account/{name}", why, digest_of([name, account.uid, account.shell]), "/etc/passwd")

@@ -1,0 +1,108 @@
+"""What no single value of `casemate_people` shows: who is declared twice, who is no person, and which keys may not be. Pure.
+
+Each problem names the person, what it is, what is allowed, and what to do. A key is never shown: it may be a private one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from casemate.catalogue import declarations
+from module_utils.casemate.formats import authorized_keys
+from module_utils.casemate.formats.authorized_keys import FIDO, Key, Unfit
+
+VARIABLE = "casemate_people"
+PRESENT, REVOKED = "present", "revoked"
+SECOND_FACTOR = "fido"
+OF_SERVICES = frozenset(
+    """backup bin daemon games gnats irc kube list lp mail man messagebus news nobody ntp polkitd proxy sshd sync sys
+    tss uucp uuidd www-data""".split()
+)
+"""Accounts that Debian and its packages bring, beside those that begin with _ or systemd-."""
+Person = Mapping[str, Any]
+
+
+def admitted(people: Iterable[Person]) -> list[str]:
+    """The names of those who may log in."""
+    return [str(one["name"]) for one in people if one.get("state", PRESENT) == PRESENT]
+
+
+def problems(values: Mapping[str, Any], automation: str) -> list[str]:
+    """What is wrong with the people of a host, whose values are of their types already."""
+    people: list[Person] = values.get(VARIABLE) or []
+    found = [wrong for one in people for wrong in _of_one(one, values, automation)]
+    return found + list(_shared(people))
+
+
+def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Iterator[str]:
+    name, state = person["name"], person.get("state", PRESENT)
+    keys = list(_keys(person))
+    yield from (one for one in keys if isinstance(one, str))
+    if name == automation:
+        yield (
+            f"{VARIABLE} has {name}, the account that Casemate logs in as, which nothing here may change. Take it off "
+            "the list, and give the person an account of their own"
+        )
+    if name == "root" or name in OF_SERVICES or name.startswith(("_", "systemd-")):
+        yield f"{VARIABLE} has {name}, which is an account of the system. Give the person a name of their own"
+    if state == REVOKED:
+        if name in (values.get("k3s_access_allow_users") or ()):
+            yield f"{VARIABLE} revokes {name}, and k3s_access_allow_users lets {name} in. Take {name} off that list"
+        return
+    if not person.get("keys"):
+        yield (
+            f"{VARIABLE} has {name} without keys, so {name} cannot log in; allowed: one key or more. Add the public "
+            f"key, or set state: {REVOKED}"
+        )
+    powerful = sorted(set(person.get("groups") or ()) & groups_of_root())
+    if powerful:
+        yield (
+            f"{VARIABLE} puts {name} into {', '.join(powerful)}, whose members are as good as root, and sudo's log does "
+            "not tell; allowed: other groups. Take that off, and set sudo: with_password where it is needed"
+        )
+    plain = [one for one in keys if isinstance(one, Key) and one.type not in FIDO]
+    if person.get("second_factor") == SECOND_FACTOR and plain:
+        yield (
+            f"{VARIABLE} asks {name} for second_factor: {SECOND_FACTOR}, and {len(plain)} of the keys are of no token; "
+            f"allowed: {', '.join(FIDO)}. Make one by ssh-keygen -t ed25519-sk -O verify-required, and take the "
+            "others off"
+        )
+
+
+def _keys(person: Person) -> Iterator[Key | str]:
+    """Each key in its parts, or what is wrong with it."""
+    for at, line in enumerate(person.get("keys") or ()):
+        try:
+            yield authorized_keys.parse(str(line))
+        except Unfit as why:
+            yield (
+                f"{VARIABLE}: key {at + 1} of {person['name']} is not taken: {why}; allowed: {authorized_keys.WORDS}. "
+                "Correct or remove it"
+            )
+
+
+def _shared(people: Iterable[Person]) -> Iterator[str]:
+    """What only one person may have."""
+    names = Counter(str(one["name"]) for one in people)
+    for name in (name for name, count in names.items() if count > 1):
+        yield f"{VARIABLE} has {name} {names[name]} times; allowed: once. Make one entry of them"
+    uids: dict[str, str] = {}
+    blobs: dict[str, str] = {}
+    for person in people:
+        name, uid = str(person["name"]), str(person.get("uid") or "")
+        if uid and uids.setdefault(uid, name) != name:
+            yield f"{VARIABLE} gives {uids[uid]} and {name} the uid {uid}; allowed: one each. Change one of them"
+        for blob in {key.blob for key in _keys(person) if isinstance(key, Key)}:
+            if blobs.setdefault(blob, name) != name:
+                yield (
+                    f"{VARIABLE} gives {blobs[blob]} and {name} one and the same key, by which nobody can tell who came; "
+                    "allowed: a key for one person. Let each make their own"
+                )
+
+
+def groups_of_root() -> set[str]:
+    """The groups whose members are as good as root, as the control of them lists them."""
+    judged = (one["setting"] for controls in declarations.controls().values() for one in controls)
+    return {group for setting in judged if setting.get("of") == "groups" for group in setting.get("groups", ())}

@@ -1,0 +1,107 @@
+"""What runs for people who may not be in any more: it is found by whose it is and in whose session, and ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.fake_host import FakeHost
+from unit.kinds.test_person import GROUP, PASSWD, SHADOW, one
+
+from module_utils.casemate.core.verdict import Verdict
+from module_utils.casemate.host import processes
+from module_utils.casemate.host.machine import EnforceError, Host
+from module_utils.casemate.kinds import sessions as kind
+
+STATUS = "Name:\tsleep\nState:\t{state} (x)\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
+
+
+def made(folder: Path, running: dict[int, tuple[str, int, str]]) -> FakeHost:
+    """A machine with processes: number -> (state, uid, control group)."""
+    given = {"/etc/passwd": PASSWD, "/etc/shadow": SHADOW, "/etc/group": GROUP}
+    for pid, (state, uid, group) in running.items():
+        given[f"/proc/{pid}/status"] = STATUS.format(state=state, uid=uid)
+        given[f"/proc/{pid}/cgroup"] = f"0::{group}\n"
+        given[f"/proc/{pid}/stat"] = f"{pid} (sleep) S 1 " + "0 " * 30
+    return FakeHost(folder, given, context={"account": "ops", "today": "2026-11-28"})
+
+
+def judged(host: FakeHost, *people: Any) -> Verdict:
+    setting: Any = {"people": list(people)}
+    return kind.assess(setting, kind.observe([setting], host)[0])
+
+
+CAROL = one("carol", state="revoked")
+SESSION = "/user.slice/user-1002.slice/session-4.scope"
+
+
+@pytest.mark.parametrize(
+    ("running", "numbers"),
+    [
+        ({7: ("S", 1002, "/")}, [7]),
+        ({7: ("S", 0, SESSION)}, [7]),  # what sudo made root in a session
+        ({7: ("S", 1002, SESSION), 8: ("S", 1001, "/"), 9: ("R", 1002, "/")}, [7, 9]),
+        ({7: ("Z", 1002, SESSION)}, []),
+        ({8: ("S", 1001, "/user.slice/user-1001.slice/session-1.scope")}, []),
+        ({8: ("S", 0, "/user.slice/user-10021.slice/x")}, []),
+        ({}, []),
+    ],
+)
+def test_processes_of_who_is_revoked_are_told(tmp_path: Path, running: Any, numbers: list[int]) -> None:
+    verdict = judged(made(tmp_path, running), CAROL, one())
+    assert verdict.ok is (not numbers)
+    assert all(f"process {number} " in verdict.reason for number in numbers)
+    assert verdict.observed == ({"carol": len(numbers)} if numbers else "nothing")
+
+
+def test_so_are_those_of_people_whose_last_day_is_over(tmp_path: Path) -> None:
+    host = made(tmp_path, {8: ("S", 1001, "/")})
+    assert judged(host, one(over=20786)).ok
+    assert not judged(host, one(over=20785)).ok
+
+
+def test_the_automation_account_is_never_among_them(tmp_path: Path) -> None:
+    host = made(tmp_path, {8: ("S", 1000, "/")})
+    assert judged(host, one("ops", state="revoked")).ok
+    twin = FakeHost(tmp_path, {"/etc/passwd": PASSWD + "twin:x:1000:1000::/:/bin/sh\n"}, context=host.context)
+    assert judged(twin, one("twin", state="revoked")).ok
+    assert judged(twin, one("root", state="revoked")).ok
+
+
+def test_what_outlives_logins_goes_too(tmp_path: Path) -> None:
+    host = made(tmp_path, {})
+    linger = Path(host.path(f"{kind.LINGER}/carol"))
+    linger.parent.mkdir(parents=True)
+    linger.touch()
+    assert f"{kind.LINGER}/carol" in judged(host, CAROL).reason
+    kind.enforce([{"people": [CAROL]}], {0}, host)
+    assert not linger.exists() and judged(host, CAROL).ok
+    assert ["loginctl", "terminate-user", "1002"] in host.ran
+
+
+def test_processes_are_ended_for_sure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = made(tmp_path, {})
+    with subprocess.Popen(["sleep", "99"]) as child:
+        alive = processes.Process(child.pid, 1, "/bin/sleep", False, "", 0)
+        monkeypatch.setattr(
+            processes, "of_users", lambda uids, _: {1002: [alive]} if child.poll() is None and 1002 in uids else {}
+        )
+        kind.enforce([{"people": [CAROL]}], {0}, host)
+        assert child.wait() == -9
+    assert host.changes[-1]["path"] == "sessions of carol"
+
+
+def test_one_that_stays_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = processes.Process(2**22 + 7, 1, "/bin/sleep", False, "", 0)
+    monkeypatch.setattr(processes, "of_users", lambda uids, _: {1002: [stuck]})
+    monkeypatch.setattr(kind, "PATIENCE", 0.0)
+    with pytest.raises(EnforceError, match="cannot be ended"):
+        kind.enforce([{"people": [CAROL]}], {0}, made(tmp_path, {}))
+
+
+def test_processes_of_this_machine_are_found_by_their_owner() -> None:
+    mine = processes.of_users({os.getuid()}, Host())
+    assert os.getpid() in [one.pid for one in mine[os.getuid()]]
