@@ -87,7 +87,10 @@ def main() -> None:
         argument_spec={
             "state": {"choices": ["armed", "confirmed", "reverted", "taken_back", "status"], "default": "status"},
             "seconds": {"type": "int", "default": 120},
-            **{name: {"type": "list", "elements": "str", "default": []} for name in ("files", "accounts", "people", "units")},
+            **{
+                name: {"type": "list", "elements": "str", "default": []}
+                for name in ("files", "accounts", "people", "units")
+            },
         },
         supports_check_mode=True,
     )

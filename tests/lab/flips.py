@@ -580,8 +580,7 @@ def person(setting: Setting) -> Flips:
         name = present[0]["name"]
         yield "joined", lambda: rewritten("/etc/group", lambda text: joined.sub(rf"\g<1>{name}", text))
         for group in present[0]["groups"]:
-            left = re.compile(rf"(?m)^({re.escape(group)}:[^:]*:\d+:).*$")
-            yield f"left {group}", functools.partial(rewritten, "/etc/group", lambda text, of=left: of.sub(r"\1", text))
+            yield f"left {group}", functools.partial(left_by_all, group)
     elif setting["of"] == "last_days" and present:
         yield "another day", field("/etc/shadow", present[0]["name"], 7, "30000")
         yield "no end", field("/etc/shadow", present[0]["name"], 7, "")
@@ -590,12 +589,22 @@ def person(setting: Setting) -> Flips:
         yield "no end", field("/etc/shadow", revoked[0]["name"], 7, "")
 
 
+def left_by_all(group: str) -> Undone:
+    members = re.compile(rf"(?m)^({re.escape(group)}:[^:]*:\d+:).*$")
+    return rewritten("/etc/group", lambda text: members.sub(r"\1", text))
+
+
 def sessions(setting: Setting) -> Flips:
     """A process of somebody who is revoked; and one that would outlive a logout."""
     name = next((one["name"] for one in setting["people"] if one["state"] == "revoked"), "")
     if name:
-        start = f"setpriv --reuid={name} --regid={name} --clear-groups sleep 999 >/dev/null 2>&1 & echo $! >/run/flipped.pid"
-        yield "a process", lambda: did(start, "kill $(cat /run/flipped.pid); rm /run/flipped.pid; sleep 0.1")
+        start = f"setpriv --reuid={name} --regid={name} --clear-groups sleep 999 >/dev/null 2>&1 &"
+        yield (
+            "a process",
+            lambda: did(
+                f"{start} echo $! >/run/flipped.pid", "kill $(cat /run/flipped.pid); rm /run/flipped.pid; sleep 0.1"
+            ),
+        )
         yield "linger", lambda: planted(f"/var/lib/systemd/linger/{name}")
 
 

@@ -31,8 +31,16 @@ TOKEN = f"{FIDO[0]} {blob(FIDO[0], bytes(32), b'ssh:')} alice@token"
         (f"  {PLAIN}\n", {}, "alice@desk"),
         (PLAIN.rsplit(" ", 1)[0], {}, ""),
         (f"{PLAIN} of two words", {}, "alice@desk of two words"),
-        (f'from="192.0.2.0/24,!192.0.2.7,2001:db8::/32" {PLAIN}', {"from": "192.0.2.0/24,!192.0.2.7,2001:db8::/32"}, None),
-        (f'restrict,pty,command="echo \\"a b\\"" {PLAIN}', {"command": 'echo \\"a b\\"', "restrict": "", "pty": ""}, None),
+        (
+            f'from="192.0.2.0/24,!192.0.2.7,2001:db8::/32" {PLAIN}',
+            {"from": "192.0.2.0/24,!192.0.2.7,2001:db8::/32"},
+            None,
+        ),
+        (
+            f'restrict,pty,command="echo \\"a b\\"" {PLAIN}',
+            {"command": 'echo \\"a b\\"', "restrict": "", "pty": ""},
+            None,
+        ),
         (f'permitopen="a:1",permitopen="b:2" {PLAIN}', {"permitopen": "b:2"}, None),
         (f'expiry-time="20270131" {PLAIN}', {"expiry-time": "20270131"}, None),
         (f"Restrict {PLAIN}", {"restrict": ""}, None),

@@ -83,7 +83,7 @@ def shadow_fields(text: str) -> Dict[str, List[str]]:
 
 
 def last_days(text: str) -> Dict[str, int]:
-    """Account -> the first day on which it is over, in days since 1970, of /etc/shadow; those without one are left out."""
+    """Account -> the first day on which it is over, in days since 1970, of those in /etc/shadow that have one."""
     found: Dict[str, int] = {}
     seen = set()
     for fields in (line.split(":") for line in _entries(text)):

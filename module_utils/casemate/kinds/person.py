@@ -1,4 +1,4 @@
-"""People as they are declared: whether each has an account, its groups, its last day; and that who is revoked stays out.
+"""People as they are declared: an account for each, its groups, its last day; and who is revoked stays out.
 
 One `ansible.builtin.user` task of the role settles what differs. No account of the system and not the one that Casemate
 logs in as is ever among them, whatever is declared. Sources: passwd(5), shadow(5), group(5), useradd(8).
@@ -174,7 +174,7 @@ def date(day: int) -> str:
 
 def has_ended(person: Person, today: int) -> bool:
     """Whether a person may have nothing running any more."""
-    return person["state"] == REVOKED or 0 < person["over"] <= today
+    return bool(person["state"] == REVOKED or 0 < person["over"] <= today)
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

@@ -48,7 +48,9 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 def _gone(setting: Setting, lists: person.Lists) -> Dict[str, int]:
     """Name -> uid of each account that may run nothing; none whose uid is somebody else's, too."""
     names = [str(one["name"]) for one in setting["people"] if person.has_ended(one, lists.today)]
-    return {name: lists.accounts[name].uid for name in names if name in lists.accounts and not person.spared(name, lists)}
+    return {
+        name: lists.accounts[name].uid for name in names if name in lists.accounts and not person.spared(name, lists)
+    }
 
 
 def _running(setting: Setting, lists: person.Lists, host: Host) -> Dict[str, List[str]]:

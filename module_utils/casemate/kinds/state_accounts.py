@@ -1,6 +1,6 @@
 """Accounts by which somebody could log in, and that nobody declared.
 
-An account lets somebody in that has a shell to log in with, a number that is a person's, and a last day that is not over.
+An account lets somebody in that has a shell to log in with, a number that is a person's, and no last day that is over.
 Those of the system are judged by controls of their own. Sources: passwd(5), shadow(5), login.defs(5).
 """
 

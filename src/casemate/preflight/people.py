@@ -1,6 +1,6 @@
-"""What no single value of `casemate_people` shows: who is declared twice, who is no person, and which keys may not be. Pure.
+"""What no single value of `casemate_people` shows: who is there twice, who is no person, which keys may not be. Pure.
 
-Each problem names the person, what it is, what is allowed, and what to do. A key is never shown: it may be a private one.
+Each problem names the person, what is allowed and what to do. A key is never shown: it may be a private one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from module_utils.casemate.formats.authorized_keys import FIDO, Key, Unfit
 VARIABLE = "casemate_people"
 PRESENT, REVOKED = "present", "revoked"
 SECOND_FACTOR = "fido"
-OF_SERVICES = frozenset(
-    """backup bin daemon games gnats irc kube list lp mail man messagebus news nobody ntp polkitd proxy sshd sync sys
-    tss uucp uuidd www-data""".split()
-)
+OF_SERVICES = (
+    "backup", "bin", "daemon", "games", "gnats", "irc", "kube", "list", "lp", "mail", "man", "messagebus", "news",
+    "nobody", "ntp", "polkitd", "proxy", "sshd", "sync", "sys", "tss", "uucp", "uuidd", "www-data",
+)  # fmt: skip
 """Accounts that Debian and its packages bring, beside those that begin with _ or systemd-."""
 Person = Mapping[str, Any]
 
@@ -59,8 +59,8 @@ def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Itera
     powerful = sorted(set(person.get("groups") or ()) & groups_of_root())
     if powerful:
         yield (
-            f"{VARIABLE} puts {name} into {', '.join(powerful)}, whose members are as good as root, and sudo's log does "
-            "not tell; allowed: other groups. Take that off, and set sudo: with_password where it is needed"
+            f"{VARIABLE} puts {name} into {', '.join(powerful)}, whose members are as good as root, and no log of sudo "
+            "tells; allowed: other groups. Take that off, and set sudo: with_password where it is needed"
         )
     plain = [one for one in keys if isinstance(one, Key) and one.type not in FIDO]
     if person.get("second_factor") == SECOND_FACTOR and plain:
@@ -97,8 +97,8 @@ def _shared(people: Iterable[Person]) -> Iterator[str]:
         for blob in {key.blob for key in _keys(person) if isinstance(key, Key)}:
             if blobs.setdefault(blob, name) != name:
                 yield (
-                    f"{VARIABLE} gives {blobs[blob]} and {name} one and the same key, by which nobody can tell who came; "
-                    "allowed: a key for one person. Let each make their own"
+                    f"{VARIABLE} gives {blobs[blob]} and {name} one and the same key, by which nobody can tell who "
+                    "came; allowed: a key for one person. Let each make their own"
                 )
 
 

@@ -1,7 +1,7 @@
 """The people of a host as controls take them: what `casemate_people` declares, with what it leaves out filled in. Pure.
 
-Dates count in UTC, as those of waivers do: who ends on a day is in until it is over. shadow(5) has the first day on which
-an account is over, in days since 1970.
+Dates count in UTC, as those of waivers do: who ends on a day is in until it is over. shadow(5) has the first day on
+which an account is over, in days since 1970.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from module_utils.casemate.formats.authorized_keys import rendered
 NAME = "__casemate_people"
 """The internal variable by which templates know them."""
 NEVER, LONG_AGO = -1, 1
-"""Days on which an account is over: never; or the day after the epoch, since 0 has no meaning that all programs share."""
+"""Days on which an account is over: never; or the day after the epoch, since programs differ about 0."""
 HEADER = "# Managed by Casemate (roles/k3s_access), from casemate_people."
 EPOCH = datetime.date(1970, 1, 1)
 
@@ -24,7 +24,7 @@ EPOCH = datetime.date(1970, 1, 1)
 def resolved(given: Iterable[Mapping[str, Any]], automation: str) -> list[dict[str, Any]]:
     """Each person once, whole, without what is the automation account's: no control acts on that.
 
-    `authorized` is the file of keys for sshd, without any of who is revoked; `over` is the first day on which the account is over.
+    `authorized` is the file of keys for sshd, with none for who is revoked; `over` is the first day that is too late.
     """
     return [_resolved(person) for person in given if person["name"] != automation]
 
@@ -48,4 +48,3 @@ def _resolved(person: Mapping[str, Any]) -> dict[str, Any]:
 def over(expires: Any) -> int:
     """The first day on which an account is over that ends with a date, in days since 1970; NEVER without one."""
     return NEVER if expires is None else (datetime.date.fromisoformat(str(expires)) - EPOCH).days + 1
-

@@ -349,7 +349,12 @@ def _make(state: State, machine: str, lower: Path) -> None:
     # Alice and Carol get keys too: a refused login proves something only where the key would have been taken. Root's is
     # as cloud-init leaves it, which tells people to come as somebody else.
     run("chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", "carol")
-    keys = {"root": "id_ed25519", "home/ops": "id_ed25519", "home/alice": "alice_ed25519", "home/carol": "carol_ed25519"}
+    keys = {
+        "root": "id_ed25519",
+        "home/ops": "id_ed25519",
+        "home/alice": "alice_ed25519",
+        "home/carol": "carol_ed25519",
+    }
     for home, key in keys.items():
         owner = (root / home).stat()
         ssh = root / home / ".ssh"

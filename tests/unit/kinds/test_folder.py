@@ -51,7 +51,10 @@ def test_it_is_made_whole(host: FakeHost, tmp_path: Path) -> None:
         (lambda at: (at / "alice").chmod(0o666), "alice: it is not root's with mode 0644"),
         (lambda at: os.chown(at / "alice", 1000, -1), "alice: it is not root's"),
         (lambda at: at.chmod(0o777), "it is not root's with mode 0755"),
-        (lambda at: ((at / "alice").unlink(), (at / "alice").symlink_to("/etc/passwd")), "alice: it is no regular file"),
+        (
+            lambda at: ((at / "alice").unlink(), (at / "alice").symlink_to("/etc/passwd")),
+            "alice: it is no regular file",
+        ),
     ],
 )
 def test_drift_is_told_and_healed(host: FakeHost, tmp_path: Path, damage: Any, says: str) -> None:

@@ -486,7 +486,10 @@ class TestAccounts:
 
 
 class TestSudo:
-    RULE: ClassVar[dict[str, Any]] = {"Host_List": [{"hostname": "ALL"}], "Cmnd_Specs": [{"Commands": [{"command": "ALL"}]}]}
+    RULE: ClassVar[dict[str, Any]] = {
+        "Host_List": [{"hostname": "ALL"}],
+        "Cmnd_Specs": [{"Commands": [{"command": "ALL"}]}],
+    }
 
     def judged(self, folder: Path, *users: dict[str, Any], lines: str = "", rc: int = 0, **policy: Any) -> Any:
         specs = [{"User_List": [user], **self.RULE} for user in users]
@@ -497,7 +500,10 @@ class TestSudo:
         return verdict(host, "SUDO-RULES-DECLARED", accounts=["alice", "%watch"], groups=["sudo"])
 
     def test_rules_of_those_who_are_declared_are_known(self, tmp_path: Path) -> None:
-        users = [{"username": name} for name in ("root", "ops", "alice")] + [{"usergroup": "sudo"}, {"usergroup": "watch"}]
+        users = [{"username": name} for name in ("root", "ops", "alice")] + [
+            {"usergroup": "sudo"},
+            {"usergroup": "watch"},
+        ]
         assert self.judged(tmp_path, *users).ok
 
     @pytest.mark.parametrize(

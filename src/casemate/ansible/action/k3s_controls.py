@@ -99,7 +99,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         declared = templar.template(known.get(VARIABLE)) or []
         try:
             known[people.NAME] = people.resolved(declared, known[account.NAME])
-        except (KeyError, TypeError, ValueError, Unfit) as wrong:  # preflight says it better, before any host is touched
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            Unfit,
+        ) as wrong:  # preflight says it better, before any host is touched
             raise AnsibleActionFail(f"{VARIABLE} is malformed: {wrong}") from wrong
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
         given.update(self._task.args)
@@ -177,8 +182,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["findings"].sort(key=lambda made: order[made["control"]])
         by_task = {cid: one["setting"] for cid, one in settings.items() if one["setting"]["kind"] in TASK_KINDS}
         judged = [made for made in result["findings"] if made["control"] in by_task]
-        refused = {**(task_vars.get("__k3s_host_refused") or {}), **(task_vars.get("__k3s_access_refused") or {})}
-        refusals.tell(judged, by_task, refused)
+        refusing = {**(task_vars.get("__k3s_host_refused") or {}), **(task_vars.get("__k3s_access_refused") or {})}
+        refusals.tell(judged, by_task, refusing)
         result["account"] = known[account.NAME]
         asked_of_ssh = account.asked_of_ssh(self._connection, None) if result.get("host_keys") else {}
         unknown = known_hosts.unknown(asked_of_ssh, result.get("host_keys") or ())

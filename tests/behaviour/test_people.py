@@ -1,0 +1,103 @@
+"""Attacks on what people are declared with: keys of one's own, accounts that were revoked, sudo that nobody gave."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from behaviour.test_access import ssh, variables
+
+# A second daemon that asks PAM and nobody else: a configuration of its own, and a key made for the occasion that it
+# takes for everybody. Nothing is left behind.
+DOOR = """
+d=$(mktemp -d) && trap 'kill $p 2>/dev/null; rm -rf "$d"' EXIT
+chmod 755 "$d"
+ssh-keygen -q -t ed25519 -N '' -f "$d/key" && cp "$d/key.pub" "$d/keys" && chmod 644 "$d/keys"
+printf '%s\\n' 'HostKey /etc/ssh/ssh_host_ed25519_key' 'ListenAddress 127.0.0.1' 'PidFile none' 'StrictModes no' \
+  'UsePAM yes' 'PasswordAuthentication no' 'KbdInteractiveAuthentication no' "AuthorizedKeysFile $d/keys" >"$d/conf"
+/usr/sbin/sshd -D -e -f "$d/conf" -p "$1" 2>"$d/log" & p=$!
+i=0; while [ $i -lt 120 ] && kill -0 $p && ! grep -q listening "$d/log"; do sleep 0.3; i=$((i + 1)); done
+ssh -q -F none -p "$1" -i "$d/key" -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
+  -o UserKnownHostsFile=/dev/null "$2@127.0.0.1" 'echo in'
+grep -q listening "$d/log" || { echo "did not start"; cat "$d/log" >&2; }
+"""
+
+
+def people(host: Host, state: str) -> list[dict[str, Any]]:
+    """Who is declared so and has an account on this host."""
+    declared = variables(host).get("casemate_people") or []
+    chosen = [one for one in declared if one.get("state", "present") == state]
+    return [one for one in chosen if host.user(one["name"]).exists]
+
+
+def admits(host: Host, name: str) -> bool:
+    """Whether an account gets in where a right key is all that lacks."""
+    port = secrets.randbelow(10000) + 20000
+    done = host.run(f"sh -c {shlex.quote(DOOR)} sh {port} {shlex.quote(name)}")
+    assert "did not start" not in done.stdout, done.stderr
+    return "in" in done.stdout.split()
+
+
+def each(nodes: list[Host], state: str) -> list[tuple[Host, dict[str, Any]]]:
+    """All of them on all hosts; where nobody is declared there is nobody to attack."""
+    found = [(host, one) for host in nodes for one in people(host, state)]
+    if not found:
+        pytest.skip(f"people: this inventory declares nobody who is {state}")
+    return found
+
+
+@pytest.mark.control("SSH-KEYFILES-DECLARED", "PEOPLE-KEYS-DECLARED")
+def test_a_key_that_is_written_into_a_home_lets_nobody_in(nodes: list[Host], tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    public = key.with_suffix(".pub").read_text().strip()
+    for host, person in each(nodes, "present"):
+        home = host.user(person["name"]).home
+        place = f"{home}/.ssh/authorized_keys2"
+        if host.file(place).exists:
+            continue
+        made = "" if host.file(f"{home}/.ssh").exists else f"; rmdir {home}/.ssh"
+        write = f"mkdir -p -m 700 {home}/.ssh; umask 077; echo {shlex.quote(public)} >{place}"
+        try:
+            wrote = host.run(f"runuser -u {person['name']} -- sh -c {shlex.quote(write)}")
+            assert wrote.rc == 0, wrote.stderr
+            said = ssh(host, person["name"], "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes")
+        finally:
+            host.run(f"runuser -u {person['name']} -- sh -c {shlex.quote(f'rm -f {place}{made}')}")
+        assert said.returncode == 255
+        assert "Permission denied (publickey)." in said.stderr
+
+
+@pytest.mark.control("PEOPLE-REVOKED-LOCKED", "PAM-ACCOUNT-ASKED")
+def test_who_is_revoked_is_refused_even_with_an_accepted_key(nodes: list[Host]) -> None:
+    each(nodes, "revoked")
+    for host in nodes:
+        for person in people(host, "present")[:1]:
+            assert admits(host, person["name"]), "without the control this attack gets in"
+        for person in people(host, "revoked"):
+            assert not admits(host, person["name"])
+
+
+@pytest.mark.control("PEOPLE-SESSIONS-ENDED")
+def test_nothing_runs_for_who_is_revoked(nodes: list[Host]) -> None:
+    for host, person in each(nodes, "revoked"):
+        assert host.run("ps -o pid= -U %s", person["name"]).stdout.strip() == ""
+
+
+@pytest.mark.control("PEOPLE-SUDO-DECLARED", "PEOPLE-GROUPS-DECLARED", "SUDO-RULES-DECLARED")
+def test_people_become_root_as_it_is_declared_and_not_otherwise(nodes: list[Host]) -> None:
+    for host, person in each(nodes, "present"):
+        became = host.run("runuser -u %s -- env LC_ALL=C sudo -n id -u", person["name"])
+        asked = {"with_password": "password is required", "without_password": ""}
+        if person.get("sudo", "none") == "none":
+            assert became.rc != 0
+            assert "not allowed" in host.run("env LC_ALL=C sudo -l -U %s", person["name"]).stdout
+        else:
+            assert asked[person["sudo"]] in became.stderr
+            assert (became.stdout.strip() == "0") is (person["sudo"] == "without_password")

@@ -1,0 +1,221 @@
+"""People on a machine that was applied: who is declared comes in as declared, who is revoked is out within one apply.
+
+Runs as a part of the host story, on a machine without K3s. What commands say is compared in the C locale: the machine
+may speak German.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lab import sending
+from lab.applied import Lab
+
+from casemate import ROOT
+
+pytestmark = pytest.mark.lab
+
+KINDS = ("person", "sessions", "folder", "file", "sshd", "vouched_state", "home", "account")
+
+
+class Host:
+    """The one machine, and the roles of the host story as they are applied to it."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder, self.name = lab, folder, lab.server
+        self.people: list[dict[str, Any]] = lab.known["casemate_people"]
+
+    def root(self, script: str) -> str:
+        return self.lab.root(self.name, f"LC_ALL=C; export LC_ALL\n{script}")
+
+    def login(
+        self, name: str, command: str = "true", key: str = "", **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """A fresh login as somebody with the key that the lab made for them."""
+        used = key or self.key(name)
+        argv = [
+            "ssh",
+            *self.lab.known["ansible_ssh_common_args"].split(),
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ControlPath=none",
+        ]
+        argv += ["-i", used, f"{name}@{self.lab.hosts[self.name]}", command]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, **options)
+
+    def key(self, name: str) -> str:
+        """The key that the lab made for somebody."""
+        return str(Path(self.lab.known["lab_person_key"]).with_name(f"{name}_ed25519"))
+
+    def apply(self, people: list[dict[str, Any]] | None = None) -> str:
+        """Apply the roles of the host story, with other people where these are given; what Ansible says of the end."""
+        values = {"casemate_people": self.people if people is None else people}
+        overlay = self.folder / "overlay.yml"
+        overlay.write_text(yaml.safe_dump({"all": {"vars": values}}))
+        argv = [str(Path(sys.executable).with_name("ansible-playbook")), "molecule/host/converge.yml"]
+        argv += ["-i", self.lab.path, "-i", "molecule/host/inventory/hosts.yml", "-i", str(overlay)]
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "4000"}
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT, env=environment)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        return done.stdout
+
+    def failing(self) -> dict[str, str]:
+        """Control -> reason, of all about people that fail now."""
+        (machine,) = sending.machines(self.lab.path)
+        controls = [
+            one for one in machine.controls if one["setting"]["kind"] in KINDS and one.get("vantage", "self") == "self"
+        ]
+        controls = [one for one in controls if one["role"] in ("k3s_host", "k3s_access")]
+        found = machine.ran({"__main__.py": LOOK}, {"controls": controls, "context": machine.context})
+        return {one["control"]: one["reason"] for one in found["findings"] if one["status"] in ("fail", "error")}
+
+
+LOOK = """
+import json, sys, zipfile
+from module_utils.casemate.engine.run import run
+from module_utils.casemate.host.machine import Host
+given = json.loads(zipfile.ZipFile(sys.argv[0]).read("given.json"))
+catalogue = {}
+for control in given["controls"]:
+    catalogue.setdefault(control["role"], []).append(control)
+print(json.dumps({"findings": run(catalogue, Host(context=given["context"]), check=True).findings}))
+"""
+
+
+@pytest.fixture(scope="module")
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    path = request.config.getoption("ansible_inventory")
+    if not path:
+        pytest.skip("inventory: a machine of a lab that was applied is needed; the host story has one")
+    with tempfile.TemporaryDirectory() as folder:
+        yield Host(Lab(str(path)), Path(folder))
+
+
+@contextlib.contextmanager
+def changed(host: Host, people: list[dict[str, Any]]) -> Iterator[str]:
+    """Other people for a while; those of the inventory come back."""
+    try:
+        yield host.apply(people)
+    finally:
+        host.apply()
+
+
+def alice(host: Host, **change: Any) -> dict[str, Any]:
+    return {**next(one for one in host.people if one["name"] == "alice"), **change}
+
+
+def carol(host: Host, **change: Any) -> dict[str, Any]:
+    return {**next(one for one in host.people if one["name"] == "carol"), **change}
+
+
+def test_who_is_declared_comes_in_with_the_key_that_is_declared(host: Host) -> None:
+    assert host.login("alice", "id -un").stdout.strip() == "alice"
+    assert "operators" in host.login("alice", "id -Gn").stdout.split()
+    wrong = host.login("alice", key=host.lab.known["ansible_ssh_private_key_file"])
+    assert wrong.returncode == 255 and "Permission denied" in wrong.stderr
+
+
+def test_sudo_is_as_declared(host: Host) -> None:
+    refused = host.login("alice", "LC_ALL=C sudo -n id -u")
+    assert refused.returncode != 0 and "password is required" in refused.stderr
+    password = Path(host.lab.known["lab_person_password_file"]).read_text()
+    became = host.login("alice", "LC_ALL=C sudo -S -p '' id -u", input=f"{password}\n")
+    assert became.stdout.strip() == "0", became.stderr
+
+
+def test_a_key_of_ones_own_does_not_count(host: Host) -> None:
+    key = Path(host.key("carol"))
+    public = key.with_suffix(".pub").read_text().strip()
+    host.root(f"runuser -u alice -- sh -c 'echo {public} >~/.ssh/authorized_keys2'")
+    try:
+        assert host.login("alice", key=str(key)).returncode == 255
+    finally:
+        host.root("rm /home/alice/.ssh/authorized_keys2")
+
+
+def test_homes_are_their_owners_alone(host: Host) -> None:
+    for name in ("alice", "carol"):
+        mode, owner = host.root(f"stat -c '%a %U' /home/{name}").split()
+        assert int(mode, 8) & 0o027 == 0 and owner == name
+
+
+def test_a_second_apply_changes_nothing(host: Host) -> None:
+    assert " changed=0 " in host.apply()
+
+
+def test_who_is_revoked_is_out_within_one_apply(host: Host) -> None:
+    back = carol(host, state="present", groups=["operators"], sudo="without_password")
+    with changed(host, [alice(host), back]):
+        assert host.login("carol", "sudo -n id -u").stdout.strip() == "0"
+        argv = ["ssh", *host.lab.known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes"]
+        argv += ["-i", host.key("carol")]
+        argv += [f"carol@{host.lab.hosts[host.name]}", "sudo -n sleep 998 & sleep 999"]
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as there:
+            end = time.monotonic() + 30
+            while "sleep 998" not in host.root("ps ax -o args") and time.monotonic() < end:
+                time.sleep(0.2)
+            host.root("date >/home/carol/notes")
+            host.apply([alice(host), carol(host)])
+            assert there.wait(timeout=30) != 0
+        running = host.root("ps ax -o args").splitlines()
+        assert not {"sleep 998", "sudo -n sleep 998", "sleep 999"} & set(running)
+        gone = host.login("carol")
+        assert gone.returncode == 255 and "Permission denied" in gone.stderr
+        assert host.root("getent shadow carol").split(":")[1][0] == "!"
+        assert host.root("id -Gn carol").split() == ["carol"]
+        assert "not allowed" in host.root("sudo -l -U carol")
+        assert host.root("cat /home/carol/notes; ls /etc/ssh/casemate_people").split()[-1] == "alice", "files are kept"
+        assert host.login("alice").returncode == 0
+
+
+def test_an_account_ends_on_its_last_day_and_goes_on_after_a_new_one(host: Host) -> None:
+    with changed(host, [alice(host, expires="2026-01-31"), carol(host)]):
+        assert host.login("alice").returncode == 255
+        assert host.root("getent shadow alice").strip().split(":")[7] == "20485"
+        host.apply()
+        assert host.login("alice").returncode == 0
+
+
+def test_a_key_from_elsewhere_is_refused(host: Host) -> None:
+    keys = ['from="192.0.2.7" ' + line.split(" ", 1)[1] for line in alice(host)["keys"]]
+    with changed(host, [alice(host, keys=keys), carol(host)]):
+        assert host.login("alice").returncode == 255
+
+
+def test_somebody_new_gets_an_account_a_home_and_leaves_it_closed(host: Host) -> None:
+    new = {
+        "name": "john.doe",
+        "keys": ["{{ lookup('ansible.builtin.file', lab_person_key | dirname + '/carol_ed25519.pub') }}"],
+    }
+    with changed(host, [alice(host), {**new, "uid": 1717, "groups": ["operators", "auditors"]}]):
+        said = host.login("john.doe", "id -u; id -Gn; stat -c %a ~", key=host.key("carol"))
+        assert said.stdout.split()[0] == "1717" and {"operators", "auditors"} <= set(said.stdout.split())
+        assert int(said.stdout.split()[-1], 8) & 0o027 == 0
+    host.root("pkill -U john.doe || :; userdel -r john.doe; groupdel auditors")
+
+
+def test_strangers_are_named(host: Host) -> None:
+    host.root("useradd -m eve; echo 'eve ALL=(ALL) ALL' >/etc/sudoers.d/eve; chmod 440 /etc/sudoers.d/eve")
+    try:
+        failing = host.failing()
+    finally:
+        host.root("userdel -r eve; rm /etc/sudoers.d/eve")
+    assert "account/eve" in failing["PEOPLE-ACCOUNTS-KNOWN"] and "userdel eve" in failing["PEOPLE-ACCOUNTS-KNOWN"]
+    assert "/etc/sudoers.d/eve:1" in failing["SUDO-RULES-DECLARED"]
+
+
+def test_nothing_is_left_over(host: Host) -> None:
+    assert host.failing() == {}
