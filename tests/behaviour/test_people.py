@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from behaviour.test_access import ssh, variables
+from .test_access import ssh, variables
 
 # A second daemon that asks PAM and nobody else: a configuration of its own, and a key made for the occasion that it
 # takes for everybody. Nothing is left behind.

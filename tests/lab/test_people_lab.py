@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lab import sending
+from lab import sending, token_agent
 from lab.applied import Lab
 
 from casemate import ROOT
@@ -39,20 +39,12 @@ class Host:
         return self.lab.root(self.name, f"LC_ALL=C; export LC_ALL\n{script}")
 
     def login(
-        self, name: str, command: str = "true", key: str = "", **options: Any
+        self, name: str, command: str = "true", key: str = "", *options: str, said: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """A fresh login as somebody with the key that the lab made for them."""
-        used = key or self.key(name)
-        argv = [
-            "ssh",
-            *self.lab.known["ansible_ssh_common_args"].split(),
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "ControlPath=none",
-        ]
-        argv += ["-i", used, f"{name}@{self.lab.hosts[self.name]}", command]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, **options)
+        argv = ["ssh", *self.lab.known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", *options]
+        argv += ["-o", "ControlPath=none", "-i", key or self.key(name), f"{name}@{self.lab.hosts[self.name]}", command]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, input=said)
 
     def key(self, name: str) -> str:
         """The key that the lab made for somebody."""
@@ -119,6 +111,10 @@ def carol(host: Host, **change: Any) -> dict[str, Any]:
     return {**next(one for one in host.people if one["name"] == "carol"), **change}
 
 
+def others(host: Host) -> list[dict[str, Any]]:
+    return [one for one in host.people if one["name"] not in ("alice", "carol")]
+
+
 def test_who_is_declared_comes_in_with_the_key_that_is_declared(host: Host) -> None:
     assert host.login("alice", "id -un").stdout.strip() == "alice"
     assert "operators" in host.login("alice", "id -Gn").stdout.split()
@@ -130,7 +126,7 @@ def test_sudo_is_as_declared(host: Host) -> None:
     refused = host.login("alice", "LC_ALL=C sudo -n id -u")
     assert refused.returncode != 0 and "password is required" in refused.stderr
     password = Path(host.lab.known["lab_person_password_file"]).read_text()
-    became = host.login("alice", "LC_ALL=C sudo -S -p '' id -u", input=f"{password}\n")
+    became = host.login("alice", "LC_ALL=C sudo -S -p '' id -u", said=f"{password}\n")
     assert became.stdout.strip() == "0", became.stderr
 
 
@@ -156,7 +152,7 @@ def test_a_second_apply_changes_nothing(host: Host) -> None:
 
 def test_who_is_revoked_is_out_within_one_apply(host: Host) -> None:
     back = carol(host, state="present", groups=["operators"], sudo="without_password")
-    with changed(host, [alice(host), back]):
+    with changed(host, [alice(host), back, *others(host)]):
         assert host.login("carol", "sudo -n id -u").stdout.strip() == "0"
         argv = ["ssh", *host.lab.known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes"]
         argv += ["-i", host.key("carol")]
@@ -168,7 +164,7 @@ def test_who_is_revoked_is_out_within_one_apply(host: Host) -> None:
             while "sleep 998" not in host.root("ps ax -o args") and time.monotonic() < end:
                 time.sleep(0.2)
             host.root("date >/home/carol/notes")
-            host.apply([alice(host), carol(host)])
+            host.apply([alice(host), carol(host), *others(host)])
             assert there.wait(timeout=30) != 0
         running = host.root("ps ax -o args").splitlines()
         assert not {"sleep 998", "sudo -n sleep 998", "sleep 999"} & set(running)
@@ -177,12 +173,13 @@ def test_who_is_revoked_is_out_within_one_apply(host: Host) -> None:
         assert host.root("getent shadow carol").split(":")[1][0] == "!"
         assert host.root("id -Gn carol").split() == ["carol"]
         assert "not allowed" in host.root("sudo -l -U carol")
-        assert host.root("cat /home/carol/notes; ls /etc/ssh/casemate_people").split()[-1] == "alice", "files are kept"
+        assert host.root("cat /home/carol/notes"), "files are kept"
+        assert host.root("ls /etc/ssh/casemate_people").split() == ["alice", "dave"]
         assert host.login("alice").returncode == 0
 
 
 def test_an_account_ends_on_its_last_day_and_goes_on_after_a_new_one(host: Host) -> None:
-    with changed(host, [alice(host, expires="2026-01-31"), carol(host)]):
+    with changed(host, [alice(host, expires="2026-01-31"), carol(host), *others(host)]):
         assert host.login("alice").returncode == 255
         assert host.root("getent shadow alice").strip().split(":")[7] == "20485"
         host.apply()
@@ -191,7 +188,7 @@ def test_an_account_ends_on_its_last_day_and_goes_on_after_a_new_one(host: Host)
 
 def test_a_key_from_elsewhere_is_refused(host: Host) -> None:
     keys = ['from="192.0.2.7" ' + line.split(" ", 1)[1] for line in alice(host)["keys"]]
-    with changed(host, [alice(host, keys=keys), carol(host)]):
+    with changed(host, [alice(host, keys=keys), carol(host), *others(host)]):
         assert host.login("alice").returncode == 255
 
 
@@ -205,6 +202,34 @@ def test_somebody_new_gets_an_account_a_home_and_leaves_it_closed(host: Host) ->
         assert said.stdout.split()[0] == "1717" and {"operators", "auditors"} <= set(said.stdout.split())
         assert int(said.stdout.split()[-1], 8) & 0o027 == 0
     host.root("pkill -U john.doe || :; userdel -r john.doe; groupdel auditors")
+
+
+def with_token(host: Host, verifies: bool) -> subprocess.CompletedProcess[str]:
+    """A login as Dave with a token of software that verifies him, or does not."""
+    private, public = Path(host.key("dave")), Path(host.key("dave")).with_name("dave_token.pub")
+    with token_agent.agent(host.folder, private, verifies) as agent:
+        return host.login("dave", "id -un", str(public), "-o", f"IdentityAgent={agent}")
+
+
+def test_who_needs_a_second_factor_does_not_come_in_without_it(host: Host) -> None:
+    refused = with_token(host, verifies=False)
+    assert refused.returncode == 255 and "Permission denied" in refused.stderr
+    assert with_token(host, verifies=True).stdout.strip() == "dave"
+    assert host.login("dave").returncode == 255, "the same key without the token"
+    assert host.root("id -un").strip() == "root", "the automation account needs none"
+
+
+def test_a_second_factor_is_not_the_persons_to_leave_out(host: Host) -> None:
+    """sshd demands it whatever the line of the key says; and where nobody declares it, the same token gets in."""
+    file = "/etc/ssh/casemate_people/dave"
+    host.root(f"sed -i.bak 's/^verify-required //' {file}; ! grep -q verify-required {file}")
+    try:
+        assert with_token(host, verifies=False).returncode == 255
+    finally:
+        host.root(f"mv {file}.bak {file}")
+    dave = {**next(one for one in host.people if one["name"] == "dave"), "second_factor": "none"}
+    with changed(host, [alice(host), carol(host), dave]):
+        assert with_token(host, verifies=False).stdout.strip() == "dave"
 
 
 def test_strangers_are_named(host: Host) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from unit.test_authorized_keys import blob
 
 from casemate import ROOT
+from casemate.preflight import inputs
 from casemate_lab import for_tests, lab
 from casemate_lab.image import TOOLS, LabError, missing_tools
+from module_utils.casemate.formats import authorized_keys
 
 STATE = {
     "name": "demo",
@@ -115,3 +118,15 @@ def test_without_a_lab_there_is_advice(tmp_path: Path, monkeypatch: pytest.Monke
     assert not lab.down("demo")
     with pytest.raises(LabError, match="casemate lab up --name demo"):
         lab.enter("demo")
+
+
+def test_a_token_of_the_lab_is_taken_for_one() -> None:
+    plain = f"ssh-ed25519 {blob('ssh-ed25519', bytes(range(32)))} dave"
+    made = authorized_keys.parse(lab.token(plain))
+    assert made.type == authorized_keys.FIDO[0]
+    assert made.blob == blob(made.type, bytes(range(32)), b"ssh:")
+
+
+def test_the_people_of_the_lab_are_taken_by_preflight() -> None:
+    given = lab.people("198.18.7", Path("/work/dir"))
+    assert inputs.value_problems("casemate_people", given, inputs.known_inputs()["casemate_people"]) == []

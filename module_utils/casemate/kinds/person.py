@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection
-from typing import Annotated, Any, Dict, List, Literal, Mapping, NamedTuple, TypedDict
+from typing import Annotated, Any, Callable, Dict, List, Literal, Mapping, NamedTuple, Optional, TypedDict
 
 from ..core import waiver
 from ..core.flow import several
@@ -25,13 +25,21 @@ REVOKED = "revoked"
 NEVER = -1
 EPOCH = datetime.date(1970, 1, 1)
 NOBODY = 65534
-PLACES = {"accounts": "/etc/passwd", "groups": "/etc/group", "last_days": "/etc/shadow", "revoked": "/etc/shadow"}
+PLACES = {
+    "accounts": "/etc/passwd",
+    "groups": "/etc/group",
+    "last_days": "/etc/shadow",
+    "revoked": "/etc/shadow",
+    "second_factors": "casemate_people",
+}
 
 
 class Setting(TypedDict):
     """What a control of this kind demands."""
 
-    of: Annotated[Literal["accounts", "groups", "last_days", "revoked"], Key("what of each person is judged")]
+    of: Annotated[
+        Literal["accounts", "groups", "last_days", "revoked", "second_factors"], Key("what of each person is judged")
+    ]
     people: Annotated[List[Any], Key("everybody who is declared")]
 
 
@@ -92,7 +100,7 @@ def read(host: Host) -> Lists:
 
 def faults(setting: Setting, lists: Lists) -> Dict[str, Fault]:
     """Name -> what is wrong with that person. Who has no account is told by the control of accounts alone."""
-    look = {"accounts": _account, "groups": _groups, "last_days": _last_day, "revoked": _revoked}[setting["of"]]
+    look = LOOKS[setting["of"]]
     found = {str(person["name"]): look(person, lists) for person in setting["people"]}
     return {name: fault for name, fault in sorted(found.items()) if fault}
 
@@ -160,6 +168,22 @@ def _revoked(person: Person, lists: Lists) -> Fault | None:
     words = (["has a usable password"] if usable else []) + (["has not ended"] if goes_on else [])
     have = " and ".join(words)
     return Fault(f"{name} is revoked and {have}", have, "locked and ended") if words else None
+
+
+def _second_factor(person: Person, _lists: Lists) -> Fault | None:
+    if person["state"] == REVOKED or person["second_factor"] != "none":
+        return None
+    why = f"{person['name']} needs a key alone: declare keys of a token, and second_factor, in casemate_people"
+    return Fault(why, "none", "a second factor", why)
+
+
+LOOKS: Dict[str, Callable[[Person, Lists], Optional[Fault]]] = {
+    "accounts": _account,
+    "groups": _groups,
+    "last_days": _last_day,
+    "revoked": _revoked,
+    "second_factors": _second_factor,
+}
 
 
 def date(day: int) -> str:

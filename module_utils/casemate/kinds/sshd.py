@@ -39,7 +39,7 @@ from ..formats.sshd_match import STRANGER, Spec
 from ..host.clock import stays_ahead
 from ..host.machine import EnforceError, Host
 from .kind import Enforceable, Kind, Owned, not_waived
-from .sshd_dropin import NO_KEYWORDS, blocks, left, unasked, wanted, written
+from .sshd_dropin import NO_KEYWORDS, blocks, concerns, left, unasked, wanted, written
 
 
 class Needed(TypedDict):
@@ -60,6 +60,7 @@ class Setting(Needed, Enforceable, total=False):
 
     users: Annotated[List[str], Key("accounts for which another value holds")]
     users_value: Annotated[Scalar, Key("that value", pattern=r"[^\r\n]+")]
+    users_only: Annotated[bool, Key("for everybody else nothing is demanded and nothing written")]
 
 
 OURS = (OWNED, FOLDER)
@@ -94,7 +95,12 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         now, broken = [{} for _ in cases], str(error)
     later, keywords = now, [s for s in settings if s["key"] not in NO_KEYWORDS]
     whom = [spec.get("user") or "" for _, _, spec, _, _ in cases]
-    if broken or any(got.get(s["key"], "not set") != wanted(s, user) for got, user in zip(now, whom) for s in keywords):
+    if broken or any(
+        got.get(s["key"], "not set") != wanted(s, user)
+        for got, user in zip(now, whom)
+        for s in keywords
+        if concerns(s, user)
+    ):
         text = written(not_waived(settings, waived))
         config, refused = planned(host, text), unwritable(host, text)
         try:
@@ -116,6 +122,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
                 "decider": decider(host, key, block, when, extra, lines),
             }
             for (label, block, spec, when, extra), got, then in zip(cases, now, later)
+            if concerns(setting, spec.get("user") or "")
         ]
         files = dict.fromkeys(line.path for line in lines if line.key == key and line.path != OWNED)
         found.append({"values": values, "others": list(files), "refused": refused, "broken": broken})

@@ -25,6 +25,11 @@ def wanted(setting: Setting, user: str = "") -> str:
     return normal(setting["key"], [str(value)])
 
 
+def concerns(setting: Setting, user: str) -> bool:
+    """Whether a setting demands something of logins of a user."""
+    return not setting.get("users_only") or user in setting.get("users", ())
+
+
 def blocks(settings: Sequence[Setting]) -> Dict[str, List[Setting]]:
     """What stands after Match -> the settings that have another value for these users."""
     found: Dict[str, List[Setting]] = {}
@@ -39,7 +44,7 @@ def written(settings: Sequence[Setting]) -> str:
     ours = [s for s in settings if s.get("enforced") is not False and s["key"] not in NO_KEYWORDS]
     ours.sort(key=lambda setting: str(setting["key"]))
     lines = ["# Managed by Casemate (roles/k3s_access). Read first, so that it decides."]
-    lines += [f"{s['key']} {s['value']}" for s in ours]
+    lines += [f"{s['key']} {s['value']}" for s in ours if not s.get("users_only")]
     for block, special in sorted(blocks(ours).items()):  # a block goes on to the end of the file
         lines += [f"Match {block}", *(f"    {s['key']} {s['users_value']}" for s in special)]
     return "\n".join(lines) + "\n"

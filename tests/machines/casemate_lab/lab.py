@@ -8,6 +8,7 @@ puts back.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -103,13 +104,23 @@ def inventory(state: State, release: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def token(public: str) -> str:
+    """The public key of a token whose key is this one of Ed25519 (PROTOCOL.u2f of OpenSSH)."""
+    kind, application = b"sk-ssh-ed25519@openssh.com", b"ssh:"
+    key = base64.b64decode(public.split()[1])[-32:]
+    made = b"".join(len(part).to_bytes(4, "big") + part for part in (kind, key, application))
+    return f"{kind.decode()} {base64.b64encode(made).decode()} casemate-token\n"
+
+
 def people(network: str, work: Path) -> list[dict[str, Any]]:
-    """Alice, who may log in from the lab's network and use sudo with her password; and Carol, who may no more."""
+    """Alice, who may log in from the lab's network and use sudo with her password; Carol, who may no more; and Dave,
+    who needs a token that has verified him."""
     key = "{{ lookup('ansible.builtin.file', '%s/%s_ed25519.pub') }}"
     alice = f'from="{network}.0/24" ' + key % (work, "alice")
     return [
         {"name": "alice", "keys": [alice], "groups": ["operators"], "sudo": "with_password", "expires": "2098-12-31"},
         {"name": "carol", "keys": [key % (work, "carol")], "state": "revoked"},
+        {"name": "dave", "keys": [key.replace("ed25519", "token") % (work, "dave")], "second_factor": "fido"},
     ]
 
 
@@ -309,10 +320,11 @@ def _controller(state: State) -> None:
     """Make what the controller holds: keys, and the folder of the inventory."""
     work = Path(state["workdir"])
     work.mkdir(parents=True, exist_ok=True)
-    for name in ("id_ed25519", "alice_ed25519", "carol_ed25519", "lock_signer"):
+    for name in ("id_ed25519", "alice_ed25519", "carol_ed25519", "dave_ed25519", "lock_signer"):
         for old in (work / name, work / f"{name}.pub"):
             old.unlink(missing_ok=True)
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"casemate-{name}", "-f", work / name)
+    (work / "dave_token.pub").write_text(token((work / "dave_ed25519.pub").read_text()))
     (work / "known_hosts").write_text("")
     secret = work / "alice_password"
     secret.touch(mode=0o600)

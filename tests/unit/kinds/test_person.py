@@ -21,7 +21,7 @@ TODAY = 20785  # 2026-11-28
 
 
 def one(name: str = "alice", **given: Any) -> dict[str, Any]:
-    whole = {"name": name, "state": "present", "uid": 0, "groups": [], "over": -1}
+    whole = {"name": name, "state": "present", "uid": 0, "groups": [], "over": -1, "second_factor": "none"}
     return {**whole, **({"state": "revoked", "over": 1} if given.get("state") == "revoked" else {}), **given}
 
 
@@ -115,6 +115,15 @@ def test_who_is_revoked_is_locked_and_over(tmp_path: Path, line: str, says: str)
     verdict = judged("revoked", tmp_path, one("carol", state="revoked"), shadow=line + "\n")
     assert (verdict.ok, verdict.reason) == (says == "", says)
     assert "y$j9T" not in f"{verdict.observed}{verdict.expected}"
+
+
+def test_who_needs_no_second_factor_is_told_and_left_to_people(tmp_path: Path) -> None:
+    verdict = judged(
+        "second_factors", tmp_path, one(), one("dave", second_factor="fido"), one("carol", state="revoked")
+    )
+    assert verdict.reason == verdict.blocked_by
+    assert verdict.observed == {"alice": "none"} and verdict.todo == []
+    assert judged("second_factors", tmp_path, one(second_factor="fido")).ok
 
 
 def test_the_second_name_of_the_automation_account_is_spared(tmp_path: Path) -> None:

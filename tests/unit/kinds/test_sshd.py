@@ -668,3 +668,25 @@ def test_our_blocks_end_where_our_file_will_end(tmp_path: Path) -> None:
     plan, part = given[0]
     assert "Match" not in plan and plan.endswith("X11Forwarding yes\n")
     assert part.endswith(BLOCK)
+
+
+FACTOR: Any = {
+    "key": "pubkeyauthoptions",
+    "value": "none",
+    "users": ["dave"],
+    "users_value": "verify-required",
+    "users_only": True,
+}
+
+
+def test_of_everybody_else_nothing_may_be_demanded(tmp_path: Path) -> None:
+    assert sshd_dropin.written([FACTOR]).endswith("decides.\nMatch User dave\n    pubkeyauthoptions verify-required\n")
+    others = (0, "pubkeyauthoptions touch-required\n", "")
+    asked = (0, "pubkeyauthoptions verify-required\n", "")
+    host = host_of(tmp_path, {}, {ASKED: others, f"{ASKED} -C user=dave": asked})
+    assert judge(host, FACTOR)[0].ok
+    host = host_of(tmp_path, {}, {ASKED: others, f"{ASKED} -C user=dave": others})
+    (verdict,) = judge(host, FACTOR)
+    assert (verdict.expected, verdict.observed) == ("verify-required", "touch-required")
+    assert judge(host, {**FACTOR, "users": []})[0].ok, "nobody is declared with it"
+    assert sshd_dropin.written([{**FACTOR, "users": []}]).endswith("decides.\n")
