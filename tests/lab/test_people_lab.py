@@ -201,7 +201,8 @@ def test_somebody_new_gets_an_account_a_home_and_leaves_it_closed(host: Host) ->
         said = host.login("john.doe", "id -u; id -Gn; stat -c %a ~", key=host.key("carol"))
         assert said.stdout.split()[0] == "1717" and {"operators", "auditors"} <= set(said.stdout.split())
         assert int(said.stdout.split()[-1], 8) & 0o027 == 0
-    host.root("pkill -U john.doe || :; userdel -r john.doe; groupdel auditors")
+    ended = "pkill -KILL -U john.doe || :; while pgrep -U john.doe >/dev/null; do sleep 0.1; done"
+    host.root(f"{ended}; userdel -r john.doe 2>/dev/null; groupdel auditors")
 
 
 def with_token(host: Host, verifies: bool) -> subprocess.CompletedProcess[str]:
