@@ -105,13 +105,18 @@ def faults(setting: Setting, lists: Lists) -> Dict[str, Fault]:
     return {name: fault for name, fault in sorted(found.items()) if fault}
 
 
+def is_persons(uid: int, lists: Lists) -> bool:
+    """Whether an account of this number is a person's: not the system's, and not the one that stands for nobody."""
+    return uid >= lists.least_uid and uid != NOBODY
+
+
 def spared(name: str, lists: Lists) -> str:
     """Why nothing is ever done to an account of this name, with what to do; nothing for a person's."""
     account = lists.accounts.get(name)
     automation = lists.accounts.get(lists.automation)
     if name == lists.automation or (account and automation and account.uid == automation.uid):
         return f"{name} is the account that Casemate logs in as: take it off casemate_people"
-    if account and not lists.least_uid <= account.uid < NOBODY:
+    if account and not is_persons(account.uid, lists):
         return f"{name} is an account of the system here (uid {account.uid}): give the person another name"
     return ""
 

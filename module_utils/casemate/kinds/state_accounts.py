@@ -24,8 +24,7 @@ def strangers(setting: Mapping[str, Any], known: Known) -> Iterator[Stranger]:
     listed = {lists.automation, *(host.context.get("people") or ()), *setting.get("accounts", ())}
     for name, account in lists.accounts.items():
         over = 0 < lists.last_days.get(name, person.NEVER) <= lists.today
-        is_person = lists.least_uid <= account.uid < person.NOBODY or account.uid > person.NOBODY
-        if name in listed or over or not is_person or not login_shell(account.shell):
+        if name in listed or over or not person.is_persons(account.uid, lists) or not login_shell(account.shell):
             continue
         why = (
             f"{name} may log in, and casemate_people has no such person: declare who it is there (state: revoked keeps "

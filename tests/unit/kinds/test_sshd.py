@@ -688,5 +688,6 @@ def test_of_everybody_else_nothing_may_be_demanded(tmp_path: Path) -> None:
     host = host_of(tmp_path, {}, {ASKED: others, f"{ASKED} -C user=dave": others})
     (verdict,) = judge(host, FACTOR)
     assert (verdict.expected, verdict.observed) == ("verify-required", "touch-required")
-    assert judge(host, {**FACTOR, "users": []})[0].ok, "nobody is declared with it"
-    assert sshd_dropin.written([{**FACTOR, "users": []}]).endswith("decides.\n")
+    of_nobody: Any = {**FACTOR, "users": []}
+    assert judge(host, of_nobody)[0].ok, "nobody is declared with it"
+    assert sshd_dropin.written([of_nobody]).endswith("decides.\n")
