@@ -12,7 +12,7 @@ import sys
 
 from module_utils.casemate.core.verdict import Unavailable
 from module_utils.casemate.formats import sshd_keys
-from module_utils.casemate.formats.sshd_files import MAIN
+from module_utils.casemate.formats.sshd_files import FOLDER, MAIN
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.kinds import sshd
 
@@ -24,14 +24,54 @@ SETTINGS: list[sshd.Setting] = [
 ]
 
 
-def judged() -> dict[str, list[object]]:
-    seen, found = sshd.observe(SETTINGS, Host()), {}
-    for number, setting in enumerate(SETTINGS):
+PEOPLE: list[sshd.Setting] = [
+    {
+        "key": "authorizedkeysfile",
+        "value": ".ssh/authorized_keys",
+        "users": ["alice", "john.doe"],
+        "users_value": "/etc/ssh/casemate_people/%u",
+    },
+    {
+        "key": "pubkeyauthoptions",
+        "value": "none",
+        "users": ["john.doe"],
+        "users_value": "verify-required",
+        "users_only": True,
+    },
+    {"key": "usepam", "value": "yes"},
+]
+
+
+def judged(settings: list[sshd.Setting] = SETTINGS) -> dict[str, list[object]]:
+    seen, found = sshd.observe(settings, Host()), {}
+    for number, setting in enumerate(settings):
         try:
             verdict = sshd.assess(setting, seen[number])
             found[setting["key"]] = [verdict.ok, verdict.reason, verdict.blocked_by]
         except Unavailable as lacking:
             found[setting["key"]] = [None, str(lacking), ""]
+    return found
+
+
+def of_people(host: Host) -> dict[str, object]:
+    """Values for some users: none is there yet, then all are, then somebody else's file is read first."""
+    shutil.rmtree(FOLDER)
+    os.mkdir(FOLDER)
+    with open(MAIN, "w", encoding="utf-8") as main_file:
+        main_file.write(f"Include {FOLDER}/*.conf\nPort 22\nSubsystem sftp internal-sftp\n")  # neither fits a block
+    found: dict[str, object] = {"before": judged(PEOPLE)}
+    sshd.enforce(PEOPLE, {0, 1, 2}, host)
+    found["after"] = judged(PEOPLE)
+    with open(f"{FOLDER}/00-aaa.conf", "w", encoding="utf-8") as other:
+        other.write(
+            "Match User alice\n  AuthorizedKeysFile /var/tmp/%u\nMatch User john.doe\n  PubkeyAuthOptions none\n"
+        )
+    found["overridden"] = judged(PEOPLE)
+    os.remove(f"{FOLDER}/00-aaa.conf")
+    fewer: list[sshd.Setting] = [{**PEOPLE[0], "users": ["john.doe"]}, *PEOPLE[1:]]
+    found["one less"] = judged(fewer)
+    sshd.enforce(fewer, {0}, host)
+    found["without"] = judged(fewer)
     return found
 
 
@@ -58,6 +98,7 @@ def main() -> None:
     sshd.enforce(SETTINGS, {1}, host)
     found["key made"] = judged()
     found["left behind"] = {"/run/sshd": os.path.exists("/run/sshd"), "/tmp": os.listdir("/tmp")}
+    found["people"] = of_people(host)
     json.dump(found, sys.stdout)
 
 

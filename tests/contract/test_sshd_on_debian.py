@@ -115,3 +115,24 @@ def test_a_host_key_that_lacks_is_one_finding(release: str) -> None:
 @debians
 def test_looking_leaves_nothing_behind(release: str) -> None:
     assert seen(release)["left behind"] == {"/run/sshd": False, "/tmp": []}
+
+
+@debians
+@pytest.mark.parametrize(
+    ("case", "right"),
+    [
+        ("before", set()),
+        ("after", {"authorizedkeysfile", "pubkeyauthoptions", "usepam"}),
+        ("overridden", {"usepam"}),
+        ("one less", {"pubkeyauthoptions", "usepam"}),
+        ("without", {"authorizedkeysfile", "pubkeyauthoptions", "usepam"}),
+    ],
+)
+def test_values_for_some_users_hold_for_them_and_nobody_else(release: str, case: str, right: set[str]) -> None:
+    found = seen(release)["people"][case]
+    assert {key for key, one in found.items() if one[0]} == right, found
+    if case == "overridden":
+        assert found["authorizedkeysfile"][2] == "/etc/ssh/sshd_config.d/00-aaa.conf:2"
+        assert found["pubkeyauthoptions"][2] == "/etc/ssh/sshd_config.d/00-aaa.conf:4"
+    elif case in ("before", "one less"):
+        assert not any(one[2] for one in found.values()), "nothing keeps apply from writing it"
