@@ -398,6 +398,8 @@ def test_what_is_final_is_not_kept_for_whoever_reverts_a_run(place: Path) -> Non
         held = LastChange(root=str(place)).entries()
         assert bool(held) is not final
         shutil.rmtree(place / "var/lib/casemate/last", ignore_errors=True)
+
+
 PEOPLE = {
     "etc/passwd": "ops:x:1000:1000::/:/bin/sh\nalice:x:1001:1001::/:/bin/bash\n",
     "etc/shadow": "ops:!:19000::::::\nalice:$y$HASH:19000:::::20819:\n",

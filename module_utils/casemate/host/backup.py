@@ -155,7 +155,9 @@ for number in $(ls reverting | sort -rn); do  # the latest first: what was kept 
   case $number in *[!0-9]*) continue ;; esac
   [ -f "$entry/path" ] || continue
   path=$(cat "$entry/path")
-  for sort in mode value account new_account person unit folder lost theirs file; do [ -e "$entry/$sort" ] && break; done
+  for sort in mode value account new_account person unit folder lost theirs file; do
+    [ -e "$entry/$sort" ] && break
+  done
   back=1
   $sort
   restored=$restored$newline$path
