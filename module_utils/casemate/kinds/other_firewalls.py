@@ -38,7 +38,7 @@ SAVED = {"iptables": "/etc/iptables/rules.v4", "ip6tables": "/etc/iptables/rules
 OF_CONTAINERS = re.compile(r"(^|\s)(KUBE-|CNI-|FLANNEL-|DOCKER)")
 """Chains that were there when somebody saved all rules, and whose owners are others."""
 BY_NAME = {
-    "ufw": "whose rules come back at every boot and `ufw reload`",
+    "ufw": "whose rules come back at every boot and whenever somebody reloads it",
     "firewalld": "which drops what its zone does not name, and whose reload takes the rules of others with it",
     "netfilter-persistent": "which loads at every boot what was saved once, outdated rules of pods among it",
 }
