@@ -5,6 +5,7 @@ What sshd or another daemon looks up there by a name counts, so whatever else li
 
 from __future__ import annotations
 
+import json
 import os
 import stat as statmod
 from collections.abc import Collection
@@ -12,13 +13,15 @@ from typing import Annotated, Dict, List, TypedDict
 
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Observation, Verdict
+from ..core.verdict import Left, Observation, Verdict
 from ..host.entries import digest
 from ..host.files import names_in
 from ..host.machine import EnforceError, Host
-from .kind import Enforceable, Kind
+from .kind import Enforceable, Kind, Owned, Pass
+from .owned_entries import in_file
 
 FOLDER_MODE = 0o755
+HEADER = b"# Managed by Casemate"
 
 
 class Needed(TypedDict):
@@ -127,4 +130,27 @@ def _settle(setting: Setting, path: str, host: Host) -> None:
         host.restrict(path, mode, (0, 0), no_acl=True)
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess, enforced_by="engine", enforce=enforce)
+def _ours(setting: Setting, host: Host) -> List[str]:
+    """The files of the folder that begin as all of ours do."""
+    paths = (f"{setting['path']}/{name}" for name in sorted(names_in(host.path(setting["path"]))))
+    return [path for path in paths if (host.read(path) or b"").startswith(HEADER)]
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """The folder with files of ours, which stays while something else has a daemon look there."""
+    if not _ours(setting, host):
+        return Left()
+    if setting["path"] in json.dumps(run.wanted, default=str):
+        return Left(setting["path"], "a control that is not waived names it")
+    return in_file(setting["path"], setting["path"], host)
+
+
+def take_back(waived: List[Setting], wanted: List[Setting], host: Host) -> None:
+    """Remove what is ours of it."""
+    for path in (path for setting in waived for path in _ours(setting, host)):
+        host.remove(path)
+
+
+KIND: Kind[Setting] = Kind(
+    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
+)

@@ -12,6 +12,7 @@ from unit.fake_host import FakeHost
 from module_utils.casemate.core.verdict import Verdict
 from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import folder as kind
+from module_utils.casemate.kinds.kind import Pass
 
 PATH = "/etc/keys"
 SETTING: Any = {"path": PATH, "files": {"alice": "key 1\n", "john.doe": "key 2\n"}, "mode": "0644"}
@@ -64,6 +65,17 @@ def test_drift_is_told_and_healed(host: FakeHost, tmp_path: Path, damage: Any, s
     kind.enforce([SETTING], {0}, host)
     assert judged(host).ok
     assert host.armed, "the guard holds what was there"
+
+
+def test_a_waiver_takes_back_what_is_ours_unless_a_daemon_looks_there(host: FakeHost, tmp_path: Path) -> None:
+    at = tmp_path / "etc/keys"
+    (at / "alice").write_text("# Managed by Casemate (roles/x)\nkey 1\n")
+    named = Pass([{"kind": "sshd", "users_value": f"{PATH}/%u"}], False)
+    assert kind.left(SETTING, named, host).stays == "a control that is not waived names it"
+    assert kind.left(SETTING, Pass([], False), host) == (PATH, "")
+    kind.take_back([SETTING], [], host)
+    assert [path.name for path in at.iterdir()] == ["john.doe"], "that one is not ours"
+    assert kind.left(SETTING, Pass([], False), host) == ("", "")
 
 
 def test_what_is_no_file_is_left_and_told(host: FakeHost, tmp_path: Path) -> None:
