@@ -26,7 +26,7 @@ def said(*given: Any, **values: Any) -> list[str]:
     [
         ALICE,
         {**ALICE, "name": "john.doe"},
-        {**ALICE, "name": "ALICE"},
+        {**ALICE, "name": "ALICE", "break_glass": True},
         {**ALICE, "groups": ["adm", "video"], "sudo": "with_password", "uid": 1500, "expires": "2027-03-31"},
         {"name": "alice", "keys": [TOKEN], "second_factor": "fido"},
         {"name": "carol", "state": "revoked"},
@@ -75,6 +75,11 @@ def test_a_value_is_refused_by_name(change: dict[str, Any], says: str) -> None:
         ([{**ALICE, "second_factor": "fido"}], "1 of the keys are of no token"),
         ([ALICE, {"name": "bob", "keys": [PLAIN]}], "alice and bob one and the same key"),
         ([{**ALICE, "uid": 1500}, {"name": "bob", "keys": [OTHER], "uid": 1500}], "alice and bob the uid 1500"),
+        (
+            [{**ALICE, "break_glass": True}, {"name": "bob", "keys": [OTHER], "break_glass": "yes"}],
+            "break_glass for alice, bob; allowed: for one",
+        ),
+        ([{"name": "a", "keys": [TOKEN], "second_factor": "fido", "break_glass": True}], "would fail on the same day"),
         ([{"name": "alice", "keys": [f"cert-authority {PLAIN}"]}], "key 1 of alice is not taken: its option cert-auth"),
         ([{"name": "alice", "keys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}], "it is a private key"),
     ],
@@ -119,6 +124,7 @@ def test_people_are_whole_and_the_automation_account_is_none_of_them() -> None:
         "groups": ["a", "b"],
         "sudo": "with_password",
         "second_factor": "none",
+        "break_glass": False,
         "over": 20819,
         "authorized": f"{people.HEADER}\n{PLAIN}\n",
     }

@@ -29,6 +29,11 @@ def admitted(people: Iterable[Person]) -> list[str]:
     return [str(one["name"]) for one in people if one.get("state", PRESENT) == PRESENT]
 
 
+def is_break_glass(person: Person) -> bool:
+    """Whether somebody is for the day on which tokens fail; Ansible's words for true count."""
+    return str(person.get("break_glass", False)).lower() in ("true", "yes")
+
+
 def problems(values: Mapping[str, Any], automation: str) -> list[str]:
     """What is wrong with the people of a host, whose values are of their types already."""
     people: list[Person] = values.get(VARIABLE) or []
@@ -62,6 +67,11 @@ def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Itera
             f"{VARIABLE} puts {name} into {', '.join(powerful)}, whose members are as good as root, and no log of sudo "
             "tells; allowed: other groups. Take that off, and set sudo: with_password where it is needed"
         )
+    if is_break_glass(person) and person.get("second_factor") == SECOND_FACTOR:
+        yield (
+            f"{VARIABLE} has {name} with break_glass and with second_factor: {SECOND_FACTOR}, which would fail on the "
+            "same day; allowed: one of them. Take one off"
+        )
     plain = [one for one in keys if isinstance(one, Key) and one.type not in FIDO]
     if person.get("second_factor") == SECOND_FACTOR and plain:
         yield (
@@ -88,6 +98,12 @@ def _shared(people: Iterable[Person]) -> Iterator[str]:
     names = Counter(str(one["name"]) for one in people)
     for name in (name for name, count in names.items() if count > 1):
         yield f"{VARIABLE} has {name} {names[name]} times; allowed: once. Make one entry of them"
+    spare = [str(one["name"]) for one in people if is_break_glass(one) and one.get("state", PRESENT) == PRESENT]
+    if len(spare) > 1:
+        yield (
+            f"{VARIABLE} has break_glass for {', '.join(spare)}; allowed: for one. Leave it to the one whose key lies in "
+            "a safe"
+        )
     uids: dict[str, str] = {}
     blobs: dict[str, str] = {}
     for person in people:

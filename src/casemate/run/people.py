@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from casemate.preflight.people import PRESENT, SECOND_FACTOR
+from casemate.preflight.people import PRESENT, SECOND_FACTOR, is_break_glass
 from module_utils.casemate.formats.authorized_keys import rendered
 
 NAME = "__casemate_people"
@@ -40,6 +40,7 @@ def _resolved(person: Mapping[str, Any]) -> dict[str, Any]:
         "groups": sorted(str(group) for group in person.get("groups", ())) if kept else [],
         "sudo": person.get("sudo", "none") if kept else "none",
         "second_factor": factor,
+        "break_glass": is_break_glass(person),
         "over": over(person.get("expires")) if kept else LONG_AGO,
         "authorized": "\n".join([HEADER, *keys, ""]),
     }

@@ -118,7 +118,14 @@ def people(network: str, work: Path) -> list[dict[str, Any]]:
     key = "{{ lookup('ansible.builtin.file', '%s/%s_ed25519.pub') }}"
     alice = f'from="{network}.0/24" ' + key % (work, "alice")
     return [
-        {"name": "alice", "keys": [alice], "groups": ["operators"], "sudo": "with_password", "expires": "2098-12-31"},
+        {
+            "name": "alice",
+            "keys": [alice],
+            "groups": ["operators"],
+            "sudo": "with_password",
+            "expires": "2098-12-31",
+            "break_glass": True,
+        },
         {"name": "carol", "keys": [key % (work, "carol")], "state": "revoked"},
         {"name": "dave", "keys": [key.replace("ed25519", "token") % (work, "dave")], "second_factor": "fido"},
     ]

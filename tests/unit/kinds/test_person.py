@@ -21,7 +21,15 @@ TODAY = 20785  # 2026-11-28
 
 
 def one(name: str = "alice", **given: Any) -> dict[str, Any]:
-    whole = {"name": name, "state": "present", "uid": 0, "groups": [], "over": -1, "second_factor": "none"}
+    whole = {
+        "name": name,
+        "state": "present",
+        "uid": 0,
+        "groups": [],
+        "over": -1,
+        "second_factor": "none",
+        "break_glass": False,
+    }
     return {**whole, **({"state": "revoked", "over": 1} if given.get("state") == "revoked" else {}), **given}
 
 
@@ -123,7 +131,7 @@ def test_who_needs_no_second_factor_is_told_and_left_to_people(tmp_path: Path) -
     )
     assert verdict.reason == verdict.blocked_by
     assert verdict.observed == {"alice": "none"} and verdict.todo == []
-    assert judged("second_factors", tmp_path, one(second_factor="fido")).ok
+    assert judged("second_factors", tmp_path, one(second_factor="fido"), one("spare", break_glass=True)).ok
 
 
 def test_the_second_name_of_the_automation_account_is_spared(tmp_path: Path) -> None:

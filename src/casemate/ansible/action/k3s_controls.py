@@ -99,12 +99,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         declared = templar.template(known.get(VARIABLE)) or []
         try:
             known[people.NAME] = people.resolved(declared, known[account.NAME])
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            Unfit,
-        ) as wrong:  # preflight says it better, before any host is touched
+        except (KeyError, TypeError, ValueError, Unfit) as wrong:
+            # Preflight says it better, before any host is touched.
             raise AnsibleActionFail(f"{VARIABLE} is malformed: {wrong}") from wrong
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
         given.update(self._task.args)
