@@ -101,7 +101,8 @@ def _shared(people: Iterable[Person]) -> Iterator[str]:
     spare = [str(one["name"]) for one in people if is_break_glass(one) and one.get("state", PRESENT) == PRESENT]
     if len(spare) > 1:
         yield (
-            f"{VARIABLE} has break_glass for {', '.join(spare)}; allowed: for one. Leave it to one, whose key lies in a safe"
+            f"{VARIABLE} has break_glass for {', '.join(spare)}; allowed: for one. Leave it to one whose key lies in a "
+            "safe"
         )
     uids: dict[str, str] = {}
     blobs: dict[str, str] = {}
