@@ -5,9 +5,11 @@ The host goes back to the applied state by itself where no fresh login confirms 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Dict, List
+from typing import Dict, List, Set
 
+from ..formats import pam_profiles
 from ..host.guard import Guard
 from ..host.last_change import Entry, LastChange
 from ..host.machine import EnforceError, Host
@@ -17,6 +19,7 @@ from ..kinds import sysctl
 OF_THE_KERNEL = "/proc/sys/"
 CHANGED = "somebody has changed it after that run"
 NEEDED = "K3s is installed, and its kubelet starts with these values only"
+WHOLE = "what pam-auth-update makes goes back as a whole, and packages or somebody else have changed some of it"
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,20 @@ def plan(entries: List[Entry], changed: List[str], runs_k3s: bool) -> Plan:
     if runs_k3s:
         kernel = (one for one in entries if one.name == sysctl.OWNED or one.name.startswith(OF_THE_KERNEL))
         stay.update({one.name: NEEDED for one in kernel})
+    stay.update({name: stay.get(name, WHOLE) for name in _half_of_pam({one.name for one in entries}, stay)})
     return Plan([one for one in entries if one.name not in stay], stay)
+
+
+def _half_of_pam(names: Set[str], stay: Collection[str]) -> Set[str]:
+    """What may not go back since its counterpart stays: the files that PAM reads, the profiles, and what they were.
+
+    Otherwise pam-auth-update would take our lines for an administrator's, and leave its files alone from then on.
+    """
+    ours = {name for name in names if name.startswith(f"{pam_profiles.PROFILES}/casemate-")}
+    ours |= names & {*pam_profiles.COMMON, *pam_profiles.STATE}
+    pairs = zip(pam_profiles.COMMON, (f"{pam_profiles.SAVED}/{name}" for name in pam_profiles.TYPES))
+    halved = any((common in names) != (saved in names) for common, saved in pairs)
+    return ours if halved or ours & set(stay) else set()
 
 
 def look(host: Host, last: LastChange) -> Plan:

@@ -131,6 +131,28 @@ def test_what_packages_changed_stays_with_them(machine: Machine) -> None:
     assert machine.planned() == revert.Plan([], {})
 
 
+PAM = ["/etc/pam.d/common-auth", "/var/lib/pam/auth", "/var/lib/pam/seen", "/usr/share/pam-configs/casemate-su"]
+
+
+@pytest.mark.parametrize(
+    ("names", "changed", "stays"),
+    [
+        (PAM, [], []),
+        (PAM[1:], [], PAM[1:]),  # the first of them came with a package
+        (PAM, PAM[:1], PAM),
+        (["/etc/pam.d/common-password", *PAM], [], ["/etc/pam.d/common-password", *PAM]),
+        (["/etc/pam.d/su", "/usr/share/pam-configs/theirs"], [], []),
+    ],
+)
+def test_what_pam_auth_update_made_goes_back_whole_or_stays(
+    names: list[str], changed: list[str], stays: list[str]
+) -> None:
+    entries = [Entry(number, "file", name) for number, name in enumerate(["/etc/other", *names])]
+    planned = revert.plan(entries, changed, runs_k3s=False)
+    assert set(planned.stay) == set(stays)
+    assert [one.name for one in planned.back] == ["/etc/other", *(name for name in names if name not in stays)]
+
+
 def test_a_change_that_the_host_undid_is_no_last_change(machine: Machine) -> None:
     machine.change(one="second\n")
     machine.run("two")
