@@ -45,10 +45,11 @@ def _half_of_pam(names: Set[str], stay: Collection[str]) -> Set[str]:
 
     Otherwise pam-auth-update would take our lines for an administrator's, and leave its files alone from then on.
     """
-    ours = {name for name in names if name.startswith(f"{pam_profiles.PROFILES}/casemate-")}
-    ours |= names & {*pam_profiles.COMMON, *pam_profiles.STATE}
+    profiles = {name for name in names if name.startswith(f"{pam_profiles.PROFILES}/casemate-")}
+    saved = names & {*pam_profiles.STATE}
+    ours = profiles | saved | names & {*pam_profiles.COMMON}
     pairs = zip(pam_profiles.COMMON, (f"{pam_profiles.SAVED}/{name}" for name in pam_profiles.TYPES))
-    halved = any((common in names) != (saved in names) for common, saved in pairs)
+    halved = any((one in names) != (other in names) for one, other in pairs) or (profiles and not saved)
     return ours if halved or ours & set(stay) else set()
 
 

@@ -139,6 +139,7 @@ PAM = ["/etc/pam.d/common-auth", "/var/lib/pam/auth", "/var/lib/pam/seen", "/usr
     [
         (PAM, [], []),
         (PAM[1:], [], PAM[1:]),  # the first of them came with a package
+        (PAM[3:], [], PAM[3:]),  # all of them but the profile did
         (PAM, PAM[:1], PAM),
         (["/etc/pam.d/common-password", *PAM], [], ["/etc/pam.d/common-password", *PAM]),
         (["/etc/pam.d/su", "/usr/share/pam-configs/theirs"], [], []),
