@@ -63,7 +63,10 @@ another one comes as a manifest) and what K3s keeps reachable for itself (bind-a
 
 
 def rule_problems(values: Mapping[str, Any], first: str = "") -> list[str]:
-    """Networks that admit everybody, or that overlap; `first`: address of the cluster's first server."""
+    """Networks that admit everybody, or that overlap; passwords that nobody could change in time.
+
+    `first`: address of the cluster's first server.
+    """
     found = []
     for version in (4, 6):
         sources: list[Any] = [n for n in map(network, values.get("casemate_admin_sources") or []) if n]
@@ -78,7 +81,18 @@ def rule_problems(values: Mapping[str, Any], first: str = "") -> list[str]:
             f"casemate_cluster_cidr {given['cluster-cidr']} and casemate_service_cidr {given['service-cidr']} overlap. "
             "Separate them"
         )
+    least, most = (_number(values, f"k3s_host_password_{end}_days") for end in ("min", "max"))
+    if least >= most:
+        found.append(
+            f"k3s_host_password_min_days is {least} and k3s_host_password_max_days is {most}, so a password could not "
+            "be changed before it ends. Make the first one smaller"
+        )
     return found
+
+
+def _number(values: Mapping[str, Any], name: str) -> int:
+    """A number that was found right, or its default."""
+    return int(values.get(name, declarations.variables()[0][name]))
 
 
 def dropin_problems(values: Mapping[str, Any]) -> list[str]:
