@@ -102,7 +102,7 @@ def main() -> None:
         if not module.check_mode:
             facts["logins"] = logins.facts(given["account"], "")
         if given["state"] == "closed" or (module.check_mode and words):
-            words += [said for _, _, said in closings]
+            words += [one.words for one in closings]
         if given["state"] == "closed" and not module.check_mode:
             bootstrap.close(closings, host)
     except (EnforceError, OSError) as failed:

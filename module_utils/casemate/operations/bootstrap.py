@@ -38,6 +38,10 @@ INSTEAD = (
 """What cloud-init puts before a key of root's, so that it tells people to come as somebody else."""
 
 
+GROUPS = ("sudo", "admin", "wheel", "lxd")
+"""Groups into which cloud images put their default user, and whose members become root."""
+
+
 class Seen(NamedTuple):
     """What a host has of an account: its entry, where its keys are looked for and what stands there, and its sudo.
 
@@ -50,6 +54,14 @@ class Seen(NamedTuple):
     rules: str
     becomes_root: bool
     problem: str = ""
+
+
+class Closing(NamedTuple):
+    """A file with the text that it becomes, or GROUP/ACCOUNT without one, whose membership ends; and that in words."""
+
+    name: str
+    text: Optional[str]
+    words: str
 
 
 class Plan(NamedTuple):
@@ -135,43 +147,54 @@ def enact(name: str, seen: Seen, planned: Plan, host: Host) -> None:
         host.write(rules_file(name), planned.rules.encode(), mode=0o440, owner=(0, 0), validate=validate)
 
 
-def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[Tuple[str, str, str]]:
-    """What closes the first login: each file with the text that it becomes, and in words what that does.
+def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[Closing]:
+    """What closes the first login.
 
-    Of root it is these keys, in lines without options of their own. Another user keeps its keys, and loses the rules
-    of /etc/sudoers.d by which it alone becomes root without a password.
+    Of root it is these keys, in lines without options of their own. Another user keeps its keys and its home, and loses
+    what makes it root: the rules of /etc/sudoers.d for it alone, and its membership in the groups of cloud images.
     """
-    found: List[Tuple[str, str, str]] = []
     if first in ("", account):
-        return found
+        return []
     if first == "root":
-        for path in ROOTS_KEYS:
-            text = host.text(path) or ""
-            closed = {number for key in keys for number, options in _lines(text, key) if not options}
-            instead = INSTEAD.format(account=account)
-            lines = [instead + line.lstrip() if number in closed else line for number, line in _numbered(text)]
-            if closed:
-                found.append((path, "".join(lines), f"let root's key say to come as {account} ({path})"))
-        return found
+        return [_instead(path, account, keys, host) for path in ROOTS_KEYS if _plain(path, keys, host)]
+    found = []
     rule = re.compile(rf"{re.escape(first)}\s+ALL\s*=\s*\((?:ALL|root)[^)]*\)\s*NOPASSWD\s*:\s*ALL\s*")
     for path in host.glob(f"{RULES}/*"):
         text = host.text(path) or ""
-        lines = [f"# {line}" if rule.fullmatch(line) else line for _, line in _numbered(text)]
+        lines = [f"# {line}" if rule.fullmatch(line) else line for line in text.splitlines(keepends=True)]
         if "".join(lines) != text:
-            found.append((path, "".join(lines), f"end the sudo without a password of {first} ({path})"))
+            found.append(Closing(path, "".join(lines), f"end the sudo without a password of {first} ({path})"))
+    for line in (host.text("/etc/group") or "").splitlines():
+        fields = line.split(":")
+        if fields[0] in GROUPS and len(fields) > 3 and first in fields[3].split(","):
+            found.append(Closing(f"{fields[0]}/{first}", None, f"take {first} out of the group {fields[0]}"))
     return found
 
 
-def close(planned: Sequence[Tuple[str, str, str]], host: Host) -> None:
+def close(planned: Sequence[Closing], host: Host) -> None:
     """Close the first login under the guard of the host. Raises EnforceError, or OSError."""
-    for path, text, _ in planned:
-        validate = ("visudo", "-c", "-q", "-f", "%s") if path.startswith(f"{RULES}/") else ()
-        host.write(path, text.encode("utf-8", "surrogateescape"), validate=validate)
+    for one in planned:
+        if one.text is None:
+            group, _, member = one.name.partition("/")
+            host.arm([one.name], "member")
+            host.must_run(["gpasswd", "--delete", member, group])
+            host.changed(one.name, "member\n", "")
+        else:
+            validate = ("visudo", "-c", "-q", "-f", "%s") if one.name.startswith(f"{RULES}/") else ()
+            host.write(one.name, one.text.encode("utf-8", "surrogateescape"), validate=validate)
 
 
-def _numbered(text: str) -> List[Tuple[int, str]]:
-    """Lines with their numbers and their ends."""
-    return list(enumerate(text.splitlines(keepends=True), 1))
+def _plain(path: str, keys: Sequence[str], host: Host) -> List[int]:
+    """The numbers of the lines that let one of the keys in without options."""
+    text = host.text(path) or ""
+    return [number for key in keys for number, options in _lines(text, key) if not options]
+
+
+def _instead(path: str, account: str, keys: Sequence[str], host: Host) -> Closing:
+    closed, instead = _plain(path, keys, host), INSTEAD.format(account=account)
+    lines = enumerate((host.text(path) or "").splitlines(keepends=True), 1)
+    text = "".join(instead + line.lstrip() if number in closed else line for number, line in lines)
+    return Closing(path, text, f"let root's key say to come as {account} ({path})")
 
 
 def _write_keys(path: str, text: str, account: pwd.struct_passwd, host: Host) -> None:

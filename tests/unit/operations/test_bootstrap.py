@@ -153,7 +153,7 @@ OF_CLOUD_INIT = f"{bootstrap.INSTEAD.format(account='ops')}{KEY}\n"
 def test_the_key_of_root_is_closed_as_cloud_init_closes_it(tmp_path: Path, there: str, becomes: str | None) -> None:
     made = FakeHost(tmp_path, files={"/root/.ssh/authorized_keys": there})
     planned = bootstrap.closings("ops", "root", [KEY], made)
-    assert [text for _, text, _ in planned] == ([] if becomes is None else [becomes])
+    assert [one.text for one in planned] == ([] if becomes is None else [becomes])
     bootstrap.close(planned, made)
     assert made.text("/root/.ssh/authorized_keys") == (becomes or there)
     assert made.armed == ([] if becomes is None else ["/root/.ssh/authorized_keys"])
@@ -186,6 +186,16 @@ def test_a_default_user_loses_its_sudo_without_a_password(tmp_path: Path, there:
     bootstrap.close(bootstrap.closings("ops", "debian", [KEY], made), made)
     assert made.text(path) == (becomes or there)
     assert made.text("/root/.ssh/authorized_keys") == KEY
+
+
+def test_a_default_user_leaves_the_groups_that_give_root(tmp_path: Path) -> None:
+    groups = "root:x:0:\nsudo:x:27:debian,bob\nadm:x:4:debian\nlxd:x:99:debian2\ndebian:x:1000:\n\nbroken\n"
+    made = FakeHost(tmp_path, files={"/etc/group": groups}, commands={"gpasswd --delete debian sudo": (0, "", "")})
+    planned = bootstrap.closings("ops", "debian", [KEY], made)
+    assert [(one.name, one.text) for one in planned] == [("sudo/debian", None)]
+    bootstrap.close(planned, made)
+    assert made.armed == ["member sudo/debian"]
+    assert ["gpasswd", "--delete", "debian", "sudo"] in made.ran
 
 
 def test_a_first_login_that_stays_open_is_left_alone(tmp_path: Path) -> None:
