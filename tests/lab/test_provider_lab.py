@@ -267,5 +267,32 @@ def test_what_nobody_confirms_is_taken_back_whole(operators: dict[str, Operator]
     until(lambda: not operator.console(f"ls -d {PENDING} {PENDING}/../reverting"), 20, "nothing is pending")
     assert not operator.console(f"ls -d /home/{ACCOUNT} {RULE}; getent group {ACCOUNT}")
     assert "Please login" not in operator.console("cat /root/.ssh/authorized_keys")
-    again = operator.casemate("bootstrap")
-    assert again.code == 0, again.said
+
+
+def test_an_account_that_would_not_get_in_is_taken_back_at_once(
+    operators: dict[str, Operator], taken_back: Future[float]
+) -> None:
+    """With what has to be changed on the host, told before anybody waits for a login that fails."""
+    taken_back.result(timeout=150)
+    operator = operators["killed"]
+    dropin = "/etc/ssh/sshd_config.d/10-provider.conf"
+    operator.console(f"echo AllowUsers root >{dropin}; systemctl reload ssh")
+    refused = operator.casemate("bootstrap")
+    operator.console(f"rm {dropin}; systemctl reload ssh")
+    assert refused.code == 1, refused.said
+    assert f"sshd's files have AllowUsers root, which leaves out {ACCOUNT}" in refused.said
+    assert not operator.console(f"getent passwd {ACCOUNT}; ls -d /home/{ACCOUNT} {RULE} {PENDING}")
+
+
+def test_what_a_bare_image_lacks_is_installed_first(operators: dict[str, Operator], taken_back: Future[float]) -> None:
+    """No module runs without Python. What stands in for apt brings the one that was moved away."""
+    taken_back.result(timeout=150)
+    operator = operators["killed"]
+    stub = 'case "$*" in *install*python3*) mv /usr/bin/python3.away /usr/bin/python3 ;; esac'
+    operator.console(
+        "mv /usr/bin/python3 /usr/bin/python3.away; "
+        f"printf '%s\\n' '#!/bin/sh' '{stub}' >/usr/local/bin/apt-get; chmod 0755 /usr/local/bin/apt-get"
+    )
+    ended = operator.casemate("bootstrap")
+    assert ended.code == 0, ended.said
+    assert f"done as root: install python3, make the account {ACCOUNT}" in ended.said
