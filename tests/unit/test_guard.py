@@ -387,22 +387,6 @@ def test_an_account_that_is_there_is_never_removed(place: Path, name: str) -> No
         Held(place).arm([name], "new_account")
 
 
-def test_whoever_left_a_group_is_in_it_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = place / "tools"
-    tools.mkdir()
-    (tools / "gpasswd").write_text(f'#!/bin/sh\necho "$@" >{place}/said\n')
-    (tools / "gpasswd").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    (place / "etc/group").write_text("sudo:x:27:debian,bob\n")
-    guard = Held(place)
-    for name in ("sudo/alice", "wheel/bob", "sudo/-a"):
-        with pytest.raises(EnforceError, match="is no member"):
-            guard.arm([name], "member")
-    guard.arm(["sudo/debian"], "member")
-    assert guard.revert()
-    assert (place / "said").read_text() == "--add debian sudo\n"
-
-
 def test_what_is_final_is_not_kept_for_whoever_reverts_a_run(place: Path) -> None:
     for final in (False, True):
         guard = Held(place)

@@ -176,7 +176,7 @@ def close(planned: Sequence[Closing], host: Host) -> None:
     for one in planned:
         if one.text is None:
             group, _, member = one.name.partition("/")
-            host.arm([one.name], "member")
+            host.arm([member], "person")
             host.must_run(["gpasswd", "--delete", member, group])
             host.changed(one.name, "member\n", "")
         else:

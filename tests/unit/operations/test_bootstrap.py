@@ -194,7 +194,7 @@ def test_a_default_user_leaves_the_groups_that_give_root(tmp_path: Path) -> None
     planned = bootstrap.closings("ops", "debian", [KEY], made)
     assert [(one.name, one.text) for one in planned] == [("sudo/debian", None)]
     bootstrap.close(planned, made)
-    assert made.armed == ["member sudo/debian"]
+    assert made.armed == ["person debian"]
     assert ["gpasswd", "--delete", "debian", "sudo"] in made.ran
 
 
