@@ -129,7 +129,7 @@ new_account() {  # made seconds ago: what it owns is what useradd gave it
 }
 person() {  # who was not there before stays out, and keeps what files there are
   IFS=: read -r hash changed shell over groups <"$entry/person"
-  getent -s files passwd -- "$path" >/dev/null || return
+  getent -s files passwd -- "$path" >/dev/null || { back= ; return ; }
   if [ "$hash" = absent ]; then usermod -L -e 1 -- "$path" || failed=1; return; fi
   usermod -s "$shell" -e "$over" -G "$groups" -- "$path" || failed=1
   now=$(awk -F: -v "name=$path" '$1 == name { print $2; exit }' /etc/shadow)
