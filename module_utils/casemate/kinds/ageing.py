@@ -10,16 +10,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection
-from typing import Annotated, Dict, List, Literal, NamedTuple, Optional, Set, TypedDict
+from typing import Annotated, Dict, List, Literal, NamedTuple, Optional, Pattern, Set, TypedDict
 
 from ..core.schema import Key
-from ..core.verdict import Observation, Verdict
+from ..core.verdict import Left, Observation, Verdict
 from ..host.accounts import number, shadow_fields
 from ..host.machine import Host
 from ..host.text import split_lines
 from .account import password
 from .home import people
-from .kind import Enforceable, Kind
+from .kind import Enforceable, Kind, Owned, Pass
 
 
 class Needed(TypedDict):
@@ -49,6 +49,8 @@ class Field(NamedTuple):
 
 FIELDS = {"min": Field(3, "-m"), "max": Field(4, "-M"), "warn": Field(5, "-W"), "inactive": Field(6, "-I")}
 SHADOW = "/etc/shadow"
+MARK = "# Casemate; before: "
+"""Begins a comment above a line of ours."""
 NEVER = 10000
 """Days from which on a password counts as one that does not end; Debian writes 99999."""
 
@@ -187,24 +189,68 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 
 def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
-    """Write what new accounts are given."""
+    """Write what new accounts are given, and beside it what stood there."""
     for setting in (settings[i] for i in sorted(failing)):
         text = host.text(setting["file"]) or ""
-        wrong = _wrong(setting, dict(given(text)))
-        for name, days in wrong.items():
+        for name, days in _wrong(setting, dict(given(text))).items():
             text = _set(text, name, days, "=" if setting["file"].endswith("/useradd") else "\t")
-        host.write(setting["file"], text.encode("utf-8", "surrogateescape"))
+        _write(setting, text, host)
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """The file, as long as a line of it is ours."""
+    text = host.text(setting["file"]) or "" if "file" in setting else ""
+    return Left(setting["file"]) if any(_mark(name).search(text) for name in _names(setting)) else Left()
+
+
+def take_back(waived: List[Setting], wanted: List[Setting], host: Host) -> None:
+    """Put back what stood there before."""
+    for setting in (one for one in waived if "file" in one):
+        text = host.text(setting["file"]) or ""
+        for name in _names(setting):
+            stood = _mark(name).search(text)
+            if stood:
+                before = "" if stood[1] == name else f"{stood[1]}\n"
+                text = _line(name).sub("", text.replace(stood[0], f"{MARK}\n", 1)).replace(f"{MARK}\n", before, 1)
+        _write(setting, text, host)
+
+
+def _write(setting: Setting, text: str, host: Host) -> None:
+    host.write(setting["file"], text.encode("utf-8", "surrogateescape"))
+
+
+def _names(setting: Setting) -> List[str]:
+    return [*setting.get("at_least", {}), *setting.get("at_most", {})]
 
 
 def _set(text: str, name: str, days: int, between: str) -> str:
-    """A text with one line for a name, where its first one was, or at the end."""
-    line, own = f"{name}{between}{days}\n", re.compile(rf"(?m)^[ \t]*{name}(?:[ \t]+|=).*\n?")
-    found = own.search(text)
+    """A text with one line for a name, where its first one was, or at the end; above it the one that counted before."""
+    marked, lines = _mark(name).search(text), list(_line(name).finditer(text))
+    before = marked[1] if marked else lines[-1][0].rstrip("\n") if lines else name
+    new = f"{MARK}{before}\n{name}{between}{days}\n"
+    text = _mark(name).sub("", text)
+    found = _line(name).search(text)
     if not found:
-        return text + ("" if not text or text.endswith("\n") else "\n") + line
-    return text[: found.start()] + line + own.sub("", text[found.end() :])
+        return text + ("" if not text or text.endswith("\n") else "\n") + new
+    return text[: found.start()] + new + _line(name).sub("", text[found.end() :])
+
+
+def _line(name: str) -> Pattern[str]:
+    return re.compile(rf"(?m)^[ \t]*{name}(?:[ \t]+|=).*\n?")
+
+
+def _mark(name: str) -> Pattern[str]:
+    """The comment that keeps the line that stood there, or the name alone where there was none."""
+    return re.compile(rf"(?m)^{MARK}([ \t]*{name}(?:[ \t=].*)?)\n")
 
 
 KIND: Kind[Setting] = Kind(
-    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, places=lambda setting: [place(setting)]
+    Setting,
+    identity,
+    observe,
+    assess,
+    enforced_by="engine",
+    enforce=enforce,
+    places=lambda setting: [place(setting)],
+    owned=Owned(left, take_back),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate.core.verdict import Left
 from module_utils.casemate.kinds import ageing
-from module_utils.casemate.kinds.ageing import KIND
+from module_utils.casemate.kinds.ageing import KIND, MARK
+from module_utils.casemate.kinds.kind import Pass
 
 TODAY = int(time.time() // 86400)
 PASSWD = "root:x:0:0::/root:/bin/bash\nops:x:1000:1000::/home/ops:/bin/bash\nalice:x:1001:1001::/home/alice:/bin/bash\n"
@@ -25,12 +28,12 @@ KEYS: Any = {"of": "keys"}
 DATES: Any = {"of": "dates"}
 NEW: Any = {"of": "new_accounts", "file": DEFS, "at_most": {"PASS_MAX_DAYS": 365}, "at_least": {"PASS_MIN_DAYS": 1}}
 LOCK: Any = {"of": "new_accounts", "file": USERADD, "at_most": {"INACTIVE": 45}}
+RUN = Pass([], check=False)
 HASH = "$y$j9T$SALT$HASH"
 
 
-def judged(tmp_path: Path, setting: Any, shadow: str = "", **files: str) -> Any:
-    named = {{"defs": DEFS, "useradd": USERADD}[name]: text for name, text in files.items()}
-    given = {"/etc/passwd": PASSWD, "/etc/shadow": shadow, DEFS: "UID_MIN 1000\n", **named}
+def judged(tmp_path: Path, setting: Any, shadow: str) -> Any:
+    given = {"/etc/passwd": PASSWD, "/etc/shadow": shadow, DEFS: "UID_MIN 1000\n"}
     host = FakeHost(tmp_path, given, context={"account": "ops"})
     (seen,) = ageing.observe([setting], host)
     verdict = KIND.assess(setting, seen)
@@ -68,24 +71,41 @@ def test_accounts(tmp_path: Path, setting: Any, line: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "text", "ok", "after"),
+    ("setting", "text", "after"),
     [
-        (NEW, "PASS_MAX_DAYS 365\nPASS_MIN_DAYS 1\n", True, ""),
-        (NEW, "PASS_MAX_DAYS\t90\nPASS_MIN_DAYS\t7\n", True, ""),
-        (NEW, "# PASS_MAX_DAYS 365\nPASS_MAX_DAYS\t99999\nX y\nPASS_MIN_DAYS 0\n", False,
-         "# PASS_MAX_DAYS 365\nPASS_MAX_DAYS\t365\nX y\nPASS_MIN_DAYS\t1\n"),
-        (NEW, "PASS_MAX_DAYS 365\nPASS_MAX_DAYS -1\nPASS_MIN_DAYS 1", False, "PASS_MAX_DAYS\t365\nPASS_MIN_DAYS 1"),
-        (NEW, "X y", False, "X y\nPASS_MIN_DAYS\t1\nPASS_MAX_DAYS\t365\n"),
-        (LOCK, "# INACTIVE=-1\n", False, "# INACTIVE=-1\nINACTIVE=45\n"),
-        (LOCK, "INACTIVE=-1\n", False, "INACTIVE=45\n"),
-        (LOCK, "INACTIVE=30\n", True, ""),
+        (NEW, "PASS_MAX_DAYS 365\nPASS_MIN_DAYS 1\n", None),
+        (NEW, "PASS_MAX_DAYS\t90\nPASS_MIN_DAYS\t7\n", None),
+        (NEW, "# A 1\nPASS_MAX_DAYS\t99999\nX y\nPASS_MIN_DAYS 0\n",
+         f"# A 1\n{MARK}PASS_MAX_DAYS\t99999\nPASS_MAX_DAYS\t365\nX y\n{MARK}PASS_MIN_DAYS 0\nPASS_MIN_DAYS\t1\n"),
+        (NEW, "X y\n", f"X y\n{MARK}PASS_MIN_DAYS\nPASS_MIN_DAYS\t1\n{MARK}PASS_MAX_DAYS\nPASS_MAX_DAYS\t365\n"),
+        (LOCK, "# INACTIVE=-1\n", f"# INACTIVE=-1\n{MARK}INACTIVE\nINACTIVE=45\n"),
+        (LOCK, "INACTIVE=-1\n", f"{MARK}INACTIVE=-1\nINACTIVE=45\n"),
+        (LOCK, "INACTIVE=30\n", None),
     ],
 )  # fmt: skip
-def test_new_accounts(tmp_path: Path, setting: Any, text: str, ok: bool, after: str) -> None:
-    assert judged(tmp_path / "1", setting, **{"defs" if setting is NEW else "useradd": text}).ok == ok
-    host = FakeHost(tmp_path / "2", {setting["file"]: text})
-    if not ok:
-        ageing.enforce([setting], {0}, host)
-        assert host.text(setting["file"]) == after
-        assert host.armed == [setting["file"]]
-        assert KIND.assess(setting, ageing.observe([setting], host)[0]).ok
+def test_new_accounts(tmp_path: Path, setting: Any, text: str, after: str | None) -> None:
+    host = FakeHost(tmp_path, {setting["file"]: text})
+
+    def holds() -> bool:
+        return bool(KIND.assess(setting, ageing.observe([setting], host)[0]).ok)
+
+    assert holds() == (after is None)
+    assert ageing.left(setting, RUN, host) == Left()
+    if after is None:
+        return
+    ageing.enforce([setting], {0}, host)
+    assert (host.text(setting["file"]), host.armed, holds()) == (after, [setting["file"]], True)
+    by_hand = re.sub(r"(?m)^(PASS_MAX_DAYS\t|INACTIVE=).*", r"\g<1>-1", after)
+    host.write(setting["file"], f"{by_hand}PASS_MIN_DAYS -1\n".encode())
+    ageing.enforce([setting], {0}, host)
+    assert str(host.text(setting["file"])).replace("PASS_MIN_DAYS -1\n", "") == after, "what was there first is kept"
+    host.write(setting["file"], after.encode())
+    assert ageing.left(setting, RUN, host) == Left(setting["file"])
+    ageing.take_back([setting], [], host)
+    assert (host.text(setting["file"]), ageing.left(setting, RUN, host)) == (text, Left())
+
+
+def test_of_several_lines_the_last_counts(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, {DEFS: "PASS_MAX_DAYS 365\nPASS_MAX_DAYS -1\nPASS_MIN_DAYS 1"})
+    ageing.enforce([NEW], {0}, host)
+    assert host.text(DEFS) == f"{MARK}PASS_MAX_DAYS -1\nPASS_MAX_DAYS\t365\nPASS_MIN_DAYS 1"
