@@ -94,6 +94,8 @@ def main() -> int:
         print(PAGE.format(**of, tools=described(said["peers"]), table=beside(rows)))
         if asked.output:
             asked.output.write_text(json.dumps(said, indent=1))
+        if said["left"]:
+            print(f"left behind: {said['left']}", file=sys.stderr)
         return 2 if said["left"] else 0
     for machine in sending.machines(asked.inventory):
         said = sends.planted(machine, asked.seed, asked.count, asked.together, asked.families)

@@ -131,8 +131,8 @@ def main() -> None:
     families = [*(Files(**one).family() for one in declared), *other_families(), *k3s_families(server), *of_cluster]
     families = [one for one in families if one.name in (given["only"] or [one.name])]
     drifts = drawn(given["seed"], given["count"], families, tree)
+    peers = Peers() if given["peers"] else None  # before anything is judged: they are packages of their own
     machine = Machine(given["controls"], given["context"], families)
-    peers = Peers() if given["peers"] else None
     if peers:
         for group in groups(drifts, given["together"] or 50):
             machine.look_with_peers(peers, *group)
