@@ -6,7 +6,6 @@ may speak German.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -94,25 +93,16 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
         yield Host(Lab(str(path)), Path(folder))
 
 
-@contextlib.contextmanager
-def changed(host: Host, people: list[dict[str, Any]]) -> Iterator[str]:
-    """Other people for a while; those of the inventory come back."""
-    try:
-        yield host.apply(people)
-    finally:
-        host.apply()
+def of(host: Host, name: str, **change: Any) -> dict[str, Any]:
+    """Somebody as the inventory declares them, or a little different."""
+    return {**next(one for one in host.people if one["name"] == name), **change}
 
 
-def alice(host: Host, **change: Any) -> dict[str, Any]:
-    return {**next(one for one in host.people if one["name"] == "alice"), **change}
-
-
-def carol(host: Host, **change: Any) -> dict[str, Any]:
-    return {**next(one for one in host.people if one["name"] == "carol"), **change}
-
-
-def others(host: Host) -> list[dict[str, Any]]:
-    return [one for one in host.people if one["name"] not in ("alice", "carol")]
+def with_token(host: Host, verifies: bool) -> subprocess.CompletedProcess[str]:
+    """A login as Dave with a token of software that verifies him, or does not."""
+    private, public = Path(host.key("dave")), Path(host.key("dave")).with_name("dave_token.pub")
+    with token_agent.agent(host.folder, private, verifies) as agent:
+        return host.login("dave", "id -un", str(public), "-o", f"IdentityAgent={agent}")
 
 
 def test_who_is_declared_comes_in_with_the_key_that_is_declared(host: Host) -> None:
@@ -120,6 +110,7 @@ def test_who_is_declared_comes_in_with_the_key_that_is_declared(host: Host) -> N
     assert "operators" in host.login("alice", "id -Gn").stdout.split()
     wrong = host.login("alice", key=host.lab.known["ansible_ssh_private_key_file"])
     assert wrong.returncode == 255 and "Permission denied" in wrong.stderr
+    assert host.login("carol").returncode == 255, "who is revoked"
 
 
 def test_sudo_is_as_declared(host: Host) -> None:
@@ -128,88 +119,22 @@ def test_sudo_is_as_declared(host: Host) -> None:
     password = Path(host.lab.known["lab_person_password_file"]).read_text()
     became = host.login("alice", "LC_ALL=C sudo -S -p '' id -u", said=f"{password}\n")
     assert became.stdout.strip() == "0", became.stderr
+    assert "not allowed" in host.root("sudo -l -U dave")
 
 
 def test_a_key_of_ones_own_does_not_count(host: Host) -> None:
-    key = Path(host.key("carol"))
-    public = key.with_suffix(".pub").read_text().strip()
+    public = Path(host.key("carol")).with_suffix(".pub").read_text().strip()
     host.root(f"runuser -u alice -- sh -c 'echo {public} >~/.ssh/authorized_keys2'")
     try:
-        assert host.login("alice", key=str(key)).returncode == 255
+        assert host.login("alice", key=host.key("carol")).returncode == 255
     finally:
         host.root("rm /home/alice/.ssh/authorized_keys2")
 
 
 def test_homes_are_their_owners_alone(host: Host) -> None:
-    for name in ("alice", "carol"):
+    for name in ("alice", "carol", "dave"):
         mode, owner = host.root(f"stat -c '%a %U' /home/{name}").split()
         assert int(mode, 8) & 0o027 == 0 and owner == name
-
-
-def test_a_second_apply_changes_nothing(host: Host) -> None:
-    assert " changed=0 " in host.apply()
-
-
-def test_who_is_revoked_is_out_within_one_apply(host: Host) -> None:
-    back = carol(host, state="present", groups=["operators"], sudo="without_password")
-    with changed(host, [alice(host), back, *others(host)]):
-        assert host.login("carol", "sudo -n id -u").stdout.strip() == "0"
-        argv = ["ssh", *host.lab.known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes"]
-        argv += ["-i", host.key("carol")]
-        argv += [f"carol@{host.lab.hosts[host.name]}", "sudo -n sleep 998 & sleep 999"]
-        with subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as there:
-            end = time.monotonic() + 30
-            while "sleep 998" not in host.root("ps ax -o args") and time.monotonic() < end:
-                time.sleep(0.2)
-            host.root("date >/home/carol/notes")
-            host.apply([alice(host), carol(host), *others(host)])
-            assert there.wait(timeout=30) != 0
-        running = host.root("ps ax -o args").splitlines()
-        assert not {"sleep 998", "sudo -n sleep 998", "sleep 999"} & set(running)
-        gone = host.login("carol")
-        assert gone.returncode == 255 and "Permission denied" in gone.stderr
-        assert host.root("getent shadow carol").split(":")[1][0] == "!"
-        assert host.root("id -Gn carol").split() == ["carol"]
-        assert "not allowed" in host.root("sudo -l -U carol")
-        assert host.root("cat /home/carol/notes"), "files are kept"
-        assert host.root("ls /etc/ssh/casemate_people").split() == ["alice", "dave"]
-        assert host.login("alice").returncode == 0
-
-
-def test_an_account_ends_on_its_last_day_and_goes_on_after_a_new_one(host: Host) -> None:
-    with changed(host, [alice(host, expires="2026-01-31"), carol(host), *others(host)]):
-        assert host.login("alice").returncode == 255
-        assert host.root("getent shadow alice").strip().split(":")[7] == "20485"
-        host.apply()
-        assert host.login("alice").returncode == 0
-
-
-def test_a_key_from_elsewhere_is_refused(host: Host) -> None:
-    keys = ['from="192.0.2.7" ' + line.split(" ", 1)[1] for line in alice(host)["keys"]]
-    with changed(host, [alice(host, keys=keys), carol(host), *others(host)]):
-        assert host.login("alice").returncode == 255
-
-
-def test_somebody_new_gets_an_account_a_home_and_leaves_it_closed(host: Host) -> None:
-    new = {
-        "name": "john.doe",
-        "keys": ["{{ lookup('ansible.builtin.file', lab_person_key | dirname + '/carol_ed25519.pub') }}"],
-    }
-    with changed(host, [alice(host), {**new, "uid": 1717, "groups": ["operators", "auditors"]}]):
-        said = host.login("john.doe", "id -u; id -Gn; stat -c %a ~", key=host.key("carol"))
-        assert said.stdout.split()[0] == "1717" and {"operators", "auditors"} <= set(said.stdout.split())
-        assert int(said.stdout.split()[-1], 8) & 0o027 == 0
-    ended = "pkill -KILL -U john.doe || :; while pgrep -U john.doe >/dev/null; do sleep 0.1; done"
-    host.root(f"{ended}; userdel -r john.doe 2>/dev/null; groupdel auditors")
-
-
-def with_token(host: Host, verifies: bool) -> subprocess.CompletedProcess[str]:
-    """A login as Dave with a token of software that verifies him, or does not."""
-    private, public = Path(host.key("dave")), Path(host.key("dave")).with_name("dave_token.pub")
-    with token_agent.agent(host.folder, private, verifies) as agent:
-        return host.login("dave", "id -un", str(public), "-o", f"IdentityAgent={agent}")
 
 
 def test_who_needs_a_second_factor_does_not_come_in_without_it(host: Host) -> None:
@@ -221,16 +146,13 @@ def test_who_needs_a_second_factor_does_not_come_in_without_it(host: Host) -> No
 
 
 def test_a_second_factor_is_not_the_persons_to_leave_out(host: Host) -> None:
-    """sshd demands it whatever the line of the key says; and where nobody declares it, the same token gets in."""
+    """sshd demands it whatever the line of the key says."""
     file = "/etc/ssh/casemate_people/dave"
     host.root(f"sed -i.bak 's/^verify-required //' {file}; ! grep -q verify-required {file}")
     try:
         assert with_token(host, verifies=False).returncode == 255
     finally:
         host.root(f"mv {file}.bak {file}")
-    dave = {**next(one for one in host.people if one["name"] == "dave"), "second_factor": "none"}
-    with changed(host, [alice(host), carol(host), dave]):
-        assert with_token(host, verifies=False).stdout.strip() == "dave"
 
 
 def test_strangers_are_named(host: Host) -> None:
@@ -243,5 +165,86 @@ def test_strangers_are_named(host: Host) -> None:
     assert "/etc/sudoers.d/eve:1" in failing["SUDO-RULES-DECLARED"]
 
 
-def test_nothing_is_left_over(host: Host) -> None:
+def test_nothing_is_left_over_and_a_second_apply_changes_nothing(host: Host) -> None:
     assert host.failing() == {}
+    assert " changed=0 " in host.apply()
+
+
+@pytest.fixture(scope="module")
+def otherwise(host: Host) -> Host:
+    """Carol is back, John is new, Dave needs no second factor, and Alice may come from elsewhere only."""
+    keys = ['from="192.0.2.7" ' + line.split(" ", 1)[1] for line in of(host, "alice")["keys"]]
+    john = {"name": "john.doe", "uid": 1717, "groups": ["operators", "auditors"], "expires": "2097-12-31"}
+    host.apply([
+        of(host, "alice", keys=keys),
+        of(host, "carol", state="present", groups=["operators"], sudo="without_password"),
+        of(host, "dave", second_factor="none"),
+        {**john, "keys": ["{{ lookup('ansible.builtin.file', lab_person_key | dirname + '/lock_signer.pub') }}"]},
+    ])  # fmt: skip
+    return host
+
+
+def test_somebody_new_gets_an_account_and_a_home_that_is_closed(otherwise: Host) -> None:
+    key = str(Path(otherwise.key("carol")).with_name("lock_signer"))
+    said = otherwise.login("john.doe", "id -u; id -Gn; stat -c %a ~", key=key).stdout.split()
+    assert said[0] == "1717" and {"operators", "auditors"} <= set(said)
+    assert int(said[-1], 8) & 0o027 == 0
+
+
+def test_a_key_from_elsewhere_is_refused(otherwise: Host) -> None:
+    assert otherwise.login("alice").returncode == 255
+
+
+def test_where_nobody_asks_for_it_a_token_gets_in_without_verifying(otherwise: Host) -> None:
+    assert with_token(otherwise, verifies=False).stdout.strip() == "dave"
+
+
+@pytest.fixture(scope="module")
+def revoked(otherwise: Host) -> Host:
+    """Carol is revoked while she is there, as root too; Alice's last day is over; John is on no list any more."""
+    host = otherwise
+    assert host.login("carol", "sudo -n id -u").stdout.strip() == "0"
+    argv = ["ssh", *host.lab.known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", "-i", host.key("carol")]
+    argv += [f"carol@{host.lab.hosts[host.name]}", "sudo -n sleep 998 & sleep 999"]
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as there:
+        end = time.monotonic() + 30
+        while "sleep 998" not in host.root("ps ax -o args") and time.monotonic() < end:
+            time.sleep(0.2)
+        host.root("date >/home/carol/notes; pkill -KILL -U john.doe || :")
+        host.apply([of(host, "alice", expires="2026-01-31"), of(host, "carol"), of(host, "dave")])
+        assert there.wait(timeout=30) != 0
+    return host
+
+
+def test_who_is_revoked_is_out_within_one_apply(revoked: Host) -> None:
+    assert not {"sleep 998", "sudo -n sleep 998", "sleep 999"} & set(revoked.root("ps ax -o args").splitlines())
+    gone = revoked.login("carol")
+    assert gone.returncode == 255 and "Permission denied" in gone.stderr
+    assert revoked.root("getent shadow carol").split(":")[1][0] == "!"
+    assert revoked.root("id -Gn carol").split() == ["carol"]
+    assert "not allowed" in revoked.root("sudo -l -U carol")
+    assert revoked.root("cat /home/carol/notes"), "files are kept"
+    assert revoked.root("ls /etc/ssh/casemate_people").split() == ["alice", "dave"]
+
+
+def test_an_account_ends_with_its_last_day(revoked: Host) -> None:
+    assert revoked.root("getent shadow alice").strip().split(":")[7] == "20485"
+    assert revoked.login("alice").returncode == 255
+
+
+def test_who_is_taken_off_the_list_is_a_stranger_and_stays_out(revoked: Host) -> None:
+    key = str(Path(revoked.key("carol")).with_name("lock_signer"))
+    assert revoked.login("john.doe", key=key).returncode == 255
+    assert "account/john.doe" in revoked.failing()["PEOPLE-ACCOUNTS-KNOWN"]
+    revoked.root(
+        "while pgrep -U john.doe >/dev/null; do sleep 0.1; done; userdel -r john.doe 2>/dev/null; groupdel auditors"
+    )
+
+
+def test_all_is_as_it_was_after_one_more_apply(revoked: Host) -> None:
+    revoked.apply()
+    assert revoked.failing() == {}
+    assert revoked.login("alice").returncode == 0
+    assert with_token(revoked, verifies=False).returncode == 255
