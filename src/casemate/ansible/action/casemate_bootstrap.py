@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,22 @@ GIVEN = (
 PROXIES = ("casemate_http_proxy", "casemate_https_proxy")
 
 
+def said(result: Mapping[str, Any]) -> str:
+    """What ssh says in a result of Ansible, as one line and without Ansible's own words before it."""
+    return " ".join(re.sub("^(Task failed: )+", "", advice.unwrapped(str(result.get("msg") or ""))).split())[-300:]
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Connects to nothing. Without options it says how a host is entered, or refuses what is wrong with that.
 
     With `own` and `first` it judges what the attempts to come in have said, and returns the packages that lack.
     With `own` and `made` it judges whether the account that was made would get in.
+    With `entered` it says what kept that account out after all.
     With `outcome` it returns that as `bootstrap`, for whoever reports it.
     """
 
     _supports_check_mode = True
-    _VALID_ARGS = frozenset({"own", "first", "made", "outcome"})
+    _VALID_ARGS = frozenset({"own", "first", "made", "entered", "outcome"})
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do what the options ask for."""
@@ -44,6 +52,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = self._task.args
         if "outcome" in given:
             return {"changed": False, "bootstrap": given["outcome"]}
+        if "entered" in given:
+            name = task_vars["__casemate_entrance"]["account"]
+            if not given["entered"].get("unreachable"):
+                return {"changed": False}
+            return self._refusal([said(given["entered"])], f"{name} is made, does not come in, and is taken back:")
         if "made" in given:
             return self._made(given["own"], given["made"], task_vars["__casemate_entrance"]["account"])
         if "first" in given:
@@ -102,32 +115,30 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Whether the account would get in, as far as the host tells."""
         found = first_login.made_problems(made.get("logins") or {})
         if found:
-            return self._refusal(found, f"The account {name} would not get in:")
+            return self._refusal(found, f"{name} is made, would not get in, and is taken back:")
         if not made["words"] and not made["pending"]:
-            said = " ".join(advice.unwrapped(str(own.get("msg") or "")).split())[-300:]
-            return self._refusal([f"{name} has its key and sudo on this host already, and does not come in: {said}"])
+            return self._refusal([f"{name} has its key and sudo here already, and does not come in: {said(own)}"])
         return {"changed": False}
 
     def _judged(self, own: dict[str, Any], first: dict[str, Any], entrance: dict[str, Any]) -> dict[str, Any]:
         """What lacks on a host that the first user has entered; raises AnsibleConnectionFailure where nobody has."""
         user, name = entrance["first"], entrance["account"]
         if first.get("unreachable"):
-            words = [advice.unwrapped(str(one.get("msg") or "")) for one in (own, first)]
-            raise AnsibleConnectionFailure(first_login.nobody(name, words[0], user, words[1]))
-        said = f"{first.get('stdout') or ''}\n{first.get('stderr') or ''}\n{first.get('msg') or ''}"
-        if "casemate:uid=" not in said and escalation.OF_SUDO.search(said):
-            raise AnsibleError(escalation.refusal(said, password=False))
-        found = first_login.problems(said, user)
+            raise AnsibleConnectionFailure(first_login.nobody(name, said(own), user, said(first)))
+        answer = f"{first.get('stdout') or ''}\n{first.get('stderr') or ''}\n{first.get('msg') or ''}"
+        if "casemate:uid=" not in answer and escalation.OF_SUDO.search(answer):
+            raise AnsibleError(escalation.refusal(answer, password=False))
+        found = first_login.problems(answer, user)
         if found:
             return self._refusal(found)
-        packages = first_login.missing(said)
+        packages = first_login.missing(answer)
         install = first_login.script(packages, entrance["proxies"]) if packages else ""
         return {"changed": False, "packages": packages, "install": install}
 
-    def _refusal(self, problems: list[str], said: str = "Nothing was changed.") -> dict[str, Any]:
+    def _refusal(self, problems: list[str], head: str = "Nothing was changed.") -> dict[str, Any]:
         return {
             "failed": True,
             "changed": False,
             "explained": True,  # each problem says what to do: no advice from its words
-            "msg": "\n".join([said, *(f"- {problem}" for problem in problems)]),
+            "msg": "\n".join([head, *(f"- {problem}" for problem in problems)]),
         }
