@@ -8,6 +8,7 @@ pam.conf(5); pam_faillock(8), pam_pwhistory(8), pam_wheel(8), pam_succeed_if(8).
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Annotated, Dict, List, Literal, TypedDict
 
 from ..core.schema import Key
@@ -102,7 +103,7 @@ def _unasked(setting: Setting, host: Host) -> Dict[str, str]:
     """Service -> the place that decides without asking."""
     facility, found = setting["facility"], {}
     for service in setting.get("services") or pam_stack.services(host):
-        lines = pam_stack.stack(service, facility, host)
+        lines = host.cached(f"PAM {facility} {service}", partial(pam_stack.stack, service, facility, host))
         takes = bool(lines) if "services" in setting else any(one.module == "pam_unix.so" for one in _flat(lines))
         if not takes or (facility == "auth" and pam_stack.end_of(lines, proofs.returns).admits):
             continue  # who lets in whoever comes is told as that
