@@ -540,6 +540,14 @@ def account(setting: Setting) -> Flips:
                 rewritten("/etc/shadow", append("eve::19000::::::\n")),
             ),
         )
+    elif check == "locked_without_shell":
+        yield (
+            "shadow",
+            lambda: both(
+                rewritten("/etc/passwd", append("erin:x:2003:65534::/:/usr/sbin/nologin\n")),
+                rewritten("/etc/shadow", append("erin:$y$j9T$a$b:19000::::::\n")),
+            ),
+        )
     elif check in lines:
         yield "passwd", lambda: rewritten("/etc/passwd", append(lines[check] + "\n"))
     elif check == "locked":

@@ -26,6 +26,7 @@ Check = Literal[
     "no_empty_password",
     "only_root_is_uid_0",
     "system_nologin",
+    "locked_without_shell",
     "hash_scheme",
     "login_def",
     "pam_module",
@@ -166,6 +167,9 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         system = [a for a in accounts if 0 < a["uid"] < seen["uid_min"] or a["uid"] == 65534]
         wrong = [a for a in system if a["shell"].rsplit("/", 1)[-1] not in NO_SHELL]
         why = "is a system account with a login shell"
+    elif check == "locked_without_shell":
+        without = [a for a in accounts if a["shell"].rsplit("/", 1)[-1] in NO_SHELL]
+        wrong, why = [a for a in without if a["hash"] not in ("locked", "empty")], "has a password and no shell"
     else:
         fine = {"empty", "locked", *(setting.get("schemes") or ())}
         wrong, why = [a for a in accounts if a["hash"] not in fine], "has a password with a weak hash"

@@ -44,6 +44,7 @@ ODD = "\u2028\u2029\x85\x0c\x0b\x1c\x1d\x1e\r"
 """What Python takes for the end of a line, and libc for a part of it."""
 LOCKED: Any = {"check": "locked", "user": "root"}
 EMPTY, ZERO, SHELL = ({"check": c} for c in ("no_empty_password", "only_root_is_uid_0", "system_nologin"))
+NOLOGIN: Any = {"check": "locked_without_shell"}
 HASHES: Any = {"check": "hash_scheme", "schemes": ["y"]}
 UNLOCKED = {"/etc/shadow": SHADOW.replace("root:*", "root:$6$SALT$HASH")}
 
@@ -67,6 +68,9 @@ UNLOCKED = {"/etc/shadow": SHADOW.replace("root:*", "root:$6$SALT$HASH")}
         (SHELL, files(line("nobody", 65534, "/bin/sh")), ["nobody"]),
         ({**SHELL, "allow": ["backup"]}, files(line("backup", 34) + line("evil", 35)), ["evil"]),
         (SHELL, files(line("hidden", 500, "")), ["hidden"]),
+        (NOLOGIN, {}, []),
+        (NOLOGIN, files(line("mail", 8, "/usr/sbin/nologin", "$y$SALT$HASH") + line("bob", 9)), ["mail"]),
+        (NOLOGIN, files(line("shut", 8, "/bin/false", "!$y$SALT$HASH")), []),
         (HASHES, {}, []),
         (HASHES, UNLOCKED, ["root"]),
         (HASHES, files(line("old", 1002), "old:abHASHHASHxyz:1::::::\n"), ["old"]),
