@@ -45,7 +45,10 @@ ALSO = {
     ("HOME-FOLDERS-PRIVATE", "missing"): {"PEOPLE-ACCOUNTS-KNOWN": "fail"},  # nobody declared that account either
     ("PEOPLE-ACCOUNTS-KNOWN", "a line more"): {"HOME-FOLDERS-PRIVATE": "fail"},  # the same, the other way round
     ("SUDO-PASSWORD-ASKED", "sudoers"): {"SUDO-RULES-DECLARED": "fail"},  # nor that rule
-    ("ACCOUNT-HASHES-STRONG", "passwd"): {"ACCOUNT-PASSWORDS-SHADOWED": "fail"},  # everybody reads that hash
+    ("ACCOUNT-HASHES-STRONG", "passwd"): {  # everybody reads that hash, and it has no shell
+        "ACCOUNT-PASSWORDS-SHADOWED": "fail", "ACCOUNT-NOLOGIN-LOCKED": "fail",
+    },
+    ("ACCOUNT-PASSWORDS-SHADOWED", "a line more"): {"ACCOUNT-NOLOGIN-LOCKED": "fail"},  # the same
     ("ACCOUNT-UID0-UNIQUE", "passwd"): {"ACCOUNT-UIDS-UNIQUE": "fail"},
     ("HOST-APT-VOUCHED", "planted in /etc/apt/apt.conf.d"): {"PATCH-AUTOMATIC-EFFECTIVE": "error"},  # unreadable
     ("ACCOUNT-GID0-UNIQUE", "a line more"): {"HOST-GROUPS-VOUCHED": "fail"},  # a group that gives root
