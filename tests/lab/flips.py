@@ -43,6 +43,7 @@ Flips = Iterator[tuple[str, Callable[[], Undone]]]
 
 ALSO = {
     ("HOME-FOLDERS-PRIVATE", "missing"): {"PEOPLE-ACCOUNTS-KNOWN": "fail"},  # nobody declared that account either
+    ("PEOPLE-ACCOUNTS-DECLARED", "no shell"): {"ACCOUNT-NOLOGIN-LOCKED": "fail"},  # and she has a password
     ("PEOPLE-ACCOUNTS-KNOWN", "a line more"): {"HOME-FOLDERS-PRIVATE": "fail"},  # the same, the other way round
     ("SUDO-PASSWORD-ASKED", "sudoers"): {"SUDO-RULES-DECLARED": "fail"},  # nor that rule
     ("ACCOUNT-HASHES-STRONG", "passwd"): {  # everybody reads that hash, and it has no shell

@@ -158,7 +158,8 @@ def unexplained(unread: set[str], failing: list[Setting], lines: list[Line]) -> 
     for setting in failing:
         if setting["key"] not in NO_KEYWORDS:
             own = [line for line in lines if line.key == setting["key"]]
-            right = {wanted(setting), *(wanted(setting, user) for user in setting.get("users", ()))}
+            general = set() if setting.get("users_only") else {wanted(setting)}
+            right = general | {wanted(setting, user) for user in setting.get("users", ())}
             files = {line.path for line in own if normal(line.key, [line.value]) not in right}
             explained |= unread & (files | ({OWNED, FOLDER} if all(line.path != OWNED for line in own) else set()))
     return unread - explained - {path.rpartition("/")[0] for path in explained}

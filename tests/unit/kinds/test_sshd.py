@@ -691,3 +691,13 @@ def test_of_everybody_else_nothing_may_be_demanded(tmp_path: Path) -> None:
     of_nobody: Any = {**FACTOR, "users": []}
     assert judge(host, of_nobody)[0].ok, "nobody is declared with it"
     assert sshd_dropin.written([of_nobody]).endswith("decides.\n")
+
+
+def test_a_value_of_some_users_that_is_wrong_tells_its_file_too(tmp_path: Path) -> None:
+    """What is right for everybody else is wrong for them: the daemon need not say again that it has not read the file."""
+    ours = sshd_dropin.written([FACTOR]).replace("verify-required", "none")
+    others = (0, "pubkeyauthoptions none\n", "")
+    past = "Mon 2001-11-23 20:00:00.000000 UTC"
+    host = host_of(tmp_path, {"/etc/ssh/sshd_config.d/00-casemate.conf": ours}, {ASKED: others}, when=past)
+    unread = {"/etc/ssh/sshd_config.d/00-casemate.conf", "/etc/ssh/sshd_config.d"}
+    assert sshd.unexplained(unread, [FACTOR], sshd_files.directives(host)) == set()
