@@ -694,7 +694,7 @@ def test_of_everybody_else_nothing_may_be_demanded(tmp_path: Path) -> None:
 
 
 def test_a_value_of_some_users_that_is_wrong_tells_its_file_too(tmp_path: Path) -> None:
-    """What is right for everybody else is wrong for them: the daemon need not say again that it has not read the file."""
+    """What is right for everybody else is wrong for them: that the daemon has not read it is no finding of its own."""
     ours = sshd_dropin.written([FACTOR]).replace("verify-required", "none")
     others = (0, "pubkeyauthoptions none\n", "")
     past = "Mon 2001-11-23 20:00:00.000000 UTC"
