@@ -10,15 +10,19 @@ cloud-init, disable_root_opts of its module ssh.
 
 from __future__ import annotations
 
+import datetime
 import os
 import pwd
 import re
 from collections.abc import Sequence
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from ..core import waiver
 from ..host import logins
+from ..host.accounts import last_days, passwd
 from ..host.machine import EnforceError, Host
 
+EPOCH = datetime.date(1970, 1, 1)
 RULES = "/etc/sudoers.d"
 MADE_BY = "# Managed by Casemate (casemate bootstrap): the account by which Casemate comes in."
 SHELL = "/bin/bash"
@@ -57,11 +61,12 @@ class Seen(NamedTuple):
 
 
 class Closing(NamedTuple):
-    """A file with the text that it becomes, or GROUP/ACCOUNT without one, whose membership ends; and that in words."""
+    """A file with the text that it becomes, or GROUP/ACCOUNT or ACCOUNT with the command that ends it; and in words."""
 
     name: str
     text: Optional[str]
     words: str
+    command: Tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -150,8 +155,9 @@ def enact(name: str, seen: Seen, planned: Plan, host: Host) -> None:
 def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[Closing]:
     """What closes the first login.
 
-    Of root it is these keys, in lines without options of their own. Another user keeps its keys and its home, and loses
-    what makes it root: the rules of /etc/sudoers.d for it alone, and its membership in the groups of cloud images.
+    Of root it is these keys, in lines without options of their own. Another user loses what makes it root: the rules of
+    /etc/sudoers.d for it alone, and its membership in the groups of cloud images. Then its account is over, for nobody
+    stands behind the name that an image brings; home and keys stay, and `chage -E -1` has it back.
     """
     if first in ("", account):
         return []
@@ -167,7 +173,12 @@ def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[
     for line in (host.text("/etc/group") or "").splitlines():
         fields = line.split(":")
         if fields[0] in GROUPS and len(fields) > 3 and first in fields[3].split(","):
-            found.append(Closing(f"{fields[0]}/{first}", None, f"take {first} out of the group {fields[0]}"))
+            command = ("gpasswd", "--delete", first, fields[0])
+            found.append(Closing(f"{fields[0]}/{first}", None, f"take {first} out of the group {fields[0]}", command))
+    there = any(one.name == first for one in passwd(host.text("/etc/passwd") or ""))
+    day = last_days(host.text("/etc/shadow") or "").get(first, 0)
+    if there and not 0 < day <= (waiver.today_in_utc() - EPOCH).days:
+        found.append(Closing(first, None, f"end the account {first}, whose files stay", ("chage", "-E", "1", first)))
     return found
 
 
@@ -175,10 +186,9 @@ def close(planned: Sequence[Closing], host: Host) -> None:
     """Close the first login under the guard of the host. Raises EnforceError, or OSError."""
     for one in planned:
         if one.text is None:
-            group, _, member = one.name.partition("/")
-            host.arm([member], "person")
-            host.must_run(["gpasswd", "--delete", member, group])
-            host.changed(one.name, "member\n", "")
+            host.arm([one.name.rpartition("/")[2]], "person")
+            host.must_run(list(one.command))
+            host.changed(one.name, "as it was\n", "ended\n")
         else:
             validate = ("visudo", "-c", "-q", "-f", "%s") if one.name.startswith(f"{RULES}/") else ()
             host.write(one.name, one.text.encode("utf-8", "surrogateescape"), validate=validate)

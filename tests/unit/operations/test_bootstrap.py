@@ -198,6 +198,20 @@ def test_a_default_user_leaves_the_groups_that_give_root(tmp_path: Path) -> None
     assert ["gpasswd", "--delete", "debian", "sudo"] in made.ran
 
 
+@pytest.mark.parametrize(("day", "ends"), [("", True), ("0", True), ("99999", True), ("1", False)])
+def test_a_default_users_account_is_over_for_nobody_stands_behind_it(tmp_path: Path, day: str, ends: bool) -> None:
+    files = {
+        "/etc/passwd": "root:x:0:0::/root:/bin/sh\ndebian:x:1000:1000::/home/debian:/bin/bash\n",
+        "/etc/shadow": f"root:*:19000::::::\ndebian:!:19000:0:99999:7::{day}:\n",
+    }
+    made = FakeHost(tmp_path, files=files, commands={"chage -E 1 debian": (0, "", "")})
+    planned = bootstrap.closings("ops", "debian", [KEY], made)
+    assert [one.name for one in planned] == (["debian"] if ends else [])
+    bootstrap.close(planned, made)
+    assert (["chage", "-E", "1", "debian"] in made.ran) is ends
+    assert made.armed == (["person debian"] if ends else [])
+
+
 def test_a_first_login_that_stays_open_is_left_alone(tmp_path: Path) -> None:
     made = FakeHost(tmp_path, files={"/root/.ssh/authorized_keys": KEY, "/etc/sudoers.d/x": " ALL=(ALL) NOPASSWD: ALL"})
     assert bootstrap.closings("ops", "", [KEY], made) == []

@@ -91,11 +91,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "first": first,
             "first_key": first_file,
             "first_keys": first_keys,
-            "closes": "" if values.get("casemate_first_login") == "keep" else first,
+            "closes": "" if values.get("casemate_first_login") == "keep" or first in self._people(task_vars) else first,
             "ssh_args": str(self._connection.get_option("ssh_args") or ""),
             "probe": first_login.PROBE,
             "proxies": {name.split("_", 1)[1]: values[name] for name in PROXIES if name in values},
         }
+
+    def _people(self, task_vars: dict[str, Any]) -> set[str]:
+        """Who is declared: people keep their account, and apply settles what it may do."""
+        named = self._templar.template(task_vars.get("casemate_people") or [])
+        listed = self._templar.template(task_vars.get("k3s_access_allow_users") or [])
+        people = {str(one.get("name")) for one in named if isinstance(one, dict)} if isinstance(named, list) else set()
+        return people | (set(map(str, listed)) if isinstance(listed, list) else set())
 
     def _keys(self, values: dict[str, Any], name: str, first: str) -> tuple[own_key.Key, list[str], str]:
         """The account's key, those of the first login, and the file of that where Ansible has to name it."""
