@@ -22,7 +22,7 @@ from module_utils.casemate.core.legible import legible
 @click.option("--public-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="The key that the account gets; left out: the one that ssh comes in with.")  # fmt: skip
 @click.option("--keep-first-login", is_flag=True,
-              help="Leave the first login open; else root's key tells whom to come as, or the account ends.")  # fmt: skip
+              help="Leave the first login open. Else root's key tells whom to come as, others end.")  # fmt: skip
 @click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
 @click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
 @click.option("-i", "--inventory", "inventories", multiple=True, callback=app.check_inventories,
