@@ -183,7 +183,7 @@ def node(operator: Operator, *first: str) -> dict[str, Ended]:
     ended |= {"again": operator.casemate("bootstrap"), "after": operator.sees(SEEN)}
     ended["pending"] = operator.sees(f"ls -d {PENDING}")
     ended["keys"] = operator.sees("cat /root/.ssh/authorized_keys")
-    return {**ended, **{verb: operator.casemate(verb) for verb in ("apply", "check")}}
+    return {**ended, "apply": operator.casemate("apply"), "check": operator.casemate("check", "--scan")}
 
 
 def firewall(operator: Operator) -> Ended:
