@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MOLECULE_GLOB := $(CURDIR)/molecule/*/molecule.yml
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo test lint unit contract molecule lockout lockouts drifts peers docs bench release release-test lab-packages clean
+.PHONY: help demo test lint unit contract molecule lockout lockouts drifts peers lynis docs bench release release-test lab-packages clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -58,6 +58,10 @@ drifts: .venv/.ready lab-packages ## 200 changes by hand that SEED draws, and wh
 peers: .venv/.ready lab-packages ## The same changes beside AIDE, debsums, Lynis and kube-bench (its folder: KUBE_BENCH): docs/peers.md
 	@.ci/drifts --peers --together $(or $(TOGETHER),100) $(if $(KUBE_BENCH),--kube-bench "$(KUBE_BENCH)") >docs/peers.new
 	@mv docs/peers.new docs/peers.md
+
+lynis: .venv/.ready lab-packages ## What Lynis says of a machine as it comes, and hardened at each level: docs/lynis.md
+	@.ci/lynis >docs/lynis.new
+	@mv docs/lynis.new docs/lynis.md
 
 docs: .venv/.ready ## Generate what is generated
 	$(BIN)/casemate docs
