@@ -100,9 +100,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _people(self, task_vars: dict[str, Any]) -> set[str]:
         """Who is declared: people keep their account, and apply settles what it may do."""
         named = self._templar.template(task_vars.get("casemate_people") or [])
-        listed = self._templar.template(task_vars.get("k3s_access_allow_users") or [])
         people = {str(one.get("name")) for one in named if isinstance(one, dict)} if isinstance(named, list) else set()
-        return people | (set(map(str, listed)) if isinstance(listed, list) else set())
+        for variable in ("k3s_access_allow_users", "k3s_access_sudo_without_password"):
+            listed = self._templar.template(task_vars.get(variable) or [])
+            people |= set(map(str, listed)) if isinstance(listed, list) else set()
+        return people
 
     def _keys(self, values: dict[str, Any], name: str, first: str) -> tuple[own_key.Key, list[str], str]:
         """The account's key, those of the first login, and the file of that where Ansible has to name it."""
