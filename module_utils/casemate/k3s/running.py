@@ -50,6 +50,7 @@ WRITTEN = (
     "/etc/systemd/coredump.conf.d",
     "/etc/systemd/journald.conf.d",
     "/etc/systemd/system",
+    "/etc/tmpfiles.d",
     "/usr/local/bin",
     "/var/lib/casemate",
     "/var/lib/kubelet",

@@ -19,6 +19,7 @@ from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
 from ..host import conflicts
 from ..host.machine import EnforceError, Host
+from ..host.text import split_lines
 from .kind import Enforceable, Kind
 
 
@@ -138,7 +139,7 @@ def tables(saved: str) -> Iterator[Tuple[str, List[str], List[List[str]], List[s
     """Of what iptables-save has written, for each table: closed built-in chains, rules, and other chains."""
     found: Dict[str, Tuple[List[str], List[List[str]], List[str]]] = {}
     table = ""
-    for line in saved.splitlines():
+    for line in split_lines(saved):
         if line.startswith("*"):
             table = line[1:].strip()
             found.setdefault(table, ([], [], []))

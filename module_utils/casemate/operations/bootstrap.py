@@ -21,6 +21,7 @@ from ..core import waiver
 from ..host import logins
 from ..host.accounts import last_days, passwd
 from ..host.machine import EnforceError, Host
+from ..host.text import split_lines
 
 EPOCH = datetime.date(1970, 1, 1)
 RULES = "/etc/sudoers.d"
@@ -127,7 +128,7 @@ def plan(name: str, key: str, seen: Seen) -> Plan:
         keys = _with(seen.keys, key)
         words.append(f"put its key into {seen.key_file}")
     rules, rule = None, f"{name} ALL=(ALL:ALL) NOPASSWD: ALL"
-    if not seen.becomes_root and rule not in seen.rules.splitlines():
+    if not seen.becomes_root and rule not in split_lines(seen.rules):
         rules = _with(seen.rules or f"{MADE_BY}\n", rule)
         words.append(f"let it use sudo without a password ({rules_file(name)})")
     return Plan(seen.account is None, keys, rules, tuple(words))
@@ -167,10 +168,10 @@ def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[
     rule = re.compile(rf"{re.escape(first)}\s+ALL\s*=\s*\((?:ALL|root)[^)]*\)\s*NOPASSWD\s*:\s*ALL\s*")
     for path in host.glob(f"{RULES}/*"):
         text = host.text(path) or ""
-        lines = [f"# {line}" if rule.fullmatch(line) else line for line in text.splitlines(keepends=True)]
+        lines = [f"# {line}" if rule.fullmatch(line) else line for line in _whole_lines(text)]
         if "".join(lines) != text:
             found.append(Closing(path, "".join(lines), f"end the sudo without a password of {first} ({path})"))
-    for line in (host.text("/etc/group") or "").splitlines():
+    for line in split_lines(host.text("/etc/group") or ""):
         fields = line.split(":")
         if fields[0] in GROUPS and len(fields) > 3 and first in fields[3].split(","):
             command = ("gpasswd", "--delete", first, fields[0])
@@ -194,6 +195,11 @@ def close(planned: Sequence[Closing], host: Host) -> None:
             host.write(one.name, one.text.encode("utf-8", "surrogateescape"), validate=validate)
 
 
+def _whole_lines(text: str) -> List[str]:
+    """The lines of a text with their ends."""
+    return re.findall("[^\n]*\n|[^\n]+", text)
+
+
 def _plain(path: str, keys: Sequence[str], host: Host) -> List[int]:
     """The numbers of the lines that let one of the keys in without options."""
     text = host.text(path) or ""
@@ -202,7 +208,7 @@ def _plain(path: str, keys: Sequence[str], host: Host) -> List[int]:
 
 def _instead(path: str, account: str, keys: Sequence[str], host: Host) -> Closing:
     closed, instead = _plain(path, keys, host), INSTEAD.format(account=account)
-    lines = enumerate((host.text(path) or "").splitlines(keepends=True), 1)
+    lines = enumerate(_whole_lines(host.text(path) or ""), 1)
     text = "".join(instead + line.lstrip() if number in closed else line for number, line in lines)
     return Closing(path, text, f"let root's key say to come as {account} ({path})")
 
@@ -252,14 +258,14 @@ def _problem(name: str, account: Optional[pwd.struct_passwd], host: Host) -> str
 def _homes(host: Host) -> str:
     """Where useradd makes homes."""
     defaults = host.run(["useradd", "-D"]).out
-    found: Dict[str, str] = dict(line.split("=", 1) for line in defaults.splitlines() if "=" in line)
+    found: Dict[str, str] = dict(line.split("=", 1) for line in split_lines(defaults) if "=" in line)
     return found.get("HOME", "/home")
 
 
 def _lines(text: str, key: str) -> List[Tuple[int, str]]:
     """The number and the options of each line of a file of keys that has this key; no options are ""."""
     wanted, found = KEY.search(key), []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_lines(text), 1):
         there = KEY.search(line)
         if wanted and there and there.groups() == wanted.groups() and not line.lstrip().startswith("#"):
             found.append((number, line[: there.start()].strip()))
