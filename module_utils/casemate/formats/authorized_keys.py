@@ -40,6 +40,8 @@ WORDS = (
     f"with any of {', '.join((*WITH_VALUE, *WITHOUT_VALUE))} before it"
 )
 """What a line may be."""
+ENDS = re.compile("[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+"""Whatever ends a line for anybody who reads it."""
 
 
 class Unfit(Exception):  # noqa: N818 - not a failure but an answer
@@ -64,7 +66,7 @@ def parse(line: str) -> Key:
     """The parts of a line. Raises Unfit for what is no public key, or has options that nobody may have."""
     if "PRIVATE KEY" in line:
         raise Unfit("it is a private key, which may never leave its owner: replace that key, and give its .pub")
-    if len(line.splitlines()) != 1:
+    if not line.strip() or ENDS.search(line.strip()):
         raise Unfit("it is not one line")
     options, rest = _split(line.strip())
     words = rest.split(None, 2)
