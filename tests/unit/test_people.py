@@ -21,6 +21,24 @@ def said(*given: Any, **values: Any) -> list[str]:
     return rules.problems({"casemate_people": list(given), **values}, "ops")
 
 
+def test_nobody_is_locked_out_by_half_a_waiver() -> None:
+    """Where the folder of keys is not written, sshd must not look there."""
+    values = {"casemate_people": [ALICE]}
+    (wrong,) = rules.problems(values, "ops", ["PEOPLE-KEYS-DECLARED"])
+    assert "SSH-KEYFILES-DECLARED" in wrong
+    assert rules.problems(values, "ops", ["PEOPLE-KEYS-DECLARED", "SSH-KEYFILES-DECLARED"]) == []
+    assert rules.problems(values, "ops", ["SSH-KEYFILES-DECLARED"]) == []
+    assert rules.problems({"casemate_people": []}, "ops", ["PEOPLE-KEYS-DECLARED"]) == []
+
+
+def test_a_certificate_is_no_second_factor() -> None:
+    token = {"name": "alice", "keys": [TOKEN], "second_factor": "fido"}
+    (wrong,) = said(token, k3s_access_trusted_user_ca_keys="/etc/ssh/ca.pub")
+    assert "without a token" in wrong
+    assert said(token, k3s_access_trusted_user_ca_keys="none") == []
+    assert said(ALICE, k3s_access_trusted_user_ca_keys="/etc/ssh/ca.pub") == []
+
+
 @pytest.mark.parametrize(
     "person",
     [

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Sequence
 
 from .accounts import PLAIN, group, last_days, passwd
-from .files import copy_whole, names_in, only_roots, replacing, sync_folder
+from .files import copy_whole, names_in, only_roots, replacing, stat_of, sync_folder
 from .machine import EnforceError
 from .text import split_lines
 
@@ -28,6 +28,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SCRIPT = r"""#!/bin/sh
 # Managed by Casemate: restores what was kept before a change.
 cd @HOME@ || exit 0
+exec 9<revert && flock 9  # of two that restore, the second one finds nothing left to do
 @BEFORE@
 if ! [ -d reverting ]; then mv pending reverting 2>/dev/null || exit 0; fi
 newline='
@@ -37,9 +38,9 @@ same() {  # whether $path is what $1 keeps: written anew it would count as chang
     && [ "$(stat -c %a:%u:%g "$1")" = "$(stat -c %a:%u:%g "$path")" ]
 }
 put() {  # what $1 keeps takes the name $path; where the disk takes no copy, it overwrites the blocks that are there
-  { cp -a "$1" "$path.casemate-revert" \
+  { cp -a --remove-destination "$1" "$path.casemate-revert" \
     && { [ -L "$1" ] || sync "$path.casemate-revert" ; } \
-    && mv -f "$path.casemate-revert" "$path" ; } && return
+    && mv -fT "$path.casemate-revert" "$path" ; } && return
   rm -f "$path.casemate-revert"
   [ -f "$path" ] && ! [ -L "$path" ] && ! [ -L "$1" ] && dd "if=$1" "of=$path" conv=notrunc,fsync status=none \
     && truncate -s "$(stat -c %s "$1")" "$path" && chown --reference="$1" "$path" && chmod --reference="$1" "$path"
@@ -328,7 +329,9 @@ class Backup:
         data = os.path.join(entry, "data")
         os.mkdir(data, 0o700)
         for name in names_in(folder):
-            seen = os.lstat(os.path.join(folder, name))
+            seen = stat_of(os.path.join(folder, name))
+            if seen is None:
+                continue  # it has gone meanwhile
             if statmod.S_ISREG(seen.st_mode) or statmod.S_ISLNK(seen.st_mode):
                 copy_whole(os.path.join(folder, name), os.path.join(data, name))
         sync_folder(data)

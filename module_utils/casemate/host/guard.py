@@ -139,6 +139,7 @@ class Guard(Backup):
                     self._reserve()
                 self.keep(names, sort, note)
         except (OSError, EnforceError) as failed:
+            self._begun = False  # the next one begins from the start, with the way in and the room that it needs
             raise EnforceError(f"the guard could not be armed, so nothing was changed: {failed}") from failed
 
     def begin_anew(self) -> None:

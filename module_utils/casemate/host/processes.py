@@ -21,6 +21,8 @@ UNIT = re.compile(r"/([^/\n]+\.(?:service|scope))(?=/|$)", re.MULTILINE)
 SYSTEMD = re.compile(r"^(?:0:|\d+:name=systemd):(.*)$", re.MULTILINE)
 SLICE = re.compile(r"/user-(\d+)\.slice(?:/|$)", re.MULTILINE)
 """The slice in which logind runs the sessions of one account."""
+INSIDE = re.compile(r"(?:/(?:kubepods|docker|lxc|machine)(?:[./:-]|$)|/system\.slice/docker-).*", re.MULTILINE)
+"""Of a path of a control group what a kubelet, or another manager of containers, keeps for one; the rest is its own."""
 GONE = " (deleted)"
 ANCESTORS = 8
 """How many parents of a process are looked at."""
@@ -93,14 +95,16 @@ def link(path: str, host: Host) -> str:
 def of_users(uids: Set[int], host: Host) -> Dict[int, List[Process]]:
     """Uid -> the processes that run as it, under any of its ids, or that were started in its sessions, root's too.
 
-    A process that has ended and waits for its parent to notice does nothing any more.
+    A process that has ended and waits for its parent to notice does nothing any more. What runs in a container is
+    whatever its image says, and not a person's who has the same number on the host; only root puts something there.
     """
     found: Dict[int, List[Process]] = {}
     for pid in sorted(int(name) for name in names_in(host.path("/proc")) if name.isdigit()):
         status = host.text(f"/proc/{pid}/status") or ""
         ids = {int(one) for line in re.findall(r"(?m)^Uid:(.*)$", status) for one in line.split()}
-        slices = {int(one) for one in SLICE.findall(host.text(f"/proc/{pid}/cgroup") or "")}
-        if re.search(r"(?m)^State:\s*Z", status):
+        group = host.text(f"/proc/{pid}/cgroup") or ""
+        slices = {int(one) for one in SLICE.findall(INSIDE.sub("", group))}
+        if re.search(r"(?m)^State:\s*Z", status) or (INSIDE.search(group) and not slices & uids):
             continue
         for uid in (ids | slices) & uids:
             found.setdefault(uid, []).append(of(pid, host))

@@ -7,6 +7,7 @@ pam.conf(5); pam_faillock(8), pam_pwhistory(8), pam_wheel(8), pam_succeed_if(8).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from functools import partial
 from typing import Annotated, Dict, List, Literal, TypedDict
@@ -20,6 +21,8 @@ from . import pam_stack as proofs
 from .kind import Enforceable, Kind, Owned, Pass
 
 REFUSED = "auth_err"
+COPIES = re.compile(r".*(?:~|\.(?:pam-(?:old|new)|dpkg-\w+|ucf-\w+|bak|orig|old))")
+"""Names of what pam-auth-update, dpkg and editors leave beside a service: nobody logs in by them."""
 
 
 class Needed(TypedDict):
@@ -102,7 +105,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 def _unasked(setting: Setting, host: Host) -> Dict[str, str]:
     """Service -> the place that decides without asking."""
     facility, found = setting["facility"], {}
-    for service in setting.get("services") or pam_stack.services(host):
+    for service in setting.get("services") or [one for one in pam_stack.services(host) if not COPIES.fullmatch(one)]:
         lines = host.cached(f"PAM {facility} {service}", partial(pam_stack.stack, service, facility, host))
         takes = bool(lines) if "services" in setting else any(one.module == "pam_unix.so" for one in _flat(lines))
         if not takes or (facility == "auth" and pam_stack.end_of(lines, proofs.returns).admits):

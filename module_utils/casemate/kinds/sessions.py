@@ -40,17 +40,28 @@ def identity(_setting: Setting) -> str:
 
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
-    """Name -> what runs, by its number and program; and who has a session that outlives logins."""
+    """Name -> what runs, by its number and program; who has a session that outlives logins; whom apply leaves alone."""
     lists = person.read(host)
-    return [{"running": _running(setting, lists, host)} for setting in settings]
+    return [{"running": _running(setting, lists, host), "barred": _barred(setting, lists)} for setting in settings]
 
 
 def _gone(setting: Setting, lists: person.Lists) -> Dict[str, int]:
-    """Name -> uid of each account that may run nothing; none whose uid is somebody else's, too."""
+    """Name -> uid of each account that may run nothing."""
     names = [str(one["name"]) for one in setting["people"] if person.has_ended(one, lists.today)]
     return {
         name: lists.accounts[name].uid for name in names if name in lists.accounts and not person.spared(name, lists)
     }
+
+
+def _barred(setting: Setting, lists: person.Lists) -> Dict[str, str]:
+    """Name -> why nothing of it is ended: whoever has the same uid, and may be here, has the same processes."""
+    gone = _gone(setting, lists)
+    found = {}
+    for name, uid in gone.items():
+        others = [one.name for one in lists.accounts.values() if one.uid == uid and one.name not in gone]
+        if others:
+            found[name] = f"{name} has the uid {uid}, as has {', '.join(others)}: end what is {name}'s by hand"
+    return found
 
 
 def _running(setting: Setting, lists: person.Lists, host: Host) -> Dict[str, List[str]]:
@@ -69,12 +80,15 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that nothing runs."""
     running: Dict[str, List[str]] = seen["running"]
     words = [f"{name}, who may not be in any more, still has {several(what)}" for name, what in running.items()]
+    barred = [why for name, why in seen["barred"].items() if name in running]
     return Verdict(
         ok=not running,
         expected="nothing",
         observed={name: len(what) for name, what in running.items()} or "nothing",
-        reason="; ".join(words),
+        reason="; ".join([*words, *barred]),
         evidence="/proc",
+        blocked_by="; ".join(barred),
+        still_enforced=len(barred) < len(running),
     )
 
 
@@ -82,14 +96,17 @@ def enforce(settings: List[Setting], failing: set[int], host: Host) -> None:
     """End what runs. Raises EnforceError where something does not go."""
     for setting in (settings[i] for i in sorted(failing)):
         lists = person.read(host)
+        barred = _barred(setting, lists)
         for name, uid in sorted(_gone(setting, lists).items()):
+            if name in barred:
+                continue
             host.remove(f"{LINGER}/{name}")
             host.run(["loginctl", "terminate-user", str(uid)])  # what it leaves is ended next
             _end(name, uid, host)
 
 
 def _end(name: str, uid: int, host: Host) -> None:
-    before, until = len(processes.of_users({uid}, host)), time.monotonic() + PATIENCE
+    before, until = len(processes.of_users({uid}, host).get(uid, ())), time.monotonic() + PATIENCE
     while running := processes.of_users({uid}, host).get(uid):
         processes.kill(running)
         if time.monotonic() > until:

@@ -6,7 +6,7 @@ Each problem names the person, what is allowed and what to do. A key is never sh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from casemate.catalogue import declarations
@@ -14,6 +14,10 @@ from module_utils.casemate.formats import authorized_keys
 from module_utils.casemate.formats.authorized_keys import FIDO, Key, Unfit
 
 VARIABLE = "casemate_people"
+AUTHORITIES = "k3s_access_trusted_user_ca_keys"
+KEYS_WRITTEN = declarations.control("folder")
+KEYS_READ = declarations.control("sshd", key="authorizedkeysfile")
+"""The controls by which keys of people are written, and by which sshd looks for them there."""
 PRESENT, REVOKED = "present", "revoked"
 SECOND_FACTOR = "fido"
 OF_SERVICES = (
@@ -34,11 +38,17 @@ def is_break_glass(person: Person) -> bool:
     return str(person.get("break_glass", False)).lower() in ("true", "yes")
 
 
-def problems(values: Mapping[str, Any], automation: str) -> list[str]:
+def problems(values: Mapping[str, Any], automation: str, waived: Collection[str] = ()) -> list[str]:
     """What is wrong with the people of a host, whose values are of their types already."""
     people: list[Person] = values.get(VARIABLE) or []
     found = [wrong for one in people for wrong in _of_one(one, values, automation)]
-    return found + list(_shared(people))
+    found += _shared(people)
+    if admitted(people) and KEYS_WRITTEN in waived and KEYS_READ not in waived:
+        found.append(
+            f"casemate_waivers has {KEYS_WRITTEN} without {KEYS_READ}, so sshd would look for keys of people where "
+            "nobody puts any, and let none of them in; allowed: both, or none. Add the other one, or take this one off"
+        )
+    return found
 
 
 def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Iterator[str]:
@@ -71,6 +81,13 @@ def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Itera
         yield (
             f"{VARIABLE} has {name} with break_glass and with second_factor: {SECOND_FACTOR}, which would fail on the "
             "same day; allowed: one of them. Take one off"
+        )
+    authority = str(values.get(AUTHORITIES) or "none")
+    if person.get("second_factor") == SECOND_FACTOR and authority != "none":
+        yield (
+            f"{VARIABLE} asks {name} for second_factor: {SECOND_FACTOR}, and {AUTHORITIES} is {authority}, by whose "
+            f"certificates {name} comes in without a token; allowed: one of them. Leave second_factor out, or set "
+            f"{AUTHORITIES}: none"
         )
     plain = [one for one in keys if isinstance(one, Key) and one.type not in FIDO]
     if person.get("second_factor") == SECOND_FACTOR and plain:

@@ -47,6 +47,14 @@ SESSION = "/user.slice/user-1002.slice/session-4.scope"
         ({7: ("Z", 1002, SESSION)}, []),
         ({8: ("S", 1001, "/user.slice/user-1001.slice/session-1.scope")}, []),
         ({8: ("S", 0, "/user.slice/user-10021.slice/x")}, []),
+        # A pod that runs as the same number is none of carol's; what she runs as a container in her session is.
+        ({8: ("S", 1002, "/kubepods.slice/kubepods-besteffort.slice/cri-containerd-0a.scope")}, []),
+        ({8: ("S", 1002, "/kubepods/burstable/pod0a/0b")}, []),
+        ({8: ("S", 1002, "/system.slice/docker-0a.scope"), 9: ("S", 1002, "/docker/0a")}, []),
+        ({8: ("S", 1002, "/system.slice/k3s.service/kubepods/besteffort/0a")}, []),
+        ({8: ("S", 0, "/kubepods.slice/cri-containerd-0a.scope/user.slice/user-1002.slice/x")}, []),  # systemd in it
+        ({7: ("S", 1002, "/user.slice/user-1002.slice/user@1002.service/docker/0a")}, [7]),
+        ({7: ("S", 1002, "/system.slice/dockerless.service")}, [7]),
         ({}, []),
     ],
 )
@@ -69,6 +77,20 @@ def test_the_automation_account_is_never_among_them(tmp_path: Path) -> None:
     twin = FakeHost(tmp_path, {"/etc/passwd": PASSWD + "twin:x:1000:1000::/:/bin/sh\n"}, context=host.context)
     assert judged(twin, one("twin", state="revoked")).ok
     assert judged(twin, one("root", state="revoked")).ok
+
+
+def test_what_may_be_somebody_elses_is_told_and_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two accounts of one uid: nobody knows whose a process is, and a service must not die for it."""
+    host = made(tmp_path, {7: ("S", 1002, "/system.slice/deploy.service")})
+    Path(host.path("/etc/passwd")).write_text(PASSWD + "deploy:x:1002:1002::/:/bin/sh\n")
+    monkeypatch.setattr(processes, "kill", lambda running: pytest.fail("killed"))
+    verdict = judged(host, CAROL)
+    assert not verdict.ok and not verdict.still_enforced
+    assert "as has deploy" in verdict.blocked_by
+    kind.enforce([{"people": [CAROL]}], {0}, host)
+    assert ["loginctl", "terminate-user", "1002"] not in host.ran
+    both = judged(host, CAROL, one("deploy", state="revoked"))
+    assert not both.ok and not both.blocked_by
 
 
 def test_what_outlives_logins_goes_too(tmp_path: Path) -> None:

@@ -91,11 +91,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "first": first,
             "first_key": first_file,
             "first_keys": first_keys,
-            "closes": "" if values.get("casemate_first_login") == "keep" or first in self._people(task_vars) else first,
+            "closes": first if self._closes(values, first, task_vars) else "",
             "ssh_args": str(self._connection.get_option("ssh_args") or ""),
             "probe": first_login.PROBE,
             "proxies": {name.split("_", 1)[1]: values[name] for name in PROXIES if name in values},
         }
+
+    def _closes(self, values: dict[str, Any], first: str, task_vars: dict[str, Any]) -> bool:
+        """Whether the first login is an image's, and not a person's: root, or whoever was named as the first user."""
+        named = first == "root" or bool(values.get("casemate_first_user"))
+        return named and values.get("casemate_first_login") != "keep" and first not in self._people(task_vars)
 
     def _people(self, task_vars: dict[str, Any]) -> set[str]:
         """Who is declared: people keep their account, and apply settles what it may do."""

@@ -59,7 +59,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems += self._escalation(task_vars)
         problems += combinations.dropin_problems(right)
         automation = account.automation(self, task_vars)
-        problems += people.problems(right, automation)
+        waived = list(values.get("casemate_waivers") or {})
+        problems += people.problems(right, automation, waived)
         if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
             wrong, more = combinations.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
             warnings += more
@@ -77,7 +78,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = right.get("k3s_node_resolv_conf", "auto")
         files = RESOLVERS if given == "auto" else [given]
         python = str(task_vars.get("ansible_python_interpreter") or "")
-        waived = list(values.get("casemate_waivers") or {})
         ours = entrance.planned(automation, right, waived)
         seen = self._probe(host_facts.script(python, k3s_rules.named_files(right), files, automation, ours))
         sources = values.get("casemate_admin_sources") or []
