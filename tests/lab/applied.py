@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from .patient import admitted
+
 
 class Lab:
     """The machines of an inventory, and Casemate as an operator calls it on them."""
@@ -27,9 +29,9 @@ class Lab:
         """Run a script as root on a host; it has to succeed."""
         argv = ["ssh", *self.known["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
         argv += ["-i", self.known["ansible_ssh_private_key_file"], f"ops@{self.hosts[host]}", "sudo sh -e"]
-        done = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=300, check=False)
+        done = admitted(argv, input=script, text=True, timeout=300)
         assert done.returncode == 0, f"{host}: {script}: {done.stderr}"
-        return done.stdout
+        return str(done.stdout)
 
     def has_api(self) -> bool:
         """Whether a real K3s is installed: the double has no API server."""

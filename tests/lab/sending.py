@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ import yaml
 
 from casemate import ROOT
 from casemate.run import runner
+
+from .patient import admitted
 
 RUN = """sudo sh -c 'cat >/root/sent.zip; python3 /root/sent.zip; code=$?; rm -f /root/sent.zip; exit $code'"""
 Controls = list[dict[str, Any]]
@@ -48,9 +49,9 @@ class Machine(NamedTuple):
         argv = ["ssh", *self.facts["ansible_ssh_common_args"].split(), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
         argv += ["-i", self.facts["ansible_ssh_private_key_file"]]
         argv += [f"{self.facts['ansible_user']}@{self.facts['ansible_host']}", command]
-        done = subprocess.run(argv, input=given, capture_output=True, timeout=seconds, check=False)
+        done = admitted(argv, input=given, timeout=seconds)
         assert done.returncode == 0, f"{self.name}: {done.stderr.decode()}"
-        return done.stdout
+        return bytes(done.stdout)
 
 
 def zipped(program: Mapping[str, Path | str], given: Mapping[str, Any]) -> bytes:
