@@ -72,7 +72,7 @@ ALSO = {
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
     ("PAM-ACCOUNT-ASKED", "first in /etc/pam.d/common-account"): {"HOST-PAM-VOUCHED": "fail"},  # it is of no profile
     ("PAM-PROOF-ASKED", "first in /etc/pam.d/common-auth"): {"HOST-PAM-VOUCHED": "fail"},  # the same
-    ("SSH-KEYCOMMAND-ABSENT", "edited"): {"SSH-ROOT-REFUSED": "fail"},  # told first: a line that no control asks for
+    ("SSH-KEYCOMMAND-ABSENT", "edited"): {"PEOPLE-FACTOR-ASKED": "fail"},  # told first: a line that no control asks for
     ("SSH-LISTENER-PLAIN", "second daemon"): {"HOST-SOCKETS-VOUCHED": "fail"},  # no unit runs it
     ("port", "listening"): {"HOST-SOCKETS-VOUCHED": "fail"},  # the same, whichever port it is
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
