@@ -7,6 +7,7 @@ end are empty, numbers are read by strtoul(3), and of several lines with one nam
 
 from __future__ import annotations
 
+import datetime
 import re
 from dataclasses import dataclass
 from typing import Dict, List, Optional
@@ -15,6 +16,8 @@ from .text import SPACE, split_lines
 
 NUMBER = re.compile(rf"[{SPACE}]*([+-]?)([0-9]+)")
 MOST = 2**32 - 1
+EPOCH = datetime.date(1970, 1, 1)
+"""From which shadow(5) counts days."""
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
 """Names that a program may be given as an argument: nothing in them is an option, a pattern or a path."""
 NO_SHELL = ("nologin", "false", "sync", "shutdown", "halt")
@@ -92,6 +95,16 @@ def last_days(text: str) -> Dict[str, int]:
             found[fields[0]] = day
         seen.add(fields[0])
     return found
+
+
+def days(date: datetime.date) -> int:
+    """A date as shadow(5) has it."""
+    return (date - EPOCH).days
+
+
+def is_over(day: int, today: int) -> bool:
+    """Whether an account whose first day past its end is `day` lets nobody in any more; 0 and less is no end."""
+    return 0 < day <= today
 
 
 @dataclass(frozen=True)

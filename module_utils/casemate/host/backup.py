@@ -133,8 +133,7 @@ person() {  # who was not there before stays out, and keeps what files there are
   getent -s files passwd -- "$path" >/dev/null || { back= ; return ; }
   if [ "$hash" = absent ]; then usermod -L -e 1 -- "$path" || failed=1; return; fi
   usermod -s "$shell" -e "$over" -G "$groups" -- "$path" || failed=1
-  now=$(awk -F: -v "name=$path" '$1 == name { print $2; exit }' /etc/shadow)
-  [ "$now" = "$hash" ] && return
+  [ "$(shadow '$2')" = "$hash" ] && return
   { printf '%s:%s\n' "$path" "$hash" | chpasswd -e && chage -d "${changed:--1}" -- "$path" ; } || failed=1
 }
 unit() {

@@ -14,7 +14,7 @@ from ..core import waiver
 from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
-from ..host.accounts import Account, group, last_days, login_shell, passwd, shadow
+from ..host.accounts import EPOCH, Account, days, group, is_over, last_days, login_shell, passwd, shadow
 from ..host.machine import Host
 from .account import LOGIN_DEFS, least_uid, login_defs, password
 from .kind import Kind
@@ -23,7 +23,6 @@ Person = Mapping[str, Any]
 """One of `__casemate_people`: name, state, uid (0: any), groups, over (the first day that is too late; -1: none)."""
 REVOKED = "revoked"
 NEVER = -1
-EPOCH = datetime.date(1970, 1, 1)
 NOBODY = 65534
 PLACES = {
     "accounts": "/etc/passwd",
@@ -94,7 +93,7 @@ def read(host: Host) -> Lists:
         {name: sorted(set(named)) for name, named in groups.items()},
         least_uid(login_defs(host.text(LOGIN_DEFS) or "").get("UID_MIN", "")),
         str(host.context.get("account") or ""),
-        (waiver.day(host.context) - EPOCH).days,
+        days(waiver.day(host.context)),
     )
 
 
@@ -169,7 +168,7 @@ def _revoked(person: Person, lists: Lists) -> Fault | None:
         return None
     usable = lists.passwords.get(name, "locked") != "locked"
     day = lists.last_days.get(name, NEVER)
-    goes_on = not 0 < day <= lists.today
+    goes_on = not is_over(day, lists.today)
     words = (["has a usable password"] if usable else []) + (["has not ended"] if goes_on else [])
     have = " and ".join(words)
     return Fault(f"{name} is revoked and {have}", have, "locked and ended") if words else None
@@ -203,7 +202,7 @@ def date(day: int) -> str:
 
 def has_ended(person: Person, today: int) -> bool:
     """Whether a person may have nothing running any more."""
-    return bool(person["state"] == REVOKED or 0 < person["over"] <= today)
+    return bool(person["state"] == REVOKED or is_over(person["over"], today))
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Iterator
 
 from ..core.vouched_for import Stranger
-from ..host.accounts import login_shell
+from ..host.accounts import is_over, login_shell
 from ..k3s.listed import digest_of
 from . import person
 from .vouchers import Known
@@ -23,7 +23,7 @@ def strangers(setting: Mapping[str, Any], known: Known) -> Iterator[Stranger]:
     lists = person.read(host)
     listed = {lists.automation, *(host.context.get("people") or ()), *setting.get("accounts", ())}
     for name, account in lists.accounts.items():
-        over = 0 < lists.last_days.get(name, person.NEVER) <= lists.today
+        over = is_over(lists.last_days.get(name, person.NEVER), lists.today)
         if name in listed or over or not person.is_persons(account.uid, lists) or not login_shell(account.shell):
             continue
         why = (

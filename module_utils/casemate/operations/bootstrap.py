@@ -10,7 +10,6 @@ cloud-init, disable_root_opts of its module ssh.
 
 from __future__ import annotations
 
-import datetime
 import os
 import pwd
 import re
@@ -19,11 +18,10 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from ..core import waiver
 from ..host import logins
-from ..host.accounts import last_days, passwd
+from ..host.accounts import days, group, is_over, last_days, passwd
 from ..host.machine import EnforceError, Host
 from ..host.text import split_lines
 
-EPOCH = datetime.date(1970, 1, 1)
 RULES = "/etc/sudoers.d"
 MADE_BY = "# Managed by Casemate (casemate bootstrap): the account by which Casemate comes in."
 SHELL = "/bin/bash"
@@ -171,14 +169,13 @@ def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[
         lines = [f"# {line}" if rule.fullmatch(line) else line for line in _whole_lines(text)]
         if "".join(lines) != text:
             found.append(Closing(path, "".join(lines), f"end the sudo without a password of {first} ({path})"))
-    for line in split_lines(host.text("/etc/group") or ""):
-        fields = line.split(":")
-        if fields[0] in GROUPS and len(fields) > 3 and first in fields[3].split(","):
-            command = ("gpasswd", "--delete", first, fields[0])
-            found.append(Closing(f"{fields[0]}/{first}", None, f"take {first} out of the group {fields[0]}", command))
+    for one in group(host.text("/etc/group") or ""):
+        if one.name in GROUPS and first in one.members:
+            command = ("gpasswd", "--delete", first, one.name)
+            found.append(Closing(f"{one.name}/{first}", None, f"take {first} out of the group {one.name}", command))
     there = any(one.name == first for one in passwd(host.text("/etc/passwd") or ""))
     day = last_days(host.text("/etc/shadow") or "").get(first, 0)
-    if there and not 0 < day <= (waiver.today_in_utc() - EPOCH).days:
+    if there and not is_over(day, days(waiver.today_in_utc())):
         found.append(Closing(first, None, f"end the account {first}, whose files stay", ("chage", "-E", "1", first)))
     return found
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from casemate.preflight.people import PRESENT, SECOND_FACTOR, is_break_glass
 from module_utils.casemate.formats.authorized_keys import rendered
+from module_utils.casemate.host.accounts import days
 
 NAME = "__casemate_people"
 """The internal variable by which templates know them."""
 NEVER, LONG_AGO = -1, 1
 """Days on which an account is over: never; or the day after the epoch, since programs differ about 0."""
 HEADER = "# Managed by Casemate (roles/k3s_access), from casemate_people."
-EPOCH = datetime.date(1970, 1, 1)
 
 
 def resolved(given: Iterable[Mapping[str, Any]], automation: str) -> list[dict[str, Any]]:
@@ -48,4 +48,4 @@ def _resolved(person: Mapping[str, Any]) -> dict[str, Any]:
 
 def over(expires: Any) -> int:
     """The first day on which an account is over that ends with a date, in days since 1970; NEVER without one."""
-    return NEVER if expires is None else (datetime.date.fromisoformat(str(expires)) - EPOCH).days + 1
+    return NEVER if expires is None else days(datetime.date.fromisoformat(str(expires))) + 1
