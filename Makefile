@@ -34,7 +34,7 @@ lint: .venv/.ready ## Style, types, YAML, playbooks
 	.ci/gitleaks
 
 unit: .venv/.ready ## Pure logic, on every interpreter that is present
-	$(BIN)/pytest tests/unit -q -n auto
+	$(BIN)/pytest tests/unit -q -n auto --dist worksteal
 	@.ci/other-pythons
 
 contract: .venv/.ready lab-packages ## What the parts promise each other, the double and the real K3s included

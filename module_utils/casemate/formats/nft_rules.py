@@ -189,8 +189,11 @@ def within(port: int, ports: list[Any]) -> bool:
 
 def unnamed(live: list[Thing]) -> int:
     """A port that no rule names; any where rules name all of them."""
-    named = [p for o in live for e in o.get("expr", []) if "match" in e for p in values(e["match"]["right"], live)]
-    return next((port for port in range(1, 65536) if not within(port, [p for p in named if port_like(p)])), 1)
+    found = [p for o in live for e in o.get("expr", []) if "match" in e for p in values(e["match"]["right"], live)]
+    named = [port for port in found if port_like(port)]
+    # The lowest one is the first port of all, or comes right after one that is named.
+    after = sorted((port["range"][1] if isinstance(port, dict) else port) + 1 for port in named)
+    return next((port for port in (1, *after) if port <= 65535 and not within(port, named)), 1)
 
 
 def port_like(value: Any) -> bool:
