@@ -66,8 +66,8 @@ lynis: .venv/.ready lab-packages ## What Lynis says of a machine as it comes, an
 docs: .venv/.ready ## Generate what is generated
 	$(BIN)/casemate docs
 
-bench: .venv/.ready lab-packages ## Ratios to ansible -m ping and to doing it by hand, and what many simulated hosts cost
-	@failed=0; for part in scale bench; do PYTHONPATH=tests $(BIN)/python -m bench.$$part || failed=$$?; done; exit $$failed
+bench: .venv/.ready lab-packages ## Ratios to ansible -m ping, to doing it by hand and to dev-sec (its folder: DEV_SEC)
+	@failed=0; for part in scale bench; do DEV_SEC="$(DEV_SEC)" PYTHONPATH=tests $(BIN)/python -m bench.$$part || failed=$$?; done; exit $$failed
 
 release: test release-test ## Wheel, sdist, collection and execution environment of the commit, with digests
 	@[ -z "$$(git status --porcelain)" ] || { echo "release: commit your changes first" >&2; exit 1; }

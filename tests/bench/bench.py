@@ -4,6 +4,9 @@ check and second apply are divided by `ansible -m ping`; the first provisioning 
 a shell script that copies the configuration as it came out, installs the same packages, copies the same K3s and
 starts the units, over ssh. That person verifies nothing and types infinitely fast. Beside the wall time stands what
 the controller's processes took of its CPUs.
+
+With DEV_SEC (see `dev_sec.py`) the CPU of both applies, K3s and its checks included, is compared with that of dev-sec's
+roles, which harden the system and sshd only.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from bench import dev_sec
 from bench.costs import Cost, measure
 
 LAB = "bench"
 GOALS = {"check": 1.5, "second apply": 4.0, "first provisioning": 1.5}
+DEV_SEC_GOALS = {"first apply": 0.25, "second apply": 0.1}
+"""Of the controller's CPU that dev-sec's roles take for the same run, at most."""
 MARK = "/run/casemate-bench"
 OWNED = (
     f"find /etc /usr/local /var/lib/rancher/k3s/agent/etc /var/lib/rancher/k3s/server/manifests -newer {MARK} -type f "
@@ -117,6 +123,23 @@ def line(name: str, cost: Cost, base: Cost, base_name: str) -> bool:
     return ratio <= goal
 
 
+def beside_dev_sec(applies: Sequence[Cost], collections: Path) -> bool:
+    """Print what both applies cost beside dev-sec's on a machine of its own; whether they are within their goals."""
+    machine = Machine()
+    good = True
+    for (name, goal), ours, theirs in zip(
+        DEV_SEC_GOALS.items(), applies, dev_sec.harden(machine.inside, machine.inventory, collections), strict=True
+    ):
+        ratio = ours.cpu / theirs.cpu
+        good = good and ratio <= goal
+        print(
+            f"{name:20} controller CPU {ours.cpu:6.2f} s ÷ dev-sec {theirs.cpu:6.2f} s = {ratio:.2f}  "
+            f"(goal {goal}: {'ok' if ratio <= goal else 'over the goal'})   "
+            f"on the clock {ours.wall:.0f} s and {theirs.wall:.0f} s"
+        )
+    return good
+
+
 def main() -> int:
     """Measure, print and return 0 when every ratio is within its goal."""
     os.environ.setdefault("ANSIBLE_CONFIG", str(Path(__file__).parents[2] / "ansible.cfg"))
@@ -139,10 +162,13 @@ def main() -> int:
         images = bool(machine.root("ls /var/lib/rancher/k3s/agent/images 2>/dev/null || true").strip())
         subprocess.run(["casemate", "lab", "down", "--name", LAB], check=True, stdout=subprocess.DEVNULL)
         hand = by_hand(Machine(), files, wanted, more, images)
+        subprocess.run(["casemate", "lab", "down", "--name", LAB], check=True, stdout=subprocess.DEVNULL)
+        collections = os.environ.get("DEV_SEC")
+        good = [not collections or beside_dev_sec((first, second), Path(collections))]
     finally:
         subprocess.run(["casemate", "lab", "down", "--name", LAB], check=False, stdout=subprocess.DEVNULL)
     print(f"by hand: {len(wanted)} packages, {len(files) >> 10} KiB of files, units {', '.join(more) or '-'}")
-    good = [line("check", check, ping, "ping"), line("second apply", second, ping, "ping")]
+    good += [line("check", check, ping, "ping"), line("second apply", second, ping, "ping")]
     good.append(line("first provisioning", first, hand, "by hand"))
     print(f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
     return 0 if all(good) else 2
