@@ -41,16 +41,21 @@ ELSEWHERE: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 
 
+def settings() -> str:
+    """The project's ansible.cfg as it works in any folder."""
+    made = (ROOT / "ansible.cfg").read_text()
+    for name in ("roles", "library", "module_utils", "src/casemate/ansible/action", "src/casemate/ansible/lookup"):
+        made = made.replace(f" = {name}\n", f" = {ROOT / name}\n")
+    return made
+
+
 def asked(folder: Path, hosts: dict[str, dict[str, str]], *options: str, **environment: str) -> dict[str, set[str]]:
     """Host -> the accounts for which the controls of access are resolved."""
     (folder / "config").write_text(
         "Host nickname\n User ops\nMatch exec true originalhost configured-port\n User ops\n"
     )
     (folder / "elsewhere").write_text("User elsewhere\n")
-    settings = (ROOT / "ansible.cfg").read_text().replace("[defaults]", "[defaults]\nremote_user = elsewhere")
-    for name in ("roles", "library", "module_utils", "src/casemate/ansible/action", "src/casemate/ansible/lookup"):
-        settings = settings.replace(f" = {name}\n", f" = {ROOT / name}\n")
-    (folder / "ansible.cfg").write_text(settings)
+    (folder / "ansible.cfg").write_text(settings().replace("[defaults]", "[defaults]\nremote_user = elsewhere"))
     given = json.dumps({"all": {"hosts": hosts, "children": {"k3s_server": {"hosts": {n: {} for n in hosts}}}}})
     (folder / "hosts.json").write_text(given.replace("{folder}", str(folder)))
     play = {
@@ -101,6 +106,39 @@ class Other:
 def test_a_connection_of_another_kind_comes_as_the_local_account_unless_one_is_named() -> None:
     assert account.connecting(Other(), None) == getpass.getuser()
     assert account.connecting(Other(), "ops") == "ops"
+
+
+def test_a_run_asks_ssh_once_for_each_host(tmp_path: Path) -> None:
+    """What preflight was told goes on to the tasks after it; without preflight each of them asks."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\necho asked >>{tmp_path}/asked\nexec ssh "$@"\n')
+    ssh.chmod(0o755)
+    (tmp_path / "ansible.cfg").write_text(settings())
+    lock = str(ROOT / "roles/k3s_node/files/artifacts.lock.json")
+    given = {
+        "casemate_admin_sources": ["192.0.2.1"],
+        "casemate_artifact_lock": lock,
+        "ansible_ssh_executable": str(ssh),
+    }
+    servers = {"hosts": {"one": {"ansible_user": "ops", "ansible_host": "192.0.2.7"}}}
+    inventory = {"all": {"vars": given, "children": {"k3s_server": servers}}}
+    (tmp_path / "hosts.json").write_text(json.dumps(inventory))
+    shared = str(ROOT / "playbooks/group_vars/all.yml")
+    explain: list[dict[str, Any]] = [{"k3s_controls": {"explain": True, "roles": ["k3s_access"]}}] * 2
+    preflight = {"casemate_preflight": {"host": False}, "register": "__casemate_seen"}
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "hosts.json", "play.json"]
+    environment = {**os.environ, "ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1"}
+
+    def times_asked(*tasks: dict[str, Any]) -> int:
+        play = {"hosts": "all", "gather_facts": False, "vars_files": [shared], "tasks": [*tasks]}
+        (tmp_path / "play.json").write_text(json.dumps([play]))
+        (tmp_path / "asked").write_text("")
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return len((tmp_path / "asked").read_text().splitlines())
+
+    assert times_asked(preflight, *explain) == 1
+    assert times_asked(*explain) == 2
 
 
 def test_nothing_asks_for_the_account_but_the_one_function() -> None:

@@ -191,9 +191,16 @@ def host_name_problems(name: str, config: Mapping[str, Any]) -> list[str]:
 
 
 @functools.cache
+def kubelet() -> Mapping[str, Any]:
+    """What the kubelet takes, by its minor version; read once."""
+    known: Mapping[str, Any] = declarations.read(Path(__file__).parent / "schema/kubelet.yml")
+    return known
+
+
+@functools.cache
 def _flags(minor: str) -> dict[str, tuple[str, Any]]:
     """The kubelet's flags of a minor version -> (type, choices or range)."""
-    known = declarations.read(Path(__file__).parent / "schema/kubelet.yml").get(minor) or {}
+    known = kubelet().get(minor) or {}
     flags = {n: (kind, None) for kind, names in known.items() if isinstance(names, list) for n in names}
     flags.update({name: ("choices", allowed) for name, allowed in (known.get("choices") or {}).items()})
     return {n: (kind, (known.get("ranges") or {}).get(n, more)) for n, (kind, more) in flags.items()}

@@ -15,10 +15,15 @@ from typing import Any
 
 NAME = "__casemate_account"
 """The internal variable by which templates know it."""
+SEEN = "__casemate_seen"
+"""What preflight has returned for a host; with its `account`, so that a run asks ssh once."""
 
 
 def automation(action: Any, variables: Mapping[str, Any]) -> str:
     """The account that is never locked out, for an action plugin and the variables of its task."""
+    asked_before = (variables.get(SEEN) or {}).get("account")
+    if asked_before:
+        return str(asked_before)
     named = action._templar.template(variables.get("casemate_automation_user"))
     return str(named) if named else connecting(action._connection, action._play_context.remote_user)
 

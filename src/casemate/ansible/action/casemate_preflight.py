@@ -26,12 +26,13 @@ from module_utils.casemate.core import waiver
 KNOWN = inputs.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 with contextlib.suppress(LockError, ImportError):  # what is wrong is said where a host is judged
     host_facts.version({})  # the project's own lock, and what validates any
+k3s_rules.kubelet()
 RESOLVERS = declarations.variables()[1]["__k3s_node_usual_resolvers"]
 workers.spare()
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Judges one host. Fails with the list of problems, or returns `casemate_host` and `warnings`.
+    """Judges one host. Fails with the list of problems, or returns `casemate_host`, `account` and `warnings`.
 
     With `host: false` it judges the input alone and connects to nothing. With `compare: true` it compares what it
     returned for each host (`__casemate_seen`), and connects to nothing either.
@@ -74,7 +75,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if problems:
             return self._refusal(problems)
         if self._task.args.get("host") is False:
-            return {"changed": False, "warnings": warnings}
+            return {"changed": False, "account": automation, "warnings": warnings}
         given = right.get("k3s_node_resolv_conf", "auto")
         files = RESOLVERS if given == "auto" else [given]
         python = str(task_vars.get("ansible_python_interpreter") or "")
@@ -103,7 +104,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         facts = {"os": seen["os"], "arch": seen["machine"], "etcd": bool(running.get("etcd"))}
         named = (right.get("k3s_node_config") or {}).get("node-name") or running.get("hostname") or ""
         machine = {"node": str(named).lower(), "machine": conflicts.get("machine", ""), "key": conflicts.get("key", "")}
-        return {"changed": False, "casemate_host": facts, "casemate_machine": machine, "warnings": warnings + more}
+        seen_there = {"casemate_host": facts, "casemate_machine": machine}
+        return {"changed": False, "account": automation, **seen_there, "warnings": warnings + more}
 
     def _compare(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Judge the hosts of this run against each other."""
