@@ -505,3 +505,14 @@ def test_a_control_for_other_systems_is_not_judged(tmp_path: Path, release: str,
     done = settle(host, owned(), {**owned("FILE-B-SET", "/etc/b"), "os": ["debian11", "debian12"]})
     assert [made["control"] for made in done.findings] == judged
     assert (host.text("/etc/b") == "good\n") == ("FILE-B-SET" in judged)
+
+
+def test_who_looks_from_outside_asks_for_no_k3s_of_its_own(tmp_path: Path) -> None:
+    """The controller looks at each node: its own units say nothing of them, and asking costs for each."""
+    signed = {"kind": "artifact", "aspect": "signature", "lock": "/lock", "allowed_signers": "", "enforced": False}
+    host = FakeHost(tmp_path, commands={"systemctl show k3s": (0, "ActiveState=active\n", "")})
+    outcome = settle(host, control("NODE-LOCK-SIGNED", signed), check=True, from_outside=True)
+    assert outcome.findings[0]["status"] == "fail"
+    assert not outcome.runs_k3s
+    assert host.ran == []
+    assert settle(host, control("NODE-LOCK-SIGNED", signed), check=True).runs_k3s

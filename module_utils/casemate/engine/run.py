@@ -31,9 +31,11 @@ def run(
     waivers: Mapping[str, Mapping[str, Any]] | None = None,
     scan: bool = False,
     today: datetime.date | None = None,
+    from_outside: bool = False,
 ) -> Outcome:
     """Judge every control of `catalogue` (role -> raw controls) and, unless `check`, enforce what differs.
 
+    With `from_outside`, `host` is where the node is looked at from: whether K3s runs there is not asked.
     Raises ControlError before anything is observed when any control is malformed.
     """
     controls = parse_all({**raw, "role": role} for role, raws in catalogue.items() for raw in raws)
@@ -45,8 +47,9 @@ def run(
     day = today or waiver.day(host.context)
     holds = waiver.holding(waivers or {}, day)
     lacking = capabilities(host)
-    host.ask_units([*UNITS, *(unit for c in controls for unit in c.kind.units(c.setting))])
-    outcome.runs_k3s = any(host.systemctl(unit).get("ActiveState") in RUNNING for unit in UNITS)
+    of_k3s = () if from_outside else UNITS
+    host.ask_units([*of_k3s, *(unit for c in controls for unit in c.kind.units(c.setting))])
+    outcome.runs_k3s = any(host.systemctl(unit).get("ActiveState") in RUNNING for unit in of_k3s)
     by_kind: dict[str, list[Control]] = {}
     done: dict[str, Finding] = {}
     for control in controls:

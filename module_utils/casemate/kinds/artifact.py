@@ -249,6 +249,6 @@ KIND: Kind[Setting] = Kind(
     assess,
     enforced_by="task",
     places=places_of,
-    units=lambda setting: UNITS,
+    units=lambda setting: UNITS if setting["aspect"] == "running" else (),
     owned=Owned(written=lambda setting: setting.get("path", WRAPPER) if setting["aspect"] == "file" else ""),
 )

@@ -7,11 +7,11 @@ A port that is probed from the host itself passes by loopback and proves nothing
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import json
 import sys
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +156,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         context = {**(given.get("context") or {}), "account": known[account.NAME], "people": listed}
         context["today"] = waiver.today_in_utc().isoformat()
         given["context"], waivers = context, given.get("waivers")
-        with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        with ThreadPoolExecutor(max_workers=1) as pool:
             # A port that is shut is known by silence: the waiting passes while the host works.
-            seen = pool.submit(run, resolved("controller"), Host(context=context), True, waivers)
+            controller, from_here = Host(context=context), resolved("controller")
+            seen = pool.submit(run, from_here, controller, True, waivers, from_outside=True)
             there = resolved(*elsewhere)
             given["controls"] = json.dumps(there)  # as one string: Ansible walks through every value of a structure
             result: dict[str, Any] = self._execute_module(
