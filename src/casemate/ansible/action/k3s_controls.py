@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ for folder in (PROJECT, PROJECT / "src"):
 from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.preflight.people import VARIABLE, admitted
-from casemate.run import account, built, compiled, handed, known_hosts, people, refusals, workers
+from casemate.run import account, built, compiled, for_all_hosts, handed, known_hosts, people, refusals, workers
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
@@ -40,10 +40,11 @@ from module_utils.casemate.kinds import KINDS, written
 
 # Ansible imports this file once, before it forks a worker for each host: what is read here is read once.
 DEFAULTS, INTERNALS = (declarations.each(values, trust_as_template) for values in declarations.variables())
-DECLARED = declarations.controls()
 compiled.prepare()
+CONTROLS = for_all_hosts.prepare(declarations.controls(), *declarations.variables())
 built.take()
 workers.spare()
+OF_ROLES = DEFAULTS.keys() | INTERNALS.keys()
 TASK_KINDS = [name for name, kind in KINDS.items() if kind.enforced_by == "task"]
 SETTINGS = {
     "level": "__casemate_level",
@@ -109,8 +110,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail(f"casemate_level is {quoted(level)}; allowed: {', '.join(declarations.LEVELS)}")
         servers = task_vars.get("groups", {}).get("k3s_server") or []
         scope = declarations.scopes(task_vars.get("group_names", ()), servers[:1] == [task_vars["inventory_hostname"]])
+        every = declared_for(task_vars)
         raws = given.pop("controls", None) or {
-            role: task_vars.get(f"__{role}_controls", DECLARED[role]) for role in given.pop("roles", declarations.ROLES)
+            role: task_vars.get(f"__{role}_controls", every[role]) for role in given.pop("roles", declarations.ROLES)
         }
         kinds, as_text = given.pop("kinds", None), given.pop("as_text", False)
         evicted = given.pop("evict", None) or ()
@@ -127,7 +129,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # Of all roles, whichever are applied now: what another role of this host asks for is not left over.
         asked = {
             written(c["setting"])
-            for controls in [*DECLARED.values(), *raws.values()]
+            for controls in [*every.values(), *raws.values()]
             for c in controls
             if declarations.applies(c, scope, level)
         }
@@ -136,7 +138,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         def resolved(*vantages: str) -> dict[str, Any]:
             return {
                 role: [
-                    named(declarations.each(c, template), evicted)
+                    named(c if isinstance(c, for_all_hosts.Whole) else declarations.each(c, template), evicted)
                     for c in controls
                     if c.get("vantage", "self") in vantages
                 ]
@@ -199,6 +201,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if as_text:
             result["findings"] = handed.over(result["findings"])
         return result
+
+
+def declared_for(variables: Mapping[str, Any]) -> dict[str, list[declarations.Raw]]:
+    """Role -> its controls, as far as they are rendered already for a host whose tasks have these variables."""
+    own = OF_ROLES & variables.keys()
+    return {role: [one.of(own) for one in controls] for role, controls in CONTROLS.items()}
 
 
 def named(control: dict[str, Any], evicted: Collection[str]) -> dict[str, Any]:
