@@ -67,6 +67,13 @@ def test_structures_keep_their_shape(value: Any) -> None:
     json.dumps(legible(value), ensure_ascii=False).encode()
 
 
+def test_what_stands_in_several_places_is_looked_at_once() -> None:
+    same = {"\x1b": ["\x07"]}
+    one, other, third = legible([same, {"inner": same}, {"\x1b": ["\x07"]}])
+    assert one is other["inner"]
+    assert one == third == {r"\x1b": [r"\x07"]}
+
+
 def hostile_report(text: str, verb: str = "check") -> findings.Report:
     """A report in which a stranger's text stands wherever it can."""
     made: findings.Finding = dict.fromkeys(findings.KEYS, text)

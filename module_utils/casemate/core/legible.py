@@ -13,7 +13,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Dict
 
 BYTES = range(0xDC80, 0xDD00)
 """The surrogates by which Python keeps the bytes 0x80 to 0xFF of what is no UTF-8 (PEP 383)."""
@@ -23,13 +23,22 @@ _KEY = os.urandom(16)
 
 
 def legible(value: Any) -> Any:
-    """A value with every text in it, keys too, as `shown`; what is no text stays as it is."""
+    """A value with every text in it, keys too, as `shown`; what is no text stays as it is.
+
+    A mapping that stands in it several times is looked at once, and stands in what comes out as often.
+    """
+    return _legible(value, {})
+
+
+def _legible(value: Any, done: Dict[int, Dict[Any, Any]]) -> Any:
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, dict):
-        return {legible(key): legible(one) for key, one in value.items()}
+        if id(value) not in done:
+            done[id(value)] = {_legible(key, done): _legible(one, done) for key, one in value.items()}
+        return done[id(value)]
     if isinstance(value, (list, tuple)):
-        return [legible(one) for one in value]
+        return [_legible(one, done) for one in value]
     return value
 
 

@@ -330,7 +330,7 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
 
     Raises ClickException when the report does not fit its schema: nothing is written then.
     """
-    made = legible(made)
+    made = render.fit(made)
     try:
         render.validate(made)
     except ValueError as wrong:

@@ -39,7 +39,7 @@ def settle(passes: list[Finding]) -> Finding:
     last = passes[-1]
     first = next((f for f in passes if f["action"] in ("would_change", "changed")), None)
     if first is None or (first is last and last["action"] != "changed"):
-        return dict(last)
+        return last
     before = first["before"] if first["action"] == "changed" else first["observed"]
     taken_back = last["status"] == "waived" and last["action"] in ("none", "changed")
     if last["status"] == "pass" or taken_back:
@@ -49,7 +49,7 @@ def settle(passes: list[Finding]) -> Finding:
 
 def host_entry(name: str, status: str, findings: Iterable[Finding], message: str = "") -> dict[str, Any]:
     """One host of a report. A host without any finding was not judged, so it is never ok."""
-    made = [{key: finding[key] for key in KEYS} for finding in findings]
+    made = [one if tuple(one) == KEYS else {key: one[key] for key in KEYS} for one in findings]
     if status == "ok" and not made:
         status, message = "error", message or "no control was judged on this host"
     return {"name": name, "status": status, "findings": made, **({"message": message} if message else {})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -38,6 +38,15 @@ def validator() -> Any:
     return Draft202012Validator(schema())
 
 
+class Fit(Report):
+    """A report whose text is all legible."""
+
+
+def fit(report: Report) -> Fit:
+    """The report with all of its text legible: itself where it is so already."""
+    return report if isinstance(report, Fit) else Fit(legible(report))
+
+
 def validate(report: Report) -> None:
     """Raise ValueError, naming the place, when a report does not fit its schema."""
     if validator().is_valid(_distinct(report)):
@@ -50,15 +59,20 @@ def validate(report: Report) -> None:
 def _distinct(report: Report) -> Any:
     """The report with one of the findings that are the same for the schema: hundreds of hosts say much the same.
 
+    Those that are the very same object are looked at once, as all are that come by `handed`.
     Nobody has looked at the report yet: one that has no such findings comes back as it is.
     """
     anything = [name for name, rule in schema()["$defs"]["finding"]["properties"].items() if rule is True]
+    looked: set[int] = set()
     seen: set[str] = set()
     hosts = []
     try:
         for host in report["hosts"]:
             kept = []
             for finding in host["findings"]:
+                if id(finding) in looked:
+                    continue
+                looked.add(id(finding))
                 alike = repr({**finding, **{name: None for name in anything if name in finding}})
                 if alike not in seen:
                     seen.add(alike)
@@ -71,13 +85,13 @@ def _distinct(report: Report) -> Any:
 
 def as_json(report: Report) -> str:
     """The report itself, one value a line: where Python indents, it takes five times as long."""
-    return json.dumps(legible(report), separators=(",\n", ": "), ensure_ascii=False) + "\n"
+    return json.dumps(fit(report), separators=(",\n", ": "), ensure_ascii=False) + "\n"
 
 
 def as_junit(report: Report) -> str:
     """One test suite a host, one case a finding; what was not evaluated is skipped, never passed."""
     suites = ElementTree.Element("testsuites", name="casemate")
-    for host in legible(report["hosts"]):
+    for host in fit(report)["hosts"]:
         suite = ElementTree.SubElement(suites, "testsuite", name=host["name"], tests=str(len(host["findings"])))
         if host["status"] != "ok":
             case = ElementTree.SubElement(suite, "testcase", classname=host["name"], name="host")
@@ -110,31 +124,26 @@ def warm() -> None:
 
 def as_html(report: Report) -> str:
     """One page without any remote part, for people."""
-    report, known = legible(report), catalogue.load()
+    report, known = fit(report), catalogue.load()
     accepted = report["summary"]["accepted"]
     hosts = [
         {
             **host,
             "message": host.get("message", ""),
             "counts": counts(host["findings"]),
-            "rows": [
-                {
-                    **finding,
-                    "about": known.get(finding["control"], {}) | {key: finding[key] for key in ABOUT if finding[key]},
-                    "accepted": is_accepted(finding, accepted.get(host["name"], ())),
-                }
-                for finding in sorted(host["findings"], key=lambda f: (SHOWN_FIRST[f["status"]], f["control"]))
-            ],
+            "accepted": accepted.get(host["name"], ()),
+            "rows": sorted(host["findings"], key=lambda f: (SHOWN_FIRST[f["status"]], f["control"])),
         }
         for host in report["hosts"]
     ]
-    drawn: dict[str, str] = {}
+    drawn: dict[tuple[int, bool], str] = {}
 
-    def once(draw: Callable[[Any], str], row: dict[str, Any]) -> str:
-        """What is drawn for a row: most hosts have the same ones, and drawing is what takes long."""
-        same = repr(row)
+    def once(draw: Callable[[Any], str], finding: Finding, by_host: Collection[str]) -> str:
+        """What is drawn for a finding: most hosts have the same ones, and drawing is what takes long."""
+        same = (id(finding), is_accepted(finding, by_host))
         if same not in drawn:
-            drawn[same] = draw(row)
+            about = known.get(finding["control"], {}) | {key: finding[key] for key in ABOUT if finding[key]}
+            drawn[same] = draw({**finding, "about": about, "accepted": same[1]})
         return drawn[same]
 
     made: str = page().render(

@@ -76,7 +76,7 @@ class Host:
 class Run:
     """The outcome of a playbook: hosts by name, and why it ended early, if it did.
 
-    `folder` is where workers leave findings that do not come as a part of their results.
+    `folder` is where workers leave findings that do not come as a part of their results; `known` are those read there.
     """
 
     hosts: dict[str, Host] = field(default_factory=dict)
@@ -87,6 +87,7 @@ class Run:
     _line: str = ""
     _open: bool = False
     folder: Path = Path()
+    known: dict[str, Finding] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     cancelled: bool = False
     settled: bool = False
@@ -153,7 +154,7 @@ class Run:
                 host.accepted = list(result.get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())
                 host.roles_to_apply = list(result.get("roles_to_apply") or ())
-                for made in handed.taken(result["findings"], self.folder):
+                for made in handed.taken(result["findings"], self.folder, self.known):
                     host.passes.setdefault(made["control"], []).append(made)
                     if made["action"] == "changed":
                         host.changed.add(made["control"])

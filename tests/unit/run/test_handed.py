@@ -30,6 +30,15 @@ def test_findings_arrive_whole_and_leave_nothing_behind(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_what_several_hosts_say_alike_is_one_finding(folder: Path) -> None:
+    known: dict[str, Any] = {}
+    first, second = (
+        handed.taken(handed.over(said), folder, known) for said in (FOUND, [*FOUND, made.finding("waived")])
+    )
+    assert second[:2] == first == FOUND
+    assert all(one is other for one, other in zip(first, second, strict=False))
+
+
 @pytest.mark.parametrize("there", ["", "/nonexistent"])
 def test_where_no_run_listens_they_stay_in_the_result(there: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ansible alone runs the same playbooks."""
