@@ -98,6 +98,25 @@ def test_what_one_of_many_alike_has_wrong_is_refused_by_its_place() -> None:
         render.validate(made)
 
 
+def test_the_schema_is_asked_about_what_many_findings_say_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    real = render.validator()
+
+    class Counting:
+        def is_valid(self, report: Any) -> bool:
+            asked.append(report)
+            return bool(real.is_valid(report))
+
+        evolve, iter_errors = real.evolve, real.iter_errors
+
+    monkeypatch.setattr(render, "validator", Counting)
+    many = [finding("pass", cid, observed=cid) for cid in ("SSH-ROOT-REFUSED", "SSH-X11-OFF", "SSH-A-B")]
+    render.validate(report(*many, *many, finding("fail", "SSH-C-D"), finding("fail", "SSH-E-F")))
+    assert [[one["control"] for one in host["findings"]] for host in asked[0]["hosts"]] == [
+        ["SSH-ROOT-REFUSED", "SSH-C-D"]
+    ]
+
+
 @pytest.mark.parametrize("hosts", [None, "none", [None], [{}], [{"name": "x", "status": "ok", "findings": [1]}]])
 def test_hosts_that_are_none_are_refused(hosts: Any) -> None:
     with pytest.raises(ValueError, match="hosts"):

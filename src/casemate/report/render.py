@@ -62,9 +62,9 @@ def _distinct(report: Report) -> Any:
     Those that are the very same object are looked at once, as all are that come by `handed`.
     Nobody has looked at the report yet: one that has no such findings comes back as it is.
     """
-    anything = [name for name, rule in schema()["$defs"]["finding"]["properties"].items() if rule is True]
     looked: set[int] = set()
     seen: set[str] = set()
+    known: dict[str, bool] = {}
     hosts = []
     try:
         for host in report["hosts"]:
@@ -73,7 +73,7 @@ def _distinct(report: Report) -> Any:
                 if id(finding) in looked:
                     continue
                 looked.add(id(finding))
-                alike = repr({**finding, **{name: None for name in anything if name in finding}})
+                alike = repr(_for_the_schema(finding, known))
                 if alike not in seen:
                     seen.add(alike)
                     kept.append(finding)
@@ -81,6 +81,34 @@ def _distinct(report: Report) -> Any:
     except (AttributeError, KeyError, TypeError):
         return report
     return {**report, "hosts": hosts}
+
+
+def _for_the_schema(finding: Finding, known: dict[str, bool]) -> dict[str, Any]:
+    """What of a finding decides whether it fits: whether a value does by itself, where the schema asks no more of it.
+
+    `known` holds for each value whether it does.
+    """
+    rules, together, anything = _rules()
+
+    def fits(name: str, value: Any) -> bool:
+        same = f"{name} {value!r}"
+        if same not in known:
+            known[same] = validator().evolve(schema=rules[name]).is_valid(value)
+        return known[same]
+
+    return {
+        name: name in anything or (value if name in together or name not in rules else fits(name, value))
+        for name, value in finding.items()
+    }
+
+
+@functools.cache
+def _rules() -> tuple[dict[str, Any], set[str], set[str]]:
+    """Of a finding in the schema: the rule of each value, which are looked at together, and which may be anything."""
+    rule = schema()["$defs"]["finding"]
+    rules = rule["properties"]
+    together = {name for part in ("if", "then") for name in rule[part]["properties"]}
+    return rules, together, {name for name, one in rules.items() if one is True}
 
 
 def as_json(report: Report) -> str:

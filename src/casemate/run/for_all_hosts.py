@@ -26,7 +26,12 @@ from casemate.run import compiled
 
 
 class Whole(dict[str, Any]):
-    """A control in which no template is left."""
+    """A control in which no template is left, with its `text` of JSON."""
+
+    def __init__(self, control: Raw) -> None:
+        """Take a control as it is."""
+        super().__init__(control)
+        self.text = json.dumps(control)
 
 
 class Prepared(NamedTuple):
@@ -58,6 +63,15 @@ def prepare(
         ]
         for role, declared in controls.items()
     }
+
+
+def as_text(controls: Mapping[str, list[Raw]]) -> str:
+    """Role -> its resolved controls, as one text of JSON: Ansible walks through every value of a structure."""
+    texts = {
+        role: ", ".join(one.text if isinstance(one, Whole) else json.dumps(one) for one in resolved)
+        for role, resolved in controls.items()
+    }
+    return "{" + ", ".join(f"{json.dumps(role)}: [{text}]" for role, text in texts.items()) + "}"
 
 
 def _rendered(

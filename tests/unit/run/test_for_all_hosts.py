@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def test_whatever_a_host_sets_itself_counts(prepared: list[for_all_hosts.Prepare
 def changed(value: Any) -> Any:
     """Another value of the same type."""
     return value + 1 if type(value) is int else [*value, "other"] if isinstance(value, list) else "other"
+
+
+def test_hosts_are_sent_the_same_whether_it_was_rendered_before(prepared: list[for_all_hosts.Prepared]) -> None:
+    controls = {
+        "k3s_host": [one.rendered for one in prepared],
+        "k3s_node": [{"id": "A-B", "why": "\u202e"}],
+        "none": [],
+    }
+    assert json.loads(for_all_hosts.as_text(controls)) == controls
 
 
 @pytest.mark.parametrize(

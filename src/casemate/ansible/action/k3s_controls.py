@@ -163,7 +163,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             controller, from_here = Host(context=context), resolved("controller")
             seen = pool.submit(run, from_here, controller, True, waivers, from_outside=True)
             there = resolved(*elsewhere)
-            given["controls"] = json.dumps(there)  # as one string: Ansible walks through every value of a structure
+            given["controls"] = for_all_hosts.as_text(there)
             result: dict[str, Any] = self._execute_module(
                 module_name="k3s_controls", module_args=given, task_vars=task_vars
             )
