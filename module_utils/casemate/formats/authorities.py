@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
+import shlex
 from typing import Iterator, Set
 
 from ..core.vouched_for import Stranger
@@ -42,7 +43,8 @@ def strangers(host: Host) -> Iterator[Stranger]:
             continue  # of what it leads to, its own place tells
         for found in CERTIFICATE.finditer(host.read(target or path) or b""):
             if _body(found[1]) not in known:
-                yield Stranger(path, "it is of no package and not from those of the operator", _digest(found[1]))
+                why = f"it is of no package and not from those of the operator; by hand: rm {shlex.quote(path)}"
+                yield Stranger(path, why, _digest(found[1]))
                 break
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pwd
+import shlex
 import stat as statmod
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Dict, List, Literal, TypedDict
@@ -75,12 +76,13 @@ def _authorities(setting: Setting, host: Host) -> Iterator[Stranger]:
 
 
 def _cluster_authorities(setting: Setting, host: Host) -> Iterator[Stranger]:
-    yield from cluster_authorities.strangers(host)
+    yield from cluster_authorities.strangers(setting["paths"], host)
 
 
 def _plugins(setting: Setting, host: Host) -> Iterator[Stranger]:
     for path, why in plugins.strangers(host):
-        yield Stranger(path, why, content(path, host))
+        by_hand = f"by hand: rm {shlex.quote(path)}, and restart K3s, which makes its links anew"
+        yield Stranger(path, f"{why}; {by_hand}", content(path, host))
 
 
 def _credentials(setting: Setting, host: Host) -> Iterator[Stranger]:
