@@ -153,7 +153,7 @@ def test_a_pod_of_the_default_account_has_no_token(kubectl: Kubectl, running: st
     assert answer.rc != 0
 
 
-@pytest.mark.control("CLUSTER-DEFAULT-ISOLATED")
+@pytest.mark.control("CLUSTER-DEFAULT-ISOLATED", "CLUSTER-POLICIES-VOUCHED")
 def test_a_pod_reaches_nothing_that_no_policy_allows(kubectl: Kubectl, running: str, api: Host) -> None:
     """The API's service address answers a TCP connection from the node, and must not from the pod."""
     address = kubectl("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}").strip()
@@ -202,20 +202,102 @@ def test_a_caller_without_a_role_may_do_nothing(kubectl: Kubectl, caller: str) -
         assert answer.stdout.strip() == "no" or "forbidden" in answer.stderr.lower(), (verb, thing, answer.stderr)
 
 
-@pytest.mark.control("FW-REST-CLOSED", "FW-RULES-LOADED")
-def test_a_port_that_a_pod_takes_of_its_node_is_reached_by_nobody_outside(api: Host, kubectl: Kubectl) -> None:
-    """Its packets are translated before the input chain sees them, and the rules of CNI accept them."""
+POWERS = {
+    "": {
+        "secrets": {"get", "list", "watch", "create"}, "pods": {"create"}, "pods/exec": {"get", "create"},
+        "nodes/proxy": {"get", "create"}, "serviceaccounts/token": {"create"}, "namespaces": {"patch", "update"},
+        "persistentvolumes": {"create"}, "users": {"impersonate"}, "groups": {"impersonate"},
+    },
+    "apps": {"daemonsets": {"create"}, "deployments": {"create"}},
+    "rbac.authorization.k8s.io": {"clusterroles": {"escalate", "bind"}, "clusterrolebindings": {"create"}},
+    "networking.k8s.io": {"networkpolicies": {"create", "delete"}},
+    "admissionregistration.k8s.io": {"mutatingwebhookconfigurations": {"create"}},
+    "certificates.k8s.io": {"certificatesigningrequests/approval": {"update"}, "signers": {"approve", "sign"}},
+}  # fmt: skip
+"""Group of the API -> resource -> verbs by which a thief of a pod's token would get on."""
+
+
+def gives(rule: dict[str, Any]) -> list[str]:
+    """What of these powers a rule gives, as `kubectl auth can-i` would be asked for it."""
+    groups, resources, verbs = (set(rule.get(name) or ()) for name in ("apiGroups", "resources", "verbs"))
+    return [
+        f"{verb} {resource}"
+        for group, known in POWERS.items()
+        for resource, asked in known.items()
+        for verb in sorted(asked)
+        if groups & {group, "*"} and resources & {resource, "*"} and verbs & {verb, "*"}
+    ]
+
+
+@pytest.mark.control("CLUSTER-BINDINGS-VOUCHED", "CLUSTER-ROLES-VOUCHED")
+def test_the_account_of_a_new_pod_has_no_power_over_others(kubectl: Kubectl) -> None:
+    """It belongs to the crowds alone: what a binding gives these, or what was slipped into a role that these have."""
+    account = f"system:serviceaccount:casemate-{secrets.token_hex(4)}:default"
+    for namespace in ("default", "kube-system"):
+        asked: dict[str, Any] = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview"}
+        asked["spec"] = {"namespace": namespace}
+        said = kubectl("create", "-f", "-", "-o", "json", f"--as={account}", stdin=asked)
+        rules = json.loads(said)["status"]["resourceRules"]
+        assert rules, "it may ask what it may do, so there are rules"
+        assert [power for rule in rules for power in gives(rule)] == [], namespace
+
+
+@pytest.mark.control("CLUSTER-WEBHOOKS-VOUCHED", "CLUSTER-ADMISSION-VOUCHED")
+def test_nobody_adds_to_a_pod_on_its_way_into_the_cluster(kubectl: Kubectl) -> None:
+    """Whoever changes objects as they are made puts a container or a volume of theirs into every pod."""
+    sent = pod(f"casemate-{secrets.token_hex(4)}")
+    made = json.loads(kubectl("create", "--dry-run=server", "-f", "-", "-o", "json", stdin=sent))["spec"]
+    (container,), (asked,) = made["containers"], sent["spec"]["containers"]
+    assert {name: container[name] for name in ("name", "image", "command")} == {
+        name: asked[name] for name in ("name", "image", "command")
+    }
+    assert not made.get("initContainers")
+    foreign = [one["name"] for one in made.get("volumes", ()) if not one["name"].startswith("kube-api-access-")]
+    assert foreign == []
+
+
+@pytest.fixture(scope="module")
+def served(api: Host, kubectl: Kubectl) -> Iterator[dict[str, int]]:
+    """How a pod takes a port of its node -> that port, on which it serves."""
     name = f"casemate-{secrets.token_hex(4)}"
     spec = pod(name, command="echo served > /dev/shm/index.html; httpd -f -p 8080 -h /dev/shm")
-    spec["metadata"]["namespace"] = "kube-system"  # elsewhere Pod Security refuses the port
+    # In kube-system, since elsewhere Pod Security refuses the port, and a policy what comes in.
+    spec["metadata"] |= {"namespace": "kube-system", "labels": {"app": name}}
     spec["spec"]["nodeName"] = api.check_output("uname -n")
     spec["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 38080}]
-    kubectl("create", "-f", "-", stdin=spec)
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "kube-system"}}
+    leads = {"type": "NodePort", "selector": {"app": name}, "ports": [{"port": 8080}]}
     try:
+        kubectl("create", "-f", "-", stdin=spec)
+        made = kubectl("create", "-f", "-", "-o", "json", stdin={**service, "spec": leads})
         kubectl("wait", "--for=condition=Ready", f"pod/{name}", "-n", "kube-system", "--timeout=120s")
-        own = where(api)[0]
-        program = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode())"
-        assert python_on(api, program, f"http://{own}:38080/").strip() == "served"
-        assert reach(own, 38080) == "dropped"
+        yield {"hostPort": 38080, "nodePort": json.loads(made)["spec"]["ports"][0]["nodePort"]}
     finally:
-        kubectl("delete", "pod", name, "-n", "kube-system", "--wait=false", expect=False)
+        for thing in ("service", "pod"):
+            kubectl("delete", thing, name, "-n", "kube-system", "--wait=false", expect=False)
+
+
+FETCH = """
+import sys, time, urllib.request
+end = time.monotonic() + 30
+while True:
+    try:
+        print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())
+        break
+    except OSError:
+        if time.monotonic() > end:
+            raise
+        time.sleep(0.5)
+"""
+"""What a service leads to is known to a node a moment after its pod is ready."""
+
+
+@pytest.mark.control("FW-REST-CLOSED", "FW-RULES-LOADED")
+@pytest.mark.parametrize("how", ["hostPort", "nodePort"])
+def test_a_port_that_a_pod_takes_of_its_node_is_reached_by_nobody_outside(
+    api: Host, served: dict[str, int], how: str
+) -> None:
+    """Its packets are translated before the input chain sees them, and the rules of CNI and Kubernetes accept them."""
+    own = where(api)[0]
+    assert python_on(api, FETCH, f"http://{own}:{served[how]}/").strip() == "served"
+    assert reach(own, served[how]) == "dropped"
