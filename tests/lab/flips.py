@@ -72,7 +72,6 @@ ALSO = {
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
     ("PAM-ACCOUNT-ASKED", "first in /etc/pam.d/common-account"): {"HOST-PAM-VOUCHED": "fail"},  # it is of no profile
     ("PAM-PROOF-ASKED", "first in /etc/pam.d/common-auth"): {"HOST-PAM-VOUCHED": "fail"},  # the same
-    ("SSH-KEYCOMMAND-ABSENT", "edited"): {"PEOPLE-FACTOR-ASKED": "fail"},  # told first: a line that no control asks for
     ("SSH-LISTENER-PLAIN", "second daemon"): {"HOST-SOCKETS-VOUCHED": "fail"},  # no unit runs it
     ("port", "listening"): {"HOST-SOCKETS-VOUCHED": "fail"},  # the same, whichever port it is
     ("NODE-VERSION-PATCHED", "older binary"): {  # it is another file
@@ -86,6 +85,13 @@ ALSO |= {
     for cid in ("FW-UNIT-RUNNING", "NODE-UNIT-RUNNING", "SERVICE-UPGRADES-RUNNING", "SYSCTL-LOADER-RUNNING")
     for flip in ("drop-in", "drop-in, read")
 }
+ALSO |= {  # then nobody knows whether the run came in by the only key of its account
+    (cid, flip): {"SSH-OWNKEYS-VOUCHED": "fail"}
+    for cid in ("SSH-AUTHORITIES-DECLARED", "SSH-KEYCOMMAND-ABSENT")
+    for flip in ("foreign", "foreign, read", "edited")
+}
+# Told first: a line that no control asks for.
+ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")] = {**ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")], "PEOPLE-FACTOR-ASKED": "fail"}
 ALSO[("service", "started")] = UNITS
 ALSO |= {(cid, "mask"): MASKS for cid in ("MODULE-LOADER-RUNNING", "SYSCTL-LOADER-RUNNING")}
 ALSO[("ACCOUNT-HASHING-YESCRYPT", "pam")] = PAM
@@ -432,6 +438,9 @@ def vouched_state(setting: Setting) -> Flips:
         for whom in ("eve", "%eve"):
             rule = f"{whom} ALL=(ALL:ALL) /bin/sh\n"
             yield f"a rule for {whom}", functools.partial(planted, "/etc/sudoers.d/zz-eve", rule, 0o440)
+    elif setting["of"] == "keys":
+        eve = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKwL5lGRUjV1kF0uX1bq3mK0yYbG3dWqW5dHnN8y9b1x eve\n"
+        yield "a second one", lambda: rewritten("/home/ops/.ssh/authorized_keys", append(eve))
     elif setting["of"] == "helpers":
         path = "/proc/sys/kernel/core_pattern"
         yield (
@@ -1031,6 +1040,7 @@ def cluster_object(kind: str) -> Setting:
             "metadata": {"annotations": {"kubernetes.io/service-account.name": "default"}},
         },
         "NetworkPolicy": {"apiVersion": "networking.k8s.io/v1", "spec": {"podSelector": {}, "ingress": [{}]}},
+        "Service": {"apiVersion": "v1", "spec": {"type": "NodePort", "ports": [{"port": 8443}]}},
         "Deployment": {"apiVersion": "apps/v1", "spec": workload},
         "DaemonSet": {
             "apiVersion": "apps/v1",

@@ -126,6 +126,8 @@ def test_scan_asks_for_expensive_controls(invoke: Invoke, monkeypatch: pytest.Mo
             ("apply", "--plan", "--evict", "HOST-JOBS-VOUCHED,"),
             "an ID is empty. An ID is one of SSH-SYSTEMKEYS-",
         ),
+        (("apply", "--evict", "HOST-GROUPS-VOUCHED"), "HOST-GROUPS-VOUCHED names what Casemate does not remove"),
+        (("apply", "--evict", "API-AUTHORITIES-VOUCHED"), "its finding says how each goes"),
         (("apply", "--evict", "ACCOUNT-UID0-UNIQUE"), "ACCOUNT-UID0-UNIQUE names nothing that Casemate could remove"),
         (("check", "--evict", "HOST-JOBS-VOUCHED"), "No such option"),
     ],

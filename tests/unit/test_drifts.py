@@ -155,7 +155,7 @@ def test_families_have_names_of_their_own_and_undermine_mitigations_that_there_a
 def test_what_is_open_is_of_a_family_that_there_is() -> None:
     known = {one.name for one in (*of_files(), *cluster_families())} | NOT_OF_FILES
     assert {one["family"] for one in yaml.safe_load((ROOT / "tests/drifts/open.yml").read_text())} <= known
-    assert sends.why_open({"family": "authorized keys", "place": "/home/ops/.ssh/authorized_keys"})
+    assert sends.why_open({"family": "authorized keys", "place": "/home/alice/.ssh/authorized_keys"})
     assert not sends.why_open({"family": "units", "place": "/etc/systemd/system/x.service"})
 
 

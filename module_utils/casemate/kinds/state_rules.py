@@ -40,8 +40,18 @@ def strangers(setting: Mapping[str, Any], known: Known) -> Iterator[Stranger]:
     found = nft_listing.changing(every, setting["known"], setting["marks"])
     for (table, chain), rules in sorted(found.items()):
         told = "; ".join(f"`{rule}` {does}" for rule, does in rules)
-        yield Stranger(f"{table}: chain {chain}", told, digest_of([rule for rule, _ in rules]))
+        why = f"{told}; by hand: {_by_hand(table, chain)}"
+        yield Stranger(f"{table}: chain {chain}", why, digest_of([rule for rule, _ in rules]))
     yield from _devices(host)
+
+
+def _by_hand(table: str, chain: str) -> str:
+    """How a rule is found and taken out of the kernel; what loads it comes back with its next start."""
+    family, name = table.split()[1:3]
+    if family.endswith("-legacy"):
+        program = f"ip{'6' if '6' in family else ''}tables-legacy"
+        return f"{program} -t {name} -L {chain} --line-numbers -n, then {program} -t {name} -D {chain} NUMBER"
+    return f"nft -a list chain {family} {name} {chain}, then nft delete rule {family} {name} {chain} handle NUMBER"
 
 
 def _saved(name: str, family: str, host: Host) -> nft_listing.Chains:

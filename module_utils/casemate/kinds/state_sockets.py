@@ -8,7 +8,7 @@ itself holds the units are judged. A socket of the kernel's own has no program; 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterator, List, Mapping, Set
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set
 
 from ..core.vouched_for import Stranger
 from ..formats import dpkg
@@ -53,7 +53,15 @@ def strangers(setting: Mapping[str, Any], known: Known) -> Iterator[Stranger]:
         why = "; ".join(f"{place}: {fault}" for place, fault in sorted(places.items()))
         pids = {pid for one in found if one.name == name for pid in having.get(one.inode, ()) if pid in of}
         files = sorted({content(of[pid].program, host) for pid in pids if judge.program(of[pid])})
-        yield Stranger(name, why, digest_of([sorted(places), files]))
+        yield Stranger(name, f"{why}; by hand: {by_hand(of[pid] for pid in pids)}", digest_of([sorted(places), files]))
+
+
+def by_hand(holders: Iterable[Process]) -> str:
+    """How to find what has to end. No command that ends it: it may be a child of sshd, or sshd itself."""
+    pids = sorted(one.pid for one in holders)
+    if not pids:
+        return "ip -details link show names the devices for which the kernel waits"
+    return f"systemctl status {' '.join(map(str, pids))} says what started it, which is to be stopped"
 
 
 def told(holders: List[Process]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..formats.sshd_files import directives
-from ..host.accounts import passwd
+from ..host.accounts import Account, passwd
 from ..host.machine import Host
 from .account import LOGIN_DEFS, least_uid, login_defs
 
@@ -22,14 +22,24 @@ NOBODY = 65534
 
 def files(setting: Mapping[str, Any], host: Host) -> list[str]:
     """Each file that there may be, once."""
-    patterns = [DEFAULT, *(line.value for line in directives(host) if line.key == "authorizedkeysfile")]
+    looked_for = patterns(host)
     own = {host.context.get("account"), *(host.context.get("people") or ())}
     first = least_uid(login_defs(host.text(LOGIN_DEFS) or "").get("UID_MIN", ""))
     found: dict[bool, list[str]] = {True: [], False: []}
     for one in passwd(host.text("/etc/passwd") or ""):
-        tokens = {"%%": "%", "%h": one.home, "%u": one.name, "%U": str(one.uid)}
-        for pattern in " ".join(patterns).split():
-            path = re.sub("%[%huU]", lambda token, known=tokens: known[token[0]], pattern)  # type: ignore[misc]
-            is_system = one.name not in own and (one.uid < first or one.uid == NOBODY)
-            found[is_system].append(os.path.normpath(os.path.join("/", one.home, path)))
+        is_system = one.name not in own and (one.uid < first or one.uid == NOBODY)
+        found[is_system] += files_of(one, looked_for)
     return [path for path in dict.fromkeys(found[True]) if path not in found[False]]
+
+
+def patterns(host: Host) -> list[str]:
+    """What sshd's configuration says of where keys are, for whomever, and what it looks for if it says nothing."""
+    given = [DEFAULT, *(line.value for line in directives(host) if line.key == "authorizedkeysfile")]
+    return " ".join(given).split()
+
+
+def files_of(account: Account, looked_for: list[str]) -> list[str]:
+    """The files of an account that such patterns stand for."""
+    tokens = {"%%": "%", "%h": account.home, "%u": account.name, "%U": str(account.uid)}
+    paths = (re.sub("%[%huU]", lambda token: tokens[token[0]], pattern) for pattern in looked_for)
+    return [os.path.normpath(os.path.join("/", account.home, path)) for path in paths]

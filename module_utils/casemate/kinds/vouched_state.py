@@ -1,8 +1,8 @@
 """What a host is doing, rather than what lies on it, and who vouches for it: a package, K3s, Casemate, or the operator.
 
 Sockets that wait for others, rules of the kernel beside ours, modules that are loaded, programs that the kernel starts,
-members of groups that give root, accounts by which somebody logs in, rules of sudo. Nothing of it is taken away: the
-finding says how.
+members of groups that give root, accounts by which somebody logs in, rules of sudo, keys of the account that Casemate
+comes as. Nothing of it is taken away: the finding says how.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from . import (
     state_accounts,
     state_groups,
     state_helpers,
+    state_keys,
     state_modules,
     state_rules,
     state_sockets,
@@ -33,7 +34,8 @@ class Needed(TypedDict):
     """What every setting of this kind says."""
 
     of: Annotated[
-        Literal["sockets", "rules", "modules", "helpers", "groups", "accounts", "sudo"], Key("what is looked at")
+        Literal["sockets", "rules", "modules", "helpers", "groups", "accounts", "sudo", "keys"],
+        Key("what is looked at"),
     ]
     used: Annotated[str, Key("what it does")]
     ours: Annotated[List[str], Key("files that Casemate writes: other controls judge them")]
@@ -63,6 +65,7 @@ LOOKS: Dict[str, Look] = {
     "groups": state_groups.strangers,
     "accounts": state_accounts.strangers,
     "sudo": state_sudo.strangers,
+    "keys": state_keys.strangers,
 }
 PLACES = {
     "sockets": "/proc/net",
@@ -72,6 +75,7 @@ PLACES = {
     "groups": "/etc/group",
     "accounts": "/etc/passwd",
     "sudo": "/etc/sudoers",
+    "keys": "authorized_keys",
 }
 
 

@@ -12,6 +12,10 @@ from casemate.report.findings import Finding
 from casemate.run.runner import Run
 from module_utils.casemate.host.evicted import HOME
 
+BY_HAND = ("vouched_entries", "vouched_state")
+"""Kinds whose findings say how each thing that they name goes: a file holds more than it, or whoever sees it first has
+to know whether it is needed."""
+
 
 def ids(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     """The controls that are named. Refuses what is none, and what apply heals or leaves alone whoever names it."""
@@ -32,6 +36,8 @@ def ids(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[
             wrong = f"there is no control {cid!r}" + (f"; did you mean {hint}?" if hint else "")
         elif KINDS[known[cid]["setting"]["kind"]].enforced_by and known[cid]["setting"].get("enforced") is not False:
             wrong = f"{cid} is healed by apply itself, so there is nothing to evict: leave it out"
+        elif known[cid]["setting"]["kind"] in BY_HAND:
+            wrong = f"{cid} names what Casemate does not remove; its finding says how each goes: casemate check"
         else:
             wrong = f"{cid} names nothing that Casemate could remove: casemate explain {cid} says what it demands"
         raise click.BadParameter(f"{wrong}. An ID is one of {', '.join(allowed)}")

@@ -123,6 +123,39 @@ HARMLESS: dict[str, dict[str, Any]] = {
 }
 
 
+class TestServices:
+    CID = "CLUSTER-SERVICES-VOUCHED"
+    PORTS: ClassVar[list[dict[str, Any]]] = [{"port": 80, "nodePort": 30080}, {"port": 443, "nodePort": 30443}]
+
+    @pytest.mark.parametrize(
+        ("spec", "words"),
+        [
+            ({"type": "NodePort", "ports": PORTS}, "is of the type NodePort; opens a port of every node"),
+            ({"type": "LoadBalancer", "ports": [{"port": 80}]}, "is of the type LoadBalancer"),
+            ({"type": "ClusterIP", "externalIPs": ["192.0.2.66"]}, "takes the address 192.0.2.66"),
+            (
+                {"type": "ExternalName", "externalName": "example.org"},
+                "is of the type ExternalName; is another name of example.org",
+            ),
+        ],
+    )
+    def test_one_that_is_reached_from_outside_or_leads_there_is_named(
+        self, tmp_path: Path, spec: dict[str, Any], words: str
+    ) -> None:
+        lists = {f"/{name}/services": [named("web", name, spec=spec)] for name in ("default", "kube-system")}
+        assert faults(tmp_path, self.CID, lists) == {
+            f"Service/{name}/web": words for name in ("default", "kube-system")
+        }
+
+    def test_one_of_the_cluster_alone_and_k3s_own_are_nobodys_business(self, tmp_path: Path) -> None:
+        spec = {"type": "ClusterIP", "ports": [{"port": 80}]}
+        inner = [named(f"s{number}", "default", spec=spec) for number in range(9)]
+        own = named("traefik", "kube-system", spec={"type": "LoadBalancer", "ports": self.PORTS})
+        assert faults(tmp_path, self.CID, {"/default/services": inner, "/kube-system/services": [own]}) == {}
+        own["spec"]["externalIPs"] = ["192.0.2.66"]
+        assert list(faults(tmp_path, self.CID, {"/kube-system/services": [own]})) == ["Service/kube-system/traefik"]
+
+
 class TestWorkloads:
     CID = "CLUSTER-WORKLOADS-VOUCHED"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +37,7 @@ def verdict(made: FakeHost, cid: str, **more: Any) -> Any:
     (seen,) = kind.observe([whole], made)
     if isinstance(seen, Exception):
         raise seen
+    assert all(re.search("by hand|remove the rule", why) for why in seen["faults"].values()), "nothing is removed here"
     return kind.KIND.assess(whole, seen)
 
 
@@ -87,12 +89,13 @@ class Machine:
         self.listens(22, 700)
 
     def faults(self, **more: Any) -> dict[str, str]:
-        """Name -> why nobody vouches for it."""
+        """Name -> why nobody vouches for it, without how to find what has to end, which each says."""
         whole = setting("HOST-SOCKETS-VOUCHED", **more)
         (seen,) = kind.observe([whole], self.host)
         assert kind.KIND.assess(whole, seen).ok == (not seen["faults"])
-        found: dict[str, str] = seen["faults"]
-        return found
+        found = {name: why.partition("; by hand: ") for name, why in seen["faults"].items()}
+        assert all("systemctl status " in after or "ip -details" in after for _, _, after in found.values())
+        return {name: why + after.partition("stopped")[2] for name, (why, _, after) in found.items()}
 
 
 @pytest.fixture
@@ -534,3 +537,70 @@ class TestSudo:
 
     def test_a_host_without_sudo_has_no_rules(self, tmp_path: Path) -> None:
         assert verdict(FakeHost(tmp_path), "SUDO-RULES-DECLARED", accounts=[], groups=[]).ok
+
+
+class TestKeys:
+    CID = "SSH-OWNKEYS-VOUCHED"
+    PASSWD = "root:x:0:0::/root:/bin/sh\nops:x:1000:1000::/home/ops:/bin/sh\nalice:x:1001:1001::/home/alice:/bin/sh\n"
+    FILE, SECOND = "/home/ops/.ssh/authorized_keys", "/home/ops/.ssh/authorized_keys2"
+    OWN, EVE = "ssh-ed25519 AAAAC3Nz ops@desk", "ecdsa-sha2-nistp256 AAAAE2Vj eve"
+
+    def judged(self, tmp_path: Path, files: dict[str, str], **more: Any) -> Any:
+        context = {"today": "2026-12-01", "account": "ops", "people": []}
+        return verdict(FakeHost(tmp_path, {"/etc/passwd": self.PASSWD, **files}, context=context), self.CID, **more)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            OWN,
+            f"# {EVE}\n\n{OWN}\n",
+            f"{OWN}\n{OWN} again\n",
+            f"no key of {EVE.split()[0]}\n{OWN}\n",
+            f"{OWN} {EVE}",  # a comment
+            f'command="{EVE}",from="192.0.2.1" {OWN}\n',  # and a command
+        ],
+    )
+    def test_a_single_key_is_the_one_by_which_the_run_came(self, tmp_path: Path, text: str) -> None:
+        others = {"/home/alice/.ssh/authorized_keys": f"{self.OWN}\n{self.EVE}\n"}
+        assert self.judged(tmp_path, {self.FILE: text, **others}).ok
+
+    @pytest.mark.parametrize("options", ["", "cert-authority ", 'from="*",command="echo \\"a b\\"" ', "\t"])
+    def test_of_several_each_is_named_with_its_line(self, tmp_path: Path, options: str) -> None:
+        found = self.judged(tmp_path, {self.FILE: f"# ours\n{self.OWN}\n{options}{self.EVE}\n"})
+        assert found.where == (f"{self.FILE}:2", f"{self.FILE}:3")
+        assert "delete the lines of others by hand" in found.reason
+        second = self.judged(tmp_path / "second", {self.FILE: self.OWN, self.SECOND: options + self.EVE})
+        assert second.where == (f"{self.FILE}:1", f"{self.SECOND}:1")
+
+    @pytest.mark.parametrize("line", ["AuthorizedKeysFile /var/keys/%u", "Match User ops\nAuthorizedKeysFile keys x"])
+    def test_files_that_sshd_is_told_of_count(self, tmp_path: Path, line: str) -> None:
+        files = {"/etc/ssh/sshd_config": f"{line}\n", self.FILE: self.OWN}
+        path = "/home/ops/keys" if "Match" in line else "/var/keys/ops"
+        assert f"{path}:1" in self.judged(tmp_path, {**files, path: self.EVE}).where
+
+    @pytest.mark.parametrize(
+        ("line", "ok"),
+        [
+            ("TrustedUserCAKeys /etc/ssh/ca", False),
+            ("TrustedUserCAKeys none", True),
+            ("AuthorizedKeysCommand /usr/bin/x", False),
+            ("AuthorizedKeysCommand none", True),
+        ],
+    )
+    def test_where_something_else_lets_in_a_single_key_may_be_anybodys(
+        self, tmp_path: Path, line: str, ok: bool
+    ) -> None:
+        assert self.judged(tmp_path, {"/etc/ssh/sshd_config": f"{line}\n", self.FILE: self.EVE}).ok is ok
+
+    def test_the_operator_vouches_for_a_key_with_its_options(self, tmp_path: Path) -> None:
+        found = dict(self.judged(tmp_path, {self.FILE: f"{self.OWN}\n{self.EVE}\n"}).observed)
+        entries = {name: {"digest": digest, **UNTIL} for name, digest in found.items()}
+        assert inputs.value_problems("casemate_vouched", entries, KNOWN) == []
+        again = {self.FILE: f"{self.EVE} moved\n{self.OWN}\n"}
+        assert self.judged(tmp_path / "again", again, declared=entries).ok
+        name, _ = sorted(found)
+        assert not self.judged(tmp_path / "one", again, declared={name: entries[name]}).ok
+        wider = {self.FILE: f'{self.OWN}\n{self.EVE}\nfrom="*" {self.EVE}\n'}
+        changed = self.judged(tmp_path / "wider", wider, declared=entries)
+        assert changed.where == (f"{self.FILE}:2",)
