@@ -7,7 +7,7 @@ has several lines, as of an account, all count (nss_files: initgroups reads ever
 from __future__ import annotations
 
 import shlex
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple
 
 from ..core.vouched_for import Stranger
 from ..host.accounts import number, passwd
@@ -28,10 +28,14 @@ def strangers(setting: Mapping[str, Any], known: Known) -> Iterator[Stranger]:
         if name in setting["groups"]:
             names[gid] = name
     found: Dict[Tuple[str, str], Tuple[str, str]] = {}
-    for line, _, gid, members in groups:
+    seen: Set[str] = set()
+    for line, name, gid, members in groups:
         for member in members if gid in names else ():
-            by_hand = f"gpasswd -d {shlex.quote(member)} {names[gid]}"
+            by_hand = f"gpasswd -d {shlex.quote(member)} {shlex.quote(name)}"
+            if name in seen:  # which gpasswd does not look at
+                by_hand = f"vigr, and take {member} out of line {line}"
             found.setdefault((names[gid], member), (f"{GROUP}:{line}", by_hand))
+        seen.add(name)
     for account in passwd(host.text(PASSWD) or ""):
         if account.gid in names and account.uid:
             by_hand = f"usermod -g GROUP {shlex.quote(account.name)}"

@@ -282,10 +282,19 @@ class TestGroups:
         assert list(found.observed) == ["group/sudo/eve"]
         assert "gpasswd -d eve sudo" in found.reason
 
-    @pytest.mark.parametrize("line", ["sudo:x:27:eve\n", "wheels:x:27:eve\n", "sudo:!:27:eve:extra\n"])
-    def test_a_second_line_of_its_name_or_number_counts(self, tmp_path: Path, line: str) -> None:
+    @pytest.mark.parametrize(
+        ("line", "by_hand"),
+        [
+            ("sudo:x:27:eve\n", "vigr, and take eve out of line 5"),
+            ("wheels:x:27:eve\n", "gpasswd -d eve wheels"),
+            ("sudo:!:27:eve:extra\n", "vigr, and take eve out of line 5"),
+        ],
+    )
+    def test_a_second_line_of_its_name_or_number_counts(self, tmp_path: Path, line: str, by_hand: str) -> None:
+        """And the command is one that reaches it: gpasswd takes the first line of a name."""
         found = self.judged(tmp_path, self.GROUP.replace(",SUDO", "") + line)
         assert (found.where, list(found.observed)) == (("/etc/group:5",), ["group/sudo/eve"])
+        assert f"by hand: {by_hand}" in found.reason
 
     def test_the_group_of_an_account_counts(self, tmp_path: Path) -> None:
         found = self.judged(tmp_path, self.GROUP.replace(",SUDO", ""), gid=42)
