@@ -66,7 +66,9 @@ ALSO = {
     ("ETCD-ENCRYPTION-ACTIVE", "identity first"): {"ETCD-SECRETS-REWRITTEN": "not_evaluated"},  # there is no active key
     ("NET-FORWARDING-KEPT", "live"): {"NET-REDIRECTS-REFUSED": "fail"},  # without it the kernel accepts redirects again
     ("NODE-BINARY-VERIFIED", "a byte more"): {"NODE-VERSION-PATCHED": "not_evaluated"},  # foreign bytes prove nothing
-    ("NODE-CLUSTER-JOINED", "other authority"): {"NODE-TOKENS-CURRENT": "not_evaluated"},  # of which cluster?
+    ("NODE-CLUSTER-JOINED", "other authority"): {  # it signed nothing here; and of which cluster are the tokens?
+        "KUBELET-AUTHORITIES-VOUCHED": "fail", "NODE-TOKENS-CURRENT": "not_evaluated",
+    },
     ("NODE-TOKENS-CURRENT", "older /etc/rancher/k3s/token"): {"NODE-TOKEN-PRIVATE": "fail"},  # K3s has not read it
     ("NODE-TOKENS-CURRENT", "older /etc/rancher/k3s/agent-token"): {"NODE-AGENT-TOKEN-SEPARATE": "fail"},
     ("NODE-MAIN-CONFIG-PRIVATE", "planted"): {"NODE-CONFIG-RUNNING": "fail"},  # K3s has not read the new file
