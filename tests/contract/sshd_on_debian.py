@@ -54,7 +54,7 @@ def judged(settings: list[sshd.Setting] = SETTINGS) -> dict[str, list[object]]:
 
 
 def of_people(host: Host) -> dict[str, object]:
-    """Values for some users: none is there yet, then all are, then somebody else's file is read first."""
+    """Values for some users: none is there yet, then all are, then files of somebody else are read first."""
     shutil.rmtree(FOLDER)
     os.mkdir(FOLDER)
     with open(MAIN, "w", encoding="utf-8") as main_file:
@@ -67,6 +67,10 @@ def of_people(host: Host) -> dict[str, object]:
             "Match User alice\n  AuthorizedKeysFile /var/tmp/%u\nMatch User john.doe\n  PubkeyAuthOptions none\n"
         )
     found["overridden"] = judged(PEOPLE)
+    for case, block in {"from a network": "Address 10.0.0.0/8", "in a group": "Group sudo"}.items():
+        with open(f"{FOLDER}/00-aaa.conf", "w", encoding="utf-8") as other:
+            other.write(f"Match {block}\n  AuthorizedKeysFile /var/tmp/%u\n  PubkeyAuthOptions none\n")
+        found[case] = judged(PEOPLE)
     os.remove(f"{FOLDER}/00-aaa.conf")
     fewer: list[sshd.Setting] = [{**PEOPLE[0], "users": ["john.doe"]}, *PEOPLE[1:]]
     found["one less"] = judged(fewer)

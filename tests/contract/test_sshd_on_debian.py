@@ -124,6 +124,8 @@ def test_looking_leaves_nothing_behind(release: str) -> None:
         ("before", set()),
         ("after", {"authorizedkeysfile", "pubkeyauthoptions", "usepam"}),
         ("overridden", {"usepam"}),
+        ("from a network", {"usepam"}),
+        ("in a group", {"pubkeyauthoptions", "usepam"}),
         ("one less", {"pubkeyauthoptions", "usepam"}),
         ("without", {"authorizedkeysfile", "pubkeyauthoptions", "usepam"}),
     ],
@@ -134,5 +136,8 @@ def test_values_for_some_users_hold_for_them_and_nobody_else(release: str, case:
     if case == "overridden":
         assert found["authorizedkeysfile"][2] == "/etc/ssh/sshd_config.d/00-aaa.conf:2"
         assert found["pubkeyauthoptions"][2] == "/etc/ssh/sshd_config.d/00-aaa.conf:4"
+    elif case in ("from a network", "in a group"):
+        assert found["authorizedkeysfile"][1].startswith("Match "), "who comes so is named"
+        assert found["authorizedkeysfile"][2] == "/etc/ssh/sshd_config.d/00-aaa.conf:2"
     elif case in ("before", "one less"):
         assert not any(one[2] for one in found.values()), "nothing keeps apply from writing it"

@@ -105,4 +105,4 @@ def test_an_option_of_sshd_is_told_with_the_file_that_gives_it(
     ]
     key = option[1].split("=")[0].split(" ")[0].lower()
     if option[0] == "-o":
-        assert decider(host, key, "", "next start", (option,), []).endswith(f"({' '.join(option)}){ending}")
+        assert decider(host, key, (), "next start", (option,), []).endswith(f"({' '.join(option)}){ending}")

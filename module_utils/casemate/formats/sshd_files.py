@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple, Optional, Tuple
 
@@ -19,7 +20,7 @@ from ..host.machine import Host, Result
 from ..host.text import SPACE, split_lines, split_words
 from .sshd_daemon import UNIT, next_unit
 from .sshd_keys import generate
-from .sshd_match import Spec, connections_of, plain
+from .sshd_match import Met, Spec, connections_of, plain
 
 MAIN, FOLDER = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d"
 OWNED, INCLUDE = FOLDER + "/00-casemate.conf", f"Include {FOLDER}/*.conf\n"
@@ -102,14 +103,17 @@ def _as_file(text: str) -> str:
     return f"{BEGIN}\n{text.rstrip()}\n{END}" if re.search(r"(?mi)^\s*match\s", text) else text.rstrip("\n")
 
 
-def connections(host: Host, lines: list[Line]) -> list[tuple[str, str, Spec]]:
-    """One connection for each way in which the configuration treats some differently: label, block, specification."""
+def connections(host: Host, lines: list[Line], lists: Sequence[Collection[str]] = ()) -> list[tuple[str, Met, Spec]]:
+    """One connection for each way in which the configuration treats some differently: label, blocks, specification.
+
+    Users who are in other `lists` are kept apart, whether or not a block of the configuration does.
+    """
     blocks = list(dict.fromkeys(line.match for line in lines if line.match))
-    specs: dict[str, tuple[str, Spec]] = {"": ("", plain(blocks))}
-    for block in blocks:
-        for spec in connections_of(host, block):
-            specs[f"Match {block} (user {spec['user']})"] = block, spec
-    return [(label, block, spec) for label, (block, spec) in specs.items()]
+    found: list[tuple[str, Met, Spec]] = [("", (), plain(blocks))]
+    for met, spec in connections_of(host, blocks, lists):
+        whom = f"user {spec['user']}"
+        found.append((f"Match {' and '.join(met)} ({whom})" if met else whom, met, spec))
+    return found
 
 
 def starts(host: Host) -> dict[str, tuple[str, str]]:
@@ -291,16 +295,16 @@ def _call(host: Host, asked: list[str], stdin: Optional[str]) -> tuple[Result, s
     return (again, key) if again.rc == 0 else (done, "")
 
 
-def decider(host: Host, key: str, block: str, when: str, extra: Options, lines: list[Line]) -> str:
-    """What beats our drop-in for such connections: `path:line` of each directive, or a command line and its source."""
+def decider(host: Host, key: str, met: Met, when: str, extra: Options, lines: list[Line]) -> str:
+    """What beats our drop-in where these blocks are met: `path:line` of each directive, or a command line's source."""
     deciding = tuple(option for option in extra if keyword(*option) in (key, "-f"))
     if deciding:
         command_line = " ".join(word for option in extra for word in option)
         return f"the command line of the {when} ({command_line}){given_by(host, deciding)}"
     of_others = [line for line in lines if line.key == key and line.path != OWNED]
     before = [n for n in of_others if not n.match and n.path.startswith(FOLDER) and n.path < OWNED][:1]
-    inside = [line for line in of_others if line.match == block]
-    chosen = of_others if key in LISTS else (inside if block else before) or of_others
+    inside = [line for line in of_others if line.match in met]
+    chosen = of_others if key in LISTS else inside or before or of_others
     return (
         ", ".join(f"{line.path}:{line.number}" for line in chosen)
         or "no file: sshd shows another value than it is given"

@@ -62,7 +62,7 @@ def kept(name: str, host: Host) -> Kept:
 
 def _of_account(known: Account, host: Host) -> Kept:
     """An account, the files with its keys, and the modes of all that leads to them, and of its shell."""
-    said = logins.effective(known.name, []).get("authorizedkeysfile", "") if host.root == "/" else ""
+    said = logins.effective(known.name, logins.session()).get("authorizedkeysfile", "") if host.root == "/" else ""
     entry = pwd.struct_passwd((known.name, "", known.uid, known.gid, "", known.home, known.shell))
     meant = logins.key_paths(said or KEYS, entry)
     paths = [path for path in meant if _is_file(path, host)]

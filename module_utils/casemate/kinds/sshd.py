@@ -35,11 +35,10 @@ from ..formats.sshd_files import (
     unreported,
     unwritable,
 )
-from ..formats.sshd_match import STRANGER, Spec
 from ..host.clock import stays_ahead
 from ..host.machine import EnforceError, Host
 from .kind import Enforceable, Kind, Owned, not_waived
-from .sshd_dropin import NO_KEYWORDS, blocks, concerns, left, unasked, wanted, written
+from .sshd_dropin import NO_KEYWORDS, concerns, left, unasked, wanted, written
 
 
 class Needed(TypedDict):
@@ -79,10 +78,11 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
     is judged: `daemon` tells what sshd cannot read, `listener` another file on its command line.
     """
     lines, whole, judged = directives(host), options(host), {s["key"] for s in not_waived(settings, waived)}
+    users = [s["users"] for s in not_waived(settings, waived) if s.get("users")]
     given = {when: tuple(o for o in whole[when] if "listener" not in judged or o[0] != "-f") for when in whole}
     cases = [
-        (label, block, spec, when, extra)
-        for label, block, spec in [*connections(host, lines), *_of_users(not_waived(settings, waived), lines)]
+        (label, met, spec, when, extra)
+        for label, met, spec in connections(host, lines, users)
         for when, extra in given.items()
         if when == RUNNING or extra != given[RUNNING]
     ]
@@ -119,9 +119,9 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
                 "value": got.get(key, "not set"),
                 "after": then.get(key, "not set"),
                 "want": wanted(setting, spec.get("user") or "") if key not in NO_KEYWORDS else wanted(setting),
-                "decider": decider(host, key, block, when, extra, lines),
+                "decider": decider(host, key, met, when, extra, lines),
             }
-            for (label, block, spec, when, extra), got, then in zip(cases, now, later)
+            for (label, met, spec, when, extra), got, then in zip(cases, now, later)
             if concerns(setting, spec.get("user") or "")
         ]
         files = dict.fromkeys(line.path for line in lines if line.key == key and line.path != OWNED)
@@ -142,14 +142,6 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
 def wrong(setting: Setting, seen: Observation) -> list[dict[str, str]]:
     """The kinds of connection that do not meet the value that holds for them."""
     return [case for case in seen["values"] if case["value"] != case.get("want", wanted(setting))]
-
-
-def _of_users(settings: list[Setting], lines: list[Line]) -> list[tuple[str, str, Spec]]:
-    """A connection of each user with values of their own, where no block of the files is for that very list (yet)."""
-    there = {line.match for line in lines}
-    lacking = [special[0]["users"] for block, special in blocks(settings).items() if block not in there]
-    names = dict.fromkeys(user for users in lacking for user in users)
-    return [(f"user {name}", "", {**STRANGER, "user": name}) for name in names]
 
 
 def unexplained(unread: set[str], failing: list[Setting], lines: list[Line]) -> set[str]:

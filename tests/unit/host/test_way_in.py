@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from module_utils.casemate.host import guard as guarding
-from module_utils.casemate.host import way_in
+from module_utils.casemate.host import logins, way_in
 from module_utils.casemate.host.guard import HOME, RESERVES, Guard
 from module_utils.casemate.host.last_change import LastChange
 from module_utils.casemate.host.machine import EnforceError, Host
@@ -319,6 +319,21 @@ def test_what_is_kept_last_comes_back_first(place: Path) -> None:
     assert [one for one in kept if one in order] == order
     assert {sort for sort, name in kept if name == keys} & {"file", "theirs"}
     assert set(way_in.FOLDERS) <= {name for sort, name in kept if sort == "folder"}
+
+
+def test_keys_are_looked_for_where_sshd_does_for_this_very_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Match block may have another file of keys for the addresses of admins."""
+    asked: list[tuple[str, list[str]]] = []
+    here = ["203.0.113.9", "40022", "203.0.113.1", "22"]
+
+    def effective(name: str, session: list[str]) -> dict[str, str]:
+        asked.append((name, session))
+        return {}
+
+    monkeypatch.setattr(logins, "session", lambda: here)
+    monkeypatch.setattr(logins, "effective", effective)
+    way_in.kept("root", Host())
+    assert asked == [("root", here)]
 
 
 def test_what_is_not_as_expected_keeps_nobody_from_arming(place: Path) -> None:

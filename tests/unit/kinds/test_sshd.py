@@ -693,6 +693,79 @@ def test_of_everybody_else_nothing_may_be_demanded(tmp_path: Path) -> None:
     assert sshd_dropin.written([of_nobody]).endswith("decides.\n")
 
 
+@pytest.mark.parametrize(
+    ("block", "connection"),
+    [
+        ("Address 10.0.0.0/8", {"user=dave", "addr=10.0.0.0"}),
+        ("Address 192.0.2.0/24,198.51.100.7", {"user=dave", "addr=192.0.2.1"}),
+        ("Address *,!192.0.2.0/24", {"user=dave", "addr=1.1.1.1"}),
+        ("Host *.example.org", {"user=dave", "host=x.example.org"}),
+        ("LocalAddress 10.1.0.1 LocalPort 2222", {"user=dave", "laddr=10.1.0.1", "lport=2222"}),
+        ("Group staff", {"user=dave"}),
+        ("User alice,dave", {"user=dave"}),
+        ("User d*", {"user=dave"}),
+        ("all", {"user=dave"}),
+    ],
+)
+def test_a_block_that_names_none_of_them_counts_for_each(tmp_path: Path, block: str, connection: set[str]) -> None:
+    """Where it is read before ours, it decides, whatever it goes by."""
+
+    class Opened(FakeHost):
+        def run(self, argv: Any, stdin: str | None = None, timeout: float = 30) -> Any:
+            said = set(argv[-1].split(",")) if "-C" in argv else set()
+            return super().run(["OPEN"] if connection <= said else argv, stdin, timeout)
+
+    asked, nothing = (0, "pubkeyauthoptions verify-required\n", ""), (0, "pubkeyauthoptions none\n", "")
+    files = {
+        "/etc/ssh/sshd_config.d/00-casemate.conf": sshd_dropin.written([FACTOR]),
+        "/etc/ssh/sshd_config.d/00-aaa.conf": f"Match {block}\n  PubkeyAuthOptions none\n",
+        "/etc/passwd": "alice:x:1001:1001::/:/bin/sh\nbob:x:1002:1002::/:/bin/sh\ndave:x:1003:1003::/:/bin/sh\n",
+        "/etc/group": "staff:x:50:bob,dave\n",
+    }
+    host = host_of(tmp_path, files, {ASKED: nothing, f"{ASKED} -C user=dave": asked, "OPEN": nothing})
+    host.__class__ = Opened
+    (verdict,) = judge(host, FACTOR)
+    assert (verdict.expected, verdict.observed) == ("verify-required", "none")
+    assert f"Match {block}" in verdict.reason and "user dave" in verdict.reason
+    assert verdict.blocked_by == "/etc/ssh/sshd_config.d/00-aaa.conf:2"
+    names = {word for argv in host.ran if "-C" in argv for word in argv[-1].split(",") if word.startswith("user=")}
+    assert "user=bob" not in names or "Group" in block, "whom nothing tells apart is asked for once"
+
+
+@pytest.mark.parametrize("second", ["Address 10.0.0.0/8,172.16.0.0/12", "Address 10.0.0.0/8,172.16.0.0/12 User *"])
+def test_a_block_behind_which_another_one_hides_is_judged_where_it_decides(tmp_path: Path, second: str) -> None:
+    class Opened(FakeHost):
+        def run(self, argv: Any, stdin: str | None = None, timeout: float = 30) -> Any:
+            return super().run(["OPEN"] if "addr=172.16.0.0" in argv[-1] else argv, stdin, timeout)
+
+    main = f"{MAIN}Match Address 10.0.0.0/8\n  PermitRootLogin no\nMatch {second}\n  PermitRootLogin yes\n"
+    host = host_of(tmp_path, {"/etc/ssh/sshd_config": main}, {"OPEN": (0, OPEN, "")})
+    host.__class__ = Opened
+    (verdict,) = judge(host, ROOT)
+    assert not verdict.ok
+    assert verdict.where == ("/etc/ssh/sshd_config:6",)
+
+
+def test_a_block_for_a_network_of_documentation_hides_nobody_else(tmp_path: Path) -> None:
+    """An address of that network stands for the one of a stranger."""
+    main = f"{MAIN}Match Address 192.0.2.0/24\n  PubkeyAuthOptions verify-required\n"
+    asked = "pubkeyauthoptions verify-required\n"
+    answers = {
+        ASKED: (0, "pubkeyauthoptions none\n", ""),
+        f"{ASKED} -C user=dave,host=stranger.invalid,addr": (0, asked, ""),
+    }
+    host = host_of(tmp_path, {"/etc/ssh/sshd_config": main}, answers)
+    (verdict,) = judge(host, FACTOR)
+    assert (verdict.ok, verdict.observed) == (False, "none")
+
+
+def test_who_is_met_by_the_same_blocks_is_asked_for_once(tmp_path: Path) -> None:
+    many: Any = {**KEYS, "users": [f"person{number}" for number in range(50)]}
+    host = host_of(tmp_path, {"/etc/ssh/sshd_config.d/00-casemate.conf": sshd_dropin.written([many])})
+    judge(host, many)
+    assert len([argv for argv in host.ran if "-T" in argv and "-f" not in argv]) == 2
+
+
 def test_a_value_of_some_users_that_is_wrong_tells_its_file_too(tmp_path: Path) -> None:
     """What is right for everybody else is wrong for them: that the daemon has not read it is no finding of its own."""
     ours = sshd_dropin.written([FACTOR]).replace("verify-required", "none")
