@@ -22,7 +22,12 @@ SYSTEMD = re.compile(r"^(?:0:|\d+:name=systemd):(.*)$", re.MULTILINE)
 SLICE = re.compile(r"/user-(\d+)\.slice(?:/|$)", re.MULTILINE)
 """The slice in which logind runs the sessions of one account."""
 INSIDE = re.compile(r"(?:/(?:kubepods|docker|lxc|machine)(?:[./:-]|$)|/system\.slice/docker-).*", re.MULTILINE)
-"""Of a path of a control group what a kubelet, or another manager of containers, keeps for one; the rest is its own."""
+"""Of a path of a control group what a kubelet, or another manager of containers, keeps for one; the rest is its own.
+
+Only below the group of this system: it may be a container itself, of somebody whose groups it sees.
+"""
+LINE = re.compile(r"^(\d+:[^:]*):(/.*)$", re.MULTILINE)
+"""A hierarchy of control groups, and a path in it."""
 GONE = " (deleted)"
 ANCESTORS = 8
 """How many parents of a process are looked at."""
@@ -41,13 +46,34 @@ class Process(NamedTuple):
 
 def of(pid: int, host: Host) -> Process:
     """What there is to know of a process; of one that has ended by now, nothing."""
-    program, group = link(f"/proc/{pid}/exe", host), host.text(f"/proc/{pid}/cgroup") or ""
+    program, group = link(f"/proc/{pid}/exe", host), groups(pid, host)
     told = (host.text(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
     parent, ticks = (int(told[1]), int(told[19])) if len(told) > 19 else (0, 0)
     units = UNIT.search("\n".join(SYSTEMD.findall(group)))
     began = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
     gone = program.endswith(GONE)
     return Process(pid, parent, program[: -len(GONE)] if gone else program, gone, units[1] if units else "", began)
+
+
+def groups(pid: int | str, host: Host) -> str:
+    """The control groups of a process as /proc/PID/cgroup has them, with paths below the group of this system.
+
+    A system that is a container without a cgroup namespace, as older LXC makes them, sees the groups of its host, and
+    so all of its processes in a container: what the first process is in, is the system's own group.
+    """
+    own = host.cached("control groups of the system", lambda: dict(LINE.findall(host.text("/proc/1/cgroup") or "")))
+
+    def below(line: re.Match[str]) -> str:
+        top = re.sub(r"/(?:init\.scope)?$", "", own.get(line[1], ""))
+        is_below = f"{line[2]}/".startswith(f"{top}/")
+        return f"{line[1]}:{line[2][len(top) :] or '/' if is_below else line[2]}"
+
+    return LINE.sub(below, host.text(f"/proc/{pid}/cgroup") or "")
+
+
+def in_container(pid: int | str, host: Host) -> bool:
+    """Whether a process is of a container on this system, such as a pod."""
+    return bool(INSIDE.search(groups(pid, host)))
 
 
 def above(process: Process, host: Host) -> Iterator[Process]:
@@ -102,9 +128,8 @@ def of_users(uids: Set[int], host: Host) -> Dict[int, List[Process]]:
     for pid in sorted(int(name) for name in names_in(host.path("/proc")) if name.isdigit()):
         status = host.text(f"/proc/{pid}/status") or ""
         ids = {int(one) for line in re.findall(r"(?m)^Uid:(.*)$", status) for one in line.split()}
-        group = host.text(f"/proc/{pid}/cgroup") or ""
-        slices = {int(one) for one in SLICE.findall(INSIDE.sub("", group))}
-        if re.search(r"(?m)^State:\s*Z", status) or (INSIDE.search(group) and not slices & uids):
+        slices = {int(one) for one in SLICE.findall(INSIDE.sub("", groups(pid, host)))}
+        if re.search(r"(?m)^State:\s*Z", status) or (in_container(pid, host) and not slices & uids):
             continue
         for uid in (ids | slices) & uids:
             found.setdefault(uid, []).append(of(pid, host))

@@ -37,8 +37,7 @@ def _stale(host: Host) -> Iterator[Tuple[int, List[str]]]:
     """Processes of this system, and not of a container's, with what they run that is there no more."""
     here = processes.link("/proc/self/ns/pid", host)
     for name in sorted(filter(str.isdigit, names_in(host.path("/proc")))):
-        is_pod = "kubepods" in (host.text(f"/proc/{name}/cgroup") or "")
-        if is_pod or processes.link(f"/proc/{name}/ns/pid", host) != here:
+        if processes.in_container(name, host) or processes.link(f"/proc/{name}/ns/pid", host) != here:
             continue
         paths = sorted(set(CODE.findall(host.text(f"/proc/{name}/maps") or "")))
         if paths:

@@ -195,6 +195,16 @@ def test_what_containers_run_is_their_images(tmp_path: Path, group: str, space: 
     assert judged(running(tmp_path, LIBRARY, group, space), of="libraries").ok
 
 
+def test_a_system_that_is_a_container_itself_is_looked_at(tmp_path: Path) -> None:
+    """A K3s node may be one of another cluster's pods, whose groups it sees."""
+    host = running(tmp_path, LIBRARY, "0::/kubepods/burstable/pod1/2/system.slice/ssh.service\n")
+    assert judged(host, of="libraries").ok
+    (tmp_path / "proc/1").mkdir()
+    (tmp_path / "proc/1/cgroup").write_text("0::/kubepods/burstable/pod1/2/init.scope\n")
+    host._cache.clear()
+    assert judged(host, of="libraries").observed == ["ssh.service"]
+
+
 @pytest.mark.parametrize(
     ("group", "remedy"),
     [

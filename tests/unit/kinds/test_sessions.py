@@ -65,6 +65,34 @@ def test_processes_of_who_is_revoked_are_told(tmp_path: Path, running: Any, numb
     assert verdict.observed == ({"carol": len(numbers)} if numbers else "nothing")
 
 
+@pytest.mark.parametrize(
+    "own", ["/lxc/node1", "/lxc.payload.node1", "/docker/0a", "/machine.slice/machine-node1.scope"]
+)
+def test_on_a_system_that_is_a_container_its_own_groups_are_no_container(tmp_path: Path, own: str) -> None:
+    """Without a cgroup namespace it sees the groups of its host; what is a container there, is this whole system."""
+    running = {
+        1: ("S", 0, f"{own}/init.scope"),
+        7: ("S", 1002, f"{own}{SESSION}"),
+        8: ("S", 1002, f"{own}/kubepods/burstable/pod0a/0b"),
+        9: ("S", 1002, own),
+    }
+    verdict = judged(made(tmp_path, running), CAROL)
+    assert verdict.observed == {"carol": 2}
+    assert "process 8 " not in verdict.reason
+
+
+def test_each_hierarchy_has_a_group_of_the_system_s_own(tmp_path: Path) -> None:
+    host = made(tmp_path, {7: ("S", 1002, "/")})
+    for pid, group in ((1, "init.scope"), (7, f"{SESSION[1:]}")):
+        text = f"2:cpu,cpuacct:/lxc/node1\n1:name=systemd:/lxc/node1/{group}\n0::/lxc/node1-other/x\n"
+        (tmp_path / f"proc/{pid}").mkdir(exist_ok=True)
+        (tmp_path / f"proc/{pid}/cgroup").write_text(text)
+    groups = processes.groups(7, host)
+    assert groups == f"2:cpu,cpuacct:/\n1:name=systemd:{SESSION}\n0::/\n"
+    assert processes.of(7, host).unit == "session-4.scope"
+    assert not processes.in_container(7, host)
+
+
 def test_so_are_those_of_people_whose_last_day_is_over(tmp_path: Path) -> None:
     host = made(tmp_path, {8: ("S", 1001, "/")})
     assert judged(host, one(over=20786)).ok
