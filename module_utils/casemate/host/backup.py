@@ -83,9 +83,11 @@ folder() {
 }
 theirs() {
   read -r uid gid mode <"$entry/theirs"
-  ! cmp -s "$entry/data" "$path" || { back= ; return ; }
+  ! setpriv --reuid="$uid" --regid="$gid" --clear-groups cmp -s - "$path" <"$entry/data" || { back= ; return ; }
   setpriv --reuid="$uid" --regid="$gid" --clear-groups sh -c '
-    umask 077 ; mkdir -p "${1%/*}"
+    umask 077 ; folder=${1%/*}  # by now it may be a link, or a folder of somebody else
+    ! [ -e "$folder" ] || [ -O "$folder" ] || [ -w "$folder" ] || mv -T "$folder" "$folder.casemate-revert"
+    mkdir -p "$folder"
     { cat <&3 >"$1.casemate-revert" && chmod "$2" "$1.casemate-revert" && sync "$1.casemate-revert" \
       && mv -f "$1.casemate-revert" "$1" ; } \
       || { rm -f "$1.casemate-revert" ; dd "of=$1" conv=notrunc,fsync status=none <&4 && truncate -s "$3" "$1" ; }
@@ -93,15 +95,20 @@ theirs() {
     || echo "casemate: $path is not as it was"
 }
 mode() {
-  read -r mode uid gid by <"$entry/mode"
+  read -r mode uid gid by same <"$entry/mode"
   [ -e "$path" ] && ! [ -L "$path" ] || { back= ; return ; }
   if [ "$(printf %04d "$(stat -c %a "$path")") $(stat -c '%u %g' "$path")" = "$mode $uid $gid" ]; then
     back=
   elif [ "$by" = root ]; then
     { chown "$uid:$gid" "$path" && chmod "$mode" "$path" ; } || failed=1
+  elif { [ -d "$path" ] || [ -f "$path" ] ; } && { own ; } 8<"$path"; then :
   else  # others may change what the path means: this may do no more than the file's owner could
     setpriv --reuid="$uid" --regid="$gid" --clear-groups chmod "$mode" "$path" || echo "casemate: $path kept its mode"
   fi
+}
+own() {  # what is open as 8 may be root's by now: it goes back to who had it, if it is the very same file or folder
+  [ "$(stat -Lc %d:%i:%W /proc/self/fd/8)" = "$same" ] \
+    && chown "$uid:$gid" /proc/self/fd/8 && chmod "$mode" /proc/self/fd/8
 }
 value() {  # the next boot takes it from the files; some values of the kernel are final until then
   [ "$how" = boot ] || ! [ -e "$path" ] || cat "$entry/value" >"$path" || echo "casemate: $path kept its value"
@@ -343,12 +350,14 @@ class Backup:
         return f"{seen.st_uid} {seen.st_gid} {statmod.S_IMODE(seen.st_mode):04o}\n"
 
     def _mode(self, path: str) -> str:
-        """Mode and owner; and whether root may set them again by the path, or only its owner: others may replace it."""
-        seen = os.lstat(path)
+        """Mode and owner; and whether root may set them again by the path. Where others may replace what is there, root
+        does so only to the very same file, which its number and the time of its birth tell, and else its owner does.
+        """
         by = "root" if roots_alone(os.path.dirname(path), self.root) else "owner"
-        if by == "owner" and seen.st_uid == 0:
+        mode, uid, gid, same = self._run(["stat", "-c", "%a %u %g %d:%i:%W", "--", path]).split()
+        if by == "owner" and uid == "0":
             raise EnforceError(f"{path} is root's in a folder of somebody else, so it is not changed")
-        return f"{statmod.S_IMODE(seen.st_mode):04o} {seen.st_uid} {seen.st_gid} {by}\n"
+        return f"{int(mode, 8):04o} {uid} {gid} {by} {same}\n"
 
     def _value(self, path: str) -> str:
         with open(path, encoding="utf-8") as live:

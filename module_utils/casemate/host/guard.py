@@ -53,10 +53,11 @@ listen() {  # so that logins are served as the files say, whatever serves them, 
   [ -x /usr/sbin/sshd ] || return 0
   mkdir -p /run/sshd  # which sshd demands, and which goes with its unit
   /usr/sbin/sshd -t || return
-  if systemctl -q is-enabled ssh.socket && ! systemctl -q is-enabled ssh.service; then
-    systemctl -q is-active ssh.socket || { systemctl stop ssh.service ; systemctl start ssh.socket ; } || return
-  fi
-  if systemctl -q is-active ssh.socket; then
+  if systemctl -q is-enabled ssh.socket \
+    && { systemctl -q is-active ssh.socket || ! systemctl -q is-enabled ssh.service ; }; then
+    systemctl stop ssh.service  # while it runs, the socket goes on listening where it did
+    systemctl restart ssh.socket
+  elif systemctl -q is-active ssh.socket; then
     systemctl try-restart ssh.service
   elif systemctl -q is-active ssh.service || systemctl -q is-enabled ssh.service; then
     systemctl -q reset-failed ssh.service

@@ -166,17 +166,96 @@ def test_an_account_that_an_older_release_has_kept_keeps_its_dates(place: Path, 
     assert noted.read_text() == ""
 
 
-@AS_ROOT
-@usual
-def test_keys_come_back_with_no_more_than_their_owner_s_rights(place: Path) -> None:
+@pytest.fixture
+def theirs(place: Path) -> Path:
+    """A home of an account that is not root's, with keys, below folders that it may enter."""
     for path in (place, *place.iterdir()):
         path.chmod(0o755)
     for folder in list(place.parents)[:-2]:
         folder.chmod(folder.stat().st_mode | 0o111)
     (place / "etc/passwd").write_text("ops:x:65534:65534::/home/ops:/bin/sh\n")
     ssh, keys = place / "home/ops/.ssh", place / "home/ops/.ssh/authorized_keys"
+    ssh.chmod(0o700)
+    keys.chmod(0o600)
     for path in (ssh.parent, ssh, keys):
         os.chown(path, 65534, 65534)
+    return ssh
+
+
+def owner(path: Path) -> tuple[int, str]:
+    return path.lstat().st_uid, f"{stat.S_IMODE(path.lstat().st_mode):04o}"
+
+
+@AS_ROOT
+@usual
+def test_a_home_that_was_given_to_root_with_all_in_it_comes_back(theirs: Path) -> None:
+    place, keys = theirs.parents[2], theirs / "authorized_keys"
+    guard = armed(place)
+    for path, mode in ((theirs.parent, 0o755), (theirs, 0o750), (keys, 0o640)):
+        os.chown(path, 0, 0)
+        path.chmod(mode)
+    assert guard.revert()
+    assert [owner(path) for path in (theirs.parent, theirs, keys)] == [
+        (65534, "0755"),
+        (65534, "0700"),
+        (65534, "0600"),
+    ]
+    assert keys.read_text() == "ssh-ed25519 AAAA\n"
+
+
+@AS_ROOT
+@usual
+@pytest.mark.parametrize("spoilt", ["ssh-ed25519 AAAA\n", "ssh-ed25519 BBBB\n"])
+def test_a_folder_of_keys_that_somebody_else_put_there_makes_room(theirs: Path, spoilt: str) -> None:
+    """As a backup that root brings back: the account enters no folder that is root's alone."""
+    place, keys = theirs.parents[2], theirs / "authorized_keys"
+    guard = armed(place)
+    theirs.rename(place / "away")
+    theirs.mkdir(0o700)
+    keys.write_text(spoilt)
+    guard.revert()
+    assert (owner(theirs), owner(keys), keys.read_text()) == ((65534, "0700"), (65534, "0600"), "ssh-ed25519 AAAA\n")
+    assert (theirs.parent / ".ssh.casemate-revert/authorized_keys").read_text() == spoilt
+
+
+@AS_ROOT
+@usual
+@pytest.mark.parametrize("planted", ["file", "link", "hard link"])
+def test_nothing_but_the_very_same_file_is_given_away(theirs: Path, planted: str) -> None:
+    place, keys, roots = theirs.parents[2], theirs / "authorized_keys", theirs.parents[2] / "etc/secret"
+    roots.write_text("root's\n")
+    roots.chmod(0o600)
+    guard = armed(place)
+    keys.rename(place / "kept")  # whose number nothing else gets
+    if planted == "file":
+        shutil.copy2(roots, keys)
+    elif planted == "link":
+        keys.symlink_to(roots)
+    else:
+        os.link(roots, keys)
+    guard.revert()
+    assert owner(roots) == (0, "0600")
+    assert (keys.read_text(), owner(keys)) == ("ssh-ed25519 AAAA\n", (65534, "0600"))
+    assert roots.read_text() == "root's\n"
+
+
+@AS_ROOT
+@usual
+def test_what_an_older_release_has_kept_of_a_mode_is_not_given_away(theirs: Path) -> None:
+    """It did not note which file it was."""
+    place = theirs.parents[2]
+    guard = armed(place)
+    for entry in (place / HOME[1:]).glob("pending/*/mode"):
+        entry.write_text(" ".join(entry.read_text().split()[:4]) + "\n")
+    os.chown(theirs, 0, 0)
+    guard.revert()
+    assert owner(theirs.parent / ".ssh.casemate-revert") == (0, "0700")
+
+
+@AS_ROOT
+@usual
+def test_keys_come_back_with_no_more_than_their_owner_s_rights(theirs: Path) -> None:
+    place, ssh, keys = theirs.parents[2], theirs, theirs / "authorized_keys"
     guard = armed(place)
     keys.unlink()
     keys.write_text("spoilt\n")  # and root's now
@@ -278,10 +357,11 @@ def test_two_runs_at_once_keep_what_each_of_them_changes(place: Path) -> None:
         ("", "ssh.service", ["reset-failed ssh.service", "restart ssh.service"]),
         ("ssh.service", "", ["reset-failed ssh.service", "restart ssh.service"]),
         ("", "", []),
-        ("ssh.socket", "ssh.socket", ["try-restart ssh.service"]),
-        ("ssh.service", "ssh.socket", ["stop ssh.service", "start ssh.socket"]),
+        ("ssh.socket", "ssh.socket", ["stop ssh.service", "restart ssh.socket"]),
+        ("ssh.service", "ssh.socket", ["stop ssh.service", "restart ssh.socket"]),
+        ("ssh.socket", "", ["try-restart ssh.service"]),
     ],
-    ids=["it runs", "it died", "it runs unasked", "nobody wants it", "systemd listens", "systemd listened"],
+    ids=["runs", "died", "runs unasked", "nobody wants it", "systemd listens", "systemd listened", "listens unasked"],
 )
 def test_sshd_listens_again(tmp_path: Path, programs: Programs, active: str, enabled: str, does: list[str]) -> None:
     answers = f"""
