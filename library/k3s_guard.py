@@ -38,6 +38,13 @@ options:
     type: list
     elements: str
     default: []
+  secrets:
+    description:
+      - With V(armed) files with secrets that will change. They come back where nobody confirms, and nothing of them is
+        kept once somebody does.
+    type: list
+    elements: str
+    default: []
   units:
     description: With V(armed) units that will be switched on or off.
     type: list
@@ -75,6 +82,7 @@ import glob
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.host import way_in
+from ansible.module_utils.casemate.host.backup import IN_CASE
 from ansible.module_utils.casemate.host.guard import AFTER, Guard
 from ansible.module_utils.casemate.host.last_change import OF_PACKAGES, LastChange
 from ansible.module_utils.casemate.host.machine import EnforceError, Host
@@ -89,7 +97,7 @@ def main() -> None:
             "seconds": {"type": "int", "default": 120},
             **{
                 name: {"type": "list", "elements": "str", "default": []}
-                for name in ("files", "accounts", "people", "units")
+                for name in ("files", "accounts", "people", "secrets", "units")
             },
         },
         supports_check_mode=True,
@@ -102,6 +110,7 @@ def main() -> None:
                 guard.arm([path for pattern in given["files"] for path in sorted(glob.glob(pattern))], note=OF_PACKAGES)
                 guard.arm(given["accounts"], "account")
                 guard.arm(given["people"], "person")
+                guard.arm(given["secrets"], note=IN_CASE)
                 guard.arm(given["units"], "unit")
         except EnforceError as refused:
             module.fail_json(msg=str(refused))

@@ -28,6 +28,20 @@ ssh -q -F none -p "$1" -i "$d/key" -o BatchMode=yes -o IdentitiesOnly=yes -o Str
 grep -q listening "$d/log" || { echo "did not start"; cat "$d/log" >&2; }
 """
 
+# A second daemon with the files of the first one, which takes one key more from everybody: what else it asks counts.
+OWN_DOOR = """
+d=$(mktemp -d) && trap 'kill $p 2>/dev/null; rm -rf "$d"' EXIT
+chmod 755 "$d"
+ssh-keygen -q -t ed25519 -N '' -f "$d/key" && cp "$d/key.pub" "$d/keys" && chmod 644 "$d/keys"
+/usr/sbin/sshd -D -e -p "$1" -o ListenAddress=127.0.0.1 -o PidFile=none \
+  -o "AuthorizedKeysCommand=/usr/bin/cat $d/keys" -o AuthorizedKeysCommandUser=nobody 2>"$d/log" & p=$!
+i=0; while [ $i -lt 120 ] && kill -0 $p && ! grep -q listening "$d/log"; do sleep 0.3; i=$((i + 1)); done
+printf '#!/bin/sh\necho 000000\n' >"$d/ask"; chmod 755 "$d/ask"
+SSH_ASKPASS="$d/ask" SSH_ASKPASS_REQUIRE=force ssh -F none -p "$1" -i "$d/key" -o IdentitiesOnly=yes \
+  -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o "BatchMode=$3" "$2@127.0.0.1" 'echo in' </dev/null
+grep -q listening "$d/log" || { echo "did not start"; cat "$d/log" >&2; }
+"""
+
 
 def people(host: Host, state: str) -> list[dict[str, Any]]:
     """Who is declared so and has an account on this host."""
@@ -42,6 +56,14 @@ def admits(host: Host, name: str) -> bool:
     done = host.run(f"sh -c {shlex.quote(DOOR)} sh {port} {shlex.quote(name)}")
     assert "did not start" not in done.stdout, done.stderr
     return "in" in done.stdout.split()
+
+
+def at_own_door(host: Host, name: str, asked: bool) -> str:
+    """What ssh says where a right key is there, and a wrong code for whoever asks for one, or nothing."""
+    port = secrets.randbelow(10000) + 20000
+    done = host.run(f"sh -c {shlex.quote(OWN_DOOR)} sh {port} {shlex.quote(name)} {'no' if asked else 'yes'}")
+    assert "did not start" not in done.stdout, done.stderr
+    return f"{done.stdout}{done.stderr}"
 
 
 def each(nodes: list[Host], state: str) -> list[tuple[Host, dict[str, Any]]]:
@@ -72,6 +94,22 @@ def test_a_key_that_is_written_into_a_home_lets_nobody_in(nodes: list[Host], tmp
             host.run(f"runuser -u {person['name']} -- sh -c {shlex.quote(f'rm -f {place}{made}')}")
         assert said.returncode == 255
         assert "Permission denied (publickey)." in said.stderr
+
+
+@pytest.mark.control("PEOPLE-CODE-ASKED", "TOTP-CODE-ASKED", "PEOPLE-SECRETS-DECLARED", "SSH-KEYBOARD-REFUSED")
+def test_the_key_of_who_needs_a_code_is_not_enough(nodes: list[Host]) -> None:
+    chosen = [(host, one) for host, one in each(nodes, "present") if one.get("second_factor") == "totp"]
+    if not chosen:
+        pytest.skip("people: this inventory declares nobody who needs a code")
+    for host, person in chosen:
+        others = [one["name"] for one in people(host, "present") if one.get("second_factor", "none") == "none"]
+        for name in others[:1]:
+            said = at_own_door(host, name, asked=True)
+            assert "in" in said.split(), f"a key is enough for {name}, so this door is one: {said}"
+        for asked in (False, True):
+            said = at_own_door(host, person["name"], asked)
+            assert "in" not in said.split()
+            assert "Permission denied (keyboard-interactive)." in said, said
 
 
 @pytest.mark.control("PEOPLE-REVOKED-LOCKED", "PAM-ACCOUNT-ASKED")

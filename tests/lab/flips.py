@@ -124,7 +124,7 @@ SSHD_VALUES = {
     "maxstartups": "100:30:200", "maxsessions": "99", "clientaliveinterval": "0", "clientalivecountmax": "9",
     "banner": "none", "ciphers": "aes256-ctr", "macs": "hmac-sha2-256", "kexalgorithms": "curve25519-sha256",
     "hostkey": "/etc/ssh/ssh_host_ecdsa_key", "yes": "no", "no": "yes", "authorizedkeysfile": "/var/tmp/%u",
-    "pubkeyauthoptions": "none",
+    "pubkeyauthoptions": "none", "authenticationmethods": "publickey",
     "authorizedkeyscommand": "/bin/false\nauthorizedkeyscommanduser nobody",
     "trustedusercakeys": "/etc/ssh/ssh_host_ed25519_key.pub",
 }  # fmt: skip
@@ -479,7 +479,7 @@ def pam_line(setting: Setting) -> Flips:
     """Its line goes, with those of its profile, or gets another option; and somebody writes into the profile."""
     path = f"/etc/pam.d/common-{setting['facility']}"
     module = re.escape(" ".join([setting["module"], *setting["options"][:1]]))
-    own = rf"(?m)^.*\s{module}\b.*\n"
+    own = rf"(?m)^.*\s{module}(?!\S).*\n"
     before = "".join(rf"^.*{re.escape(line.split()[-1])}\n" for line in setting.get("ahead", ()))
     yield "removed", edited(path, own.replace("(?m)", "(?m)" + before), "")
     if "profile" in setting:
@@ -645,6 +645,21 @@ def folder(setting: Setting) -> Flips:
     yield "chmod of the folder", lambda: marked(path, lambda seen: os.chmod(path, seen.st_mode & 0o7777 | 2))
 
 
+def totp_secrets(setting: Setting) -> Flips:
+    """Other secrets or options in a file of ours, codes that are right once, another mode or owner, a file more."""
+    path = setting["path"]
+    first = f"{path}/{min(setting['secrets'])}"
+    yield "emptied", lambda: rewritten(first, lambda _: "")
+    yield "another secret", edited(first, r"\A.*", "A" * 32)
+    yield "used again", edited(first, r'(?m)^" DISALLOW_REUSE.*\n', "")
+    yield "a code more", lambda: rewritten(first, append("12345678\n"))
+    yield "removed", lambda: rewritten(first, None)
+    yield "planted", lambda: planted(f"{path}/eve", f"{'A' * 32}\n", 0o600)
+    yield "chmod", lambda: marked(first, lambda seen: os.chmod(first, seen.st_mode & 0o7777 | 4))
+    yield "chown", lambda: marked(first, lambda _: os.chown(first, 12345, -1))
+    yield "chmod of the folder", lambda: marked(path, lambda seen: os.chmod(path, seen.st_mode & 0o7777 | 0o55))
+
+
 def account_lists(setting: Setting) -> Flips:
     passwd, group = "/etc/passwd", "/etc/group"
     lines = {
@@ -728,10 +743,12 @@ def sshd(setting: Setting) -> Flips:
         yield "foreign, read", lambda: after(REREAD_SSH, by=reloaded(planted(foreign, line)))
         yield "edited", lambda: after(REREAD_SSH, by=rewritten(own, lambda text: ours.sub(line, text)))
     if setting.get("users"):
-        whose = f"Match User {setting['users'][0]}\n{line}"
+        other = f"{key} no\n" if setting["users_value"] == "yes" else line
+        whose = f"Match User {setting['users'][0]}\n{other}"
+        yield "foreign, by address", lambda: planted(foreign, f"Match Address *,!192.0.2.0/24\n{other}")
         yield "foreign, for one", lambda: planted(foreign, whose)
         special = re.compile(rf"(?m)^ +{key} .*\n")
-        yield "edited, for some", lambda: after(REREAD_SSH, by=rewritten(own, lambda text: special.sub(line, text)))
+        yield "edited, for some", lambda: after(REREAD_SSH, by=rewritten(own, lambda text: special.sub(other, text)))
 
 
 @contextlib.contextmanager
@@ -1292,6 +1309,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
     makers: dict[str, Callable[[Setting], Flips]] = {
         "sysctl": sysctl, "package": package, "account": account, "account_lists": account_lists, "home": home,
         "person": person, "sessions": sessions, "folder": folder,
+        "totp_secrets": totp_secrets,
         "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "other_firewalls": other_firewalls,
         "mount_option": mount_option, "artifact": artifact, "http": web,

@@ -20,12 +20,16 @@ import yaml
 from lab import sending, token_agent
 from lab.applied import Lab
 from lab.patient import admitted
+from lab.totp import Phone, code
 
 from casemate import ROOT
 
 pytestmark = pytest.mark.lab
 
-KINDS = ("person", "sessions", "folder", "file", "sshd", "vouched_state", "home", "account")
+KINDS = (
+    "person", "sessions", "folder", "file", "sshd", "vouched_state", "home", "account", "package", "pam_line",
+    "pam_stack", "totp_secrets",
+)  # fmt: skip
 
 
 class Host:
@@ -50,18 +54,18 @@ class Host:
         """The key that the lab made for somebody."""
         return str(Path(self.lab.known["lab_person_key"]).with_name(f"{name}_ed25519"))
 
-    def apply(self, people: list[dict[str, Any]] | None = None) -> str:
-        """Apply the roles of the host story, with other people where these are given; what Ansible says of the end."""
+    def apply(self, people: list[dict[str, Any]] | None = None, *more: str) -> str:
+        """Apply the roles of the host story, with other people where these are given; all that Ansible says."""
         values = {"casemate_people": self.people if people is None else people}
         overlay = self.folder / "overlay.yml"
         overlay.write_text(yaml.safe_dump({"all": {"vars": values}}))
         argv = [str(Path(sys.executable).with_name("ansible-playbook")), "molecule/host/converge.yml"]
-        argv += ["-i", self.lab.path, "-i", "molecule/host/inventory/hosts.yml", "-i", str(overlay)]
+        argv += ["-i", self.lab.path, "-i", "molecule/host/inventory/hosts.yml", "-i", str(overlay), *more]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "4000"}
         self.root("true")  # Ansible has no patience with a daemon that turns it away after what was refused here
         done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT, env=environment)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-        return done.stdout
+        return done.stdout + done.stderr
 
     def failing(self) -> dict[str, str]:
         """Control -> reason, of all about people that fail now."""
@@ -157,6 +161,98 @@ def test_a_second_factor_is_not_the_persons_to_leave_out(host: Host) -> None:
         host.root(f"mv {file}.bak {file}")
 
 
+@pytest.fixture(scope="module")
+def phone(host: Host) -> Phone:
+    """What Erin has her secret in."""
+    return Phone(Path(of(host, "erin")["totp_secret_file"]).read_text())
+
+
+CODES = "/var/lib/casemate/totp/erin"
+
+
+def with_code(host: Host, phone: Phone, said: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """A login as Erin with her key, unless options say otherwise, and this for a code."""
+    phone.pace()
+    asked = host.folder / "askpass"
+    asked.write_text(f"#!/bin/sh\necho {said}\n")
+    asked.chmod(0o700)
+    argv = ["ssh", *host.lab.known["ansible_ssh_common_args"].split(), *options, "-o", "ControlPath=none"]
+    argv += ["-o", "NumberOfPasswordPrompts=1", "-i", host.key("erin"), f"erin@{host.lab.hosts[host.name]}", "id -un"]
+    environment = {**os.environ, "SSH_ASKPASS": str(asked), "SSH_ASKPASS_REQUIRE": "force"}
+    return admitted(argv, text=True, timeout=60, stdin=subprocess.DEVNULL, env=environment)
+
+
+def is_refused(done: subprocess.CompletedProcess[str]) -> bool:
+    return done.returncode == 255 and "Permission denied" in done.stderr
+
+
+def test_codes_are_those_of_the_standard() -> None:
+    """The last six digits of the test vectors of RFC 6238, Appendix B."""
+    secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+    assert [code(secret, at // 30) for at in (59, 1111111109, 2000000000)] == ["287082", "081804", "279037"]
+
+
+def test_who_needs_a_code_does_not_come_in_without_it(host: Host, phone: Phone) -> None:
+    without = host.login("erin")
+    assert is_refused(without) and "Permission denied (keyboard-interactive)." in without.stderr
+    assert is_refused(with_code(host, phone, phone.wrong()))
+    right = phone.next()
+    came = with_code(host, phone, right)
+    assert came.stdout.strip() == "erin", came.stderr
+    assert is_refused(with_code(host, phone, right)), "the same code again"
+    assert with_code(host, phone, phone.next()).stdout.strip() == "erin"
+
+
+def test_a_code_without_the_key_is_worth_nothing(host: Host, phone: Phone) -> None:
+    for options in (["-o", "PreferredAuthentications=keyboard-interactive"], ["-o", "PubkeyAuthentication=no"]):
+        refused = with_code(host, phone, phone.next(), *options)
+        assert is_refused(refused) and "Permission denied (publickey)." in refused.stderr
+
+
+def test_nobody_else_is_asked_for_anything(host: Host) -> None:
+    assert host.login("alice", "id -un", "", "-o", "PreferredAuthentications=publickey").stdout.strip() == "alice"
+    assert host.root("id -un").strip() == "root", "the automation account"
+    password = Path(host.lab.known["lab_person_password_file"]).read_text()
+    assert host.login("alice", "LC_ALL=C sudo -S -p '' id -u", said=f"{password}\n").stdout.strip() == "0"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "named"),
+    [
+        ("/etc/pam.d/common-auth", "/pam_google_authenticator/d; /service in sshd/d", "TOTP-CODE-ASKED"),
+        ("/etc/pam.d/common-auth", "s/\\(pam_google_authenticator.*\\)/\\1 nullok/", "TOTP-CODE-ASKED"),
+        (CODES, "1d", "PEOPLE-SECRETS-DECLARED"),
+        (CODES, "/DISALLOW_REUSE/d", "PEOPLE-SECRETS-DECLARED"),
+        ("/etc/ssh/sshd_config.d/00-casemate.conf", "/authenticationmethods/d", "PEOPLE-CODE-ASKED"),
+    ],
+    ids=["the line removed", "nullok", "the secret emptied", "a code twice", "the key alone"],
+)
+def test_what_weakens_it_is_named_by_its_own_control_and_healed(
+    host: Host, phone: Phone, file: str, change: str, named: str
+) -> None:
+    host.root(f"cp -a {file} /root/kept; sed -i '{change}' {file}; ! cmp -s {file} /root/kept")
+    try:
+        assert set(host.failing()) - {"SSH-DAEMON-CURRENT"} == {named}
+        host.apply()
+        assert host.failing() == {}
+    finally:
+        host.root(f"cmp -s {file} /root/kept || systemctl reload ssh; rm -f /root/kept")
+    assert is_refused(host.login("erin"))
+    assert with_code(host, phone, phone.next()).stdout.strip() == "erin"
+
+
+def test_no_secret_is_shown_whatever_is_asked_for(host: Host, phone: Phone) -> None:
+    host.root(f"sed -i 1d {CODES}")
+    said = host.apply(None, "-vvv", "--diff")
+    assert CODES in said, "it was written"
+    assert phone.secret not in said
+    host.root(f"sed -i 1d {CODES}")
+    assert phone.secret not in host.apply(None, "-vvv", "--diff", "--check")
+    host.apply()
+    kept = host.root("journalctl -b -o cat --no-pager; grep -rs . /var/lib/casemate --exclude-dir=totp || :")
+    assert phone.secret not in kept
+
+
 def test_strangers_are_named(host: Host) -> None:
     host.root("useradd -m eve; echo 'eve ALL=(ALL) ALL' >/etc/sudoers.d/eve; chmod 440 /etc/sudoers.d/eve")
     try:
@@ -181,6 +277,7 @@ def otherwise(host: Host) -> Host:
         of(host, "alice", keys=keys),
         of(host, "carol", state="present", groups=["operators"], sudo="without_password"),
         of(host, "dave", second_factor="none"),
+        {"name": "erin", "state": "revoked"},
         {**john, "keys": ["{{ lookup('ansible.builtin.file', lab_person_key | dirname + '/lock_signer.pub') }}"]},
     ])  # fmt: skip
     return host
@@ -191,6 +288,13 @@ def test_somebody_new_gets_an_account_and_a_home_that_is_closed(otherwise: Host)
     said = otherwise.login("john.doe", "id -u; id -Gn; stat -c %a ~", key=key).stdout.split()
     assert said[0] == "1717" and {"operators", "auditors"} <= set(said)
     assert int(said[-1], 8) & 0o027 == 0
+
+
+def test_who_is_revoked_has_no_secret_and_where_nobody_needs_a_code_none_is_asked(otherwise: Host) -> None:
+    assert otherwise.root(f"ls -A {Path(CODES).parent}") == ""
+    assert "google" not in otherwise.root("cat /etc/pam.d/common-auth; ls /usr/share/pam-configs")
+    assert "authenticationmethods any" in otherwise.root("sshd -T -C user=erin")
+    assert is_refused(otherwise.login("erin"))
 
 
 def test_a_key_from_elsewhere_is_refused(otherwise: Host) -> None:
@@ -215,7 +319,7 @@ def revoked(otherwise: Host) -> Host:
         while "sleep 998" not in host.root("ps ax -o args") and time.monotonic() < end:
             time.sleep(0.2)
         host.root("date >/home/carol/notes; pkill -KILL -U john.doe || :")
-        host.apply([of(host, "alice", expires="2026-01-31"), of(host, "carol"), of(host, "dave")])
+        host.apply([of(host, "alice", expires="2026-01-31"), of(host, "carol"), of(host, "dave"), of(host, "erin")])
         assert there.wait(timeout=30) != 0
     return host
 
@@ -228,7 +332,7 @@ def test_who_is_revoked_is_out_within_one_apply(revoked: Host) -> None:
     assert revoked.root("id -Gn carol").split() == ["carol"]
     assert "not allowed" in revoked.root("sudo -l -U carol")
     assert revoked.root("cat /home/carol/notes"), "files are kept"
-    assert revoked.root("ls /etc/ssh/casemate_people").split() == ["alice", "dave"]
+    assert revoked.root("ls /etc/ssh/casemate_people").split() == ["alice", "dave", "erin"]
 
 
 def test_an_account_ends_with_its_last_day(revoked: Host) -> None:

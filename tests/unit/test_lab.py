@@ -127,6 +127,8 @@ def test_a_token_of_the_lab_is_taken_for_one() -> None:
     assert made.blob == blob(made.type, bytes(range(32)), b"ssh:")
 
 
-def test_the_people_of_the_lab_are_taken_by_preflight() -> None:
-    given = lab.people("198.18.7", Path("/work/dir"))
+def test_the_people_of_the_lab_are_taken_by_preflight(tmp_path: Path) -> None:
+    (tmp_path / "erin_totp").touch(mode=0o600)
+    (tmp_path / "erin_totp").write_text(lab.code_secret())
+    given = lab.people("198.18.7", tmp_path)
     assert inputs.value_problems("casemate_people", given, inputs.known_inputs()["casemate_people"]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from unit.test_authorized_keys import PLAIN, TOKEN, blob
 from casemate.preflight import inputs
 from casemate.preflight import people as rules
 from casemate.run import people
+from module_utils.casemate.kinds import totp_secrets
 
 OTHER = f"ssh-ed25519 {blob('ssh-ed25519', bytes([7] * 32))} bob"
 ALICE = {"name": "alice", "keys": [PLAIN]}
@@ -29,6 +31,86 @@ def test_nobody_is_locked_out_by_half_a_waiver() -> None:
     assert rules.problems(values, "ops", ["PEOPLE-KEYS-DECLARED", "SSH-KEYFILES-DECLARED"]) == []
     assert rules.problems(values, "ops", ["SSH-KEYFILES-DECLARED"]) == []
     assert rules.problems({"casemate_people": []}, "ops", ["PEOPLE-KEYS-DECLARED"]) == []
+
+
+SECRET = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+"""That of RFC 6238's test vectors, in base32."""
+ERIN: dict[str, Any] = {"name": "erin", "keys": [PLAIN], "second_factor": "totp"}
+
+
+def erin(folder: Path, text: str = f"{SECRET}\n", mode: int = 0o600, **change: Any) -> dict[str, Any]:
+    """Somebody whose codes are made of the secret in a file."""
+    path = folder / "erin"
+    path.write_text(text)
+    path.chmod(mode)
+    return {**ERIN, "totp_secret_file": str(path), **change}
+
+
+def test_codes_take_a_secret_from_a_file_or_a_vault(tmp_path: Path) -> None:
+    for person in (erin(tmp_path), erin(tmp_path, SECRET.lower()), {**ERIN, "totp_secret": f"{SECRET}\n"}):
+        assert inputs.value_problems("casemate_people", [person], KNOWN) == []
+        assert said(person) == []
+        (whole,) = people.resolved([person], "ops")
+        assert whole["secret_digest"] == totp_secrets.digest(SECRET)
+        assert SECRET not in str(whole)
+    assert said(erin(tmp_path), k3s_access_trusted_user_ca_keys="/etc/ssh/ca.pub") == [], (
+        "a code is asked for there too"
+    )
+    (gone,) = people.resolved([erin(tmp_path, state="revoked")], "ops")
+    assert gone["secret_digest"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "says"),
+    [
+        (SECRET[:24], 0o600, "it has 24 characters; allowed: 26 to 128 characters of base32"),
+        (SECRET * 5, 0o600, "it has 160 characters"),
+        (SECRET[:-1] + "1", 0o600, "it is not base32"),
+        (f"{SECRET[:16]} {SECRET[16:]}", 0o600, "it is not base32"),
+        (f"{SECRET[:27]}", 0o600, "it ends in the middle of a byte"),
+        ("", 0o600, "it is empty"),
+        ("\xff" * 30, 0o600, "it is no text"),
+        (SECRET, 0o640, "others may read"),
+        (SECRET, 0o604, "(mode 0604); allowed: 26 to 128"),
+    ],
+)
+def test_a_secret_that_does_not_fit_is_refused_and_not_shown(tmp_path: Path, text: str, mode: int, says: str) -> None:
+    (problem,) = said(erin(tmp_path, text, mode))
+    assert says in problem and problem.startswith("casemate_people: totp_secret_file of erin is not taken: ")
+    assert not text or text[:12] not in problem
+    assert not mode & 0o077 or f"chmod 600 {tmp_path}/erin" in problem
+    if mode == 0o600 and "text" not in says:
+        (problem,) = said({**ERIN, "totp_secret": text})
+        assert says in problem and "totp_secret of erin" in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "with no secret; allowed: one of totp_secret_file, totp_secret. Make a secret by head -c 20"),
+        ({"totp_secret": SECRET, "totp_secret_file": "/x"}, "with totp_secret_file and totp_secret; allowed: one"),
+        ({"totp_secret_file": "/nowhere"}, "/nowhere cannot be read: No such file or directory"),
+        ({"second_factor": "none", "totp_secret": SECRET}, "gives erin totp_secret without second_factor: totp"),
+        ({"totp_secret": SECRET, "break_glass": True}, "which would fail on the same day"),
+    ],
+)
+def test_who_needs_codes_has_one_secret(change: dict[str, Any], says: str) -> None:
+    (problem,) = said({**ERIN, **change})
+    assert says in problem and SECRET not in problem
+
+
+def test_nobody_has_the_secret_of_somebody_else() -> None:
+    both = [{**ERIN, "totp_secret": SECRET}, {**ERIN, "name": "bob", "keys": [OTHER], "totp_secret": SECRET.lower()}]
+    (problem,) = said(*both)
+    assert "gives erin and bob one and the same secret" in problem and SECRET not in problem
+
+
+@pytest.mark.parametrize("waived", rules.NEEDED_BY_CODES)
+def test_nothing_of_what_makes_a_code_count_is_waived(waived: str) -> None:
+    values = {"casemate_people": [{**ERIN, "totp_secret": SECRET}]}
+    (problem,) = rules.problems(values, "ops", [waived])
+    assert f"casemate_waivers has {waived}, without which a code of erin is no second factor" in problem
+    assert rules.problems({"casemate_people": [ALICE]}, "ops", [waived]) == []
 
 
 def test_a_certificate_is_no_second_factor() -> None:
@@ -69,7 +151,12 @@ def test_people_are_taken(person: dict[str, Any]) -> None:
         ({"state": "gone"}, "allowed: one of present, revoked"),
         ({"groups": ["a b"]}, "casemate_people[0].groups[0] is 'a b'; allowed: the name of a group"),
         ({"shell": "/bin/sh"}, "casemate_people[0].shell is not known"),
-        ({"second_factor": "totp"}, "allowed: one of none, fido"),
+        ({"second_factor": "sms"}, "allowed: one of none, fido, totp"),
+        (
+            {"totp_secret_file": "/nowhere"},
+            "casemate_people[0].totp_secret_file is '/nowhere'; allowed: the absolute path",
+        ),
+        ({"totp_secret": ["x"]}, "casemate_people[0].totp_secret is a list (not shown); allowed: a secret of TOTP"),
     ],
 )
 def test_a_value_is_refused_by_name(change: dict[str, Any], says: str) -> None:
@@ -143,6 +230,7 @@ def test_people_are_whole_and_the_automation_account_is_none_of_them() -> None:
         "sudo": "with_password",
         "second_factor": "none",
         "break_glass": False,
+        "secret_digest": "",
         "over": 20819,
         "authorized": f"{people.HEADER}\n{PLAIN}\n",
     }

@@ -30,6 +30,7 @@ class Setting(Needed, Enforceable, total=False):
 
     state: Annotated[Literal["present", "absent"], Key("default: present")]
     instead: Annotated[list[str], Key("present: other packages that do the same")]
+    needed_by: Annotated[list[str], Key("present: who needs it; where nobody does, nothing is demanded")]
     version: Annotated[str, Key("not older than this", pattern=r"[0-9][A-Za-z0-9.+:~-]*")]
 
 
@@ -106,6 +107,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         return Verdict(
             ok=not found, expected=[], observed=sorted(found), reason=reason, evidence=STATUS, blocked_by=seen["bars"]
         )
+    if setting.get("needed_by") == []:
+        return Verdict(ok=True, expected="nobody needs it", observed=shown, evidence=STATUS)
     expected = f"{name} >= {floor}" if floor else f"{name} installed"
     if not found:
         return Verdict(

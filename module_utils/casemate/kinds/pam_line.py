@@ -40,6 +40,7 @@ class Needed(TypedDict):
 class Setting(Needed, Enforceable, total=False):
     """What a control of this kind may demand."""
 
+    needed_by: Annotated[List[str], Key("who needs it; where nobody does, nothing is demanded and written")]
     services: Annotated[List[str], Key("services that have to ask it; default: all that take a password")]
     profile: Annotated[str, Key("name of the profile by which Casemate brings the line", pattern=r"casemate-[a-z-]+")]
     title: Annotated[str, Key("what pam-auth-update shows of it; no comma", pattern=r"[^,]+")]
@@ -53,6 +54,11 @@ class Setting(Needed, Enforceable, total=False):
 def identity(setting: Setting) -> str:
     """The module and the word by which it is told what to do."""
     return " ".join([setting["facility"], setting["module"], *setting["options"][:1]])
+
+
+def is_needed(setting: Setting) -> bool:
+    """Whether anybody needs the line."""
+    return setting.get("needed_by") != []
 
 
 def path_of(setting: Setting) -> str:
@@ -85,8 +91,11 @@ def content_of(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """For each setting: the services that do not ask it, whether our profile holds, and what bars pam-auth-update."""
-    seen = []
+    seen: List[Observation] = []
     for setting in settings:
+        if not is_needed(setting):
+            seen.append({"unasked": {}, "lacking": [], "brought": True, "bar": ""})
+            continue
         profile = path_of(setting)
         wanted = (lines_of(setting, setting[name]) for name in ("options", "first") if profile and name in setting)
         brought = any(pam_profiles.holds(setting["facility"], lines, host) for lines in wanted)
@@ -135,8 +144,14 @@ def _decides(setting: Setting, service: str, lines: List[Line]) -> str | None:
         return IGNORE if line.module in ("pam_wheel.so", *proofs.SILENT) else SUCCESS
 
     end = pam_stack.end_of(lines, returns)
+    if setting["module"] not in proofs.CODES and end.place in _of_codes(lines):
+        return None  # a code is asked for there, and no password is taken
     met = bool(asked) and not (setting["asked"] == "refuses" and end.admits)
     return None if met else end.place or f"/etc/pam.d/{service}"
+
+
+def _of_codes(lines: List[Line]) -> List[str]:
+    return [line.place for line in _flat(lines) if line.module in proofs.CODES]
 
 
 def _is_line(setting: Setting, line: Line) -> bool:
@@ -192,7 +207,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 def enforce(settings: List[Setting], failing: Collection[int], host: Host) -> None:
     """Write the profiles and have pam-auth-update use them, and no other of ours."""
-    chosen = [settings[i] for i in sorted(failing) if "profile" in settings[i]]
+    chosen = [one for one in (settings[i] for i in sorted(failing)) if "profile" in one and is_needed(one)]
     _update(host, chosen, _others(settings, host))
 
 
@@ -230,7 +245,7 @@ def _run(host: Host, option: str, names: List[str]) -> None:
 
 def _others(settings: List[Setting], host: Host) -> List[str]:
     """Names of profiles of ours that none of these settings asks for."""
-    wanted = {setting["profile"] for setting in settings if "profile" in setting}
+    wanted = {setting["profile"] for setting in settings if "profile" in setting and is_needed(setting)}
     there = (path.rsplit("/", 1)[1] for path in host.glob(f"{pam_profiles.PROFILES}/casemate-*"))
     return [name for name in there if name not in wanted]
 

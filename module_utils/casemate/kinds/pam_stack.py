@@ -27,6 +27,8 @@ ADMITS = {
     "pam_umask.so", "pam_usertype.so", "pam_warn.so",
 }  # fmt: skip
 """Modules that may say yes to somebody who has proved nothing. Sources: their manual pages, RETURN VALUES."""
+CODES = {"pam_google_authenticator.so"}
+"""Modules that ask for a code of a second factor, and for no password."""
 SILENT = {"pam_cap.so", "pam_faildelay.so", "pam_group.so", "pam_keyinit.so", "pam_mail.so"}
 """Modules that say neither yes nor no."""
 
@@ -35,6 +37,8 @@ def returns(line: Line) -> str:
     """What a module returns to somebody whose proof is wrong. One that is not known refuses: it is no package's."""
     if line.module == "pam_faillock.so":  # it says yes to everybody who is not locked
         return "auth_err" if "authfail" in line.options else SUCCESS
+    if line.module in CODES:  # nullok: one who has no secret is asked for nothing
+        return IGNORE if "nullok" in line.options else "auth_err"
     trusts = line.module == "pam_wheel.so" and "trust" in line.options
     if line.module in ADMITS or trusts:
         return SUCCESS

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from casemate.catalogue import declarations
+from casemate.preflight import totp
 from module_utils.casemate.formats import authorized_keys
 from module_utils.casemate.formats.authorized_keys import FIDO, Key, Unfit
 
@@ -19,7 +20,17 @@ KEYS_WRITTEN = declarations.control("folder")
 KEYS_READ = declarations.control("sshd", key="authorizedkeysfile")
 """The controls by which keys of people are written, and by which sshd looks for them there."""
 PRESENT, REVOKED = "present", "revoked"
-SECOND_FACTOR = "fido"
+SECOND_FACTOR, CODES = "fido", "totp"
+FACTORS = (SECOND_FACTOR, CODES)
+NEEDED_BY_CODES = [
+    *(
+        declarations.control("sshd", key=key)
+        for key in ("authenticationmethods", "kbdinteractiveauthentication", "passwordauthentication", "usepam")
+    ),
+    declarations.control("pam_line", profile="casemate-code"),
+    declarations.control("totp_secrets"),
+]
+"""The controls without which a code would be the only proof, or none, or nobody's."""
 OF_SERVICES = (
     "backup", "bin", "daemon", "games", "gnats", "irc", "kube", "list", "lp", "mail", "man", "messagebus", "news",
     "nobody", "ntp", "polkitd", "proxy", "sshd", "sync", "sys", "tss", "uucp", "uuidd", "www-data",
@@ -48,7 +59,24 @@ def problems(values: Mapping[str, Any], automation: str, waived: Collection[str]
             f"casemate_waivers has {KEYS_WRITTEN} without {KEYS_READ}, so sshd would look for keys of people where "
             "nobody puts any, and let none of them in; allowed: both, or none. Add the other one, or take this one off"
         )
+    found += _codes_waived(people, waived)
     return found
+
+
+def _codes_waived(people: Iterable[Person], waived: Collection[str]) -> Iterator[str]:
+    """Waivers that do not go with codes: who needs one would be let in without it or without a key, or not at all."""
+    names = [str(one["name"]) for one in people if asks_for_codes(one)]
+    lacking = [one for one in NEEDED_BY_CODES if one in waived]
+    if names and lacking:
+        yield (
+            f"casemate_waivers has {', '.join(lacking)}, without which a code of {', '.join(names)} is no second "
+            f"factor; allowed: none of {', '.join(NEEDED_BY_CODES)}. Take it off, or leave out second_factor: {CODES}"
+        )
+
+
+def asks_for_codes(person: Person) -> bool:
+    """Whether somebody is there who needs a code."""
+    return person.get("state", PRESENT) == PRESENT and person.get("second_factor") == CODES
 
 
 def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Iterator[str]:
@@ -77,11 +105,12 @@ def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Itera
             f"{VARIABLE} puts {name} into {', '.join(powerful)}, whose members are as good as root, and no log of sudo "
             "tells; allowed: other groups. Take that off, and set sudo: with_password where it is needed"
         )
-    if is_break_glass(person) and person.get("second_factor") == SECOND_FACTOR:
+    if is_break_glass(person) and person.get("second_factor") in FACTORS:
         yield (
-            f"{VARIABLE} has {name} with break_glass and with second_factor: {SECOND_FACTOR}, which would fail on the "
-            "same day; allowed: one of them. Take one off"
+            f"{VARIABLE} has {name} with break_glass and with second_factor: {person['second_factor']}, which would "
+            "fail on the same day; allowed: one of them. Take one off"
         )
+    yield from _secret(person)
     authority = str(values.get(AUTHORITIES) or "none")
     if person.get("second_factor") == SECOND_FACTOR and authority != "none":
         yield (
@@ -96,6 +125,29 @@ def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Itera
             f"allowed: {', '.join(FIDO)}. Make one by ssh-keygen -t ed25519-sk -O verify-required, and take the "
             "others off"
         )
+
+
+def _secret(person: Person) -> Iterator[str]:
+    """What is wrong with the secret of somebody's codes, or with where it is."""
+    name, given = person["name"], [one for one in totp.GIVEN if one in person]
+    if person.get("second_factor") != CODES:
+        if given:
+            yield (
+                f"{VARIABLE} gives {name} {' and '.join(given)} without second_factor: {CODES}, so no code would be "
+                f"asked for; allowed: both, or none. Set second_factor: {CODES}, or take {' and '.join(given)} off"
+            )
+        return
+    if len(given) != 1:
+        remedy = "Take one off" if given else f"Make a secret by {totp.MAKE}, and name its file"
+        yield (
+            f"{VARIABLE} asks {name} for second_factor: {CODES} with {' and '.join(given) or 'no secret'}; allowed: "
+            f"one of {', '.join(totp.GIVEN)}. {remedy}"
+        )
+        return
+    try:
+        totp.secret_of(person)
+    except totp.SecretError as why:
+        yield f"{VARIABLE}: {given[0]} of {name} is not taken: {why}; allowed: {totp.WORDS}. {why.remedy}"
 
 
 def _keys(person: Person) -> Iterator[Key | str]:
@@ -121,6 +173,17 @@ def _shared(people: Iterable[Person]) -> Iterator[str]:
             f"{VARIABLE} has break_glass for {', '.join(spare)}; allowed: for one. Leave it to one whose key lies in a "
             "safe"
         )
+    secrets: dict[str, str] = {}
+    for person in filter(asks_for_codes, people):
+        try:
+            secret = totp.secret_of(person)
+        except totp.SecretError:
+            continue
+        if secrets.setdefault(secret, str(person["name"])) != person["name"]:
+            yield (
+                f"{VARIABLE} gives {secrets[secret]} and {person['name']} one and the same secret, so each makes the "
+                f"codes of the other; allowed: one each. Make another one by {totp.MAKE}"
+            )
     uids: dict[str, str] = {}
     blobs: dict[str, str] = {}
     for person in people:

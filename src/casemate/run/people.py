@@ -10,9 +10,11 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from casemate.preflight.people import PRESENT, SECOND_FACTOR, is_break_glass
+from casemate.preflight import totp
+from casemate.preflight.people import PRESENT, SECOND_FACTOR, asks_for_codes, is_break_glass
 from module_utils.casemate.formats.authorized_keys import rendered
 from module_utils.casemate.host.accounts import days
+from module_utils.casemate.kinds import totp_secrets
 
 NAME = "__casemate_people"
 """The internal variable by which templates know them."""
@@ -24,7 +26,8 @@ HEADER = "# Managed by Casemate (roles/k3s_access), from casemate_people."
 def resolved(given: Iterable[Mapping[str, Any]], automation: str) -> list[dict[str, Any]]:
     """Each person once, whole, without what is the automation account's: no control acts on that.
 
-    `authorized` is the file of keys for sshd, with none for who is revoked; `over` is the first day that is too late.
+    `authorized` is the file of keys for sshd, with none for who is revoked; `secret_digest` is by what the secret of
+    codes is known, which itself is left out, and empty for who needs none; `over` is the first day that is too late.
     """
     return [_resolved(person) for person in given if person["name"] != automation]
 
@@ -41,6 +44,7 @@ def _resolved(person: Mapping[str, Any]) -> dict[str, Any]:
         "sudo": person.get("sudo", "none") if kept else "none",
         "second_factor": factor,
         "break_glass": is_break_glass(person),
+        "secret_digest": totp_secrets.digest(totp.secret_of(person)) if asks_for_codes(person) else "",
         "over": over(person.get("expires")) if kept else LONG_AGO,
         "authorized": "\n".join([HEADER, *keys, ""]),
     }

@@ -43,7 +43,8 @@ BASE_PACKAGES = (
 # and lynis are what `make peers` looks with.
 PACKAGES = [
     "acct", "aide", "aide-common", "apparmor", "apparmor-utils", "auditd", "cracklib-runtime", "debsums", "jq",
-    "libpam-pwquality", "lynis", "needrestart", "nftables", "rsyslog", "systemd-timesyncd", "unattended-upgrades",
+    "libpam-google-authenticator", "libpam-pwquality", "lynis", "needrestart", "nftables", "rsyslog",
+    "systemd-timesyncd", "unattended-upgrades",
 ]  # fmt: skip
 INSTEAD = [["chrony"], ["ufw"], ["iptables-persistent"]]
 """What excludes one of PACKAGES or one of the others, for machines on which it stands in its place."""

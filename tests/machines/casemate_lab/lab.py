@@ -112,9 +112,14 @@ def token(public: str) -> str:
     return f"{kind.decode()} {base64.b64encode(made).decode()} casemate-token\n"
 
 
+def code_secret() -> str:
+    """A secret of TOTP as an operator would make one."""
+    return base64.b32encode(secrets.token_bytes(20)).decode() + "\n"
+
+
 def people(network: str, work: Path) -> list[dict[str, Any]]:
-    """Alice, who may log in from the lab's network and use sudo with her password; Carol, who may no more; and Dave,
-    who needs a token that has verified him."""
+    """Alice, who may log in from the lab's network and use sudo with her password; Carol, who may no more; Dave, who
+    needs a token that has verified him; and Erin, who needs a code."""
     key = "{{ lookup('ansible.builtin.file', '%s/%s_ed25519.pub') }}"
     alice = f'from="{network}.0/24" ' + key % (work, "alice")
     return [
@@ -128,6 +133,12 @@ def people(network: str, work: Path) -> list[dict[str, Any]]:
         },
         {"name": "carol", "keys": [key % (work, "carol")], "state": "revoked"},
         {"name": "dave", "keys": [key.replace("ed25519", "token") % (work, "dave")], "second_factor": "fido"},
+        {
+            "name": "erin",
+            "keys": [key % (work, "erin")],
+            "second_factor": "totp",
+            "totp_secret_file": str(work / "erin_totp"),
+        },
     ]
 
 
@@ -327,15 +338,16 @@ def _controller(state: State) -> None:
     """Make what the controller holds: keys, and the folder of the inventory."""
     work = Path(state["workdir"])
     work.mkdir(parents=True, exist_ok=True)
-    for name in ("id_ed25519", "alice_ed25519", "carol_ed25519", "dave_ed25519", "lock_signer"):
+    for name in ("id_ed25519", "alice_ed25519", "carol_ed25519", "dave_ed25519", "erin_ed25519", "lock_signer"):
         for old in (work / name, work / f"{name}.pub"):
             old.unlink(missing_ok=True)
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"casemate-{name}", "-f", work / name)
     (work / "dave_token.pub").write_text(token((work / "dave_ed25519.pub").read_text()))
     (work / "known_hosts").write_text("")
-    secret = work / "alice_password"
-    secret.touch(mode=0o600)
-    secret.write_text(secrets.token_urlsafe(12))
+    for name, made in {"alice_password": secrets.token_urlsafe(12), "erin_totp": code_secret()}.items():
+        secret = work / name
+        secret.touch(mode=0o600)
+        secret.write_text(made)
     link = work / "group_vars"
     link.unlink(missing_ok=True)
     link.symlink_to(ROOT / "inventory" / "lab" / "group_vars")

@@ -11,7 +11,7 @@ from unit.fake_host import FakeHost
 from module_utils.casemate.core.verdict import Left
 from module_utils.casemate.formats import pam_profiles
 from module_utils.casemate.host.machine import EnforceError
-from module_utils.casemate.kinds import pam_line
+from module_utils.casemate.kinds import pam_line, pam_stack
 from module_utils.casemate.kinds.kind import Pass
 from module_utils.casemate.kinds.pam_line import KIND
 
@@ -108,6 +108,75 @@ def test_the_line_that_lacks_is_named(tmp_path: Path, auth: str, fail: list[Any]
     assert set(named) >= {one["profile"] for one in fail}
     if "success=1" not in auth:
         assert named == [one["profile"] for one in fail]
+
+
+CODE: Any = {
+    **REFUSE, "module": "pam_google_authenticator.so", "options": ["secret=/x/${USER}", "user=root"],
+    "services": ["sshd"], "profile": "casemate-code", "priority": 1536, "control": "[success=done default=die]",
+    "ahead": ["[success=ignore default=1]\tpam_succeed_if.so quiet service in sshd"], "needed_by": ["erin"],
+}  # fmt: skip
+CODE_LINES = """\
+auth\t[success=ignore default=1]\tpam_succeed_if.so quiet service in sshd
+auth\t[success=done default=die]\tpam_google_authenticator.so secret=/x/${USER} user=root
+"""
+
+
+def coded(tmp_path: Path, lines: str = CODE_LINES, sshd: str = "@include common-auth\n") -> FakeHost:
+    """A machine whose sshd asks for codes."""
+    host = made(tmp_path, WHOLE.replace(SU, SU + lines))
+    Path(host.path("/etc/pam.d/sshd")).write_text(sshd)
+    Path(host.path(pam_line.path_of(CODE))).write_text(pam_line.content_of(CODE))
+    saved = Path(host.path("/var/lib/pam/auth"))
+    code = "Module: casemate-code\n" + CODE_LINES.replace("auth\t", "")
+    saved.write_text(saved.read_text().replace("Module: casemate-refuse", f"{code}Module: casemate-refuse"))
+    return host
+
+
+def test_where_a_code_is_asked_no_password_is_taken(tmp_path: Path) -> None:
+    """So the lines about passwords are not missed there, and sudo goes on asking for its password."""
+    said = verdicts(coded(tmp_path), [*ALL, CODE])
+    assert [(one.ok, one.reason) for one in said] == [(True, "")] * 5
+
+
+@pytest.mark.parametrize(
+    ("lines", "sshd"),
+    [
+        ("", "@include common-auth\n"),
+        (CODE_LINES.replace("user=root", "user=root nullok"), "@include common-auth\n"),
+        (CODE_LINES.replace("default=die", "default=ignore"), "@include common-auth\n"),
+        (CODE_LINES.replace("secret=/x", "secret=/tmp"), "@include common-auth\n"),
+        (CODE_LINES.replace("in sshd", "in login"), "@include common-auth\n"),
+        (CODE_LINES, "auth sufficient pam_unix.so\n@include common-auth\n"),
+        (CODE_LINES, "auth required pam_unix.so\n"),
+    ],
+    ids=[
+        "removed",
+        "nullok",
+        "not decisive",
+        "another folder",
+        "another service",
+        "a password before",
+        "only a password",
+    ],
+)
+def test_whatever_lets_in_without_a_code_is_named_by_that_line_alone(tmp_path: Path, lines: str, sshd: str) -> None:
+    host = coded(tmp_path, lines, sshd)
+    (said,) = verdicts(host, [CODE])
+    assert not said.ok and "sshd" in said.reason
+    if sshd.startswith("@"):
+        assert all(one.ok for one in verdicts(host, ALL))
+        (open_to_all,) = pam_stack.observe([{"facility": "auth", "known": []}], host)
+        assert "sshd" not in open_to_all["admits"]
+
+
+def test_where_nobody_needs_it_nothing_is_demanded_and_what_was_written_goes(tmp_path: Path) -> None:
+    nobody: Any = {**CODE, "needed_by": []}
+    host = coded(tmp_path)
+    assert verdicts(host, [nobody])[0].ok
+    assert f"{FOLDER}/casemate-code" in pam_line.unasked_profiles([*ALL, nobody], host)
+    pam_line.enforce([*ALL, nobody], {0}, host)
+    assert host.stat(f"{FOLDER}/casemate-code") is None
+    assert pam_line.unasked_profiles([*ALL, nobody], host) == ""
 
 
 def test_a_service_that_asks_before_is_named_with_its_line(tmp_path: Path) -> None:
