@@ -22,6 +22,7 @@ from ..host.text import split_lines, split_words
 from .kind import Enforceable, Kind
 
 FOLDER_MODE, MODE = 0o700, 0o600
+"""That of a file may be less: the module writes it anew with 0400."""
 
 
 class Needed(TypedDict):
@@ -57,8 +58,8 @@ def _seen(setting: Setting, host: Host) -> Observation:
     faults: Dict[str, str] = {}
     if found is not None and not statmod.S_ISDIR(found.st_mode):
         return {"faults": {folder: "it is no folder"}, "barred": [f"{folder} is no folder: remove it"]}
-    if found is not None and not _is_roots(found, FOLDER_MODE):
-        faults[folder] = f"it is not root's with mode {FOLDER_MODE:04o}"
+    if found is not None and not _is_roots_alone(found, FOLDER_MODE):
+        faults[folder] = f"it is not root's with mode {FOLDER_MODE:04o} at most"
     for name in sorted({*setting["secrets"], *there}):
         fault = _fault(setting, name, host)
         if fault:
@@ -77,8 +78,8 @@ def _fault(setting: Setting, name: str, host: Host) -> str:
         return "it is missing, so no code is right"
     if not statmod.S_ISREG(found.st_mode):
         return "it is no regular file"
-    if not _is_roots(found, MODE) or host.has_acl(path):
-        return f"it is not root's with mode {MODE:04o}"
+    if not _is_roots_alone(found, MODE) or host.has_acl(path):
+        return f"it is not root's with mode {MODE:04o} at most"
     lines = split_lines(host.text(path) or "")
     if not lines or digest(lines[0]) != setting["secrets"][name]:
         return "its secret is another one than is declared" if lines and lines[0].strip() else "it holds no secret"
@@ -99,8 +100,8 @@ def _of_options(lines: List[str], options: List[str]) -> str:
     return " and ".join([*faults, f"it has {more} lines more than are declared"] if more else faults)
 
 
-def _is_roots(found: os.stat_result, mode: int) -> bool:
-    return (found.st_uid, found.st_gid) == (0, 0) and statmod.S_IMODE(found.st_mode) == mode
+def _is_roots_alone(found: os.stat_result, most: int) -> bool:
+    return (found.st_uid, found.st_gid) == (0, 0) and not statmod.S_IMODE(found.st_mode) & ~most
 
 
 def _is_folder(path: str, host: Host) -> bool:

@@ -67,13 +67,15 @@ def test_what_makes_other_codes_right_is_named_and_written_anew(tmp_path: Path, 
 def test_who_may_read_it_is_named(tmp_path: Path) -> None:
     judged(tmp_path)
     host = FakeHost(tmp_path, {})
-    for path, mode, says in (("/erin", 0o644, "with mode 0600"), ("", 0o755, "with mode 0700")):
+    for path, mode, says in (("/erin", 0o644, "with mode 0600 at most"), ("", 0o755, "with mode 0700 at most")):
         real = Path(host.path(FOLDER + path))
         before = real.stat().st_mode & 0o777
         real.chmod(mode)
         seen = kind.observe([SETTING], host)[0]
         assert seen["faults"] == {FOLDER + path: f"it is not root's {says}"}
         real.chmod(before)
+    Path(host.path(f"{FOLDER}/erin")).chmod(0o400)  # as the module leaves it
+    assert kind.assess(SETTING, kind.observe([SETTING], host)[0]).ok
     os.chown(host.path(f"{FOLDER}/erin"), 1000, -1)
     assert not kind.assess(SETTING, kind.observe([SETTING], host)[0]).ok
 
