@@ -177,7 +177,7 @@ def _revoked(person: Person, lists: Lists) -> Fault | None:
 def _second_factor(person: Person, _lists: Lists) -> Fault | None:
     if person["state"] == REVOKED or person["second_factor"] != "none" or person["break_glass"]:
         return None
-    why = f"{person['name']} needs a key alone: declare keys of a token, and second_factor, in casemate_people"
+    why = f"{person['name']} needs a key alone: declare second_factor in casemate_people"
     return Fault(why, "none", "a second factor", why)
 
 
