@@ -38,10 +38,10 @@ options:
     type: list
     elements: str
     default: []
-  secrets:
+  until_confirmed:
     description:
-      - With V(armed) files with secrets that will change. They come back where nobody confirms, and nothing of them is
-        kept once somebody does.
+      - With V(armed) files that will change and hold secrets. They come back where nobody confirms, and nothing of them
+        is kept once somebody does.
     type: list
     elements: str
     default: []
@@ -97,7 +97,7 @@ def main() -> None:
             "seconds": {"type": "int", "default": 120},
             **{
                 name: {"type": "list", "elements": "str", "default": []}
-                for name in ("files", "accounts", "people", "secrets", "units")
+                for name in ("files", "accounts", "people", "until_confirmed", "units")
             },
         },
         supports_check_mode=True,
@@ -110,7 +110,7 @@ def main() -> None:
                 guard.arm([path for pattern in given["files"] for path in sorted(glob.glob(pattern))], note=OF_PACKAGES)
                 guard.arm(given["accounts"], "account")
                 guard.arm(given["people"], "person")
-                guard.arm(given["secrets"], note=IN_CASE)
+                guard.arm(given["until_confirmed"], note=IN_CASE)
                 guard.arm(given["units"], "unit")
         except EnforceError as refused:
             module.fail_json(msg=str(refused))
