@@ -495,7 +495,7 @@ def ageing(setting: Setting) -> Flips:
     file, shadow = setting.get("file", ""), "/etc/shadow"
     if file:
         between = "=" if file.endswith("/useradd") else " "
-        for name in (*setting["at_most"], *setting.get("at_least", ())):
+        for name in (*setting.get("at_most", ()), *setting.get("at_least", ()), *setting.get("exactly", ())):
             yield name, functools.partial(rewritten, file, append(f"{name}{between}-1\n"))
         return
     changes = {

@@ -1,5 +1,7 @@
 """When passwords end: what new accounts are given, and what those have that are there.
 
+What else the files of new accounts say (how passwords are hashed, how homes are made) is judged as that.
+
 An account that comes in by key ends with its password, too, since sshd asks PAM about it: so one that has none must not
 age, and the account that Casemate logs in as is told and left alone. No apply ends somebody's password either: one that
 is old already would end at once. Sources: shadow(5), login.defs(5), useradd(8), and pam_unix's check_shadow_expiry.
@@ -37,6 +39,7 @@ class Setting(Needed, Enforceable, total=False):
     file: Annotated[str, Key("new_accounts: login.defs, or the defaults of useradd")]
     at_least: Annotated[Dict[str, int], Key("name to its lowest number of days; of accounts as in chage(1)")]
     at_most: Annotated[Dict[str, int], Key("name to its highest number of days; what is not set counts as above")]
+    exactly: Annotated[Dict[str, str], Key("new_accounts: name to its word, such as an octal number")]
     allow: Annotated[List[str], Key("passwords: accounts whose password does not end")]
 
 
@@ -56,8 +59,8 @@ NEVER = 10000
 
 
 def identity(setting: Setting) -> str:
-    """The check, and the file that it is about."""
-    return ":".join([setting["of"], *([setting["file"]] if "file" in setting else [])])
+    """The check, and the file that it is about with the names of what is set there."""
+    return ":".join([setting["of"], *([setting["file"], *sorted(_names(setting))] if "file" in setting else [])])
 
 
 def place(setting: Setting) -> str:
@@ -71,7 +74,8 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     seen: List[Observation] = []
     for setting in settings:
         if setting["of"] == "new_accounts":
-            seen.append({"given": given(host.text(setting["file"]) or ""), "faults": {}})
+            text = host.text(setting["file"]) or ""
+            seen.append({"given": given(text), "words": words(text), "faults": {}})
         elif setting["of"] == "dates":
             seen.append({"faults": _ahead(host, today)})
         else:
@@ -82,8 +86,13 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 
 def given(text: str) -> Dict[str, int]:
     """Name -> number of days, of login.defs (a space) or the defaults of useradd (=); the last line counts."""
-    found = (re.match(r"[ \t]*(\w+)(?:[ \t]+|=)[\"']?(-?\d+)[\"']?\s*$", line) for line in split_lines(text))
-    return {one[1]: int(one[2]) for one in found if one}
+    return {name: int(word) for name, word in words(text).items() if re.fullmatch(r"-?\d+", word, re.ASCII)}
+
+
+def words(text: str) -> Dict[str, str]:
+    """Name -> word, of the same files."""
+    found = (re.match(r"[ \t]*(\w+)(?:[ \t]+|=)[\"']?([^\s\"']+)[\"']?\s*$", line) for line in split_lines(text))
+    return {one[1]: one[2] for one in found if one}
 
 
 def _lines(host: Host) -> Dict[str, List[str]]:
@@ -161,16 +170,22 @@ def _wrong(setting: Setting, values: Dict[str, Optional[int]]) -> Dict[str, int]
     return wrong
 
 
-def _shown(value: Optional[int]) -> str:
+def _other(setting: Setting, seen: Dict[str, str]) -> Dict[str, str]:
+    """Name -> its word, of those that have another one."""
+    return {name: word for name, word in setting.get("exactly", {}).items() if seen.get(name) != word}
+
+
+def _shown(value: int | str | None) -> str:
     return "not set" if value is None else str(value)
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that nobody offends."""
-    demanded = {**setting.get("at_least", {}), **setting.get("at_most", {})}
+    demanded = {**setting.get("at_least", {}), **setting.get("at_most", {}), **setting.get("exactly", {})}
     if setting["of"] == "new_accounts":
-        values: Dict[str, Optional[int]] = {name: seen["given"].get(name) for name in demanded}
-        wrong = _wrong(setting, values)
+        values = {name: seen["given"].get(name) for name in demanded}
+        wrong = {**_wrong(setting, values), **_other(setting, seen["words"])}
+        values.update({name: seen["words"].get(name) for name in setting.get("exactly", {})})
         return Verdict(
             ok=not wrong,
             expected=demanded,
@@ -192,8 +207,9 @@ def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
     """Write what new accounts are given, and beside it what stood there."""
     for setting in (settings[i] for i in sorted(failing)):
         text = host.text(setting["file"]) or ""
-        for name, days in _wrong(setting, dict(given(text))).items():
-            text = _set(text, name, days, "=" if setting["file"].endswith("/useradd") else "\t")
+        wrong: Dict[str, int | str] = {**_wrong(setting, dict(given(text))), **_other(setting, words(text))}
+        for name, value in wrong.items():
+            text = _set(text, name, value, "=" if setting["file"].endswith("/useradd") else "\t")
         _write(setting, text, host)
 
 
@@ -220,14 +236,14 @@ def _write(setting: Setting, text: str, host: Host) -> None:
 
 
 def _names(setting: Setting) -> List[str]:
-    return [*setting.get("at_least", {}), *setting.get("at_most", {})]
+    return [*setting.get("at_least", {}), *setting.get("at_most", {}), *setting.get("exactly", {})]
 
 
-def _set(text: str, name: str, days: int, between: str) -> str:
+def _set(text: str, name: str, value: int | str, between: str) -> str:
     """A text with one line for a name, where its first one was, or at the end; above it the one that counted before."""
     marked, lines = _mark(name).search(text), list(_line(name).finditer(text))
     before = marked[1] if marked else lines[-1][0].rstrip("\n") if lines else name
-    new = f"{MARK}{before}\n{name}{between}{days}\n"
+    new = f"{MARK}{before}\n{name}{between}{value}\n"
     text = _mark(name).sub("", text)
     found = _line(name).search(text)
     if not found:

@@ -28,6 +28,7 @@ KEYS: Any = {"of": "keys"}
 DATES: Any = {"of": "dates"}
 NEW: Any = {"of": "new_accounts", "file": DEFS, "at_most": {"PASS_MAX_DAYS": 365}, "at_least": {"PASS_MIN_DAYS": 1}}
 LOCK: Any = {"of": "new_accounts", "file": USERADD, "at_most": {"INACTIVE": 45}}
+UMASK: Any = {"of": "new_accounts", "file": DEFS, "exactly": {"UMASK": "027"}}
 RUN = Pass([], check=False)
 HASH = "$y$j9T$SALT$HASH"
 
@@ -81,6 +82,10 @@ def test_accounts(tmp_path: Path, setting: Any, line: str, said: str) -> None:
         (LOCK, "# INACTIVE=-1\n", f"# INACTIVE=-1\n{MARK}INACTIVE\nINACTIVE=45\n"),
         (LOCK, "INACTIVE=-1\n", f"{MARK}INACTIVE=-1\nINACTIVE=45\n"),
         (LOCK, "INACTIVE=30\n", None),
+        (UMASK, "UMASK\t\t027\n", None),
+        (UMASK, "UMASK\t\t022\n", f"{MARK}UMASK\t\t022\nUMASK\t027\n"),
+        (UMASK, "UMASK\t\t27\n", f"{MARK}UMASK\t\t27\nUMASK\t027\n"),  # 033 in octal
+        (UMASK, "# UMASK 027\n", f"# UMASK 027\n{MARK}UMASK\nUMASK\t027\n"),
     ],
 )  # fmt: skip
 def test_new_accounts(tmp_path: Path, setting: Any, text: str, after: str | None) -> None:
