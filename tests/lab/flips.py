@@ -507,6 +507,25 @@ def ageing(setting: Setting) -> Flips:
     yield "shadow", lambda: rewritten(shadow, lambda text: re.sub(old, new, text))
 
 
+def audit_rules(setting: Setting) -> Flips:
+    """A rule goes, and somebody else's comes after it, or before."""
+    folder = "/etc/audit/rules.d"
+    if setting["of"] == "silencers":
+        yield "exclude", lambda: planted(f"{folder}/zz-flipped.rules", "-a always,exclude -F msgtype=SYSCALL\n")
+        yield "never", lambda: planted(f"{folder}/00-flipped.rules", "-a never,exit -F auid=0\n")
+        yield "deleted", lambda: planted(f"{folder}/zz-flipped.rules", "-W /etc/shadow -p wa -k identity\n")
+    elif setting["of"] == "written":
+        rule = re.escape(setting["rules"][0])
+        yield "removed", edited(f"{folder}/10-casemate.rules", rf"(?m)^{rule}\n", "")
+        if setting["rules"] == ["-e 2"]:
+            yield "a later one", lambda: planted(f"{folder}/zz-flipped.rules", "-e 1\n")
+
+
+def audit_daemon(setting: Setting) -> Flips:
+    for name in (*setting["values"], *setting["at_least"]):
+        yield name, functools.partial(rewritten, "/etc/audit/auditd.conf", append(f"{name} = halt\n"))
+
+
 def patch(setting: Setting) -> Flips:
     status = "/var/lib/dpkg/status"
     if setting["of"] == "automatic":
@@ -1318,7 +1337,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "new_files": new_files, "vouched": vouched, "vouched_objects": vouched_objects,
         "vouched_rights": vouched_rights, "vouched_entries": vouched_entries, "vouched_state": vouched_state,
         "pam_stack": pam_stack, "pam_line": pam_line, "ageing": ageing, "patch": patch, "pwquality": pwquality,
-        "systemd_setting": systemd_setting,
+        "systemd_setting": systemd_setting, "audit_rules": audit_rules, "audit_daemon": audit_daemon,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())
 

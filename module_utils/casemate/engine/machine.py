@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from ..host import audit
 from ..host.machine import Host
 
 
@@ -27,6 +28,8 @@ def capabilities(host: Host) -> dict[str, str]:
         lacking["modules"] = "the running kernel's modules are not on this machine"
     if (host.text("/sys/module/apparmor/parameters/enabled") or "").strip() != "Y":
         lacking["apparmor"] = "the running kernel has no AppArmor"
+    if audit.status().lacks:
+        lacking["audit"] = audit.status().lacks
     if "api_semantics" not in host.context.get("capabilities", ("api_semantics",)):
         lacking["api_semantics"] = "the installed release is a double without a real API server, kubelet or etcd"
     return lacking
