@@ -7,6 +7,7 @@ comes with the next boot. Sources: audit.rules(7), augenrules(8), auditctl(8).
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -44,7 +45,15 @@ LAST_WINS = ("-b", "-e", "-f", "-r")
 """Options of audit itself: of several lines the last one counts."""
 ONLY_X86 = {"chmod", "chown", "creat", "lchown", "open", "rename", "unlink"}
 """System calls that 64-bit architectures have which are older than arm64."""
-UNSET = re.compile(r"^([a-z]+!?=)(?:unset|-1|4294967295)$")
+SAME = [
+    (re.compile(r"^(auid!?=)(?:-1|4294967295)$"), r"\1unset"),
+    (re.compile(r"^arch=(?:x86_64|aarch64)$"), "arch=b64"),
+    (re.compile(r"^arch=(?:i386|arm)$"), "arch=b32"),
+    (re.compile(rf"^exit=-{errno.EACCES}$"), "exit=-EACCES"),
+    (re.compile(rf"^exit=-{errno.EPERM}$"), "exit=-EPERM"),
+]
+"""How auditctl lists what is written in another way."""
+COMPARED = re.compile(r"([a-z]+)(!?=)([a-z]+)")
 Normal = tuple[Any, ...]
 
 
@@ -71,7 +80,7 @@ def normal(text: str) -> Normal:
     given: dict[str, list[str]] = {}
     for option, value in pairs:
         given.setdefault(option, []).append(value)
-    fields = [UNSET.sub(r"\1unset", one) for one in [*given.get("-F", ()), *given.get("-C", ())]]
+    fields = [*map(_field, given.get("-F", ())), *map(_comparison, given.get("-C", ()))]
     named = {name: value for name, _, value in (one.partition("=") for one in fields)}
     key = (given.get("-k") or [named.get("key", "")])[0]
     if "-w" in given:
@@ -84,6 +93,18 @@ def normal(text: str) -> Normal:
         return _watch(named.get("path") or named.get("dir", ""), named["perm"], key)
     where = (given.get("-a") or given["-A"])[0]
     return ("rule", "-A" if "-A" in given else "-a", frozenset(where.split(",")), kept, calls, key)
+
+
+def _field(text: str) -> str:
+    for pattern, other in SAME:
+        text = pattern.sub(other, text)
+    return text
+
+
+def _comparison(text: str) -> str:
+    """Two fields that are compared with each other, in one order."""
+    match = COMPARED.fullmatch(text)
+    return f"-C {match[2].join(sorted([match[1], match[3]]))}" if match else text
 
 
 def _watch(path: str, access: str, key: str) -> Normal:
