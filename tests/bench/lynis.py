@@ -59,7 +59,7 @@ WHY = {
     "PKGS-7370": "debsums runs by cron, where that is installed",
     "PKGS-7388": "packages of the lab come from a folder",
     "PKGS-7394": "PATCH-SECURITY-INSTALLED tells it without another package",
-    "SSH-7408": "another port hides nothing; whose agent has four keys must be able to come in",
+    "SSH-7408": "another port hides nothing",
     "STRG-1846": CONTAINER,
     "TOOL-5002": "Casemate leaves nothing behind that Lynis knows",
     "USB-1000": CONTAINER,

@@ -893,6 +893,8 @@ def mount_option(setting: Setting) -> Flips:
 
     for option in setting.get("options", ()):
         yield f"without {option}", remounted(option[2:], option)
+    if setting.get("enforced") is not False:
+        yield "line of fstab", edited("/etc/fstab", rf"(?m)^(\S+ {path} .*)", f"tmpfs {path} tmpfs defaults 0 0")
     for option in setting.get("without", ()):
         yield f"with {option}", remounted(f"bind,{option}", f"bind,{option[2:]}")
 

@@ -1,7 +1,8 @@
-"""Mount options: what the kernel applies now, and what the next boot would apply. Observe-only.
+"""Mount options: what the kernel applies now, and what the next boot would apply.
 
 /etc/fstab and mount units are the operator's: a wrong line there can stop a machine from booting, so Casemate
-names the line to write and leaves it to them. Sources: proc(5) (mountinfo), systemd.mount(5),
+names the line to write and leaves it to them. It writes the line itself where systemd mounts the folder whatever the
+line says, and only gives it its options then. Sources: proc(5) (mountinfo), systemd.mount(5),
 systemd-remount-fs.service(8) (fstab options of API file systems), systemd's mount-setup.c (their defaults).
 """
 
@@ -12,10 +13,10 @@ from collections.abc import Collection
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 from ..core.schema import Key
-from ..core.verdict import Observation, Verdict
-from ..host.machine import Host
+from ..core.verdict import Left, Observation, Verdict
+from ..host.machine import EnforceError, Host
 from ..host.text import SPACE, split_lines, split_words
-from .kind import Kind
+from .kind import Enforceable, Kind, Owned, Pass
 
 
 class Needed(TypedDict):
@@ -24,7 +25,7 @@ class Needed(TypedDict):
     path: Annotated[str, Key("a folder", pattern=r"/\S*")]
 
 
-class Setting(Needed, total=False):
+class Setting(Needed, Enforceable, total=False):
     """What a control of this kind may demand."""
 
     options: Annotated[list[str], Key("options that must apply, such as nodev; the folder must be a mount itself")]
@@ -35,6 +36,9 @@ SYSTEMD_DEFAULTS = {"/dev/shm": ["nosuid", "nodev"], "/run": ["nosuid", "nodev"]
 
 
 RESTRICTIONS = {"nodev", "nosuid", "noexec"}
+TABLE = "/etc/fstab"
+MARK = "# Casemate; before: "
+"""Begins a comment above a line of ours, with the line that stood there."""
 
 
 def identity(setting: Setting) -> str:
@@ -109,7 +113,7 @@ def unit_options(path: str, host: Host) -> list[str] | None:
 
 def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:
     """The mount that holds each folder, its options now, and those of the next boot with their source."""
-    now, table = mounts(host.text("/proc/self/mountinfo") or ""), entries(host.text("/etc/fstab") or "")
+    now, table = mounts(host.text("/proc/self/mountinfo") or ""), entries(host.text(TABLE) or "")
     seen: list[Observation] = []
     for setting in settings:
         path = setting["path"].rstrip("/") or "/"
@@ -117,7 +121,7 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         holder = max(holders, key=len, default="")
         one: dict[str, Any] = {"mount": holder, "now": now[holder].options if holder in now else []}
         if holder in table:
-            one.update(boot=table[holder][3].split(","), source="/etc/fstab")
+            one.update(boot=table[holder][3].split(","), source=TABLE)
         elif (unit := unit_options(holder, host)) is not None:
             one.update(boot=unit, source="its mount unit")
         elif holder in SYSTEMD_DEFAULTS:
@@ -161,4 +165,59 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
-KIND: Kind[Setting] = Kind(Setting, identity, observe, assess)
+def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
+    """Write the line of a folder that systemd mounts by itself, and give the mount its options now."""
+    for setting in (settings[index] for index in sorted(failing)):
+        path, wanted = setting["path"], set(setting.get("options") or ())
+        now = mounts(host.text("/proc/self/mountinfo") or "").get(path)
+        if path not in SYSTEMD_DEFAULTS or now is None:
+            raise EnforceError(f"{path} is no mount that systemd makes by itself, so its line is the operator's")
+        text = host.text(TABLE) or ""
+        fields = entries(text).get(path)
+        if not wanted <= set(fields[3].split(",") if fields else SYSTEMD_DEFAULTS[path]):
+            host.write(
+                TABLE, _with(text, path, line(path, wanted, set(), now, fields)).encode("utf-8", "surrogateescape")
+            )
+        if not wanted <= set(now.options):
+            host.must_run(
+                ["mount", "-o", f"remount,{','.join(sorted(wanted | set(now.options) & RESTRICTIONS))}", path]
+            )
+
+
+def _with(text: str, path: str, new: str) -> str:
+    """The table with one line for a mount point, where its last one was or at the end; above it what stood there."""
+    lines = split_lines(_without_mark(text, path))
+    own = [number for number, one in enumerate(lines) if path in entries(one)]
+    if own:
+        lines[own[-1] : own[-1] + 1] = [MARK + lines[own[-1]].strip(SPACE), new]
+    else:
+        lines += [MARK + path, new]
+    return "".join(f"{one}\n" for one in lines)
+
+
+def _mark(path: str) -> re.Pattern[str]:
+    """The comment above a line of ours, with what stood there or the mount point alone, and that line."""
+    escaped = re.escape(path)
+    return re.compile(rf"(?m)^{MARK}((?:\S+[ \t]+)?{escaped}(?:[ \t].*)?)\n\S+[ \t]+{escaped}[ \t].*\n?")
+
+
+def _without_mark(text: str, path: str) -> str:
+    """The table as it was before a line of ours."""
+    return _mark(path).sub(lambda found: "" if found[1] == path else f"{found[1]}\n", text)
+
+
+def left(setting: Setting, run: Pass, host: Host) -> Left:
+    """The table, as long as its line is ours."""
+    return Left(TABLE if _mark(setting["path"]).search(host.text(TABLE) or "") else "")
+
+
+def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
+    """Put the line back that stood there. What is mounted keeps its options until the next boot."""
+    for setting in waived:
+        text = host.text(TABLE) or ""
+        host.write(TABLE, _without_mark(text, setting["path"]).encode("utf-8", "surrogateescape"))
+
+
+KIND: Kind[Setting] = Kind(
+    Setting, identity, observe, assess, enforced_by="engine", enforce=enforce, owned=Owned(left, take_back)
+)

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.fake_host import FakeHost
 
+from module_utils.casemate.core.verdict import Left
+from module_utils.casemate.host.machine import EnforceError
 from module_utils.casemate.kinds import mount_option as kind
+from module_utils.casemate.kinds.kind import Pass
 
 ROOT = "1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 SHM = "2 1 0:2 / /dev/shm rw,nosuid,nodev shared:2 - tmpfs tmpfs rw\n"
@@ -64,6 +67,51 @@ def test_escaped_names_are_read() -> None:
 @given(st.text())
 def test_any_table_is_survived(text: str) -> None:
     kind.mounts(text), kind.fstab(text)
+
+
+NOEXEC: Any = {"path": "/dev/shm", "options": ["noexec"]}
+ROOT_LINE = "UUID=1 / ext4 errors=remount-ro 0 1"
+OLD = "tmpfs /dev/shm tmpfs size=1G 0 0"
+NEW = "tmpfs /dev/shm tmpfs {}nodev,noexec,nosuid 0 0"
+
+
+@pytest.mark.parametrize(
+    ("table", "after"),
+    [
+        (None, f"{kind.MARK}/dev/shm\n{NEW.format('defaults,')}\n"),
+        (ROOT_LINE, f"{ROOT_LINE}\n{kind.MARK}/dev/shm\n{NEW.format('defaults,')}\n"),
+        (f"{OLD}\n{ROOT_LINE}\n", f"{kind.MARK}{OLD}\n{NEW.format('size=1G,')}\n{ROOT_LINE}\n"),
+        (f"# {OLD}\n", f"# {OLD}\n{kind.MARK}/dev/shm\n{NEW.format('defaults,')}\n"),
+    ],
+)
+def test_what_systemd_mounts_gets_its_line_and_a_waiver_takes_it_back(
+    tmp_path: Path, table: str | None, after: str
+) -> None:
+    files = {"/proc/self/mountinfo": ROOT + SHM, **({} if table is None else {kind.TABLE: table})}
+    host = FakeHost(tmp_path, files, {"mount -o remount,": (0, "", "")})
+    run = Pass([], check=False)
+    assert kind.left(NOEXEC, run, host) == Left()
+    kind.enforce([WANT, NOEXEC], {1}, host)
+    assert (host.text(kind.TABLE), host.armed) == (after, [kind.TABLE])
+    assert ["mount", "-o", "remount,nodev,noexec,nosuid", "/dev/shm"] in host.ran
+    assert "now" in kind.assess(NOEXEC, kind.observe([NOEXEC], host)[0]).reason, "the mount is not the test's"
+    assert kind.left(NOEXEC, run, host) == Left(kind.TABLE)
+    kind.enforce([NOEXEC], {0}, host)
+    assert host.text(kind.TABLE) == after
+    host.write(kind.TABLE, after.replace("noexec", "exec").encode())
+    kind.enforce([NOEXEC], {0}, host)
+    assert str(host.text(kind.TABLE)).count("/dev/shm") == after.count("/dev/shm")
+    host.write(kind.TABLE, after.encode())
+    kind.take_back([NOEXEC], [], host)
+    assert (host.text(kind.TABLE) or "").strip() == (table or "").strip()
+
+
+def test_the_lines_of_other_mounts_are_the_operator_s(tmp_path: Path) -> None:
+    for path, there in (("/home", HOME), ("/dev/shm", "")):
+        host = FakeHost(tmp_path, {"/proc/self/mountinfo": ROOT + there})
+        with pytest.raises(EnforceError, match="the operator's"):
+            kind.enforce([{"path": path, "options": ["noexec"]}], {0}, host)
+        assert host.text(kind.TABLE) is None
 
 
 HOME = "5 1 8:3 / /home rw,nodev,relatime - ext4 /dev/sdb1 rw\n"
