@@ -40,6 +40,7 @@ def lab() -> None:
 @click.option("--agents", default=1, show_default=True, type=click.IntRange(0, 9), help="Machines in k3s_agent.")
 @click.option("--debian", default="12", show_default=True, type=click.Choice(list(RELEASES)), help="Their release.")
 @click.option("--workdir", type=click.Path(path_type=Path, file_okay=False), help="Where inventory and keys go.")
+@click.option("--vm", is_flag=True, help="Machines with a kernel of their own: slow, and for what only a kernel shows.")
 @click.option("--here", is_flag=True, help="Use the network namespace of the caller (Molecule under unshare --net).")
 @_plain
 def up(**options: Any) -> None:
@@ -48,13 +49,15 @@ def up(**options: Any) -> None:
 
 
 @lab.command()
+@click.option("--debian", multiple=True, default=list(RELEASES), type=click.Choice(list(RELEASES)), help="Of which.")
+@click.option("--vm", is_flag=True, help="Those of machines with a kernel of their own.")
 @_plain
-def prepare() -> None:
+def prepare(debian: tuple[str, ...], vm: bool) -> None:
     """Make the cached images and packages now: a story that runs without a network cannot."""
-    if fault := missing_tools():
+    if fault := missing_tools(vm=vm):
         raise LabError(fault)
-    for release in RELEASES:
-        packages(base(release))
+    for release in debian:
+        packages(base(release, vm))
 
 
 @lab.command()

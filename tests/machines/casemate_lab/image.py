@@ -30,6 +30,9 @@ TOOLS = {
 }
 """The programs that the lab needs, and the Debian package of each."""
 
+VM_TOOLS = {**TOOLS, "qemu-system-x86_64": "qemu-system-x86", "mke2fs": "e2fsprogs"}
+"""The same where machines have a kernel of their own."""
+
 RELEASES = {"12": "bookworm", "13": "trixie"}
 """The Debian releases that machines can be made of."""
 
@@ -39,6 +42,8 @@ BASE_PACKAGES = (
     "acl,busybox-static,ca-certificates,conntrack,dbus,ethtool,iproute2,ipset,iptables,kmod,less,libpam-systemd,locales,"
     "logrotate,mount,openssh-server,procps,python3,python3-apt,socat,sudo,systemd,systemd-sysv,tzdata,util-linux"
 )
+# What a machine with a kernel of its own starts with: Debian's kernel for clouds, and GRUB.
+KERNEL_PACKAGES = "grub-pc,initramfs-tools,linux-image-cloud-amd64"
 # What the roles install. It is deliberately absent from the base, so that its installation is tested too. aide, debsums
 # and lynis are what `make peers` looks with.
 PACKAGES = [
@@ -65,11 +70,24 @@ WantedBy=multi-user.target
 """
 # A user manager that is told to stop while it starts would hold up a reboot for its two minutes.
 STOPS_SOON = "[Service]\nTimeoutStopSec=2s\n"
+# Its console is a serial line, and nobody waits at its menu.
+GRUB_SETTINGS = """GRUB_CMDLINE_LINUX=console=ttyS0
+GRUB_TERMINAL=console
+GRUB_TIMEOUT=0
+"""
 BOOT_PACKAGE = """Package: casemate-lab
 Version: 1
 Architecture: all
 Maintainer: Casemate maintainers <casemate@example.org>
 Description: what a machine of Casemate's lab does at boot
+"""
+KERNEL_SETUP = f"""
+mkdir -p /etc/default/grub.d /boot/grub
+printf %s {shlex.quote(GRUB_SETTINGS)} > /etc/default/grub.d/lab.cfg
+# As grub-install does, but for what needs the disk: vm.py writes the two images to it.
+cp -r /usr/lib/grub/i386-pc /boot/grub
+grub-mkimage --format=i386-pc --prefix='(hd0,msdos1)/boot/grub' --output=/boot/grub/i386-pc/core.img \
+  biosdisk part_msdos ext2
 """
 SETUP = f"""
 for user in ops alice; do useradd --create-home --shell /bin/bash $user; done
@@ -95,15 +113,16 @@ class LabError(Exception):
     """The lab cannot do what is asked; the message says what to do about it."""
 
 
-def missing_tools(which: Callable[[str], str | None] = shutil.which, uid: int | None = None) -> str:
+def missing_tools(which: Callable[[str], str | None] = shutil.which, uid: int | None = None, vm: bool = False) -> str:
     """What keeps the lab from running here, with the line that helps; empty when nothing does."""
-    absent = [tool for tool in TOOLS if not which(tool)]
+    tools = VM_TOOLS if vm else TOOLS
+    absent = [tool for tool in tools if not which(tool)]
     faults = [f"missing: {', '.join(absent)}"] if absent else []
     if (os.geteuid() if uid is None else uid) != 0:
         faults.append("it must run as root")
     if not faults:
         return ""
-    helps = f"\n  apt-get install {' '.join(sorted({TOOLS[tool] for tool in absent}))}" if absent else ""
+    helps = f"\n  apt-get install {' '.join(sorted({tools[tool] for tool in absent}))}" if absent else ""
     return f"the lab cannot run here: {'; '.join(faults)}{helps}"
 
 
@@ -159,16 +178,21 @@ def _cached(kind: str, recipe: str, title: str, build: Callable[[Path], None]) -
     return target
 
 
-def base(debian: str = "12") -> Path:
-    """The root folder that all machines of a Debian release share; 220 MB, half a minute the first time."""
-    argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={BASE_PACKAGES}"]
+def base(debian: str = "12", vm: bool = False) -> Path:
+    """The root folder that all machines of a Debian release share; 220 MB, half a minute the first time.
+
+    With `vm` it has a kernel, too.
+    """
+    included = f"{BASE_PACKAGES},{KERNEL_PACKAGES}" if vm else BASE_PACKAGES
+    setup = KERNEL_SETUP + SETUP if vm else SETUP
+    argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}"]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
-    argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(SETUP)}', RELEASES[debian]]
+    argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(setup)}', RELEASES[debian]]
 
     def build(made: Path) -> None:
         run("unshare", "--mount", *argv, made)  # its mounts must not outlive it, least of all when it is killed
 
-    return _cached("base", "\0".join(argv), f"Debian {debian} base image", build)
+    return _cached("base", "\0".join(argv), f"Debian {debian} base image{' with a kernel' * vm}", build)
 
 
 def packages(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Debian machines to try Casemate on: systemd-nspawn in a network namespace of their own.
+"""Debian machines to try Casemate on: systemd-nspawn, or QEMU, in a network namespace of their own.
 
 The demo and Molecule use the same functions. A lab named N is the namespace `casemate-N`, a folder with one
 state file below the cache, and a folder (`workdir`) with what a controller needs: inventory.yml, keys, known
@@ -28,9 +28,11 @@ import yaml
 from rich.console import Console
 
 from casemate import ROOT
+from casemate_lab import vm as virtual
 from casemate_lab.image import CACHE, LabError, base, locked, missing_tools, packages, run, step
 
 State = dict[str, Any]
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 LABS = CACHE / "labs"
 SAVED = CACHE / "host-sysctls.json"
 # The kubelet's values with protect-kernel-defaults, which no machine may set; the last is for many nodes.
@@ -70,7 +72,7 @@ def inventory(state: State, release: Mapping[str, Any]) -> dict[str, Any]:
     """The inventory of a lab as a mapping; `release` is what `_release` returns."""
     work = Path(state["workdir"])
     network = f"198.18.{state['octet']}"
-    accepted = ACCEPTED | ({} if release["real"] else ACCEPTED_WITH_DOUBLE)
+    accepted = ({} if state.get("vm") else ACCEPTED) | ({} if release["real"] else ACCEPTED_WITH_DOUBLE)
     ssh = f"-o UserKnownHostsFile={work}/known_hosts -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
     hosts = {name: {"ansible_host": facts["address"]} for name, facts in state["machines"].items()}
     groups = {
@@ -143,14 +145,20 @@ def people(network: str, work: Path) -> list[dict[str, Any]]:
 
 
 def up(
-    name: str, servers: int = 1, agents: int = 1, workdir: Path | None = None, here: bool = False, debian: str = "12"
+    name: str,
+    servers: int = 1,
+    agents: int = 1,
+    workdir: Path | None = None,
+    here: bool = False,
+    debian: str = "12",
+    vm: bool = False,
 ) -> Path:
     """Start a lab and return its inventory; one that runs as asked is left alone.
 
-    `here` makes the caller's own network namespace the lab's. Raises LabError; leaves nothing behind when it
-    fails or is interrupted.
+    `here` makes the caller's own network namespace the lab's; with `vm` each machine has a kernel of its own. Raises
+    LabError; leaves nothing behind when it fails or is interrupted.
     """
-    if fault := missing_tools():
+    if fault := missing_tools(vm=vm):
         raise LabError(fault)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
         raise LabError(f"{name!r} is no name for a lab: lower-case letters, digits and dashes, 31 at most")
@@ -159,7 +167,8 @@ def up(
     state = load(name)
     if state:
         machines = state["machines"]
-        if (list(machines), state.get("debian")) == (wanted, debian) and all(map(alive, machines.values())):
+        runs = (list(machines), state.get("debian"), state.get("vm", False))
+        if runs == (wanted, debian, vm) and all(map(alive, machines.values())):
             return Path(state["workdir"]) / "inventory.yml"
         down(name)
     if (Path("/run/netns") / f"casemate-{name}").exists():
@@ -170,25 +179,28 @@ def up(
         raise LabError("--here needs an empty network of its own; start the command with: unshare --net")
     previous = signal.signal(signal.SIGTERM, _terminated)
     try:
-        root = base(debian)
+        root = base(debian, vm)
         repository = packages(root)
         with locked():
             work = (workdir or folder / "work").resolve()
             octet = allocate(name, {other["octet"] for other in labs()})
             addresses = {n: f"198.18.{octet}.{10 + i}" for i, n in enumerate(wanted)}
             state = {"name": name, "octet": octet, "workdir": str(work), "repository": str(repository)}
-            state["debian"] = debian
+            state.update(debian=debian, vm=vm)
             state["machines"] = {n: {"address": a} for n, a in addresses.items()}
             _save(state)
-            _set_sysctls()
+            if not vm:
+                _set_sysctls()
         with step(f"{len(wanted)} machines of lab {name}"):
             _network(state, here)
             _controller(state)
             for machine in wanted:
                 _make(state, machine, root)
-                _boot(state, machine)
+                (_boot_virtual if vm else _boot)(state, machine)
             for machine in wanted:
                 _await_ssh(state, machine)
+                if vm:
+                    _ssh(state, machine, "sudo update-grub", check=True)
         with step("artifact lock"):
             release = _release(work)
         text = yaml.safe_dump(inventory(state, release), sort_keys=False)
@@ -237,7 +249,7 @@ def down(name: str) -> bool:
         run("ip", "netns", "delete", namespace.name)
     shutil.rmtree(LABS / name)
     with locked():
-        if SAVED.exists() and not labs():
+        if SAVED.exists() and all(other.get("vm") for other in labs()):
             for key, value in json.loads(SAVED.read_text()).items():
                 _sysctl(key).write_text(value)
             SAVED.unlink()
@@ -252,7 +264,12 @@ def reboot(name: str, machine: str, hard: bool = False) -> None:
     with step(f"reboot of {machine}"):
         if hard:  # also one that does not run
             _kill(facts)
-            _boot(state, machine)
+            (_boot_virtual if state.get("vm") else _boot)(state, machine)
+        elif state.get("vm"):
+            boot = _ssh(state, machine, BOOT_ID, check=True)
+            _ssh(state, machine, "sudo systemctl reboot")
+            while _ssh(state, machine, BOOT_ID) in ("", boot) and alive(facts):
+                time.sleep(1)
         else:
             before = _init(facts)
             os.kill(before, signal.SIGRTMIN + 5)
@@ -350,7 +367,7 @@ def _controller(state: State) -> None:
         secret.write_text(made)
     link = work / "group_vars"
     link.unlink(missing_ok=True)
-    link.symlink_to(ROOT / "inventory" / "lab" / "group_vars")
+    link.symlink_to(ROOT / "inventory" / ("vm" if state["vm"] else "lab") / "group_vars")
 
 
 def _make(state: State, machine: str, lower: Path) -> None:
@@ -369,7 +386,7 @@ def _make(state: State, machine: str, lower: Path) -> None:
         "hosts": f"127.0.0.1 localhost\n{hosts}",
         "resolv.conf": f"nameserver {network}.254\n",  # nothing answers there: no test may need outside names
         "apt/sources.list": "deb [trusted=yes] file:/srv/apt ./\n",
-        "systemd/network/10-host0.network": f"[Match]\nName=host0\n\n[Network]\n{link}",
+        "systemd/network/10-host0.network": f"[Match]\nName={'en*' if state['vm'] else 'host0'}\n\n[Network]\n{link}",
     }.items():
         (root / "etc" / name).parent.mkdir(exist_ok=True)
         (root / "etc" / name).write_text(text)
@@ -397,6 +414,9 @@ def _make(state: State, machine: str, lower: Path) -> None:
             os.chown(made, owner.st_uid, owner.st_gid)
     password = (work / "alice_password").read_text()
     subprocess.run(["chroot", root, "chpasswd"], input=f"alice:{password}\n", text=True, check=True)
+    if state["vm"]:
+        virtual.disk(root, Path(state["repository"]), folder / "disk")
+        run("umount", root)
 
 
 def _boot(state: State, machine: str) -> None:
@@ -439,14 +459,47 @@ def _boot(state: State, machine: str) -> None:
     _save(state)
 
 
-def _await_ssh(state: State, machine: str, seconds: int = 60) -> None:
-    """Wait until ops can log in; raises LabError with the end of the machine's console."""
-    work, end = Path(state["workdir"]), time.monotonic() + seconds
-    target = f"ops@{state['machines'][machine]['address']}"
+def _boot_virtual(state: State, machine: str) -> None:
+    """Start a machine with a kernel of its own in the background; it reboots by itself."""
+    folder, address = _folder(state, machine), str(state["machines"][machine]["address"])
+    link, inside = f"vb-c{state['octet']}-{machine}", ("ip", "-netns", f"casemate-{state['name']}")
+    with contextlib.suppress(LabError):  # that of the boot before
+        run(*inside, "link", "delete", link)
+    run(*inside, "tuntap", "add", "dev", link, "mode", "tap")
+    run(*inside, "link", "set", link, "master", "br0", "up")
+    mac = "52:54:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+    argv = virtual.command(folder / "disk", link, mac)
+    with (folder / "console.log").open("ab") as console:
+        child = subprocess.Popen(
+            [*enter(str(state["name"])), *argv], stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+            start_new_session=True,
+        )  # fmt: skip
+    child.returncode = 0  # it outlives us on purpose
+    state["machines"][machine].update(pid=child.pid, started=_started(child.pid))
+    _save(state)
+
+
+def _tried(state: State, machine: str, command: str) -> subprocess.CompletedProcess[str]:
+    """A command of ops on a machine, over SSH."""
+    work = Path(state["workdir"])
     argv = [*enter(str(state["name"])), "ssh", "-F", "none", "-i", str(work / "id_ed25519")]
-    argv += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=2", "-o", f"UserKnownHostsFile={work}/known_hosts"]
-    argv += [target, "true"]
-    while (tried := subprocess.run(argv, capture_output=True, text=True, check=False)).returncode:
+    argv += ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={10 if state.get('vm') else 2}"]
+    argv += ["-o", f"UserKnownHostsFile={work}/known_hosts", f"ops@{state['machines'][machine]['address']}", command]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def _ssh(state: State, machine: str, command: str, check: bool = False) -> str:
+    """What a command of ops says; with `check` it has to succeed. Raises LabError."""
+    done = _tried(state, machine, command)
+    if check and done.returncode:
+        raise LabError(f"{machine}: {command} failed ({done.returncode}): {done.stderr.strip()}")
+    return done.stdout
+
+
+def _await_ssh(state: State, machine: str) -> None:
+    """Wait until ops can log in; raises LabError with the end of the machine's console."""
+    end = time.monotonic() + (300 if state.get("vm") else 60)
+    while (tried := _tried(state, machine, "true")).returncode:
         if not alive(state["machines"][machine]) or time.monotonic() > end:
             console = (_folder(state, machine) / "console.log").read_text(errors="replace")
             said = f"{tried.stderr.strip()}\nits console ends:\n{console[-1500:]}"
