@@ -10,12 +10,13 @@ SCENARIOS ?= drift default lockout sshd provider readme release guard host
 AT_ONCE ?= 2
 BIN := .venv/bin
 LAB_PACKAGES := acl dpkg-dev iproute2 mmdebstrap nftables openssh-client openssl systemd-container
+VM_PACKAGES := e2fsprogs qemu-system-x86
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MOLECULE_GLOB := $(CURDIR)/molecule/*/molecule.yml
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo test lint unit contract molecule lockout lockouts drifts peers lynis docs bench release release-test lab-packages clean
+.PHONY: help demo test lint unit contract molecule vm lockout lockouts drifts peers lynis docs bench release release-test lab-packages clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -43,6 +44,11 @@ contract: .venv/.ready lab-packages ## What the parts promise each other, the do
 molecule: .venv/.ready lab-packages ## Stories on real machines
 	@$(BIN)/casemate lab prepare
 	@printf '%s\n' $(SCENARIOS) | xargs --max-procs=$(AT_ONCE) --max-args=1 .ci/story
+
+vm: .venv/.ready lab-packages ## The story of a machine with a kernel of its own, emulated: 15 minutes; CASEMATE_LAB_DEBIAN=13 takes the newer Debian
+	@.ci/packages $(VM_PACKAGES)
+	@$(BIN)/casemate lab prepare --vm --debian $(or $(CASEMATE_LAB_DEBIAN),12)
+	@.ci/story vm
 
 lockout: .venv/.ready lab-packages ## Who still becomes root after hardening, as a table
 	@$(MAKE) molecule SCENARIOS=lockout

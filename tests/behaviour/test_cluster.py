@@ -138,6 +138,14 @@ def test_a_restricted_pod_runs_confined(kubectl: Kubectl, running: str) -> None:
     assert fields["Uid"].split()[0] == "65534"
 
 
+@pytest.mark.control("SERVICE-APPARMOR-RUNNING", "BOOT-PROTECTION-KEPT")
+def test_a_pod_is_confined_by_apparmor(kubectl: Kubectl, running: str, api: Host) -> None:
+    if api.run("grep -q Y /sys/module/apparmor/parameters/enabled").rc != 0:
+        pytest.skip("apparmor: the kernel of this node has none")
+    profile = kubectl("exec", "-n", "default", running, "--", "cat", "/proc/1/attr/current").strip()
+    assert profile == "cri-containerd.apparmor.d (enforce)"
+
+
 @pytest.mark.control("CLUSTER-TOKENS-UNMOUNTED")
 def test_a_pod_of_the_default_account_has_no_token(kubectl: Kubectl, running: str) -> None:
     answer = kubectl(

@@ -17,10 +17,11 @@ from .patient import admitted
 class Lab:
     """The machines of an inventory, and Casemate as an operator calls it on them."""
 
-    def __init__(self, path: str) -> None:
-        """Read who is who."""
+    def __init__(self, path: str, *more: str, seconds: int = 900) -> None:
+        """Read who is who; `more` are inventories that say more than the lab's, `seconds` what a run may take."""
         given = yaml.safe_load(Path(path).read_text())["all"]
-        self.path, self.known = path, given["vars"]
+        self.path, self.known, self.seconds = path, given["vars"], seconds
+        self.inventories = [word for inventory in (path, *more) for word in ("-i", inventory)]
         groups = {group: content["hosts"] for group, content in given["children"].items()}
         self.hosts = {name: facts["ansible_host"] for hosts in groups.values() for name, facts in hosts.items()}
         self.server, self.agent = (next(iter(groups[group]), "") for group in ("k3s_server", "k3s_agent"))
@@ -41,9 +42,9 @@ class Lab:
         """(exit code, report) of a run over all hosts."""
         with tempfile.TemporaryDirectory() as folder:
             report = f"{folder}/report.json"
-            argv = [str(Path(sys.executable).with_name("casemate")), *arguments, "-i", self.path]
+            argv = [str(Path(sys.executable).with_name("casemate")), *arguments, *self.inventories]
             argv += [f"--format=json:{report}"]
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False)
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=self.seconds, check=False)
             assert Path(report).exists(), done.stdout + done.stderr
             return done.returncode, json.loads(Path(report).read_text())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from unit.test_authorized_keys import blob
 
 from casemate import ROOT
 from casemate.preflight import inputs
-from casemate_lab import for_tests, lab
+from casemate_lab import for_tests, lab, vm
 from casemate_lab.image import TOOLS, LabError, missing_tools
 from module_utils.casemate.formats import authorized_keys
 
@@ -24,8 +25,8 @@ STATE = {
 }
 
 
-def rendered(real: bool) -> dict[str, Any]:
-    return lab.inventory(STATE, {"version": "v1.36.4+k3s1", "dir": "/release", "real": real})["all"]  # type: ignore[no-any-return]
+def rendered(real: bool, vm: bool = False) -> dict[str, Any]:
+    return lab.inventory({**STATE, "vm": vm}, {"version": "v1.36.4+k3s1", "dir": "/release", "real": real})["all"]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,14 @@ def test_says_all_that_is_missing_at_once(absent: tuple[str, ...], uid: int, sai
     fault = missing_tools(lambda tool: None if tool in absent else f"/usr/bin/{tool}", uid)
     assert bool(fault) == bool(said)
     assert all(part in fault for part in said)
+
+
+def test_machines_with_a_kernel_take_more_tools() -> None:
+    def lacks_qemu(tool: str) -> str | None:
+        return None if tool.startswith("qemu") else f"/usr/bin/{tool}"
+
+    assert missing_tools(lacks_qemu, 0) == ""
+    assert "apt-get install qemu-system-x86" in missing_tools(lacks_qemu, 0, vm=True)
 
 
 def comes_up(name: str, **asked: Any) -> Path:
@@ -96,6 +105,25 @@ def test_only_the_double_excuses_what_it_cannot_do() -> None:
     real, double = (rendered(real)["vars"]["casemate_accept_not_evaluated"] for real in (True, False))
     assert "api_semantics" not in real
     assert set(double) - set(real) == set(lab.ACCEPTED_WITH_DOUBLE)
+
+
+def test_a_kernel_of_its_own_excuses_nothing() -> None:
+    assert rendered(real=True, vm=True)["vars"]["casemate_accept_not_evaluated"] == []
+    assert rendered(real=False, vm=True)["vars"]["casemate_accept_not_evaluated"] == list(lab.ACCEPTED_WITH_DOUBLE)
+
+
+def test_a_disk_begins_with_grub_and_a_table_of_one_partition(tmp_path: Path) -> None:
+    (tmp_path / "boot.img").write_bytes(b"B" * 512)
+    (tmp_path / "core.img").write_bytes(b"C" * 1000)
+    made = vm.first_sectors(tmp_path)
+    assert (made[:440], made[510:512], made[512:]) == (b"B" * 440, b"\x55\xaa", b"C" * 1000)
+    state, _, sort, _, first, sectors = struct.unpack("<B3sB3sII", made[446:462])
+    assert (state, sort, first) == (0x80, 0x83, 2048)
+    assert (first + sectors) * 512 == vm.DISK_MIB * 1024 * 1024
+    assert made[462:510] == bytes(48)
+    (tmp_path / "core.img").write_bytes(b"C" * 2048 * 512)
+    with pytest.raises(LabError, match="do not fit before the partition"):
+        vm.first_sectors(tmp_path)
 
 
 def test_shared_inputs_of_the_lab_are_known() -> None:

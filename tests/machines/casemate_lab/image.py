@@ -81,14 +81,6 @@ Architecture: all
 Maintainer: Casemate maintainers <casemate@example.org>
 Description: what a machine of Casemate's lab does at boot
 """
-KERNEL_SETUP = f"""
-mkdir -p /etc/default/grub.d /boot/grub
-printf %s {shlex.quote(GRUB_SETTINGS)} > /etc/default/grub.d/lab.cfg
-# As grub-install does, but for what needs the disk: vm.py writes the two images to it.
-cp -r /usr/lib/grub/i386-pc /boot/grub
-grub-mkimage --format=i386-pc --prefix='(hd0,msdos1)/boot/grub' --output=/boot/grub/i386-pc/core.img \
-  biosdisk part_msdos ext2
-"""
 SETUP = f"""
 for user in ops alice; do useradd --create-home --shell /bin/bash $user; done
 echo 'ops ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ops
@@ -106,6 +98,16 @@ rm -rf /tmp/boot /tmp/boot.deb /etc/dpkg/dpkg.cfg.d/99mmdebstrap
 systemctl enable systemd-networkd.service casemate-lab.service
 mkdir -p /srv/apt /var/lib/rancher /var/lib/kubelet
 localedef --inputfile=de_DE --charmap=UTF-8 de_DE.UTF-8
+"""
+# The packages are on the disk, with their index, and cgroups are its own.
+KERNEL_SETUP = f"""
+mkdir -p /etc/default/grub.d /boot/grub
+printf %s {shlex.quote(GRUB_SETTINGS)} > /etc/default/grub.d/lab.cfg
+# As grub-install does, but for what needs the disk: vm.py writes the two images to it.
+cp -r /usr/lib/grub/i386-pc /boot/grub
+grub-mkimage --format=i386-pc --prefix='(hd0,msdos1)/boot/grub' --output=/boot/grub/i386-pc/core.img \
+  biosdisk part_msdos ext2
+systemctl disable casemate-lab.service
 """
 
 
@@ -184,7 +186,7 @@ def base(debian: str = "12", vm: bool = False) -> Path:
     With `vm` it has a kernel, too.
     """
     included = f"{BASE_PACKAGES},{KERNEL_PACKAGES}" if vm else BASE_PACKAGES
-    setup = KERNEL_SETUP + SETUP if vm else SETUP
+    setup = SETUP + KERNEL_SETUP if vm else SETUP
     argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}"]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
     argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(setup)}', RELEASES[debian]]

@@ -44,6 +44,7 @@ def disk(root: Path, repository: Path, path: Path) -> None:
     kibibytes = (DISK_MIB * MIB - offset) // 1024
     run("mount", "--bind", repository, root / "srv/apt")
     try:
+        run("chroot", root, "apt-get", "--quiet=2", "update")
         run("mke2fs", "-q", "-F", "-t", "ext4", "-U", name, "-E", f"offset={offset}", "-d", root, path, f"{kibibytes}k")
     finally:
         run("umount", root / "srv/apt")
