@@ -65,9 +65,10 @@ peers: .venv/.ready lab-packages ## The same changes beside AIDE, debsums, Lynis
 	@.ci/drifts --peers --together $(or $(TOGETHER),100) $(if $(KUBE_BENCH),--kube-bench "$(KUBE_BENCH)") >docs/peers.new
 	@mv docs/peers.new docs/peers.md
 
-lynis: .venv/.ready lab-packages ## What Lynis says of a machine as it comes, and hardened at each level: docs/lynis.md
+lynis: .venv/.ready lab-packages ## What Lynis says of a machine as it comes, and hardened at each level: docs/lynis.md; VM=1: docs/lynis-vm.md
+	@.ci/packages $(if $(VM),$(VM_PACKAGES))
 	@.ci/lynis >docs/lynis.new
-	@mv docs/lynis.new docs/lynis.md
+	@mv docs/lynis.new docs/lynis$(if $(VM),-vm).md
 
 docs: .venv/.ready ## Generate what is generated
 	$(BIN)/casemate docs

@@ -32,6 +32,8 @@ from casemate_lab import vm as virtual
 from casemate_lab.image import CACHE, LabError, base, locked, missing_tools, packages, run, step
 
 State = dict[str, Any]
+VIRTUAL_SECONDS = 300
+"""What a machine with a kernel of its own may take to boot, or to reboot."""
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 LABS = CACHE / "labs"
 SAVED = CACHE / "host-sysctls.json"
@@ -266,9 +268,9 @@ def reboot(name: str, machine: str, hard: bool = False) -> None:
             _kill(facts)
             (_boot_virtual if state.get("vm") else _boot)(state, machine)
         elif state.get("vm"):
-            boot = _ssh(state, machine, BOOT_ID, check=True)
+            boot, end = _ssh(state, machine, BOOT_ID, check=True), time.monotonic() + VIRTUAL_SECONDS
             _ssh(state, machine, "sudo systemctl reboot")
-            while _ssh(state, machine, BOOT_ID) in ("", boot) and alive(facts):
+            while _ssh(state, machine, BOOT_ID) in ("", boot) and time.monotonic() < end:
                 time.sleep(1)
         else:
             before = _init(facts)
@@ -498,7 +500,7 @@ def _ssh(state: State, machine: str, command: str, check: bool = False) -> str:
 
 def _await_ssh(state: State, machine: str) -> None:
     """Wait until ops can log in; raises LabError with the end of the machine's console."""
-    end = time.monotonic() + (300 if state.get("vm") else 60)
+    end = time.monotonic() + (VIRTUAL_SECONDS if state.get("vm") else 60)
     while (tried := _tried(state, machine, "true")).returncode:
         if not alive(state["machines"][machine]) or time.monotonic() > end:
             console = (_folder(state, machine) / "console.log").read_text(errors="replace")
