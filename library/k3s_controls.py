@@ -72,7 +72,7 @@ import json
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.casemate.core.legible import legible
-from ansible.module_utils.casemate.engine.control import ControlError
+from ansible.module_utils.casemate.core.schema import ControlError
 from ansible.module_utils.casemate.engine.run import foreseen, run
 from ansible.module_utils.casemate.formats.sshd_presented import presented
 from ansible.module_utils.casemate.host import way_in

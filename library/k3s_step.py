@@ -78,8 +78,10 @@ from ansible.module_utils.casemate.k3s import members as cluster
 from ansible.module_utils.casemate.k3s.run_lock import hold
 from ansible.module_utils.casemate.operations import rollout
 
-PAUSE, BLIND = 1.0, 20.0
-"""Seconds between two looks, and for which a server that does not see its cluster is asked at most."""
+PAUSE = 1.0
+"""Seconds between two looks."""
+BLIND = 20.0
+"""Seconds for which a server that does not see its cluster is asked at most."""
 
 
 def main() -> None:

@@ -22,12 +22,13 @@ BLOCKS = re.findall(r"(?m)(?:^ {4}.*\n)+", (ROOT / "README.md").read_text())
 Built = dict[str, Path]
 
 
-def built(folder: Path) -> Built:
+def built(folder: Path, checkout: Path = ROOT, umask: int = 0o022, **environment: str) -> Built:
     """Wheel, sdist, collection and definition of a commit of the same moment; by the end of their names."""
     made = subprocess.run(
-        [ROOT / ".ci/release", folder],
-        cwd=ROOT,
-        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
+        [checkout / ".ci/release", folder],
+        cwd=checkout,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000", **environment},
+        umask=umask,
         capture_output=True,
         text=True,
         check=False,

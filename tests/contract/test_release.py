@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import glob
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import ansible
 import pytest
 import yaml
 from contract import installing
@@ -30,9 +32,14 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return built(tmp_path_factory.mktemp("release"))
 
 
-def tracked() -> list[str]:
+def listed() -> list[str]:
+    """What git knows, links among it."""
     said = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [name for name in said.splitlines() if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
+    return [name for name in said.splitlines() if os.path.lexists(ROOT / name)]
+
+
+def tracked() -> list[str]:
+    return [name for name in listed() if not (ROOT / name).is_symlink()]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +48,44 @@ def installed(release: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installing.with_wheel(release, tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("home"))
 
 
-def test_a_release_is_the_same_bytes_each_time(release: Built, tmp_path: Path) -> None:
-    again = built(tmp_path)
+@pytest.fixture(scope="module")
+def collected(release: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The scripts of an environment with ansible-core alone, and the home where the collection is, all as in README."""
+    home = tmp_path_factory.mktemp("collected")
+    scripts = installing.with_ansible(release, home, home)
+    for line in installing.COLLECTION:
+        installing.shell(release, line, home, scripts)
+    return scripts, home
+
+
+def texts_of(archive: Path) -> dict[str, str]:
+    """Each file of an archive, by its name."""
+    with tarfile.open(archive) as made:
+        return {
+            member.name: made.extractfile(member).read().decode()  # type: ignore[union-attr]
+            for member in made.getmembers()
+            if member.isfile()
+        }
+
+
+def another_checkout(folder: Path) -> Path:
+    """The same files elsewhere, with other modes and dates, built by the same programs."""
+    for name in listed():
+        there = folder / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, there, follow_symlinks=False)
+        if not there.is_symlink():
+            there.chmod(0o700 if os.access(ROOT / name, os.X_OK) else 0o600)
+    for name in (".venv", ".venv-uv"):
+        (folder / name).symlink_to(ROOT / name)
+    for command in (("init", "--quiet"), ("add", "--all")):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+def test_a_release_is_the_same_bytes_each_time_and_everywhere(release: Built, tmp_path: Path) -> None:
+    there = another_checkout(tmp_path / "another place")
+    again = built(tmp_path / "dist", there, 0o077, TZ="Pacific/Auckland", LC_ALL="C", PYTHONHASHSEED="7")
     assert again.keys() == release.keys()
     digests = [{n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in one.items()} for one in (release, again)]
     assert digests[0] == digests[1]
@@ -67,12 +110,7 @@ def test_the_sdist_has_all_that_the_wheel_is_built_from(release: Built) -> None:
 
 
 def test_the_collection_has_full_names_only(release: Built) -> None:
-    with tarfile.open(collection(release)) as made:
-        texts = {
-            member.name: made.extractfile(member).read().decode()  # type: ignore[union-attr]
-            for member in made.getmembers()
-            if member.isfile()
-        }
+    texts = texts_of(collection(release))
     ours = {Path(name).stem for name in texts if name.startswith(("plugins/modules/", "plugins/action/"))}
     roles = {name.split("/")[1] for name in texts if name.startswith("roles/")}
     assert {"k3s_controls", "casemate_preflight"} <= ours
@@ -86,6 +124,87 @@ def test_the_collection_has_full_names_only(release: Built) -> None:
             short = r"(?m)^\s*(?:from|import) (?:casemate|module_utils|ansible\.module_utils\.casemate)\b"
             assert not re.search(short, text), name
             assert "sys.path.insert" not in text, name
+
+
+def test_what_the_readme_links_to_is_in_the_collection(release: Built) -> None:
+    texts = texts_of(collection(release))
+    links = {link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", texts["README.md"]) if "://" not in link}
+    assert "docs/lockouts.md" in links
+    assert links - texts.keys() == set()
+
+
+def test_the_collection_has_the_style_that_ansible_asks_for(release: Built, tmp_path: Path) -> None:
+    """Its sanity tests take minutes; what ruff has no rule for, and what full names make too long, is here."""
+    rules = Path(ansible.__file__).parents[1] / "ansible_test/_util/controller/sanity/pep8/current-ignore.txt"
+    left_out = [line for line in rules.read_text().splitlines() if line and not line.startswith("#")]
+    with tarfile.open(collection(release)) as made:
+        made.extractall(tmp_path, filter="data")
+    options = ("--max-line-length=160", f"--ignore={','.join(left_out)}")
+    command = [sys.executable, "-m", "pycodestyle", *options, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_no_import_of_the_collection_is_left_over(release: Built) -> None:
+    """By which a plugin of a checkout finds the packages."""
+    for name, text in texts_of(collection(release)).items():
+        if name.startswith(("plugins/action/", "plugins/lookup/")) and name.endswith(".py"):
+            imports = [node for node in ast.parse(text).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+            names = {(alias.asname or alias.name).split(".")[0] for node in imports for alias in node.names}
+            unused = {one for one in names - {"annotations"} if len(re.findall(rf"\b{one}\b", text)) == 1}
+            assert unused == set(), name
+
+
+def test_ansible_doc_explains_all_of_the_collection(
+    release: Built, collected: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scripts, home = collected
+    names = {Path(name) for name in texts_of(collection(release)) if name.endswith((".py", "argument_specs.yml"))}
+    wanted = {
+        "module": {path.stem for path in names if path.parent == Path("plugins/modules")},
+        "lookup": {path.stem for path in names if path.parent == Path("plugins/lookup")},
+        "role": {path.parts[1] for path in names if path.name == "argument_specs.yml"},
+    }
+    for kind, found in wanted.items():
+        assert found
+        asked = sorted(f"casemate.k3s.{name}" for name in found)
+        done = run(scripts, tmp_path, "ansible-doc", "--json", "--type", kind, *asked, home=home)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout).keys() == {*asked}
+        assert [line for line in done.stderr.splitlines() if "casemate" in line] == []
+
+
+def test_its_playbooks_are_found_by_their_names(release: Built, collected: tuple[Path, Path], tmp_path: Path) -> None:
+    scripts, home = collected
+    names = (Path(name) for name in texts_of(collection(release)))
+    plays = sorted(f"casemate.k3s.{name.stem}" for name in names if name.parent == Path("playbooks"))
+    assert {"casemate.k3s.site", "casemate.k3s.bootstrap"} <= {*plays}
+    done = run(scripts, tmp_path, "ansible-playbook", "--syntax-check", "-i", "localhost,", *plays, home=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_runner_as_of_awx_needs_nothing_but_the_collection(
+    release: Built, collected: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A project that imports a playbook, an inventory and a credential's account, in a runner's private folder."""
+    scripts, home = collected
+    installing.shell(release, "pip install ansible-runner", home, scripts)
+    assert run(scripts, tmp_path, "python", "-c", "import casemate", home=home).returncode == 1
+    hosts = "[k3s_server]\nserver1 ansible_host=127.0.0.1 ansible_port=9\n"
+    files = {
+        "project/check.yml": "- ansible.builtin.import_playbook: casemate.k3s.check\n",
+        "inventory/hosts": f"{hosts}[all:vars]\ncasemate_admin_sources=['192.0.2.0/24']\n",
+        "env/cmdline": "-u ops",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    done = run(scripts, tmp_path, "ansible-runner", "run", ".", "-p", "check.yml", "--ident", "job", home=home)
+    events = [json.loads(path.read_text()) for path in tmp_path.glob("artifacts/job/job_events/*.json")]
+    failed = [one["event_data"] for one in events if one["event"] in ("runner_on_failed", "runner_on_unreachable")]
+    assert [one["task"] for one in failed] == ["Engine | Judge every control"], done.stdout
+    assert "port 9: Connection refused" in failed[0]["res"]["msg"]
+    assert done.returncode == 4
 
 
 def test_the_execution_environment_takes_the_collection_from_beside_it(release: Built) -> None:
@@ -188,6 +307,22 @@ class TestInstalled:
         done = run(installed, tmp_path, "casemate", *arguments)
         assert (done.returncode, done.stderr) == (0, "")
         assert message in done.stdout
+
+    def test_it_generates_no_pages_among_the_packages_of_python(self, installed: Path, tmp_path: Path) -> None:
+        assert " docs " not in run(installed, tmp_path, "casemate", "--help").stdout
+        done = run(installed, tmp_path, "casemate", "docs")
+        assert (done.returncode, "No such command 'docs'" in done.stderr) == (1, True)
+
+    def test_a_home_that_cannot_be_written_keeps_nobody_from_a_host(self, installed: Path, tmp_path: Path) -> None:
+        """As of a timer with ProtectHome=; root may write everywhere, but not below a file."""
+        (tmp_path / "file").touch()
+        nowhere = tmp_path / "file/home"
+        for words in (("init", "--server=127.0.0.1", "--admin-source=192.0.2.0/24"), ("check", "-i", "hosts.yml")):
+            done = run(installed, tmp_path, "casemate", *words, home=nowhere)
+            hosts = (tmp_path / "hosts.yml").read_text()
+            (tmp_path / "hosts.yml").write_text(hosts.replace("127.0.0.1", "127.0.0.1\n          ansible_port: 9"))
+        assert done.returncode == 3, done.stderr
+        assert "port 9: Connection refused" in done.stderr
 
     def test_without_an_inventory_it_says_how_to_make_one(self, installed: Path, tmp_path: Path) -> None:
         for verb in ("apply", "check", "prove"):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from module_utils.casemate.core.schema import TYPES, Field, problem
-from module_utils.casemate.engine.control import ControlError, out_of_bound, parse, parse_all, wrong
+from module_utils.casemate.core.schema import TYPES, ControlError, Field, problem
+from module_utils.casemate.engine.control import out_of_bound, parse, parse_all, wrong
 
 
 def raw(**changes: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
+from module_utils.casemate.core.schema import ControlError
 from module_utils.casemate.core.verdict import Unavailable, Verdict
-from module_utils.casemate.engine.control import ControlError
 from module_utils.casemate.engine.run import foreseen, run
 from module_utils.casemate.kinds import KINDS, file, sysctl
 

@@ -19,6 +19,7 @@ from unit.kinds.test_nft import ACCEPT, DROP, ETCD, GOOD, REST, SHUT, accept_to,
 from unit.test_engine import WAIVER, control
 
 from module_utils.casemate.engine import run as engine
+from module_utils.casemate.engine.outcome import Outcome
 from module_utils.casemate.formats import sshd_daemon, sshd_files
 from module_utils.casemate.host import machine
 from module_utils.casemate.host.files import IMMUTABLE
@@ -32,13 +33,13 @@ Make = Callable[[Path], FakeHost]
 Controls = list[dict[str, Any]]
 
 
-def ids(outcome: engine.Outcome, action: str) -> set[str]:
+def ids(outcome: Outcome, action: str) -> set[str]:
     return {f["control"] for f in outcome.findings if f["action"] == action}
 
 
 def settled(
     tmp: Path, make: Make, controls: Controls, waivers: Mapping[str, Mapping[str, Any]] | None = None
-) -> tuple[engine.Outcome, engine.Outcome]:
+) -> tuple[Outcome, Outcome]:
     """Check one host and apply to its twin, twice; the plan and what was done agree in everything."""
     law = {"role": controls}
     plan = engine.run(law, make(tmp / "check"), True, waivers)
@@ -54,7 +55,7 @@ def settled(
     return plan, done
 
 
-def reason(outcome: engine.Outcome, cid: str) -> str:
+def reason(outcome: Outcome, cid: str) -> str:
     return str(next(f["reason"] for f in outcome.findings if f["control"] == cid))
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.flow import flow, quoted
-from ..core.schema import ControlError as ControlError
-from ..core.schema import Field, problems
+from ..core.schema import ControlError, Field, problems
 from ..core.verdict import Setting
 from ..kinds import KINDS
 from ..kinds.kind import Kind

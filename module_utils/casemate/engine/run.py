@@ -19,7 +19,7 @@ from ..kinds.kind import Pass
 from .control import Control, parse_all
 from .judge import judge
 from .machine import capabilities, system
-from .outcome import Outcome as Outcome
+from .outcome import Outcome
 
 RUNNING = ("active", "reloading", "activating", "deactivating")
 

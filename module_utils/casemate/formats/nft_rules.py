@@ -141,10 +141,9 @@ def named_ports(rule: Thing, things: list[Thing]) -> list[tuple[int, int]]:
     found = []
     for body in (part["match"] for part in rule["expr"] if "match" in part):
         if body["op"] in ("==", "in") and name_of(body["left"]).endswith(" dport"):
-            ends = [
-                p["range"] if isinstance(p, dict) else (p, p) for p in values(body["right"], things) if port_like(p)
-            ]
-            found += [(low, high) for low, high in ends]
+            for port in filter(port_like, values(body["right"], things)):
+                low, high = port["range"] if isinstance(port, dict) else (port, port)
+                found.append((low, high))
     return found
 
 

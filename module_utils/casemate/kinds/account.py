@@ -15,8 +15,7 @@ from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..formats.pam import pam_modules
 from ..formats.sudoers import nopasswd, overridden, places, written
-from ..host.accounts import NO_SHELL as NO_SHELL
-from ..host.accounts import PLAIN, passwd, shadow
+from ..host.accounts import NO_SHELL, PLAIN, passwd, shadow
 from ..host.machine import Host
 from ..host.text import SPACE, split_lines
 from .kind import Enforceable, Kind

@@ -12,10 +12,9 @@ from typing import Annotated, Callable, Dict, List, Literal, NamedTuple, Set, Ty
 from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
-from ..host.accounts import Account, passwd
+from ..host.accounts import NO_SHELL, Account, passwd
 from ..host.machine import Host
 from ..host.text import split_lines
-from .account import NO_SHELL
 from .kind import Kind
 
 

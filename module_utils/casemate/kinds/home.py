@@ -13,9 +13,9 @@ from typing import Annotated, Dict, List, Literal, NamedTuple, TypedDict
 from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
-from ..host.accounts import Account, passwd
+from ..host.accounts import NO_SHELL, Account, passwd
 from ..host.machine import EnforceError, Host
-from .account import LOGIN_DEFS, NO_SHELL, least_uid, login_defs
+from .account import LOGIN_DEFS, least_uid, login_defs
 from .kind import Enforceable, Kind
 
 

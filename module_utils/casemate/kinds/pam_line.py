@@ -213,9 +213,9 @@ def enforce(settings: List[Setting], failing: Collection[int], host: Host) -> No
 
 def _update(host: Host, chosen: List[Setting], gone: List[str]) -> None:
     """Use these profiles and no longer those, whose names are given. Raises EnforceError where it may not."""
-    bar = pam_profiles.left_alone(host)
-    if bar:
-        raise EnforceError(f"pam-auth-update leaves its files alone: {bar}")
+    hindrance = pam_profiles.left_alone(host)
+    if hindrance:
+        raise EnforceError(f"pam-auth-update leaves its files alone: {hindrance}")
     names = [setting["profile"] for setting in chosen]
     folder, before = pam_profiles.PROFILES, {path: host.text(path) or "" for path in pam_profiles.COMMON}
     profiles = [f"{folder}/{name}" for name in (*names, *gone)]

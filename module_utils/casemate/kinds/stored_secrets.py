@@ -148,8 +148,10 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     if "code" in seen:
         raise Unavailable(seen["code"], seen["why"])
     if setting["where"] == "files":
-        wrong = [f"{path} holds Secrets in the clear, such as {name}: {setting['advice'].format(path=path)}"
-                for path, name in seen["clear"].items()]  # fmt: skip
+        wrong = [
+            f"{path} holds Secrets in the clear, such as {name}: {setting['advice'].format(path=path)}"
+            for path, name in seen["clear"].items()
+        ]
         observed = sorted(seen["clear"]) or "none"
         return Verdict(
             ok=not wrong,

@@ -166,7 +166,7 @@ def inside(address: str, net: str) -> bool:
 def lock_problems(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the lock and its signature."""
     if importlib.util.find_spec("jsonschema") is None:  # Galaxy installs a collection without what it needs of Python
-        todo = f"Install what the collection needs: pip install -r {ROOT}/requirements.txt"
+        todo = f"Install what the collection needs: pip install -r {shlex.quote(f'{ROOT}/requirements.txt')}"
         return [f"jsonschema, which judges the artifact lock, is not installed beside {sys.executable}. {todo}"]
     signers = values.get("casemate_allowed_signers")
     try:

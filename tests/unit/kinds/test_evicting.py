@@ -14,7 +14,8 @@ from unit.kinds.test_vouched import CRON, INFO, MINE, UNTIL, host, host_again, s
 from unit.test_engine import TODAY, control
 from unit.test_guard import Held
 
-from module_utils.casemate.engine.run import Outcome, run
+from module_utils.casemate.engine.outcome import Outcome
+from module_utils.casemate.engine.run import run
 from module_utils.casemate.formats import dpkg, dpkg_status
 from module_utils.casemate.host import evicted
 from module_utils.casemate.host.machine import EnforceError, Result

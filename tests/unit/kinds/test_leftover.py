@@ -18,6 +18,7 @@ from unit.test_exact import SSH, SSH_FILES, SSH_OURS, WAIVER_NOW, Machine, ids, 
 from casemate import ROOT
 from casemate.catalogue import declarations
 from module_utils.casemate.engine import run as engine
+from module_utils.casemate.engine.outcome import Outcome
 from module_utils.casemate.formats import sshd_daemon, sshd_files
 from module_utils.casemate.host import backup, guard
 from module_utils.casemate.host.machine import EnforceError, Result
@@ -32,7 +33,7 @@ CONTROLS = [control("HOST-LEFTOVERS-ABSENT", SETTING), PANIC]
 GOOD = {sysctl.OWNED: sysctl.written([PANIC["setting"]]), "/proc/sys/kernel/panic": "10\n"}
 
 
-def finding(outcome: engine.Outcome, cid: str) -> Any:
+def finding(outcome: Outcome, cid: str) -> Any:
     return next(one for one in outcome.findings if one["control"] == cid)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from unit.fake_host import FakeHost
 
-from module_utils.casemate.engine.control import ControlError, parse
+from module_utils.casemate.core.schema import ControlError
+from module_utils.casemate.engine.control import parse
 from module_utils.casemate.formats import sshd_daemon, sshd_files, sshd_match
 from module_utils.casemate.host import machine
 from module_utils.casemate.host.files import IMMUTABLE

@@ -31,7 +31,8 @@ from casemate.run import account, built, compiled, for_all_hosts, handed, known_
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
-from module_utils.casemate.engine.control import VANTAGES, ControlError
+from module_utils.casemate.core.schema import ControlError
+from module_utils.casemate.engine.control import VANTAGES
 from module_utils.casemate.engine.run import run
 from module_utils.casemate.formats.authorized_keys import Unfit
 from module_utils.casemate.host import guard

@@ -76,7 +76,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 def member(name: str, server: bool, known: Mapping[str, Any], asked: bool, here: bool) -> dict[str, Any]:
     """What is known of one host; of one that the run leaves out, where it is."""
-    address = one_spelling(str(known.get("k3s_node_ip", known.get("ansible_host", name))).split(",")[0])
+    address = one_spelling(str(known.get("k3s_node_ip", known.get("ansible_host", name))).partition(",")[0])
     place: dict[str, Any] = {"name": name, "server": server, "address": address, "answers": here or not asked}
     plan = known.get("__casemate_plan")
     if not plan or "roles_to_apply" not in plan:
