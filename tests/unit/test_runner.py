@@ -311,6 +311,27 @@ def test_ansible_may_not_wait_for_a_password_and_finds_the_operator_s_files(
     (tmp_path / "vault").touch()
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "vault")
     monkeypatch.setenv("ANSIBLE_ASK_VAULT_PASS", "true")
-    made = runner.environment()
+    made = runner.environment(str(tmp_path))
     assert made["ANSIBLE_VAULT_PASSWORD_FILE"] == str(tmp_path / "vault")
     assert {made[name] for name in runner.ASKING} == {"False"}
+
+
+@pytest.mark.parametrize("home", ["writable", "missing", "a file", "named"])
+def test_ansible_has_a_folder_even_where_the_home_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    """As in a container without a home, or under a timer with ProtectHome=; root writes everywhere but into a file."""
+    (tmp_path / "file").touch()
+    for name in runner.HOMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / ("file/no" if home in ("missing", "named") else "home")))
+    if home == "a file":
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home/.ansible").touch()
+    if home == "named":
+        monkeypatch.setenv("ANSIBLE_HOME", "/srv/ansible")
+    made = runner.environment("/tmp/private")
+    lacks = {"ANSIBLE_HOME": "/tmp/private/home", "ANSIBLE_SSH_CONTROL_PATH_DIR": "/tmp/private/cp"}
+    expected = {"writable": {}, "named": {"ANSIBLE_SSH_CONTROL_PATH_DIR": "/tmp/private/cp"}}.get(home, lacks)
+    assert {name: made[name] for name in runner.HOMES if name in made} == expected
+    assert (tmp_path / "home/.ansible").is_dir() == (home == "writable")

@@ -35,7 +35,7 @@ def attack(
     """Run the attacks; return hosts as a report has them, the accepted reason codes, and what went wrong."""
     with scratch.folder() as private, concurrent.futures.ThreadPoolExecutor(1) as beside:
         adding_up = beside.submit(runner.play, "waivers.yml", inventories or (str(INVENTORY),), limit)
-        environment = {**os.environ, **runner.environment()}
+        environment = {**os.environ, **runner.environment(private)}
         environment[recorder.CONNECTIONS] = connections(environment)
         try:
             inventory = _inventory(inventories, limit, Path(private), environment)

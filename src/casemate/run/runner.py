@@ -42,6 +42,8 @@ IDENT = "run"
 ASKING = ("ANSIBLE_ASK_PASS", "ANSIBLE_ASK_VAULT_PASS", "ANSIBLE_BECOME_ASK_PASS")
 FILES = ("ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_BECOME_PASSWORD_FILE",
          "ANSIBLE_CONNECTION_PASSWORD_FILE")  # fmt: skip
+HOMES = {"ANSIBLE_HOME": "home", "ANSIBLE_SSH_CONTROL_PATH_DIR": "cp"}
+"""What names a folder of Ansible in the home -> the one in the run's folder. Source: ansible-doc -t connection ssh."""
 UNSETTLED = "Ansible ended before the run was complete; what was begun is finished or rolled back there: run it again"
 
 
@@ -236,7 +238,7 @@ def play(
             cmdline="--check" if check else None,
             verbosity=verbosity or None,
             envvars={
-                **environment(),
+                **environment(private),
                 **({} if verbosity else UNSEEN),
                 "ANSIBLE_HOST_KEY_CHECKING": os.environ.get(
                     "ANSIBLE_HOST_KEY_CHECKING", "True"
@@ -255,11 +257,12 @@ def play(
     return run
 
 
-def environment() -> dict[str, str]:
+def environment(private: str) -> dict[str, str]:
     """What Ansible gets besides the operator's environment, from `apply` as from `prove`.
 
     Ansible runs in the project's folder, so relative paths of files are made whole; and it has no terminal of its own,
-    so it must not wait for a password that nobody can type.
+    so it must not wait for a password that nobody can type. Where it can't write into its own folder in the home, as
+    in many a container and under a timer, it takes the run's folder `private` instead.
     """
     made = {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
@@ -267,7 +270,17 @@ def environment() -> dict[str, str]:
         **dict.fromkeys(ASKING, "False"),
     }
     made.update((name, os.path.abspath(os.environ[name])) for name in FILES if os.path.exists(os.environ.get(name, "")))
+    if not has_home():
+        made.update((name, os.path.join(private, folder)) for name, folder in HOMES.items() if not os.environ.get(name))
     return made
+
+
+def has_home() -> bool:
+    """Whether Ansible can write into its folder in the account's home, which is made where it lacks."""
+    home = os.path.expanduser("~/.ansible")
+    with contextlib.suppress(OSError):
+        os.makedirs(home, mode=0o700, exist_ok=True)
+    return os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)
 
 
 @contextlib.contextmanager
