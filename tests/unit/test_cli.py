@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from unit import made
 
-from casemate import catalogue
+from casemate import ROOT, catalogue
 from casemate.cli import app as cli
 from casemate.prove import proof as prove
 from casemate.prove import recorder as recording
@@ -56,10 +57,10 @@ def played(monkeypatch: pytest.MonkeyPatch, run: runner.Run) -> list[tuple[Any, 
     "verb", ["apply", "apply --plan", "check", "check --scan", "prove", "unlock somebody", "explain --all"]
 )
 def test_every_verb_that_looks_at_hosts_demands_an_inventory(
-    verb: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    verb: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ANSIBLE_INVENTORY", raising=False)
-    monkeypatch.setattr(cli, "ROOT", tmp_path)  # no checkout, which would bring an inventory of its own
+    monkeypatch.setattr(cli, "CHECKOUT", False)  # which would bring an inventory of its own
     calls = played(monkeypatch, outcome(finding("pass")))
     done = invoke(*verb.split())
     assert (done.exit_code, calls) == (1, [])
@@ -304,7 +305,7 @@ def lanes(folder: Path, hosts: list[str], *more: str) -> tuple[str, Any, list[st
     (folder / "hosts.ini").write_text("[k3s_server]\ns1\n[k3s_agent]\na1\n")
     command = [sys.executable, "-m", "pytest", "-p", recording.__name__, "-p", "no:cacheprovider", "-q", "--tb=no",
                f"--ansible-inventory={folder / 'hosts.ini'}", str(folder / "test_attacks.py"), *more]  # fmt: skip
-    environment = {**os.environ, **runner.environment(), "NOTES": str(folder / "notes")}
+    environment = {**os.environ, **runner.environment(str(folder)), "NOTES": str(folder / "notes")}
     trouble, read = prove.run_lanes(command, environment, hosts, folder, verbose=True)
     return trouble, read, (folder / "notes").read_text().splitlines() if (folder / "notes").exists() else []
 
@@ -370,6 +371,23 @@ def test_a_plan_is_printed_step_by_step_and_takes_none(invoke: Invoke, monkeypat
     assert "1. K3s: restart n1\n2. K3s: join n2" in done.output
     assert asked["check"] is True
     assert asked["given"][3] == {"__casemate_foresees": True}
+
+
+def test_a_plan_says_that_nothing_is_due_only_of_hosts_that_answered(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played(monkeypatch, outcome(finding("pass")))
+    assert "1. nothing" in invoke("apply", "--plan", "-i", "n1,").output
+    played(monkeypatch, outcome(status="unreachable"))
+    done = invoke("apply", "--plan", "-i", "n1,")
+    assert (done.exit_code, "nothing" in done.output) == (3, False)
+
+
+def test_a_shell_completes_verbs_by_the_line_of_the_readme() -> None:
+    (variable,) = re.findall(r'`eval "\$\((\w+)=bash_source casemate\)"`', (ROOT / "README.md").read_text())
+    asked = {variable: "bash_complete", "COMP_WORDS": "casemate boot", "COMP_CWORD": "1"}
+    done = CliRunner().invoke(cli.main, [], env=asked, prog_name="casemate")
+    assert done.output.split() == ["plain,bootstrap"]
 
 
 JOBS, PROGRAMS, EVERYWHERE = "HOST-JOBS-VOUCHED", "HOST-PROGRAMS-VOUCHED", "HOST-SETUID-EVERYWHERE"

@@ -26,6 +26,8 @@ from casemate.report import findings, render, words
 from casemate.run import runner
 from module_utils.casemate.core.legible import legible
 
+CHECKOUT = (ROOT / "inventory").is_dir()
+"""Whether the project is a checkout: with an inventory of its own, and with pages that are generated."""
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 DEFAULT_FORMATS = (("json", Path("report/report.json")), ("html", Path("report/report.html")))
 STYLE = {"pass": "green", "waived": "cyan", "not_evaluated": "yellow", "fail": "red", "error": "bold red"}
@@ -97,11 +99,19 @@ def run_options(verb: Verb) -> Verb:
         click.option("--format", "formats", type=Format(), multiple=True, metavar="NAME:PATH",
                      help="Write a report as json, html or junit (repeatable); default: both in report/."),
         click.option("--limit", help="Only these hosts or groups (an Ansible pattern)."),
-        click.option("-i", "--inventory", "inventories", multiple=True, callback=check_inventories,
-                     help="Inventory file or folder, or `host,` (repeatable). Default: that of ansible.cfg."),
+        inventory_option,
     ):  # fmt: skip
         verb = option(verb)
     return verb
+
+
+def inventory_option(verb: Verb) -> Verb:
+    """`-i`, as every verb takes it."""
+    default = "that of ansible.cfg" if CHECKOUT else "ANSIBLE_INVENTORY"
+    return click.option(
+        "-i", "--inventory", "inventories", multiple=True, callback=check_inventories,
+        help=f"Inventory file or folder, or `host,` (repeatable). Default: {default}.",
+    )(verb)  # fmt: skip
 
 
 def check_inventories(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -114,7 +124,7 @@ def check_inventories(_: click.Context, __: click.Parameter, given: tuple[str, .
 
 def demand(inventories: tuple[str, ...]) -> None:
     """Refuse to go without an inventory: only a checkout has one of its own, which its ansible.cfg names."""
-    if not inventories and not os.environ.get("ANSIBLE_INVENTORY") and not (ROOT / "inventory").is_dir():
+    if not inventories and not os.environ.get("ANSIBLE_INVENTORY") and not CHECKOUT:
         raise click.UsageError("there is no inventory: give -i INVENTORY (casemate init writes one)")
 
 
@@ -138,7 +148,7 @@ def apply(plan: bool, evict: tuple[str, ...], **given: Any) -> int:
 @click.option("--plan", is_flag=True, help="Print what would go back, and change nothing.")
 @click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
 @click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
-@click.option("-i", "--inventory", "inventories", multiple=True, callback=check_inventories)
+@inventory_option
 def revert(plan: bool, verbose: int, limit: str | None, inventories: tuple[str, ...]) -> int:
     """Take back what the last run changed on hosts: not packages, nor K3s, nor the cluster.
 
@@ -162,7 +172,7 @@ def revert(plan: bool, verbose: int, limit: str | None, inventories: tuple[str, 
 @main.command()
 @click.argument("name")
 @click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
-@click.option("-i", "--inventory", "inventories", multiple=True, callback=check_inventories)
+@inventory_option
 def unlock(name: str, limit: str | None, inventories: tuple[str, ...]) -> int:
     """End the lock of a run that was killed, by its holder's NAME; whoever it kept out says it."""
     demand(inventories)
@@ -230,7 +240,7 @@ def report(sources: tuple[Path, ...], formats: tuple[tuple[str, Path], ...]) -> 
 @click.option("--all", "every", is_flag=True, help="The resolved controls of the hosts of --limit.")
 @click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--limit", help="Host or Ansible pattern for --all.")
-@click.option("-i", "--inventory", "inventories", multiple=True, callback=check_inventories)
+@inventory_option
 def explain(control: str | None, every: bool, shape: str, limit: str | None, inventories: tuple[str, ...]) -> int:
     """Say what a control demands, why, what it may break, and what it serves."""
     if bool(control) == every:
@@ -261,11 +271,15 @@ def explain(control: str | None, every: bool, shape: str, limit: str | None, inv
     return 0
 
 
-@main.command()
+@click.command()
 @click.option("--check", "only_check", is_flag=True, help="Exit 1 when the page is stale; write nothing.")
 def docs(only_check: bool) -> int:
     """Generate docs/controls.md from the catalogue."""
     return pages.write_docs(only_check)
+
+
+if CHECKOUT:  # else the pages would be written among the packages of Python
+    main.add_command(docs)
 
 
 def foresee(evict: tuple[str, ...], **given: Any) -> int:
@@ -277,9 +291,10 @@ def foresee(evict: tuple[str, ...], **given: Any) -> int:
         run = runner.play("site.yml", *asked, check=True)
     tell(run.errors, run.messages())
     steps = [*runner.steps_of(run), *eviction.planned(run, evict)]
-    for number, step in enumerate(steps or ["nothing"], 1):
+    code = exit_code(run)
+    for number, step in enumerate(steps or (["nothing"] if code == 0 else []), 1):
         out.print(f"{number}. {legible(step)}", markup=False)
-    return exit_code(run)
+    return code
 
 
 def exit_code(run: runner.Run) -> int:

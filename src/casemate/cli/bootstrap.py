@@ -25,8 +25,7 @@ from module_utils.casemate.core.legible import legible
               help="Leave the first login open. Else root's key tells whom to come as, others end.")  # fmt: skip
 @click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
 @click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
-@click.option("-i", "--inventory", "inventories", multiple=True, callback=app.check_inventories,
-              help="Inventory file or folder, or `host,` (repeatable). Default: that of ansible.cfg.")  # fmt: skip
+@app.inventory_option
 def bootstrap(
     plan: bool,
     first_user: str | None,
