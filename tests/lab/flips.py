@@ -1284,10 +1284,11 @@ class Machine:
         for flip in doubtful.values():
             self.judge(flip)
 
-    def restarted(self, units: set[str], expected: Statuses, seconds: int = 120) -> None:
+    def restarted(self, units: set[str], expected: Statuses, seconds: int = 400) -> None:
         """Restart units, and wait until everything is as expected: K3s needs a while, and its journal too.
 
-        An agent may fail to start while its server restarts as well; systemd tries again.
+        An agent may fail to start while its server restarts as well; systemd tries again. One that starts may be silent
+        for three minutes on a loaded machine.
         """
         if units:
             sh(f"systemctl restart --no-block {' '.join(sorted(units))}")
