@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from bench import dev_sec
 from bench.costs import Cost, measure
+from bench.dev_sec import harden
 
 LAB = "bench"
 GOALS = {"check": 1.5, "second apply": 4.0, "first provisioning": 1.5}
@@ -128,7 +128,7 @@ def beside_dev_sec(applies: Sequence[Cost], collections: Path) -> bool:
     machine = Machine()
     good = True
     for (name, goal), ours, theirs in zip(
-        DEV_SEC_GOALS.items(), applies, dev_sec.harden(machine.inside, machine.inventory, collections), strict=True
+        DEV_SEC_GOALS.items(), applies, harden(machine.inside, machine.inventory, collections), strict=True
     ):
         ratio = ours.cpu / theirs.cpu
         good = good and ratio <= goal
