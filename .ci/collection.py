@@ -174,8 +174,8 @@ def contents() -> dict[str, bytes]:
             made.setdefault(f"{os.path.dirname(there)}/__init__.py", b"")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [line for line in project["dependencies"] if re.split(r"[^\w-]", line)[0] in REQUIREMENTS]
-    core = min(re.findall(r"ansible-core==([\d.]+)\.\*", " ".join(project["dependencies"])))
-    made["meta/runtime.yml"] = f'---\nrequires_ansible: ">={core}.0"\n'.encode()
+    cores = re.findall(r"ansible-core==([\d.]+)\.\*", " ".join(project["dependencies"]))
+    made["meta/runtime.yml"] = f'---\nrequires_ansible: ">={min(cores)}.0"\n'.encode()
     made["requirements.txt"] = "".join(f"{line}\n" for line in needed).encode()
     made["bindep.txt"] = "".join(f"{line}\n" for line in SYSTEM).encode()
     made["meta/execution-environment.yml"] = (
@@ -188,7 +188,7 @@ def contents() -> dict[str, bytes]:
         for name, tree in trees.items()
         if name.startswith(begins) and has(tree)
     ]
-    made[f"tests/sanity/ignore-{core}.txt"] = "".join(ignored).encode()
+    made.update((f"tests/sanity/ignore-{core}.txt", "".join(ignored).encode()) for core in cores)
     return made
 
 
