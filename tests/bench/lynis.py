@@ -48,6 +48,7 @@ WHY = {
     "DEB-0280": "libpam-tmpdir brings a set-user-id program, for folders that services and pods have anyway",
     "DEB-0810": "apt-listbugs asks a server before each installation, and would keep security updates away",
     "DEB-0811": "apt-listchanges tells news to people, and nodes update by themselves",
+    "DEB-0831": "needrestart brings the assembler and linker; PATCH-LIBRARIES-CURRENT tells what runs with old code",
     "DEB-0880": "no passwords are taken over SSH, from declared addresses only; a ban that is wrong cuts a node off",
     "FILE-6310": "partitions are the operator's; the MOUNT controls say the line of /etc/fstab",
     "FINT-4350": "files are compared with their packages by each check, and what no package brought is vouched for",
