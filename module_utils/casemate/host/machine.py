@@ -165,9 +165,9 @@ class Host:
             return Result(124, "", f"{argv[0]}: no answer within {timeout} s")
         return Result(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
 
-    def must_run(self, argv: Sequence[str]) -> None:
+    def must_run(self, argv: Sequence[str], timeout: float = 30) -> None:
         """Run a command that has to succeed. Raises EnforceError with what it says."""
-        done = self.run(argv)
+        done = self.run(argv, timeout=timeout)
         if done.rc != 0:
             raise EnforceError(f"{' '.join(argv)} failed: {(done.err or done.out).strip()[:300]}")
 

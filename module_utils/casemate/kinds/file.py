@@ -40,6 +40,8 @@ class Setting(Needed, Enforceable, total=False):
     no_acl: Annotated[bool, Key("no access beyond the mode's bits")]
     validate: Annotated[list[str], Key("command with %s for the new file; its failure leaves the old bytes")]
     reload: Annotated[list[str], Key("allow-listed command that loads the new content")]
+    made: Annotated[str, Key("file that the reload makes of it; where there is none, nothing is missing")]
+    holds: Annotated[str, Key("what that file then holds")]
     unit: Annotated[str, Key("unit that must have started after the file last changed")]
     known: Annotated[list[str], Key("absent: paths below the pattern's folder that may be there all the same")]
     login: Annotated[bool, Key("it logs in the account whose home holds it, which has to be able to read it")]
@@ -54,6 +56,8 @@ RELOADS = (
     ("systemctl", "restart", "systemd-journald.service"),
     ("update-grub",),
 )
+SLOW = {("update-grub",): 300}
+"""Reload -> seconds that it may take: GRUB looks at every disk for other systems."""
 
 
 def identity(setting: Setting) -> str:
@@ -74,8 +78,16 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         judged = (path for path in matched if path == setting["path"] or path not in own)
         entries = [one for one in (file_entries.entry(path, setting, host, started) for path in judged) if one]
         barred = "" if matched else file_entries.absent(setting, host)
+        for one in entries:
+            one["untaken"] = _untaken(setting, host)
         seen.append({"entries": entries, "matched": len(matched), "barred": barred})
     return seen
+
+
+def _untaken(setting: Setting, host: Host) -> str:
+    """The file that should have been made of this one and was not, as after a reload that failed; else nothing."""
+    made = host.text(setting["made"]) if "made" in setting else None
+    return setting["made"] if made is not None and setting.get("holds", "") not in made else ""
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
@@ -164,6 +176,7 @@ def _faults(setting: Setting, expected: Observation, entry: Observation) -> list
         f"it is {entry['owner']}'s, so sshd takes no key from it": entry.get("anothers", False),
         "it is too short": entry["short"],
         _stale(setting, entry): bool(entry["late"]),
+        f"{entry.get('untaken')} was not made of it": bool(entry.get("untaken")),
     }
     for n in ("owner", "group"):
         found[f"{n} is {entry[n]}, not {expected.get(n)}"] = n in expected and entry[n] != expected[n]
@@ -184,7 +197,7 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
         reloads += [command] if command else []
     for command in dict.fromkeys(reloads):
         try:
-            host.must_run(command)
+            host.must_run(command, SLOW.get(command, 30))
         except EnforceError as error:
             refused.append(str(error))
     if refused:
@@ -225,7 +238,7 @@ def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
         host.remove(setting["path"])
         command = _reload(setting)
         if command:
-            host.must_run(command)
+            host.must_run(command, SLOW.get(command, 30))
 
 
 def _reload(setting: Setting) -> tuple[str, ...]:

@@ -100,6 +100,24 @@ def test_what_is_no_plain_file_is_neither_right_nor_written(tmp_path: Path, host
     assert Path(host.path("/victim")).read_text() == "x"
 
 
+def test_a_file_whose_reload_failed_is_loaded_again(tmp_path: Path) -> None:
+    """Of GRUB's arguments: the file is as declared from then on, and the menu without them."""
+    host = FakeHost(tmp_path, {"/boot/grub/grub.cfg": "linux /boot/vmlinuz ro quiet"}, {"update-grub": (124, "", "no")})
+    setting: Any = {"path": "/etc/a", "mode": "0644", "content": "x slab_nomerge", **ME, "reload": ["update-grub"]}
+    setting |= {"made": "/boot/grub/grub.cfg", "holds": "slab_nomerge"}
+    with pytest.raises(EnforceError, match="update-grub failed"):
+        file.enforce([setting], {0}, host)
+    assert judge(host, setting).reason == "/etc/a: /boot/grub/grub.cfg was not made of it"
+    assert judge(host, setting).still_enforced
+    host.commands["update-grub"] = (0, "", "")
+    file.enforce([setting], {0}, host)
+    assert host.ran == [["update-grub"]] * 2
+    make(host, "/boot/grub/grub.cfg", "linux /boot/vmlinuz ro slab_nomerge quiet")
+    assert judge(host, setting).ok
+    Path(host.path("/boot/grub/grub.cfg")).unlink()
+    assert judge(host, setting).ok
+
+
 def test_a_unit_started_before_the_change_is_stale(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
     make(host, "/etc/a")
