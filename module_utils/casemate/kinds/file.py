@@ -56,7 +56,7 @@ RELOADS = (
     ("systemctl", "restart", "systemd-journald.service"),
     ("update-grub",),
 )
-SLOW = {("update-grub",): 300}
+SLOW: dict[tuple[str, ...], int] = {("update-grub",): 300}
 """Reload -> seconds that it may take: GRUB looks at every disk for other systems."""
 
 
