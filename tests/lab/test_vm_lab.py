@@ -67,7 +67,11 @@ def told() -> Iterator[Told]:
         more = Path(folder, "strict.yml")
         machine = Lab(str(inventory), str(more), seconds=1200)
         accepted = [*machine.known["casemate_accept_not_evaluated"], *ACCEPTED]
-        strict = {"casemate_level": "strict", "k3s_host_kernel_arguments": ARGUMENTS}
+        strict = {
+            "casemate_level": "strict",
+            "k3s_host_kernel_arguments": ARGUMENTS,
+            "k3s_host_ageless_accounts": ["alice"],
+        }
         more.write_text(json.dumps({"all": {"vars": {**strict, "casemate_accept_not_evaluated": accepted}}}))
 
         def took(step: str) -> None:
