@@ -578,8 +578,8 @@ def account(setting: Setting) -> Flips:
         yield (
             "shadow",
             lambda: both(
-                rewritten("/etc/passwd", append("erin:x:2003:65534::/:/usr/sbin/nologin\n")),
-                rewritten("/etc/shadow", append("erin:$y$j9T$a$b:19000::::::\n")),
+                rewritten("/etc/passwd", append("mallet:x:2003:65534::/:/usr/sbin/nologin\n")),
+                rewritten("/etc/shadow", append("mallet:$y$j9T$a$b:19000::::::\n")),
             ),
         )
     elif check in lines:

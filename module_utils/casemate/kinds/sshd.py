@@ -145,14 +145,21 @@ def wrong(setting: Setting, seen: Observation) -> list[dict[str, str]]:
 
 
 def unexplained(unread: set[str], failing: list[Setting], lines: list[Line]) -> set[str]:
-    """What the daemon has not read, less what a failing keyword tells: a file with a wrong value, ours without one."""
+    """What the daemon has not read, less what a failing keyword tells: a file with a wrong value, ours without one.
+
+    A value that is right for some users is wrong outside of a block, and one that is right for the rest within one.
+    """
     explained: set[str] = set()
     for setting in failing:
         if setting["key"] not in NO_KEYWORDS:
             own = [line for line in lines if line.key == setting["key"]]
-            general = set() if setting.get("users_only") else {wanted(setting)}
-            right = general | {wanted(setting, user) for user in setting.get("users", ())}
-            files = {line.path for line in own if normal(line.key, [line.value]) not in right}
+            of_users = {wanted(setting, user) for user in setting.get("users", ())}
+            general = of_users if setting.get("users_only") else {wanted(setting)}
+            files = {
+                line.path
+                for line in own
+                if normal(line.key, [line.value]) not in (of_users if line.match and of_users else general)
+            }
             explained |= unread & (files | ({OWNED, FOLDER} if all(line.path != OWNED for line in own) else set()))
     return unread - explained - {path.rpartition("/")[0] for path in explained}
 

@@ -775,3 +775,30 @@ def test_a_value_of_some_users_that_is_wrong_tells_its_file_too(tmp_path: Path) 
     host = host_of(tmp_path, {"/etc/ssh/sshd_config.d/00-casemate.conf": ours}, {ASKED: others}, when=past)
     unread = {"/etc/ssh/sshd_config.d/00-casemate.conf", "/etc/ssh/sshd_config.d"}
     assert sshd.unexplained(unread, [FACTOR], sshd_files.directives(host)) == set()
+
+
+CODES: Any = {"key": "kbdinteractiveauthentication", "value": "no", "users": ["erin"], "users_value": "yes"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "KbdInteractiveAuthentication yes\n",
+        "Match Address *,!192.0.2.0/24\nKbdInteractiveAuthentication no\n",
+        "Match User erin\nKbdInteractiveAuthentication no\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["00-aaa.conf", "00-casemate.conf"])
+def test_a_value_that_is_right_for_others_tells_its_file_too(tmp_path: Path, name: str, text: str) -> None:
+    """The control of the keyword names the file, so that the daemon has not read it is no finding of its own."""
+    path = f"/etc/ssh/sshd_config.d/{name}"
+    host = host_of(tmp_path, {"/etc/ssh/sshd_config.d/00-casemate.conf": sshd_dropin.written([CODES]), path: text}, {})
+    unread = {path, "/etc/ssh/sshd_config.d"}
+    assert sshd.unexplained(unread, [CODES], sshd_files.directives(host)) == set()
+
+
+def test_a_file_that_says_what_it_should_is_not_told_by_a_value_elsewhere(tmp_path: Path) -> None:
+    files = {"/etc/ssh/sshd_config.d/00-casemate.conf": sshd_dropin.written([CODES])}
+    host = host_of(tmp_path, {**files, "/etc/ssh/sshd_config.d/00-aaa.conf": "KbdInteractiveAuthentication yes\n"}, {})
+    unread = {"/etc/ssh/sshd_config.d/00-casemate.conf"}
+    assert sshd.unexplained(unread, [CODES], sshd_files.directives(host)) == unread
