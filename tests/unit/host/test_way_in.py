@@ -7,7 +7,8 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,8 +37,12 @@ class Held(Guard):
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A host with an account that comes in by a key of its own."""
+    return laid(tmp_path)
+
+
+def laid(root: Path) -> Path:
     for folder in (*way_in.FOLDERS[:4], "/home/ops/.ssh"):
-        (tmp_path / folder[1:]).mkdir(parents=True)
+        (root / folder[1:]).mkdir(parents=True)
     for name, text in {
         "etc/passwd": f"root:x:0:0::/root:/bin/sh\nops:x:{os.geteuid()}:{os.getegid()}::/home/ops:/bin/bash\n",
         "etc/shadow": SHADOW,
@@ -47,8 +52,8 @@ def place(tmp_path: Path) -> Path:
         "etc/pam.d/sshd": "@include common-account\n",
         "home/ops/.ssh/authorized_keys": "ssh-ed25519 AAAA\n",
     }.items():
-        (tmp_path / name).write_text(text)
-    return tmp_path
+        (root / name).write_text(text)
+    return root
 
 
 @pytest.fixture
@@ -167,12 +172,18 @@ def test_an_account_that_an_older_release_has_kept_keeps_its_dates(place: Path, 
 
 
 @pytest.fixture
-def theirs(place: Path) -> Path:
-    """A home of an account that is not root's, with keys, below folders that it may enter."""
+def theirs() -> Iterator[Path]:
+    """The folder of the keys of an account that is not root's, below folders that it may enter.
+
+    Not below those of pytest, which another run of it closes again.
+    """
+    with tempfile.TemporaryDirectory(prefix="casemate-") as folder:
+        yield given_to_nobody(laid(Path(folder)))
+
+
+def given_to_nobody(place: Path) -> Path:
     for path in (place, *place.iterdir()):
         path.chmod(0o755)
-    for folder in list(place.parents)[:-2]:
-        folder.chmod(folder.stat().st_mode | 0o111)
     (place / "etc/passwd").write_text("ops:x:65534:65534::/home/ops:/bin/sh\n")
     ssh, keys = place / "home/ops/.ssh", place / "home/ops/.ssh/authorized_keys"
     ssh.chmod(0o700)
