@@ -5,6 +5,7 @@ What sshd or another daemon looks up there by a name counts, so whatever else li
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import stat as statmod
@@ -17,6 +18,7 @@ from ..core.verdict import Left, Observation, Verdict
 from ..host.entries import digest
 from ..host.files import names_in
 from ..host.machine import EnforceError, Host
+from . import declared_folder
 from .kind import Enforceable, Kind, Owned, Pass
 from .owned_entries import in_file
 
@@ -47,23 +49,23 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 
 
 def _seen(setting: Setting, host: Host) -> Observation:
-    folder, found = setting["path"], host.stat(setting["path"])
-    faults: Dict[str, str] = {}
+    folder = setting["path"]
     contents = {name: digest(host.read(f"{folder}/{name}")) for name in setting["files"]}
-    if found is not None and not statmod.S_ISDIR(found.st_mode):
+    if declared_folder.is_other(folder, host):
         return {"faults": {folder: "it is no folder"}, "contents": contents, "barred": [f"{folder} is no folder"]}
-    if found is not None and (not _roots(found) or statmod.S_IMODE(found.st_mode) != FOLDER_MODE):
-        faults[folder] = f"it is not root's with mode {FOLDER_MODE:04o}"
-    for name in sorted({*setting["files"], *names_in(host.path(folder))}):
-        fault = _fault(setting, name, host)
-        if fault:
-            faults[f"{folder}/{name}"] = fault
-    folders = [path for path in faults if path != folder and _is_folder(path, host)]
+    of_file = functools.partial(_fault, setting, host)
+    faults = declared_folder.faults(folder, setting["files"], host, _fault_of_folder, of_file)
+    folders = [path for path in faults if path != folder and declared_folder.is_folder(path, host)]
     barred = [host.barred(path, path != folder) or f"{path} is a folder" * (path in folders) for path in faults]
     return {"faults": faults, "contents": contents, "barred": [one for one in barred if one]}
 
 
-def _fault(setting: Setting, name: str, host: Host) -> str:
+def _fault_of_folder(found: os.stat_result) -> str:
+    right = _roots(found) and statmod.S_IMODE(found.st_mode) == FOLDER_MODE
+    return "" if right else f"it is not root's with mode {FOLDER_MODE:04o}"
+
+
+def _fault(setting: Setting, host: Host, name: str) -> str:
     path, mode = f"{setting['path']}/{name}", int(setting["mode"], 8)
     found = host.stat(path)
     if name not in setting["files"]:
@@ -81,11 +83,6 @@ def _fault(setting: Setting, name: str, host: Host) -> str:
 
 def _roots(found: os.stat_result) -> bool:
     return (found.st_uid, found.st_gid) == (0, 0)
-
-
-def _is_folder(path: str, host: Host) -> bool:
-    found = host.stat(path)
-    return found is not None and statmod.S_ISDIR(found.st_mode)
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

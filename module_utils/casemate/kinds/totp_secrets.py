@@ -7,6 +7,7 @@ Sources: pam_google_authenticator(8), and FILEFORMAT of its package.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat as statmod
@@ -16,9 +17,9 @@ from typing import Annotated, Dict, List, TypedDict
 from ..core.flow import several
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
-from ..host.files import names_in
 from ..host.machine import Host
 from ..host.text import split_lines, split_words
+from . import declared_folder
 from .kind import Enforceable, Kind
 
 FOLDER_MODE, MODE = 0o700, 0o600
@@ -53,23 +54,21 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 
 
 def _seen(setting: Setting, host: Host) -> Observation:
-    folder, found = setting["path"], host.stat(setting["path"])
-    there = names_in(host.path(folder)) if found is not None and statmod.S_ISDIR(found.st_mode) else []
-    faults: Dict[str, str] = {}
-    if found is not None and not statmod.S_ISDIR(found.st_mode):
+    folder = setting["path"]
+    if declared_folder.is_other(folder, host):
         return {"faults": {folder: "it is no folder"}, "barred": [f"{folder} is no folder: remove it"]}
-    if found is not None and not _is_roots_alone(found, FOLDER_MODE):
-        faults[folder] = f"it is not root's with mode {FOLDER_MODE:04o} at most"
-    for name in sorted({*setting["secrets"], *there}):
-        fault = _fault(setting, name, host)
-        if fault:
-            faults[f"{folder}/{name}"] = fault
-    folders = [path for path in faults if path != folder and _is_folder(path, host)]
+    of_file = functools.partial(_fault, setting, host)
+    faults = declared_folder.faults(folder, setting["secrets"], host, _fault_of_folder, of_file)
+    folders = [path for path in faults if path != folder and declared_folder.is_folder(path, host)]
     barred = [host.barred(path) or f"{path} is a folder: remove it" * (path in folders) for path in faults]
     return {"faults": faults, "barred": [one for one in barred if one]}
 
 
-def _fault(setting: Setting, name: str, host: Host) -> str:
+def _fault_of_folder(found: os.stat_result) -> str:
+    return "" if _is_roots_alone(found, FOLDER_MODE) else f"it is not root's with mode {FOLDER_MODE:04o} at most"
+
+
+def _fault(setting: Setting, host: Host, name: str) -> str:
     path = f"{setting['path']}/{name}"
     found = host.stat(path)
     if name not in setting["secrets"]:
@@ -102,11 +101,6 @@ def _of_options(lines: List[str], options: List[str]) -> str:
 
 def _is_roots_alone(found: os.stat_result, most: int) -> bool:
     return (found.st_uid, found.st_gid) == (0, 0) and not statmod.S_IMODE(found.st_mode) & ~most
-
-
-def _is_folder(path: str, host: Host) -> bool:
-    found = host.stat(path)
-    return found is not None and statmod.S_ISDIR(found.st_mode)
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
