@@ -122,17 +122,17 @@ def unsafe(path: str, account: pwd.struct_passwd) -> str:
         place = os.path.dirname(place)
 
 
-def key_paths(patterns: str, account: pwd.struct_passwd) -> List[str]:
+def key_paths(patterns: str, name: str, uid: int, home: str) -> List[str]:
     """The paths that a value of AuthorizedKeysFile means for an account, whether or not something is there."""
-    tokens = {"%%": "%", "%h": account.pw_dir, "%u": account.pw_name, "%U": str(account.pw_uid)}
+    tokens = {"%%": "%", "%h": home, "%u": name, "%U": str(uid)}
     named = (re.sub("%[%huU]", lambda token: tokens[token[0]], pattern) for pattern in patterns.split())
-    return [os.path.join(account.pw_dir, path) for path in named]
+    return [os.path.join(home, path) for path in named]
 
 
 def key_files(patterns: str, account: pwd.struct_passwd) -> Dict[str, Dict[str, Any]]:
     """The files that a value of AuthorizedKeysFile means and that hold keys: their fingerprints, and what bars them."""
     found: Dict[str, Dict[str, Any]] = {}
-    for path in key_paths(patterns, account):
+    for path in key_paths(patterns, account.pw_name, account.pw_uid, account.pw_dir):
         keys = re.findall(r"(?m)^\d+ (\S+) ", run(["ssh-keygen", "-l", "-f", path]))
         if keys:
             found[path] = {"keys": keys, "unsafe": unsafe(path, account)}

@@ -10,7 +10,6 @@ hosts_access(5), which Debian's sshd reads; systemd.unit(5).
 from __future__ import annotations
 
 import os
-import pwd
 import stat as statmod
 from collections.abc import Iterable
 from typing import List, Tuple
@@ -63,8 +62,7 @@ def kept(name: str, host: Host) -> Kept:
 def _of_account(known: Account, host: Host) -> Kept:
     """An account, the files with its keys, and the modes of all that leads to them, and of its shell."""
     said = logins.effective(known.name, logins.session()).get("authorizedkeysfile", "") if host.root == "/" else ""
-    entry = pwd.struct_passwd((known.name, "", known.uid, known.gid, "", known.home, known.shell))
-    meant = logins.key_paths(said or KEYS, entry)
+    meant = logins.key_paths(said or KEYS, known.name, known.uid, known.home)
     paths = [path for path in meant if _is_file(path, host)]
     ours = [path for path in paths if _roots_alone(os.path.dirname(path), host)]
     theirs = [path for path in paths if path not in ours and _owner(path, host) != 0]

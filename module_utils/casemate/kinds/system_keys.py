@@ -7,11 +7,11 @@ sshd_config(5), AuthorizedKeysFile and TOKENS; what any file or Match block of t
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..formats.sshd_files import directives
+from ..host import logins
 from ..host.accounts import Account, passwd
 from ..host.machine import Host
 from .account import LOGIN_DEFS, least_uid, login_defs
@@ -32,14 +32,13 @@ def files(setting: Mapping[str, Any], host: Host) -> list[str]:
     return [path for path in dict.fromkeys(found[True]) if path not in found[False]]
 
 
-def patterns(host: Host) -> list[str]:
+def patterns(host: Host) -> str:
     """What sshd's configuration says of where keys are, for whomever, and what it looks for if it says nothing."""
     given = [DEFAULT, *(line.value for line in directives(host) if line.key == "authorizedkeysfile")]
-    return " ".join(given).split()
+    return " ".join(given)
 
 
-def files_of(account: Account, looked_for: list[str]) -> list[str]:
+def files_of(account: Account, looked_for: str) -> list[str]:
     """The files of an account that such patterns stand for."""
-    tokens = {"%%": "%", "%h": account.home, "%u": account.name, "%U": str(account.uid)}
-    paths = (re.sub("%[%huU]", lambda token: tokens[token[0]], pattern) for pattern in looked_for)
-    return [os.path.normpath(os.path.join("/", account.home, path)) for path in paths]
+    paths = logins.key_paths(looked_for, account.name, account.uid, account.home)
+    return [os.path.normpath(os.path.join("/", path)) for path in paths]

@@ -93,7 +93,7 @@ def look(name: str, host: Host) -> Seen:
         raise EnforceError("sshd looks for keys nowhere (AuthorizedKeysFile none): remove that line from its files")
     problem = _problem(name, account, host)
     shown = account or pwd.struct_passwd((name, "x", -1, -1, "", f"{_homes(host)}/{name}", SHELL))
-    key_file = logins.key_paths(patterns, shown)[0]
+    key_file = logins.key_paths(patterns, shown.pw_name, shown.pw_uid, shown.pw_dir)[0]
     listed = host.run(["sudo", "-n", "-l", "-U", name]) if account else None
     return Seen(
         account,
