@@ -28,8 +28,9 @@ def capabilities(host: Host) -> dict[str, str]:
         lacking["modules"] = "the running kernel's modules are not on this machine"
     if (host.text("/sys/module/apparmor/parameters/enabled") or "").strip() != "Y":
         lacking["apparmor"] = "the running kernel has no AppArmor"
-    if audit.status().lacks:
-        lacking["audit"] = audit.status().lacks
+    unaudited = audit.status().lacks
+    if unaudited:
+        lacking["audit"] = unaudited
     if "api_semantics" not in host.context.get("capabilities", ("api_semantics",)):
         lacking["api_semantics"] = "the installed release is a double without a real API server, kubelet or etcd"
     return lacking

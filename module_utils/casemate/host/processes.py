@@ -128,8 +128,9 @@ def of_users(uids: Set[int], host: Host) -> Dict[int, List[Process]]:
     for pid in sorted(int(name) for name in names_in(host.path("/proc")) if name.isdigit()):
         status = host.text(f"/proc/{pid}/status") or ""
         ids = {int(one) for line in re.findall(r"(?m)^Uid:(.*)$", status) for one in line.split()}
-        slices = {int(one) for one in SLICE.findall(INSIDE.sub("", groups(pid, host)))}
-        if re.search(r"(?m)^State:\s*Z", status) or (in_container(pid, host) and not slices & uids):
+        group = groups(pid, host)
+        slices = {int(one) for one in SLICE.findall(INSIDE.sub("", group))}
+        if re.search(r"(?m)^State:\s*Z", status) or (INSIDE.search(group) and not slices & uids):
             continue
         for uid in (ids | slices) & uids:
             found.setdefault(uid, []).append(of(pid, host))

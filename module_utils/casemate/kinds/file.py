@@ -77,9 +77,9 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         started = host.started(setting["unit"]) if "unit" in setting else None
         judged = (path for path in matched if path == setting["path"] or path not in own)
         entries = [one for one in (file_entries.entry(path, setting, host, started) for path in judged) if one]
-        barred = "" if matched else file_entries.absent(setting, host)
+        barred, untaken = "" if matched else file_entries.absent(setting, host), _untaken(setting, host)
         for one in entries:
-            one["untaken"] = _untaken(setting, host)
+            one["untaken"] = untaken
         seen.append({"entries": entries, "matched": len(matched), "barred": barred})
     return seen
 
@@ -197,7 +197,7 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
         reloads += [command] if command else []
     for command in dict.fromkeys(reloads):
         try:
-            host.must_run(command, SLOW.get(command, 30))
+            _load(command, host)
         except EnforceError as error:
             refused.append(str(error))
     if refused:
@@ -238,7 +238,11 @@ def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
         host.remove(setting["path"])
         command = _reload(setting)
         if command:
-            host.must_run(command, SLOW.get(command, 30))
+            _load(command, host)
+
+
+def _load(command: tuple[str, ...], host: Host) -> None:
+    host.must_run(command, SLOW.get(command, 30))
 
 
 def _reload(setting: Setting) -> tuple[str, ...]:
