@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,16 +170,19 @@ def phone(host: Host) -> Phone:
 CODES = "/var/lib/casemate/totp/erin"
 
 
-def with_code(host: Host, phone: Phone, said: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """A login as Erin with her key, unless options say otherwise, and this for a code."""
-    phone.pace()
+def with_code(host: Host, phone: Phone, make: Callable[[], str], *options: str) -> subprocess.CompletedProcess[str]:
+    """A login as Erin with her key, unless options say otherwise, and the code that is made once sshd listens."""
+    host.root("true")
+    phone.wait()
     asked = host.folder / "askpass"
-    asked.write_text(f"#!/bin/sh\necho {said}\n")
+    asked.write_text(f"#!/bin/sh\necho {make()}\n")
     asked.chmod(0o700)
     argv = ["ssh", *host.lab.known["ansible_ssh_common_args"].split(), *options, "-o", "ControlPath=none"]
     argv += ["-o", "NumberOfPasswordPrompts=1", "-i", host.key("erin"), f"erin@{host.lab.hosts[host.name]}", "id -un"]
     environment = {**os.environ, "SSH_ASKPASS": str(asked), "SSH_ASKPASS_REQUIRE": "force"}
-    return admitted(argv, text=True, timeout=60, stdin=subprocess.DEVNULL, env=environment)
+    done = admitted(argv, text=True, timeout=60, stdin=subprocess.DEVNULL, env=environment)
+    phone.tried()
+    return done
 
 
 def is_refused(done: subprocess.CompletedProcess[str]) -> bool:
@@ -195,17 +198,17 @@ def test_codes_are_those_of_the_standard() -> None:
 def test_who_needs_a_code_does_not_come_in_without_it(host: Host, phone: Phone) -> None:
     without = host.login("erin")
     assert is_refused(without) and "Permission denied (keyboard-interactive)." in without.stderr
-    assert is_refused(with_code(host, phone, phone.wrong()))
-    right = phone.next()
-    came = with_code(host, phone, right)
+    assert is_refused(with_code(host, phone, phone.wrong))
+    came = with_code(host, phone, phone.next)
     assert came.stdout.strip() == "erin", came.stderr
-    assert is_refused(with_code(host, phone, right)), "the same code again"
-    assert with_code(host, phone, phone.next()).stdout.strip() == "erin"
+    assert is_refused(with_code(host, phone, phone.again)), "the same code again"
+    came = with_code(host, phone, phone.next)
+    assert came.stdout.strip() == "erin", came.stderr
 
 
 def test_a_code_without_the_key_is_worth_nothing(host: Host, phone: Phone) -> None:
     for options in (["-o", "PreferredAuthentications=keyboard-interactive"], ["-o", "PubkeyAuthentication=no"]):
-        refused = with_code(host, phone, phone.next(), *options)
+        refused = with_code(host, phone, phone.next, *options)
         assert is_refused(refused) and "Permission denied (publickey)." in refused.stderr
 
 
@@ -240,7 +243,8 @@ def test_what_weakens_it_is_named_by_its_own_control_and_healed(
     finally:
         host.root(f"{'true' if healed else f'cp -a /root/kept {file}'}; rm /root/kept")
     assert is_refused(host.login("erin"))
-    assert with_code(host, phone, phone.next()).stdout.strip() == "erin"
+    came = with_code(host, phone, phone.next)
+    assert came.stdout.strip() == "erin", came.stderr
 
 
 def test_no_secret_is_shown_whatever_is_asked_for(host: Host, phone: Phone) -> None:

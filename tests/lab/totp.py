@@ -24,11 +24,15 @@ def code(secret: str, step: int) -> str:
 
 
 class Phone:
-    """Makes codes, each once, and waits where the module would take no more."""
+    """Makes codes, each once, and waits where the module would take no more.
+
+    A code is made when it is typed, after every wait: one that waited is no longer right. A try counts from the end of
+    its login, since nobody outside knows when the module saw it.
+    """
 
     def __init__(self, secret: str) -> None:
         """Take the secret of somebody."""
-        self.secret, self.steps, self.tries = secret.strip(), set[int](), list[float]()
+        self.secret, self.steps, self.tries = secret.strip(), list[int](), list[float]()
 
     def next(self) -> str:
         """A code that is right and was not used yet; the module takes those of the step before and after, too."""
@@ -36,9 +40,13 @@ class Phone:
             now = int(time.time() // STEP)
             fresh = [step for step in (now, now + 1, now - 1) if step not in self.steps]
             if fresh:
-                self.steps.add(fresh[0])
+                self.steps.append(fresh[0])
                 return code(self.secret, fresh[0])
             time.sleep(1)
+
+    def again(self) -> str:
+        """The code that was made last."""
+        return code(self.secret, self.steps[-1])
 
     def wrong(self) -> str:
         """A code that is not right now or soon."""
@@ -46,9 +54,12 @@ class Phone:
         near = {code(self.secret, now + by) for by in range(-3, 5)}
         return next(f"{number:06d}" for number in range(20) if f"{number:06d}" not in near)
 
-    def pace(self) -> None:
-        """Wait until one more try is taken, and count it."""
-        self.tries = [one for one in self.tries if one > time.time() - STEP - 2]
-        if len(self.tries) >= TRIES:
-            time.sleep(self.tries[0] + STEP + 2 - time.time())
+    def wait(self) -> None:
+        """Wait until one more try is taken."""
+        latest = self.tries[-TRIES:]
+        if len(latest) == TRIES:
+            time.sleep(max(0, latest[0] + STEP + 1 - time.time()))
+
+    def tried(self) -> None:
+        """Count a try that has just ended."""
         self.tries.append(time.time())
