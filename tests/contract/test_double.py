@@ -426,6 +426,8 @@ def test_the_double_leaves_the_same_files(both: tuple[tuple[Machine, Machine], t
     double, real = both
     for mine, its in zip(double, real, strict=True):
         made, expected = mine.tree(), its.tree()
+        # K3s unpacks the charts that it was built with; one that was built without has no folder for them.
+        made = {path: entry for path, entry in made.items() if path in expected or not path.endswith("/server/static")}
         assert made.items() <= expected.items(), made.items() - expected.items()
         left = {path for path in expected.keys() - made.keys() if not re.search(r"/member/wal/|/static/", path)}
         assert not {path for path in left if re.search(r"/server/|\.(key|crt|kubeconfig)$", path)}
