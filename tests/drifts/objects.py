@@ -330,8 +330,39 @@ def names(rng: random.Random, tree: Tree) -> Iterator[Drift]:
 
 def services(rng: random.Random, tree: Tree) -> Iterator[Drift]:
     """A service opens a port of every node. One that takes an address (CVE-2020-8554) is refused by admission."""
-    spec = {"ports": [{"port": 8443}], "selector": {"no": "pod"}, "type": "NodePort"}
-    yield made("services", "opens nodes", thing("v1", "Service", a_name(rng), rng.choice(SYSTEM), spec=spec))
+    spec: Object = {"ports": [{"port": 8443}], "selector": {"no": "pod"}}
+    body = thing("v1", "Service", a_name(rng), rng.choice(SYSTEM), spec={**spec, "type": "NodePort"})
+    yield made("services", "opens nodes", body)
+    yield made("services", "among K3s' own", thing("v1", "Service", a_name(rng), "kube-system", spec=spec))
+
+
+def endpoints(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """One more address for a service; it is said not to be ready, so that nobody is led there."""
+    for service, namespace in {
+        "kube-dns": "kube-system",
+        "metrics-server": "kube-system",
+        "kubernetes": "default",
+    }.items():
+        body = thing("discovery.k8s.io/v1", "EndpointSlice", a_name(rng), namespace)
+        body["metadata"]["labels"] = {"kubernetes.io/service-name": service}
+        point = {"addresses": [f"192.0.2.{rng.randrange(2, 250)}"], "conditions": {"ready": False}}
+        body |= {"addressType": "IPv4", "ports": [{"name": "dns", "port": 53}], "endpoints": [point]}
+        yield made("endpoints", f"of {service}", body)
+
+
+def residents(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """Without power over a node, but in kube-system with the label of K3s' DNS, so that its pods would be asked."""
+    labels = {"k8s-app": "kube-dns"}
+    spec: Object = {"containers": [{"name": "main", "image": "docker.io/library/busybox:1.36"}]}
+    spec["nodeSelector"] = {"no": "node"}
+    pod = thing("v1", "Pod", a_name(rng), "kube-system", spec=spec)
+    pod["metadata"]["labels"] = labels
+    yield made("residents of kube-system", "pod", pod)
+    labels = {**labels, "app": a_name(rng)}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    chosen = {"selector": {"matchLabels": labels}, "template": template, "replicas": 0}
+    body = thing("apps/v1", "Deployment", labels["app"], "kube-system", spec=chosen)
+    yield made("residents of kube-system", "deployment", body)
 
 
 CLUSTER = {
@@ -340,7 +371,7 @@ CLUSTER = {
     "network policies": (network_policies, NETWORK), "workloads": (workloads, PODS), "volumes": (volumes, PODS),
     "namespaces": (namespaces, PODS), "service accounts": (accounts, RIGHTS | PODS),
     "nodes": (nodes, RIGHTS | NETWORK | {"T4.1", "T4.3"}), "names in the cluster": (names, NETWORK | RIGHTS),
-    "services": (services, NETWORK),
+    "services": (services, NETWORK), "endpoints": (endpoints, NETWORK), "residents of kube-system": (residents, PODS),
 }  # fmt: skip
 
 

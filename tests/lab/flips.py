@@ -1081,6 +1081,13 @@ def cluster_object(kind: str) -> Setting:
         },
         "NetworkPolicy": {"apiVersion": "networking.k8s.io/v1", "spec": {"podSelector": {}, "ingress": [{}]}},
         "Service": {"apiVersion": "v1", "spec": {"type": "NodePort", "ports": [{"port": 8443}]}},
+        "EndpointSlice": {
+            "apiVersion": "discovery.k8s.io/v1",
+            "metadata": {"labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": "IPv4",
+            "ports": [{"name": "https", "port": 6443}],
+            "endpoints": [{"addresses": ["192.0.2.66"], "conditions": {"ready": False}}],  # so that nobody is led there
+        },
         "Deployment": {"apiVersion": "apps/v1", "spec": workload},
         "DaemonSet": {
             "apiVersion": "apps/v1",

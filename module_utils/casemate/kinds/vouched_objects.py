@@ -43,6 +43,7 @@ class Setting(Needed, Enforceable, total=False):
     gives: Annotated[Dict[str, str], Key("dotted path to what a value there gives, in words")]
     harmless: Annotated[Dict[str, Any], Key("dotted path to values that give nothing")]
     every: Annotated[bool, Key("whether an object counts that gives nothing of that, too")]
+    every_in: Annotated[List[str], Key("namespaces in which it counts")]
     ours: Annotated[List[str], Key("objects of Casemate: other controls judge them")]
     shipped: Annotated[Dict[str, Any], Key("minor version of Kubernetes to objects of its own, and what they may give")]
 
@@ -115,7 +116,8 @@ def _listed(setting: Setting, lists: Lists) -> Iterator[Listed]:
                 continue
             base = next(iter(dig(item, place["at"])), {}) if "at" in place else item
             powers = _powers(base, gives, setting.get("harmless", {}))
-            if powers or setting.get("every"):
+            counts = setting.get("every") or item["metadata"].get("namespace") in setting.get("every_in", ())
+            if powers or counts:
                 yield Listed(place["path"], key_of(place["kind"], item), item, base, powers)
 
 

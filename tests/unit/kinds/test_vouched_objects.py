@@ -155,6 +155,48 @@ class TestServices:
         own["spec"]["externalIPs"] = ["192.0.2.66"]
         assert list(faults(tmp_path, self.CID, {"/kube-system/services": [own]})) == ["Service/kube-system/traefik"]
 
+    def test_in_kube_system_every_one_is_named_but_k3s_own(self, tmp_path: Path) -> None:
+        spec = {"type": "ClusterIP", "clusterIP": "None", "ports": [{"port": 53}]}
+        there = [named(name, "kube-system", spec=spec) for name in ("kube-dns", "metrics-server", "resolver")]
+        found = faults(tmp_path, self.CID, {"/kube-system/services": there})
+        assert found == {"Service/kube-system/resolver": "K3s does not bring it"}
+
+    def test_the_api_servers_own_has_no_selector(self, tmp_path: Path) -> None:
+        own = named("kubernetes", "default", spec={"type": "ClusterIP", "ports": [{"port": 443}]})
+        assert faults(tmp_path, self.CID, {"metadata.name%3Dkubernetes": [own], "/default/services": [own]}) == {}
+        own["spec"]["selector"] = {"app": "evil"}
+        assert faults(tmp_path, self.CID, {"metadata.name%3Dkubernetes": [own], "/default/services": [own]}) == {
+            "Service/default/kubernetes": "leads requests to the API server to pods that a selector chooses"
+        }
+
+
+class TestEndpoints:
+    CID = "CLUSTER-ENDPOINTS-VOUCHED"
+
+    @staticmethod
+    def slice(name: str, namespace: str, service: str, by: str = "") -> dict[str, Any]:
+        labels = {"kubernetes.io/service-name": service}
+        labels |= {"endpointslice.kubernetes.io/managed-by": by} if by else {}
+        points = [{"addresses": ["192.0.2.66"]}]
+        return named(name, namespace, metadata={"labels": labels}, addressType="IPv4", endpoints=points)
+
+    def test_those_of_kubernetes_itself_are_nobodys_business(self, tmp_path: Path) -> None:
+        api = self.slice("kubernetes", "default", "kubernetes")
+        dns = self.slice("kube-dns-x7k2p", "kube-system", "kube-dns", "endpointslice-controller.k8s.io")
+        assert faults(tmp_path, self.CID, {"%3Dkubernetes": [api], "kube-system/endpointslices": [dns]}) == {}
+
+    @pytest.mark.parametrize("by", ["", "kubectl", "endpointslicemirroring-controller.k8s.io"])
+    def test_one_that_somebody_wrote_is_named(self, tmp_path: Path, by: str) -> None:
+        dns = self.slice("more", "kube-system", "kube-dns", by)
+        assert faults(tmp_path, self.CID, {"kube-system/endpointslices": [dns]}) == {
+            "EndpointSlice/kube-system/more": "stands for the service kube-dns; leads to 192.0.2.66"
+        }
+
+    def test_nobody_else_answers_for_the_api_server(self, tmp_path: Path) -> None:
+        for by in ("", "endpointslice-controller.k8s.io"):  # which writes none for a service without a selector
+            more = self.slice("kubernetes-2", "default", "kubernetes", by)
+            assert list(faults(tmp_path, self.CID, {"%3Dkubernetes": [more]})) == ["EndpointSlice/default/kubernetes-2"]
+
 
 class TestWorkloads:
     CID = "CLUSTER-WORKLOADS-VOUCHED"
@@ -169,6 +211,19 @@ class TestWorkloads:
     def test_any_other_is_nobodys_business(self, tmp_path: Path, name: str) -> None:
         many = [named(f"p{number}", "web", spec=pod(**HARMLESS[name])) for number in range(50)]
         assert faults(tmp_path, self.CID, {"/pods": many, "/deployments": [workload("d", **HARMLESS[name])]}) == {}
+
+    def test_in_kube_system_every_one_is_named_but_k3s_own(self, tmp_path: Path) -> None:
+        own, more = workload("coredns", "kube-system"), workload("resolver", "kube-system")
+        replicas = workload("coredns-1", "kube-system")
+        replicas["metadata"] |= owned(own)
+        running = named("coredns-1-x", "kube-system", spec=pod(), metadata=owned(replicas))
+        alone = named("resolver-2", "kube-system", spec=pod())
+        installs = named("helm-install-traefik", "kube-system", spec={"template": {"spec": pod()}})
+        found = {"/deployments": [own, more], "/replicasets": [replicas], "/pods": [running, alone]}
+        found["/jobs"] = [installs]
+        assert faults(tmp_path, self.CID, found) == dict.fromkeys(
+            ("Deployment/kube-system/resolver", "Pod/kube-system/resolver-2"), "K3s does not bring it"
+        )
 
     def test_a_job_that_has_not_run_yet_is_named(self, tmp_path: Path) -> None:
         job = {"spec": {"jobTemplate": {"spec": {"template": {"spec": pod(hostPID=True)}}}}}
