@@ -365,6 +365,50 @@ def residents(rng: random.Random, tree: Tree) -> Iterator[Drift]:
     yield made("residents of kube-system", "deployment", body)
 
 
+def addons(rng: random.Random, tree: Tree) -> Iterator[Drift]:
+    """Objects that K3s makes of its own manifests, edited in place; paused, so that no pod is made anew."""
+    system, address = "kube-system", f"192.0.2.{rng.randrange(2, 250)}"
+
+    def forwarded(body: Object) -> None:
+        body["data"]["Corefile"] = body["data"]["Corefile"].replace("/etc/resolv.conf", address)
+
+    def named_by_hand(body: Object) -> None:
+        body["data"]["NodeHosts"] = f"{body['data'].get('NodeHosts', '')}{address} registry.example.org\n"
+
+    def selected(body: Object) -> None:
+        body["spec"]["selector"] = {"app": a_name(rng)}
+
+    def led_elsewhere(body: Object) -> None:
+        body["spec"]["ports"][0]["targetPort"] = 5353
+
+    def image(body: Object) -> None:
+        body["spec"]["paused"] = True
+        body["spec"]["template"]["spec"]["containers"][0]["image"] = "docker.io/library/busybox:1.36"
+
+    def command(body: Object) -> None:
+        body["spec"]["paused"] = True
+        body["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh"]
+
+    def variable(body: Object) -> None:
+        body["spec"]["paused"] = True
+        body["spec"]["template"]["spec"]["containers"][0].setdefault("env", []).append({"name": "A", "value": "b"})
+
+    def helper(body: Object) -> None:
+        body["data"]["helperPod.yaml"] = body["data"]["helperPod.yaml"].replace("busybox", a_name(rng))
+
+    maps = thing("v1", "ConfigMap", "coredns", system)
+    yield changed("K3s' own objects", "resolver", maps, forwarded)
+    yield changed("K3s' own objects", "names of nodes", maps, named_by_hand)
+    yield changed("K3s' own objects", "pod of volumes", thing("v1", "ConfigMap", "local-path-config", system), helper)
+    for own in ("kube-dns", "metrics-server"):
+        yield changed("K3s' own objects", "selector", thing("v1", "Service", own, system), selected)
+        yield changed("K3s' own objects", "port", thing("v1", "Service", own, system), led_elsewhere)
+    for own in ("coredns", "metrics-server", "local-path-provisioner"):
+        body = thing("apps/v1", "Deployment", own, system)
+        for variant, change in {"image": image, "command": command, "environment": variable}.items():
+            yield changed("K3s' own objects", variant, body, change)
+
+
 CLUSTER = {
     "webhooks": (webhooks, WEB), "API services": (api_services, WEB), "admission policies": (policies, WEB),
     "roles": (roles, RIGHTS), "bindings": (bindings, RIGHTS), "tokens": (tokens, RIGHTS),
@@ -372,6 +416,7 @@ CLUSTER = {
     "namespaces": (namespaces, PODS), "service accounts": (accounts, RIGHTS | PODS),
     "nodes": (nodes, RIGHTS | NETWORK | {"T4.1", "T4.3"}), "names in the cluster": (names, NETWORK | RIGHTS),
     "services": (services, NETWORK), "endpoints": (endpoints, NETWORK), "residents of kube-system": (residents, PODS),
+    "K3s' own objects": (addons, RIGHTS | NETWORK),
 }  # fmt: skip
 
 

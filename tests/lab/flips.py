@@ -1156,6 +1156,23 @@ def vouched_objects(setting: Setting) -> Flips:
         yield f"planted in {path}", functools.partial(created, path, body)
 
 
+def addon_objects(setting: Setting) -> Flips:
+    """One of each kind that K3s makes of its manifests and that may be edited in place."""
+    system = "namespaces/kube-system"
+    edits: dict[str, Callable[[Setting], None]] = {
+        f"/api/v1/{system}/configmaps/local-path-config": lambda old: old["data"].update(setup="#!/bin/sh\n"),
+        f"/api/v1/{system}/configmaps/coredns": lambda old: old["data"].update(more="flipped"),
+        f"/api/v1/{system}/serviceaccounts/coredns": lambda old: old.update(automountServiceAccountToken=True),
+        f"/api/v1/{system}/services/metrics-server": lambda old: old["spec"]["selector"].update(app="flipped"),
+        # Paused, so that no pod is made anew.
+        f"/apis/apps/v1/{system}/deployments/metrics-server": lambda old: old["spec"].update(paused=True),
+        "/apis/storage.k8s.io/v1/storageclasses/local-path": lambda old: old.update(allowVolumeExpansion=True),
+    }
+    for path, edit in edits.items():
+        yield f"edited {path}", functools.partial(replaced, path, edit)
+    yield "deleted", lambda: replaced(f"/api/v1/{system}/services/metrics-server", None)
+
+
 def vouched_rights(setting: Setting) -> Flips:
     """One of nobody's, and one of Kubernetes' own with more than it ships with."""
     rbac = "/apis/rbac.authorization.k8s.io/v1"
@@ -1344,7 +1361,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "mount_option": mount_option, "artifact": artifact, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover,
-        "new_files": new_files, "vouched": vouched, "vouched_objects": vouched_objects,
+        "new_files": new_files, "addon_objects": addon_objects, "vouched": vouched, "vouched_objects": vouched_objects,
         "vouched_rights": vouched_rights, "vouched_entries": vouched_entries, "vouched_state": vouched_state,
         "pam_stack": pam_stack, "pam_line": pam_line, "ageing": ageing, "patch": patch, "pwquality": pwquality,
         "systemd_setting": systemd_setting, "audit_rules": audit_rules, "audit_daemon": audit_daemon,

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from casemate.cli import baseline
 from module_utils.casemate.core import waiver
+from module_utils.casemate.kinds import KINDS
 
 WHY = {"owner": "ops", "reason": "ours", "expires": "2030-01-31"}
 A, B = {"/usr/local/bin/a": "sha256:1"}, {"/usr/local/bin/b": "link:/opt/b"}
@@ -53,7 +54,7 @@ def test_what_a_host_does_is_its_own() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["vouched", "vouched_entries", "vouched_objects", "vouched_rights", "vouched_state"])
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if "declared" in kind.schema])
 def test_all_kinds_that_ask_who_vouches_are_recorded(kind: str) -> None:
     assert baseline.unvouched([{"kind": kind, "status": "fail", "observed": A}]) == A
 

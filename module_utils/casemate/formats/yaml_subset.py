@@ -51,7 +51,7 @@ def parse(text: str) -> List[Tuple[str, Value]]:
             key = match[1] or match[2] or match[3]
             if key in [name for name, _ in found]:
                 raise YamlError(f"{key} stands twice")
-            rest = _uncomment(match[4] or "")
+            rest = uncomment(match[4] or "")
             into, indent = None, None
             if not rest:
                 into = []
@@ -64,7 +64,7 @@ def parse(text: str) -> List[Tuple[str, Value]]:
     return [(key, "" if value == [] and key in blocks else value) for key, value in found]
 
 
-def _uncomment(text: str) -> str:
+def uncomment(text: str) -> str:
     """Drop a comment that follows a value outside quotes."""
     quote = ""
     for at, char in enumerate(text):
@@ -91,7 +91,7 @@ def _flow(text: str) -> List[str]:
 
 def scalar(text: str) -> str:
     """The text that K3s gets for one scalar; raises YamlError for what is not plainly one."""
-    text = _uncomment(text)
+    text = uncomment(text)
     if text.startswith('"'):
         try:
             made = json.loads(text)

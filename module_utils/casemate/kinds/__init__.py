@@ -8,6 +8,7 @@ from typing import Any
 from . import (
     account,
     account_lists,
+    addon_objects,
     ageing,
     apparmor_profiles,
     artifact,
@@ -97,6 +98,7 @@ KINDS: dict[str, Kind[Any]] = {
     "account_lists": account_lists.KIND,
     "home": home.KIND,
     "loose_files": loose_files.KIND,
+    "addon_objects": addon_objects.KIND,
     "vouched": vouched.KIND,
     "vouched_entries": vouched_entries.KIND,
     "vouched_objects": vouched_objects.KIND,

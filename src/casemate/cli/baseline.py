@@ -19,7 +19,7 @@ from casemate.run import runner, waivers
 from module_utils.casemate.core import waiver
 
 GROUP = "casemate_baseline"
-KINDS = ("vouched", "vouched_entries", "vouched_objects", "vouched_rights", "vouched_state")
+KINDS = ("addon_objects", "vouched", "vouched_entries", "vouched_objects", "vouched_rights", "vouched_state")
 HEADER = """\
 # What is read or run with root's rights, what hosts do, and what has power in the cluster, that no package, K3s or
 # Casemate brought: what `casemate baseline` found.
