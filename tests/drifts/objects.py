@@ -25,7 +25,10 @@ RIGHTS, PODS = frozenset({"T2.1", "T2.2"}), frozenset({"T4.4", "T5.2", "T5.3"})
 WEB = frozenset({"T2.1", "T2.2", "T4.4"})
 NETWORK = frozenset({"T2.3", "T5.2"})
 ADMISSION, RBAC = "admissionregistration.k8s.io/v1", "rbac.authorization.k8s.io/v1"
-PLURALS = {"NetworkPolicy": "networkpolicies", "ValidatingAdmissionPolicy": "validatingadmissionpolicies"}
+PLURALS = {
+    "NetworkPolicy": "networkpolicies", "RuntimeClass": "runtimeclasses",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+}  # fmt: skip
 SYSTEM = ("default", "kube-system", "kube-public")
 
 
@@ -75,12 +78,17 @@ def edited(path: str, change: Callable[[Object], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        old["metadata"].pop("resourceVersion")
+        # Of some resources nobody may replace one without naming the version that is replaced.
+        old["metadata"]["resourceVersion"] = asked("GET", path)["metadata"]["resourceVersion"]
         asked("PUT", path, old)
 
 
 def made(family: str, variant: str, body: Object) -> Drift:
     return Drift(family, variant, called(body), functools.partial(created, body))
+
+
+def is_there(body: Object) -> bool:
+    return Api(Host()).call("GET", called(body)[1])[0] == 200
 
 
 def changed(family: str, variant: str, body: Object, change: Callable[[Object], None]) -> Drift:
@@ -396,16 +404,22 @@ def addons(rng: random.Random, tree: Tree) -> Iterator[Drift]:
     def helper(body: Object) -> None:
         body["data"]["helperPod.yaml"] = body["data"]["helperPod.yaml"].replace("busybox", a_name(rng))
 
-    maps = thing("v1", "ConfigMap", "coredns", system)
-    yield changed("K3s' own objects", "resolver", maps, forwarded)
-    yield changed("K3s' own objects", "names of nodes", maps, named_by_hand)
-    yield changed("K3s' own objects", "pod of volumes", thing("v1", "ConfigMap", "local-path-config", system), helper)
-    for own in ("kube-dns", "metrics-server"):
-        yield changed("K3s' own objects", "selector", thing("v1", "Service", own, system), selected)
-        yield changed("K3s' own objects", "port", thing("v1", "Service", own, system), led_elsewhere)
-    for own in ("coredns", "metrics-server", "local-path-provisioner"):
-        body = thing("apps/v1", "Deployment", own, system)
-        for variant, change in {"image": image, "command": command, "environment": variable}.items():
+    def bound(body: Object) -> None:
+        body["scheduling"] = {"nodeSelector": {"kubernetes.io/hostname": a_name(rng)}}
+
+    dns, volumes = thing("v1", "ConfigMap", "coredns", system), thing("v1", "ConfigMap", "local-path-config", system)
+    services = [thing("v1", "Service", own, system) for own in ("kube-dns", "metrics-server")]
+    names = ("coredns", "metrics-server", "local-path-provisioner")
+    deployments = [thing("apps/v1", "Deployment", own, system) for own in names]
+    runtimes = [thing("node.k8s.io/v1", "RuntimeClass", own) for own in ("crun", "spin", "wasmtime")]
+    edits: list[tuple[str, list[Object], Callable[[Object], None]]] = [
+        ("resolver", [dns], forwarded), ("names of nodes", [dns], named_by_hand), ("pod of volumes", [volumes], helper),
+        ("selector", services, selected), ("port", services, led_elsewhere),
+        ("image", deployments, image), ("command", deployments, command), ("environment", deployments, variable),
+        ("nodes of a runtime", runtimes, bound),
+    ]  # fmt: skip
+    for variant, bodies, change in edits:
+        for body in filter(is_there, bodies):  # which of K3s' add-ons are on is the operator's
             yield changed("K3s' own objects", variant, body, change)
 
 

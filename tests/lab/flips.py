@@ -1157,7 +1157,7 @@ def vouched_objects(setting: Setting) -> Flips:
 
 
 def addon_objects(setting: Setting) -> Flips:
-    """One of each kind that K3s makes of its manifests and that may be edited in place."""
+    """One of each kind that K3s makes of its manifests and that may be edited in place; most add-ons may be off."""
     system = "namespaces/kube-system"
     edits: dict[str, Callable[[Setting], None]] = {
         f"/api/v1/{system}/configmaps/local-path-config": lambda old: old["data"].update(setup="#!/bin/sh\n"),
@@ -1168,9 +1168,12 @@ def addon_objects(setting: Setting) -> Flips:
         f"/apis/apps/v1/{system}/deployments/metrics-server": lambda old: old["spec"].update(paused=True),
         "/apis/storage.k8s.io/v1/storageclasses/local-path": lambda old: old.update(allowVolumeExpansion=True),
     }
-    for path, edit in edits.items():
-        yield f"edited {path}", functools.partial(replaced, path, edit)
-    yield "deleted", lambda: replaced(f"/api/v1/{system}/services/metrics-server", None)
+    for path in edits:
+        asked = subprocess.run(["k3s", "kubectl", "get", "--raw", path], capture_output=True, check=False)
+        if asked.returncode:
+            continue
+        yield f"edited {path}", functools.partial(replaced, path, edits[path])
+    yield "deleted", lambda: replaced("/apis/node.k8s.io/v1/runtimeclasses/wws", None)
 
 
 def vouched_rights(setting: Setting) -> Flips:
