@@ -19,6 +19,7 @@ from ..core.verdict import Unavailable
 from ..formats.yaml_documents import documents
 from ..formats.yaml_subset import YamlError
 from ..host.machine import Host
+from ..host.text import split_lines, split_words
 from .objects import EMPTY, further, missing
 
 ADDONS = "/apis/k3s.cattle.io/v1/namespaces/kube-system/addons"
@@ -76,7 +77,7 @@ def _in_lines(value: Any) -> Any:
         return {name: _in_lines(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_in_lines(inner) for inner in value]
-    return value.splitlines() if isinstance(value, str) and "\n" in value else value
+    return split_lines(value) if isinstance(value, str) and "\n" in value else value
 
 
 def put_back(want: Any, have: Any, filled: Filled, dotted: str = "") -> Any:
@@ -130,5 +131,5 @@ def of_nodes(text: str, nodes: Iterable[Mapping[str, Any]]) -> str:
         names = {node["metadata"]["name"], *(one["address"] for one in of_status if one.get("type") == "Hostname")}
         for one in of_status:
             known.setdefault(one["address"], set()).update(names)
-    lines = [(line, line.partition("#")[0].split()) for line in text.splitlines()]
+    lines = [(line, split_words(line.partition("#")[0])) for line in split_lines(text)]
     return "".join(f"{line}\n" for line, words in lines if not words or {*words[1:]} <= known.get(words[0], set()))

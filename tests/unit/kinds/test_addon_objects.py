@@ -256,6 +256,10 @@ EDITS: dict[str, tuple[Callable[[dict[str, Object]], Any], str]] = {
     "further text": (lambda o: o["ConfigMap"]["data"].update({"more": "x"}), "ConfigMap/kube-system/coredns:data.more"),
     "name of somebody": (lambda o: o["ConfigMap"]["data"].update({"NodeHosts": "192.0.2.66 registry.example.org\n"}),
                          "ConfigMap/kube-system/coredns:data.NodeHosts"),
+    "name behind another one": (
+        lambda o: o["ConfigMap"]["data"].update({"NodeHosts": "192.0.2.11 server1 registry.example.org\n"}),
+        "ConfigMap/kube-system/coredns:data.NodeHosts",
+    ),
     "another node's address": (lambda o: o["ConfigMap"]["data"].update({"NodeHosts": "192.0.2.12 server1\n"}),
                                "ConfigMap/kube-system/coredns:data.NodeHosts"),
     "values": (lambda o: o["HelmChart"]["spec"].update({"valuesContent": "password: hidden"}),
