@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -48,14 +51,45 @@ def test_input_is_judged_before_any_host_is_touched(playbook: str) -> None:
     assert first.get("any_errors_fatal") is True or play.get("max_fail_percentage") == 0
 
 
-def test_no_task_that_carries_a_token_prints_it() -> None:
-    carrying = [
-        t for t in tasks("roles/k3s_node/tasks/token.yml") if {"ansible.builtin.slurp", "ansible.builtin.copy"} & {*t}
+def test_no_task_has_a_file_of_its_content_lie_in_a_home_for_a_moment() -> None:
+    """Modules copy and template make ~/.ansible in the home of who comes in, with the content in it."""
+    files = sorted((ROOT / "roles").glob("*/tasks/**/*.yml"))
+    assert len(files) > 10
+    for path in files:
+        assert not re.search(r"(?m)^[ -]*(ansible\.builtin\.)?(copy|template):", path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    ("before", "mode", "said"),
+    [
+        (None, 0, "written"),
+        ("old", 0o600, "written"),
+        ("K10::server:x", 0o644, "written"),
+        ("K10::server:x", 0o600, ""),
+    ],
+)
+def test_a_token_is_written_whole_for_its_owner_alone(tmp_path: Path, before: str | None, mode: int, said: str) -> None:
+    (task,) = [
+        one for one in tasks("roles/k3s_node/tasks/token.yml") if one["name"] == "Token | Write it for root only"
     ]
+    file = tmp_path / "token"
+    if before is not None:
+        file.write_text(before)
+        file.chmod(mode)
+    script = task["ansible.builtin.command"]["argv"][2].replace("600:0:0", f"600:{os.getuid()}:{os.getgid()}")
+    argv = ["sh", "-c", script, "sh", str(file)]
+    done = subprocess.run(argv, input="K10::server:x", text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, said, "")
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("K10::server:x", 0o600)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_no_task_that_carries_a_token_prints_it() -> None:
+    carries = {"ansible.builtin.slurp", "ansible.builtin.command"}
+    carrying = [t for t in tasks("roles/k3s_node/tasks/token.yml") if carries & {*t}]
     assert len(carrying) == 2
     for task in carrying:
         assert task["no_log"] is True, task["name"]
-        assert task.get("diff", False) is False, task["name"]
 
 
 @pytest.mark.parametrize(

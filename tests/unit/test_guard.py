@@ -439,3 +439,30 @@ def test_people_go_back_and_who_was_made_stays_out(place: Path, tmp_path: Path) 
         "chpasswd -e",
         "chage -d 19000 -- alice",
     ]
+
+
+@pytest.mark.parametrize(
+    ("how", "path", "runs"),
+    [
+        ("", "/etc/default/grub.d/zz-casemate.cfg", ["update-grub"]),
+        ("boot", "/etc/default/grub.d/zz-casemate.cfg", ["systemd-run -q --no-block --collect update-grub"]),
+        ("", "/etc/kept", []),
+    ],
+)
+def test_what_boots_next_is_what_was_there_before(place: Path, how: str, path: str, runs: list[str]) -> None:
+    guard = Held(place)
+    guard.arm([path])
+    (place / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+    (place / path[1:]).write_text("changed\n")
+    programs = place / "programs"
+    programs.mkdir()
+    for name in ("update-grub", "systemd-run"):
+        (programs / name).write_text(f'#!/bin/sh\necho {name}${{1:+ "$*"}} >>{place}/said\n')
+        (programs / name).chmod(0o755)
+    script = place / HOME[1:] / "revert"
+    script.write_text(script.read_text().replace('"$newline/etc', f'"$newline{place}/etc'))
+    (place / HOME[1:] / "pending/boot").write_text("of another boot\n")
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    subprocess.run(["/bin/sh", str(script), *how.split()], check=True, env=environment, capture_output=True)
+    said = place / "said"
+    assert (said.read_text().splitlines() if said.exists() else []) == runs

@@ -9,8 +9,8 @@ jumps, depends on what an administrator chose.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import List, Set, Tuple
+from collections.abc import Iterator, Sequence
+from typing import List, Optional, Set, Tuple
 
 from ..host.machine import Host
 from ..host.text import split_lines, split_words
@@ -25,7 +25,10 @@ BEGINS = '# here are the per-package modules (the "Primary" block)'
 ENDS = "# here's the fallback if no module succeeds"
 BEGINS_MORE = '# and here are more per-package modules (the "Additional" block)'
 ENDS_MORE = "# end of pam-auth-update config"
+MARKS = (BEGINS, ENDS, BEGINS_MORE, ENDS_MORE)
 """The comments between which it keeps its lines."""
+MODULE = "Module: "
+"""What it saves before the lines of a profile, with the profile's name after it."""
 PLACEHOLDER = ("[default=#]", "pam_permit.so")
 """What stands where no profile has anything to say."""
 Entry = Tuple[str, ...]
@@ -53,29 +56,56 @@ def left_alone(host: Host) -> str:
         saved, current = host.text(f"{SAVED}/{name}"), host.text(path)
         if saved is None or current is None:
             return f"{path if current is None else f'{SAVED}/{name}'} is not there: pam-auth-update --force makes it"
-        modules = [_mergeable(line) for line in split_lines(saved) if line and not line.startswith("Module: ")]
-        left, ends = iter([re.match(r"(\[[^]]+\]|\w+)\s+\S+", line) for line in modules]), ""
-        seen = set()
-        for number, line in enumerate(split_lines(current), 1):
-            marks = [mark for mark in (BEGINS, ENDS, BEGINS_MORE, ENDS_MORE) if line.startswith(mark)]
-            if marks:
-                seen.add(marks[0])
-                ends = {BEGINS: ENDS, BEGINS_MORE: ENDS_MORE}.get(marks[0], "")
-            elif ends:
-                own = _mergeable(re.sub(rf"^{name.partition('-')[0]}\s+", "", line))
-                if not any(module and own.startswith(module[0]) for module in left):
-                    return f"line {number} of {path} ({' '.join(split_words(line))}) is of no profile: {REMEDY}"
-        if len(seen) < 4:
+        if {mark for line in split_lines(current) for mark in MARKS if line.startswith(mark)} != set(MARKS):
             return f"{path} lacks a comment that pam-auth-update goes by: pam-auth-update --force writes it anew"
+        for number, line, made_of in _matched(name, saved, current):
+            if made_of is None:
+                return f"line {number} of {path} ({' '.join(split_words(line))}) is of no profile: {REMEDY}"
     return ""
 
 
+def as_it_stands(name: str, profiles: str, host: Host) -> str:
+    """What pam-auth-update has saved of a file, with the lines of some profiles as they stand in the file now.
+
+    It takes what was changed in a line by hand for an administrator's wish, keeps that by the line's control and
+    module, and merges it into every line that has these two, whichever profile it is of. By this text there is no such
+    wish for the lines of `profiles`, which all have names that begin so. What was changed of other lines stays.
+    """
+    saved = host.text(f"{SAVED}/{name}") or ""
+    lines, of_them, theirs = split_lines(saved), set(), False
+    for at, line in enumerate(lines):
+        if line.startswith(MODULE):
+            theirs = line.startswith(f"{MODULE}{profiles}")
+        elif theirs:
+            of_them.add(at)
+    for _, line, made_of in _matched(name, saved, host.text(f"/etc/pam.d/common-{name}") or ""):
+        if made_of is not None and made_of in of_them:
+            lines[made_of] = _without_facility(name, line)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _matched(name: str, saved: str, current: str) -> Iterator[Tuple[int, str, Optional[int]]]:
+    """The lines between the comments, each with its number, its text, and that of the saved line that it was made of.
+
+    The latter is an index from 0, or None where it was made of none. As in diff_profiles each line belongs to the first
+    saved one after that of the line before it which has its control and module.
+    """
+    modules = []
+    for at, line in enumerate(split_lines(saved)):
+        control_and_module = re.match(r"(\[[^]]+\]|\w+)\s+\S+", _mergeable(line))
+        if control_and_module and not line.startswith(MODULE):
+            modules.append((at, control_and_module[0]))
+    left, ends = iter(modules), ""
+    for number, line in enumerate(split_lines(current), 1):
+        mark = next((mark for mark in MARKS if line.startswith(mark)), "")
+        if mark:
+            ends = {BEGINS: ENDS, BEGINS_MORE: ENDS_MORE}.get(mark, "")
+        elif ends:
+            own = _mergeable(_without_facility(name, line))
+            yield number, line, next((at for at, module in left if own.startswith(module)), None)
+
+
 REMEDY = f"remove it, or make it a profile of yours in {PROFILES}, and apply again"
-
-
-def is_enabled(profile: str, host: Host) -> bool:
-    """Whether pam-auth-update has used a profile when it was last run."""
-    return any(f"Module: {profile}" in split_lines(host.text(f"{SAVED}/{name}") or "") for name in TYPES)
 
 
 def holds(facility: str, lines: Sequence[str], host: Host) -> bool:
@@ -85,6 +115,10 @@ def holds(facility: str, lines: Sequence[str], host: Host) -> bool:
     entries = [_entry(" ".join(words[1:])) for words in found if words]
     wanted = [_entry(line) for line in lines]
     return any(entries[at : at + len(wanted)] == wanted for at in range(len(entries)))
+
+
+def _without_facility(name: str, line: str) -> str:
+    return re.sub(rf"^{name.partition('-')[0]}\s+", "", line)
 
 
 def _mergeable(line: str) -> str:

@@ -65,6 +65,11 @@ listen() {  # so that logins are served as the files say, whatever serves them, 
   fi
 }
 case $restored in *"$newline/etc/ssh/"*) [ "$how" = boot ] || listen || failed=1 ;; esac
+grub() {  # what boots next is made of these files; a boot waits for no disk that GRUB looks at
+  command -v update-grub >/dev/null || return 0
+  if [ "$how" = boot ]; then systemd-run -q --no-block --collect update-grub; else update-grub; fi
+}
+case $restored in *"$newline/etc/default/grub"*) grub || failed=1 ;; esac
 """
 BOOT_UNIT = """# Managed by Casemate: a change that was not confirmed does not survive a reboot.
 [Unit]

@@ -21,6 +21,8 @@ from . import pam_stack as proofs
 from .kind import Enforceable, Kind, Owned, Pass
 
 REFUSED = "auth_err"
+PREFIX = "casemate-"
+"""How names of profiles of ours begin."""
 COPIES = re.compile(r".*(?:~|\.(?:pam-(?:old|new)|dpkg-\w+|ucf-\w+|bak|orig|old))")
 """Names of what pam-auth-update, dpkg and editors leave beside a service: nobody logs in by them."""
 
@@ -66,6 +68,11 @@ def path_of(setting: Setting) -> str:
     return f"{pam_profiles.PROFILES}/{setting['profile']}" if "profile" in setting else ""
 
 
+def common_of(setting: Setting) -> str:
+    """The file that pam-auth-update writes the line to."""
+    return f"/etc/pam.d/common-{setting['facility']}"
+
+
 def lines_of(setting: Setting, options: List[str]) -> List[str]:
     """The lines of the profile with these options of the module."""
     line = " ".join([f"{setting['control']}\t{setting['module']}", *options])
@@ -98,7 +105,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
             continue
         profile = path_of(setting)
         wanted = (lines_of(setting, setting[name]) for name in ("options", "first") if profile and name in setting)
-        brought = any(pam_profiles.holds(setting["facility"], lines, host) for lines in wanted)
+        brought = not profile or any(pam_profiles.holds(setting["facility"], lines, host) for lines in wanted)
         kept = host.text(profile) == content_of(setting) if profile else True
         seen.append(
             {
@@ -174,13 +181,17 @@ def _flat(lines: List[Line]) -> List[Line]:
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Right is that every service asks it, and that pam-auth-update will go on writing it."""
+    """Right is that every service asks it, and that pam-auth-update writes it, and will go on to."""
     unasked, line = seen["unasked"], " ".join([setting["module"], *setting["options"]])
     places: Dict[str, List[str]] = {}
     for service, place in unasked.items():
         places.setdefault(place, []).append(service)
     heals = bool(seen["lacking"]) or not seen["brought"]
     said = [f"{path} is not as declared" for path in seen["lacking"]]
+    # That a service does without a line of ours may be hidden by another one today: it is told whatever they decide.
+    hidden = not (unasked or seen["lacking"] or seen["brought"] or seen["bar"])
+    changed = [common_of(setting)] if hidden else []
+    said += [f"{path} does not have the lines of {setting['profile']} as it brings them" for path in changed]
     if "profile" in setting and heals and unasked:
         said.append(f"{', '.join(unasked)} do without {line}")
     else:
@@ -197,56 +208,53 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(
         ok=not said,
         expected=f"every service asks {line}",
-        observed=unasked or seen["lacking"] or f"every service asks {line}",
+        observed=unasked or seen["lacking"] or changed or f"every service asks {line}",
         reason=reason,
         evidence="the stacks of /etc/pam.d, as PAM goes through them",
-        where=(*seen["lacking"], *places),
+        where=(*seen["lacking"], *changed, *places),
         blocked_by=blocked,
     )
 
 
 def enforce(settings: List[Setting], failing: Collection[int], host: Host) -> None:
     """Write the profiles and have pam-auth-update use them, and no other of ours."""
-    chosen = [one for one in (settings[i] for i in sorted(failing)) if "profile" in one and is_needed(one)]
-    _update(host, chosen, _others(settings, host))
+    chosen = [settings[i] for i in sorted(failing)]
+    _update(host, [one for one in chosen if "profile" in one and is_needed(one)], settings, _others(settings, host))
 
 
-def _update(host: Host, chosen: List[Setting], gone: List[str]) -> None:
-    """Use these profiles and no longer those, whose names are given. Raises EnforceError where it may not."""
+def _update(host: Host, chosen: List[Setting], wanted: List[Setting], gone: List[str]) -> None:
+    """Write the profiles of `chosen`, have pam-auth-update use those of `wanted`, and no longer those named `gone`.
+
+    All lines of ours are made anew at once. Raises EnforceError where it may not.
+    """
     hindrance = pam_profiles.left_alone(host)
     if hindrance:
         raise EnforceError(f"pam-auth-update leaves its files alone: {hindrance}")
-    names = [setting["profile"] for setting in chosen]
+    names = [one["profile"] for one in wanted if "profile" in one and is_needed(one)]
     folder, before = pam_profiles.PROFILES, {path: host.text(path) or "" for path in pam_profiles.COMMON}
-    profiles = [f"{folder}/{name}" for name in (*names, *gone)]
-    host.arm([*pam_profiles.COMMON, *pam_profiles.STATE, *profiles])
-    # What an administrator has changed of a line of ours is merged into it again, unless the line goes before.
-    anew = [name for name in (*names, *gone) if pam_profiles.is_enabled(name, host)]
-    if anew:
-        _run(host, "--remove", anew)
+    host.arm([*pam_profiles.COMMON, *pam_profiles.STATE, *(f"{folder}/{name}" for name in (*names, *gone))])
+    for name in pam_profiles.TYPES:
+        host.write(f"{pam_profiles.SAVED}/{name}", pam_profiles.as_it_stands(name, PREFIX, host).encode())
     for setting in chosen:
         host.write(path_of(setting), content_of(setting).encode(), 0o644, (0, 0))
+    argv = ["env", "DEBIAN_FRONTEND=noninteractive", "pam-auth-update", "--package"]
+    argv += ["--remove", *gone] if gone else []
+    argv += ["--enable", *names] if names else []
+    done = host.run(argv, timeout=120)
+    if done.rc != 0:
+        raise EnforceError(f"pam-auth-update failed: {(done.err or done.out).strip()[-300:]}")
     for name in gone:
         host.remove(f"{folder}/{name}")
-    if names:
-        _run(host, "--enable", names)
     for path, old in before.items():
         new = host.text(path) or ""
         if new != old:
             host.changed(path, old, new)
 
 
-def _run(host: Host, option: str, names: List[str]) -> None:
-    argv = ["env", "DEBIAN_FRONTEND=noninteractive", "pam-auth-update", "--package", option, *names]
-    done = host.run(argv, timeout=120)
-    if done.rc != 0:
-        raise EnforceError(f"pam-auth-update {option} failed: {(done.err or done.out).strip()[-300:]}")
-
-
 def _others(settings: List[Setting], host: Host) -> List[str]:
     """Names of profiles of ours that none of these settings asks for."""
     wanted = {setting["profile"] for setting in settings if "profile" in setting and is_needed(setting)}
-    there = (path.rsplit("/", 1)[1] for path in host.glob(f"{pam_profiles.PROFILES}/casemate-*"))
+    there = (path.rsplit("/", 1)[1] for path in host.glob(f"{pam_profiles.PROFILES}/{PREFIX}*"))
     return [name for name in there if name not in wanted]
 
 
@@ -258,7 +266,7 @@ def left(setting: Setting, run: Pass, host: Host) -> Left:
 
 def take_back(waived: List[Setting], wanted: List[Setting], host: Host) -> None:
     """Have pam-auth-update forget the profiles, and remove them."""
-    _update(host, [], [setting["profile"] for setting in waived if "profile" in setting])
+    _update(host, [], wanted, [setting["profile"] for setting in waived if "profile" in setting])
 
 
 def unasked_profiles(settings: List[Setting], host: Host) -> str:
@@ -274,6 +282,6 @@ KIND: Kind[Setting] = Kind(
     assess,
     enforced_by="engine",
     enforce=enforce,
-    places=lambda setting: [path_of(setting) or f"/etc/pam.d/common-{setting['facility']}"],
+    places=lambda setting: [path_of(setting) or common_of(setting)],
     owned=Owned(left, take_back, unasked_profiles, written=path_of),
 )

@@ -121,9 +121,9 @@ auth\t[success=done default=die]\tpam_google_authenticator.so secret=/x/${USER} 
 """
 
 
-def coded(tmp_path: Path, lines: str = CODE_LINES, sshd: str = "@include common-auth\n") -> FakeHost:
+def coded(tmp_path: Path, lines: str = CODE_LINES, sshd: str = "@include common-auth\n", auth: str = WHOLE) -> FakeHost:
     """A machine whose sshd asks for codes."""
-    host = made(tmp_path, WHOLE.replace(SU, SU + lines))
+    host = made(tmp_path, auth.replace(SU, SU + lines))
     Path(host.path("/etc/pam.d/sshd")).write_text(sshd)
     Path(host.path(pam_line.path_of(CODE))).write_text(pam_line.content_of(CODE))
     saved = Path(host.path("/var/lib/pam/auth"))
@@ -224,9 +224,27 @@ def test_the_guard_comes_first_and_our_lines_are_made_anew(tmp_path: Path) -> No
     host = made(tmp_path)
     pam_line.enforce([REFUSE, COUNT, FORGIVE, WHEEL], {0}, host)
     assert {*pam_profiles.COMMON, *pam_profiles.STATE, f"{FOLDER}/casemate-refuse"} <= set(host.armed)
-    assert [argv[3:] for argv in host.ran] == [
-        ["--package", "--remove", "casemate-refuse"], ["--package", "--enable", "casemate-refuse"]
-    ]  # fmt: skip
+    names = [one["profile"] for one in ALL]
+    assert [argv[3:] for argv in host.ran] == [["--package", "--enable", *names]]
+
+
+def test_what_was_changed_of_our_lines_is_no_wish_that_it_would_merge(tmp_path: Path) -> None:
+    changed = WHOLE.replace("authfail deny=5", "authfail deny=500").replace("nullok", "nullok audit").replace(SU, "")
+    host = made(tmp_path, changed)
+    before = host.text("/var/lib/pam/auth") or ""
+    after = pam_profiles.as_it_stands("auth", "casemate-", host)
+    assert after == before.replace("authfail deny=5", "authfail deny=500")
+    pam_line.enforce(ALL, {1}, host)
+    assert host.text("/var/lib/pam/auth") == after
+
+
+def test_a_changed_line_that_another_one_hides_is_told(tmp_path: Path) -> None:
+    """Where every service ends with a code, nobody's password is counted: that ends once the codes' line is healed."""
+    weak = WHOLE.replace("authfail deny=5", "authfail deny=500")
+    host = coded(tmp_path, CODE_LINES.splitlines(keepends=True)[1], auth=weak)
+    said = verdicts(host, [COUNT])[0]
+    assert (said.ok, said.where, said.blocked_by) == (False, ("/etc/pam.d/common-auth",), "")
+    assert "does not have the lines of casemate-count as it brings them" in said.reason
 
 
 def test_a_profile_that_nothing_asks_for_goes(tmp_path: Path) -> None:
@@ -236,7 +254,9 @@ def test_a_profile_that_nothing_asks_for_goes(tmp_path: Path) -> None:
     )
     pam_line.take_back([WHEEL], [REFUSE, COUNT, FORGIVE], host)
     assert host.stat(f"{FOLDER}/casemate-su") is None
-    assert [argv[4:] for argv in host.ran] == [["--remove", "casemate-su"]]
+    assert [argv[4:] for argv in host.ran] == [
+        ["--remove", "casemate-su", "--enable", "casemate-refuse", "casemate-count", "casemate-forgive"]
+    ]
     assert pam_line.left(WHEEL, Pass([], True), host) == Left()
 
 
