@@ -13,7 +13,6 @@ from typing import Any, List, NamedTuple
 from .yaml_subset import FALSE, TRUE, YamlError, scalar, uncomment
 
 PLAIN = r"""(?:[^\s"'\-?:,\[\]{}#&*!|>%@`]|-[^\s:#])[^:#]*?"""
-PLAIN = r"""(?:[^\s"'\-?:,\[\]{}#&*!|>%@`]|-[^\s:#])[^:#]*?"""
 KEY = re.compile(rf"""("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|{PLAIN})\s*:(?:\s+(.*))?$""")
 ITEM = re.compile(r"-(?:\s+(.*))?$")
 QUOTED = ('"', "'")
