@@ -1,8 +1,8 @@
-"""What attacks plant on machines, bound to a unit of the machine's own: it goes whether or not the run lives to its end.
+"""What attacks plant on machines, bound to a unit of the machine's own: it goes, whether or not the run lives on.
 
-A run that is killed or loses its connection takes nothing back. So a unit of the machine knows how to, before anything is
-planted: it does so (ExecStopPost) when the attack ends, when the machine shuts down, and when `SECONDS` are over. What a
-machine that lost its power still has goes before the next thing is planted there. A check names such a unit meanwhile.
+A run that is killed or loses its connection takes nothing back. So a unit of the machine knows how to, before anything
+is planted. It does so (ExecStopPost) when the attack ends, when the machine shuts down, and when `SECONDS` are over.
+What a machine that lost its power still has goes before the next thing is planted there. A check names such a unit.
 Sources: systemd-run(1), systemd.service(5).
 """
 

@@ -39,7 +39,10 @@ def pod(name: str, security: dict[str, Any] | None = None, command: str = "sleep
         "metadata": {"name": name, "namespace": "default"},
         # It ends by itself where nobody deletes it.
         "spec": {
-            "containers": [container], "terminationGracePeriodSeconds": 0, "activeDeadlineSeconds": STORY, **spec,
+            "containers": [container],
+            "terminationGracePeriodSeconds": 0,
+            "activeDeadlineSeconds": STORY,
+            **spec,
         },
     }
 

@@ -1,6 +1,7 @@
 """Attacks that are killed in the middle: what they planted is gone soon after, and nobody helps.
 
-Runs on an applied lab, as a part of the host story and of the drift story; what takes an API is skipped with the double.
+Runs on an applied lab, as a part of the host story and of the drift story;
+with the double, what takes an API is skipped.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.lab
 LOOK = """
 getent passwd; cat /run/faillock/* /etc/security/opasswd 2>/dev/null | sha256sum; nft list tables
 ls -A /home /tmp /var/tmp /var/lib/casemate/attacks 2>/dev/null; find /home -name authorized_keys2
-systemctl list-units --all --plain --no-legend 'casemate-attack-*' | cut -d' ' -f1; ps -e -o args= | grep '[s]shd -D -e' || :
+systemctl list-units --all --plain --no-legend 'casemate-attack-*' | cut -d' ' -f1
+ps -e -o args= | grep '[s]shd -D -e' || :
 """
 OBJECTS = "k3s kubectl get namespaces,pods,services,secrets -A -o name"
 PROMPT, SLOW = 1, 12

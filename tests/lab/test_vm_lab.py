@@ -27,7 +27,8 @@ NAME, MACHINE = "vm", "server1"
 MINUTES = 20
 """What all of it may take."""
 ARGUMENTS = [
-    "init_on_alloc=1", "slab_nomerge", "page_alloc.shuffle=1", "lockdown=integrity", "audit=1", "audit_backlog_limit=8192"
+    "init_on_alloc=1", "slab_nomerge", "page_alloc.shuffle=1", "lockdown=integrity",
+    "audit=1", "audit_backlog_limit=8192",
 ]  # fmt: skip
 FROM_THE_NEXT_BOOT = {"BOOT-ARGUMENTS-HARDENED", "BOOT-AUDIT-EARLY"}
 """What these arguments settle."""

@@ -183,9 +183,7 @@ def test_the_kernel_has_what_is_on_disk(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("enabled", [1, 2])
-def test_the_kernel_has_no_rule_that_no_file_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: int
-) -> None:
+def test_the_kernel_has_no_rule_that_no_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: int) -> None:
     """A line that hides the others may be loaded by hand; one that left the disk stays in a locked kernel."""
     theirs = "-a never,exit -S all -F auid=0"
     answers(monkeypatch, Status(enabled=enabled))
