@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -180,7 +179,6 @@ def test_no_recommendation_of_cis_stands_twice() -> None:
 @pytest.mark.parametrize("one", CIS["left_out"], ids=lambda one: one["title"])
 def test_what_is_left_out_says_who_asks_for_it_and_why_not(one: dict[str, Any]) -> None:
     assert one["asked_by"] and len(one["why"]) > 10
-    assert set(re.findall(r"[A-Z0-9]+(?:-[A-Z0-9]+){2}", one["why"])) <= set(CONTROLS)
 
 
 def test_every_reason_of_cis_is_somebodys_and_is_used() -> None:
