@@ -31,13 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
     really_planted, really_confined = planted.planted, planted.confined
 
     @contextlib.contextmanager
-    def in_the_middle(host: Any, made: str, gone: str, _: int | None = None) -> Iterator[None]:
-        with really_planted(host, made, gone, kept):
+    def in_the_middle(host: Any, made: str, gone: str, seconds: int | None = None) -> Iterator[None]:
+        with really_planted(host, made, gone, min(kept, seconds or kept)):
             threading.Timer(when, killed).start()  # so that what is planted inside is there, too
             yield
 
-    def while_it_runs(host: Any, script: str, *arguments: str) -> CommandResult:
+    def while_it_runs(host: Any, script: str, *arguments: str, seconds: int = 120) -> CommandResult:
         threading.Timer(when, killed).start()
-        return really_confined(host, f"{script}\nsleep 60", *arguments, seconds=kept)
+        return really_confined(host, f"{script}\nsleep 60", *arguments, seconds=min(kept, seconds))
 
     planted.planted, planted.confined = in_the_middle, while_it_runs
