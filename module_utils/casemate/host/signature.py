@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-from ..formats import allowed_signers as listed
+from . import allowed_signers as listed
 from .machine import Result
 
 NAMESPACE = "casemate-lock"

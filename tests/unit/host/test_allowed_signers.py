@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from module_utils.casemate.formats.allowed_signers import lines, names, signers
+from module_utils.casemate.host.allowed_signers import lines, names, signers
 
 ALICE, BOB = "AAAAC3NzaC1lZDI1NTE5AAAAIA" + "A" * 42, "AAAAC3NzaC1lZDI1NTE5AAAAIB" + "A" * 42
 CAROL = "AAAAC3NzaC1lZDI1NTE5AAAAIC" + "A" * 42
