@@ -98,7 +98,7 @@ def test_a_lock_is_always_written_in_the_same_way() -> None:
     text = artifact_lock.text(made)
     assert artifact_lock.parse(text) == made
     assert text.index(NEW + '": {') < text.index(OLD + '": {')
-    other = Lock(made.default, dict(reversed(made.releases.items())), made.serial, made.issued, made.expires)
+    other = Lock(made.default, dict(reversed(list(made.releases.items()))), made.serial, made.issued, made.expires)
     assert artifact_lock.text(other) == text
     assert [line.count(DIGEST) + line.count(OTHER) for line in text.split("\n") if len(line) > 70] == [1, 1, 1]
     assert json.loads(text)["serial"] == 4

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import os
 import threading
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,7 +22,10 @@ BYTES = {
 }
 FILES, BOTH = list(BYTES), ["amd64", "arm64"]
 DIGESTS = {name: hashlib.sha256(data).hexdigest() for name, data in BYTES.items()}
-SUMS = {"sha256sum-amd64.txt": f"{DIGESTS['k3s']}  k3s\n", "sha256sum-arm64.txt": f"{DIGESTS['k3s-arm64']}  k3s-arm64\n"}
+SUMS = {
+    "sha256sum-amd64.txt": f"{DIGESTS['k3s']}  k3s\n",
+    "sha256sum-arm64.txt": f"{DIGESTS['k3s-arm64']}  k3s-arm64\n",
+}
 
 
 def release(folder: Path, **more: bytes) -> Path:
@@ -40,7 +43,7 @@ def said(*places: object, version: str = VERSION) -> channel.Reading:
 class Mirror(http.server.BaseHTTPRequestHandler):
     """A mirror of a release: paths and what they answer."""
 
-    answers: dict[str, tuple[int, bytes]] = {}
+    answers: ClassVar[dict[str, tuple[int, bytes]]] = {}
 
     def do_GET(self) -> None:
         """Answer, or lead away where the answer says so."""
@@ -96,7 +99,9 @@ def test_a_link_in_a_folder_is_no_file_of_it(tmp_path: Path) -> None:
         said(folder)
 
 
-@pytest.mark.parametrize(("name", "says"), [("none", "cannot be read: No such file"), ("empty", "has nothing of a rel")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("none", "cannot be read: No such file"), ("empty", "has nothing of a rel")]
+)
 def test_a_place_that_says_nothing_is_refused(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ChannelError, match=says):
@@ -141,11 +146,11 @@ def test_an_address_that_leads_elsewhere_fails_or_never_ends_is_refused(
         "/page": (200, b"<html>log in</html>"),
         "/long": (200, b"x" * (channel.CAP + 1)),
     }
-    for path, says in {"away": "not the source", "page": "line 1", "long": "larger than", "none": "404"}.items():
+    for path, says in {"away": "not the source", "page": "line 1", "long": "larger than", "none": "Not Found"}.items():
         with pytest.raises(ChannelError, match=says):
             said(f"{mirror}/{path}")
     monkeypatch.setattr(channel, "SECONDS", 0)
-    monkeypatch.setattr(channel, "fetch", lambda address, timeout: open("/dev/zero", "rb"))
+    monkeypatch.setattr(channel, "fetch", lambda address, timeout: BytesIO(b"x" * channel.CAP))
     with pytest.raises(ChannelError, match="has not answered whole within 0 s"):
         said(f"{mirror}/slow")
 
@@ -169,11 +174,13 @@ def test_an_address_that_leads_elsewhere_fails_or_never_ends_is_refused(
 def test_what_comes_from_the_same_place_is_one_channel(tmp_path: Path, one: str, other: str) -> None:
     folder = release(tmp_path / "release")
     (tmp_path / "linked").symlink_to(folder)
-    for name, make in {"hard": os.link, "of_a_link": os.symlink}.items():
-        (tmp_path / name).mkdir()
-        make(folder / "sha256sum-amd64.txt", tmp_path / name / "sha256sum-amd64.txt")
+    name = "sha256sum-amd64.txt"
+    for other_folder in ("hard", "of_a_link"):
+        (tmp_path / other_folder).mkdir()
+    (tmp_path / "hard" / name).hardlink_to(folder / name)
+    (tmp_path / "of_a_link" / name).symlink_to(folder / name)
     places = [place.format(here=tmp_path, name=tmp_path.name) for place in (one, other)]
-    with pytest.raises(ChannelError, match="the channels a .* and b .* are one"):
+    with pytest.raises(ChannelError, match=r"the channels a .* and b .* are one"):
         demand_independent([Channel("a", (places[0],)), Channel("c", ("/elsewhere",)), Channel("b", (places[1],))])
 
 

@@ -50,7 +50,10 @@ def test_each_file_has_its_own() -> None:
         (f"{DIGEST[:40]}  k3s\n".encode(), "line 1 has 40 digits"),
         (f"{DIGEST[:-1]}g  k3s\n".encode(), "line 1 is no line"),
         (f"MD5 (k3s) = {DIGEST[:32]}\n".encode(), "line 1 is no line"),
-        (f"{DIGEST}  k3s\n{OTHER}  k3s\n".encode(), f"line 2 gives k3s the digest {OTHER}, and an earlier one {DIGEST}"),
+        (
+            f"{DIGEST}  k3s\n{OTHER}  k3s\n".encode(),
+            f"line 2 gives k3s the digest {OTHER}, and an earlier one {DIGEST}",
+        ),
         (f"{DIGEST}  k3s\nSHA256 (./k3s) = {OTHER}\n".encode(), "line 2 gives k3s"),
         (f"{DIGEST}  ../../etc/passwd\n".encode(), "no plain name"),
         (f"{DIGEST}  /etc/passwd\n".encode(), "no plain name"),

@@ -107,9 +107,7 @@ def test_what_no_release_has_is_left_out_and_told(call: Call, channels: list[str
     assert "k3s-helper" not in (tmp_path / "lock.json").read_text()
 
 
-def test_a_lock_of_before_gets_a_serial_and_keeps_what_it_has(
-    call: Call, channels: list[str], tmp_path: Path
-) -> None:
+def test_a_lock_of_before_gets_a_serial_and_keeps_what_it_has(call: Call, channels: list[str], tmp_path: Path) -> None:
     old = {"provides": ["api_semantics"], "files": {"k3s": "ab" * 32}}
     lock = {"schema": 1, "default": "v1.36.3+k3s1", "releases": {"v1.36.3+k3s1": old}}
     (tmp_path / "lock.json").write_text(json.dumps(lock))

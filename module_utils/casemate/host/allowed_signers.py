@@ -1,6 +1,7 @@
 """Who may sign, by a file of allowed signers: its lines, and whose keys they are.
 
-ssh-keygen verifies; here is only read whom a file lists. Source: ssh-keygen(1), ALLOWED SIGNERS; ssh_config(5), PATTERNS.
+ssh-keygen verifies; here is only read whom a file lists. Sources: ssh-keygen(1), ALLOWED SIGNERS; ssh_config(5),
+PATTERNS.
 """
 
 from __future__ import annotations

@@ -115,9 +115,7 @@ def _demand(document: str, allowed_signers: str, revoked: str = "") -> None:
             raise SignatureError(f"the {what} {path} is missing")
 
 
-def _verified(
-    run: Run, document: str, allowed_signers: str, signature: str, namespace: str, revoked: str
-) -> Signature:
+def _verified(run: Run, document: str, allowed_signers: str, signature: str, namespace: str, revoked: str) -> Signature:
     if not os.path.isfile(signature):
         raise SignatureError(f"the signature {signature} is missing")
     found = run(["ssh-keygen", "-Y", "find-principals", "-s", signature, "-f", allowed_signers], None)

@@ -20,7 +20,7 @@ class RecordError(Exception):
 
 
 def over(issued: str, expires: str, today: datetime.date) -> str:
-    """Why a lock does not hold on this day in UTC, and what to do; or nothing. Dates are YYYY-MM-DD, or empty for none."""
+    """Why a lock does not hold on this day in UTC, and what to do; or nothing. Dates are YYYY-MM-DD, or empty."""
     if expires and datetime.date.fromisoformat(expires) < today:
         return f"the lock ended on {expires}, and today is {today} in UTC. {RENEW}"
     if issued and today < datetime.date.fromisoformat(issued):

@@ -1,7 +1,7 @@
 """The serial of the artifact lock that a host accepted last, which the host keeps, and which only rises.
 
-Whoever puts an older lock in the place of the current one has it rightly signed. A controller may be a fresh one and know
-nothing of it; a host remembers.
+Whoever puts an older lock in the place of the current one has it rightly signed. A controller may be a fresh one, and
+know nothing of it; a host remembers.
 """
 
 from __future__ import annotations

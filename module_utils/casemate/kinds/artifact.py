@@ -28,9 +28,7 @@ from .kind import Enforceable, Kind, Owned
 class Needed(TypedDict):
     """What every setting of this kind says."""
 
-    aspect: Annotated[
-        Literal["file", "running", "unpacked", "version", "signature", "validity"], Key("what is judged")
-    ]
+    aspect: Annotated[Literal["file", "running", "unpacked", "version", "signature", "validity"], Key("what is judged")]
 
 
 class Setting(Needed, Enforceable, total=False):

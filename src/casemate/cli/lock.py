@@ -1,4 +1,4 @@
-"""`casemate lock`: add releases of K3s to the signed lock of digests, take them out, renew it, and say who signed it."""
+"""`casemate lock`: add releases of K3s to the signed lock of digests, take them out, renew it, and say who signed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def lock() -> None:
 @RELEASE
 @click.option("--channel", "channels", required=True, multiple=True, metavar="NAME=PLACE", callback=_channels,
               help="Where digests come from: a folder of the release, a file of checksums, or an https address of "
-                   "one, or of a folder with such files when it ends with /. Two names or more (repeatable).")  # fmt: skip
+                   "one, or of a folder with such when it ends with /. Two names or more (repeatable).")  # fmt: skip
 @PATH
 @EXPIRES
 @click.option("--default", "default", is_flag=True, help="Have this release installed where no version is named.")

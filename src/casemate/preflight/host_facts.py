@@ -200,21 +200,19 @@ def _threshold_problems(needed: int, signers: Path | None) -> list[str]:
     if needed == 1:
         return []
     if signers is None:
-        return [
-            f"casemate_lock_threshold is {needed}, and casemate_allowed_signers is not set, so nobody may sign. "
-            "Set that to your allowed_signers file, or remove casemate_lock_threshold"
-        ]
+        unset = f"casemate_lock_threshold is {needed}, and casemate_allowed_signers is not set, so nobody may sign."
+        return [f"{unset} Set that to your allowed_signers file, or remove casemate_lock_threshold"]
     try:
         listed = allowed(str(signers))
     except OSError as unread:
         return [f"casemate_allowed_signers {signers} cannot be read: {unread.strerror}. Let this account read it"]
     if needed <= len(listed):
         return []
-    return [
-        f"casemate_lock_threshold is {needed}, and casemate_allowed_signers {signers} lists {len(listed)} who may sign "
-        f"the lock ({', '.join(listed) or 'nobody'}); lines that share a name or a key count once. Add a signer, or "
-        "lower casemate_lock_threshold"
-    ]
+    lists = (
+        f"casemate_lock_threshold is {needed}, and casemate_allowed_signers {signers} lists {len(listed)} who may sign"
+    )
+    who = f"the lock ({', '.join(listed) or 'nobody'}); lines that share a name or a key count once"
+    return [f"{lists} {who}. Add a signer, or lower casemate_lock_threshold"]
 
 
 def lock_over(values: Mapping[str, Any], today: datetime.date) -> str:
@@ -227,7 +225,9 @@ def lock_warnings(values: Mapping[str, Any], today: datetime.date) -> list[str]:
     end = load(_lock(values)).expires
     if not end or not today <= datetime.date.fromisoformat(end) <= today + SOON:
         return []
-    return [f"The artifact lock {_lock(values)} ends on {end}, and nothing is installed by it after. {lock_validity.RENEW}"]
+    return [
+        f"The artifact lock {_lock(values)} ends on {end}, and nothing is installed by it after. {lock_validity.RENEW}"
+    ]
 
 
 def over_problems(values: Mapping[str, Any], seen: Mapping[str, str], over: str) -> list[str]:

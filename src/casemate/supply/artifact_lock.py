@@ -1,8 +1,8 @@
 """The artifact lock: which bytes are K3s. Reviewed and signed, since K3s signs nothing itself.
 
 Format: {"schema": 1, "serial": NUMBER, "issued": DATE, "expires": DATE, "default": VERSION,
-"releases": {VERSION: {"provides": […], "files": {NAME: SHA256}}}}. Serial and dates may be left out: a lock without them
-has no end, and is older than any that has a serial.
+"releases": {VERSION: {"provides": […], "files": {NAME: SHA256}}}}. Serial and dates may be left out: a lock without
+them has no end, and is older than any that has a serial.
 """
 
 from __future__ import annotations
@@ -165,12 +165,16 @@ def parse(text: str) -> Lock:
     return Lock(raw["default"], releases, int(raw.get("serial", 0)), **dates)
 
 
+def _newer(one: str, other: str) -> int:
+    """Below 0 where the first version is at least the second."""
+    return -1 if at_least(one, other) else 1
+
+
 def text(lock: Lock) -> str:
-    """A lock as a file for people to compare: always in the same order, newest release first, a line for each digest."""
+    """A lock as a file for people to compare: always in the same order, newest release first, a line for a digest."""
     head = {"serial": lock.serial, "issued": lock.issued, "expires": lock.expires, "default": lock.default}
-    newest_first = functools.cmp_to_key(lambda one, other: -1 if at_least(one, other) else 1)
     releases = []
-    for version in sorted(lock.releases, key=newest_first):
+    for version in sorted(lock.releases, key=functools.cmp_to_key(_newer)):
         release = lock.releases[version]
         files = sorted(release.files.items(), key=lambda file: (file[0].startswith(IMAGES), file[0]))
         rows = ",\n".join(f"        {json.dumps(name)}: {json.dumps(digest)}" for name, digest in files)

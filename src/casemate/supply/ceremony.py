@@ -36,7 +36,9 @@ def agreed(readings: Mapping[str, Reading], files: Sequence[str]) -> dict[str, s
             problems.append(f"{name} differs: {told}. Use neither until you know which is the release's")
         elif name in files and len(said) < len(readings):
             lacking = ", ".join(channel for channel in readings if channel not in said)
-            problems.append(f"{name} is missing in {lacking}: complete it, or leave it out (--architecture, --without-images)")
+            problems.append(
+                f"{name} is missing in {lacking}: complete it, or leave it out (--architecture, --without-images)"
+            )
     if problems:
         raise DisagreementError("\n".join(problems))
     first = next(iter(readings.values()))

@@ -23,12 +23,12 @@ class Ceremony:
         self.document.write_text('{"schema": 1}\n')
         for name in PEOPLE:
             signing.key(folder, name)
-        self.list(*(f"{name}@example.org {self.public(name)}" for name in PEOPLE))
+        self.allow(*(f"{name}@example.org {self.public(name)}" for name in PEOPLE))
 
     def public(self, name: str) -> str:
         return (self.folder / f"{name}.pub").read_text().strip()
 
-    def list(self, *lines: str) -> None:
+    def allow(self, *lines: str) -> None:
         self.allowed.write_text("\n".join(lines) + "\n")
 
     def sign(self, *people: str, namespace: str = NAMESPACE, suffix: str = ".{}.sig") -> None:
@@ -78,14 +78,14 @@ def test_one_key_that_signs_twice_counts_once(lock: Ceremony) -> None:
 
 
 def test_one_person_with_two_keys_counts_once(lock: Ceremony) -> None:
-    lock.list(*(f"alice@example.org {lock.public(name)}" for name in ("alice", "bob")), f"c@x {lock.public('carol')}")
+    lock.allow(*(f"alice@example.org {lock.public(name)}" for name in ("alice", "bob")), f"c@x {lock.public('carol')}")
     lock.sign("alice", "bob")
     assert "has 1 of 2 (alice@example.org); missing: c@x" in lock.refused()
 
 
 def test_one_key_under_two_names_counts_once(lock: Ceremony) -> None:
     key = lock.public("alice")
-    lock.list(f"alice@example.org {key}", f"other@example.org {key}", f"carol@example.org {lock.public('carol')}")
+    lock.allow(f"alice@example.org {key}", f"other@example.org {key}", f"carol@example.org {lock.public('carol')}")
     lock.sign("alice")
     lock.sign("alice", suffix=".again.sig")
     assert "has 1 of 2" in lock.refused()
@@ -119,7 +119,7 @@ def test_revocations_that_cannot_be_read_stop_everything(lock: Ceremony) -> None
 def test_a_key_whose_time_is_over_counts_for_nobody(lock: Ceremony) -> None:
     lock.sign("alice", "bob")
     dated = f'bob@example.org valid-before="20200101" {lock.public("bob")}'
-    lock.list(f"alice@example.org {lock.public('alice')}", dated, f"carol@example.org {lock.public('carol')}")
+    lock.allow(f"alice@example.org {lock.public('alice')}", dated, f"carol@example.org {lock.public('carol')}")
     assert "has 1 of 3 (alice@example.org)" in lock.refused()
 
 
@@ -153,7 +153,7 @@ def test_all_certificates_of_an_authority_are_one_signer(lock: Ceremony) -> None
     for name in ("alice", "bob"):
         argv = ["ssh-keygen", "-q", "-s", str(authority), "-I", name, "-n", f"{name}@example.org"]
         subprocess.run([*argv, str(lock.folder / f"{name}.pub")], check=True)
-    lock.list(f"*@example.org cert-authority {lock.public('authority')}", f"carol@x.org {lock.public('carol')}")
+    lock.allow(f"*@example.org cert-authority {lock.public('authority')}", f"carol@x.org {lock.public('carol')}")
     lock.sign("alice-cert.pub", "bob-cert.pub")
     assert "has 1 of 2" in lock.refused()
     lock.sign("carol")

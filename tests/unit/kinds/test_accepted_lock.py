@@ -9,8 +9,9 @@ import pytest
 from unit.fake_host import FakeHost
 
 from module_utils.casemate.core.verdict import Verdict
+from module_utils.casemate.k3s.lock_validity import ACCEPTED
 from module_utils.casemate.kinds import accepted_lock
-from module_utils.casemate.kinds.accepted_lock import ACCEPTED, Setting
+from module_utils.casemate.kinds.accepted_lock import Setting
 
 
 def judge(host: FakeHost, serial: int) -> Verdict:

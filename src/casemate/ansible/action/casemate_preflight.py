@@ -126,7 +126,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return self._refusal(problems) if problems else {"changed": False, "warnings": warnings}
 
     def _left_out(self, task_vars: dict[str, Any]) -> list[str]:
-        """Why servers that this run leaves out would refuse the lock; those that do not answer, or keep none, do not."""
+        """Why servers that this run leaves out refuse the lock; those that do not answer, or keep none, do not."""
         values, _ = self._inputs(task_vars)
         problems = []
         for kept in self._task.args.get("accepted") or ():
