@@ -165,6 +165,7 @@ def test_an_address_that_leads_elsewhere_fails_or_never_ends_is_refused(
         ("{here}/release", "{here}/release"),
         ("{here}/release", "{here}/release/sha256sum-amd64.txt"),
         ("{here}/release", "{here}/../{name}/release"),
+        ("{here}", "{here}/release/sha256sum-amd64.txt"),
         ("{here}/release", "{here}/linked"),
         ("{here}/release", "{here}/hard"),
         ("{here}/release", "{here}/of_a_link"),
