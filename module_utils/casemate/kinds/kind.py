@@ -101,6 +101,8 @@ class Kind(Generic[S]):
     """Whether enforcing a setting has something loaded: a refusal to load is told by its finding."""
     read_at_start: Callable[[S], Iterable[str]] = lambda setting: ()
     """Units that read what is written for a setting when they start, so that they are stale once it has gone."""
+    is_note: bool = False
+    """Whether all that apply writes is a note of Casemate's own, which no other program reads."""
     owned: Owned[S] = field(default_factory=Owned)
 
     @functools.cached_property

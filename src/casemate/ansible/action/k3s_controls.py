@@ -219,7 +219,7 @@ def named(control: dict[str, Any], evicted: Collection[str]) -> dict[str, Any]:
 
 
 def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether K3s may have to be restarted for what apply would change: all but a mode or an owner may need that.
+    """Whether K3s may have to be restarted for what apply would change: all but modes, owners and notes may need that.
 
     What an operator has removed restarts nothing: K3s sees that it is gone, or has it until it starts again.
     """
@@ -228,7 +228,7 @@ def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
     ]
     return bool(K3S_UNITS & set(result["stale"])) or any(
         one["role"] in READ_AT_START
-        and not KINDS[one["setting"]["kind"]].evicts
+        and not (KINDS[one["setting"]["kind"]].evicts or KINDS[one["setting"]["kind"]].is_note)
         and not (one["setting"]["kind"] == "file" and not {"content", "unit"} & one["setting"].keys())
         for one in changed
     )
