@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if 
   'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo y),$(p))))
 # The longest first, since as many as AT_ONCE run side by side. They wait a lot, so these are more than most machines
 # that run CI have processors.
-SCENARIOS ?= drift default lockout sshd provider readme release guard host
+SCENARIOS ?= drift operations host lockout sshd default provider readme release guard
 AT_ONCE ?= 3
 BIN := .venv/bin
 LAB_PACKAGES := acl dpkg-dev iproute2 mmdebstrap nftables openssh-client openssl systemd-container
