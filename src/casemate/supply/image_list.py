@@ -92,11 +92,10 @@ def added(images: Images, entries: Iterable[Entry]) -> Images:
     return images._replace(entries=tuple(made.values()))
 
 
-def problems(values: Mapping[str, Any], today: datetime.date, changes: bool, brought: bool) -> list[str]:
+def problems(values: Mapping[str, Any], today: datetime.date, changes: bool) -> list[str]:
     """What is wrong with the inputs about images, and with the list on the controller.
 
     `changes`: whether hosts are about to be changed; else a list that is over or unsigned is a finding of its control.
-    `brought`: whether K3s' own images come with its release, so that nothing of K3s is pulled.
     """
     path, further = values.get(VARIABLE), values.get("casemate_image_verifiers") or []
     if not path:
@@ -127,13 +126,19 @@ def problems(values: Mapping[str, Any], today: datetime.date, changes: bool, bro
             found += _over(images, str(path), today)
     except ListError as refusal:
         return [*found, f"{refusal}. Review, correct and sign it: {command(path)}"]
-    pause = str((values.get("k3s_node_config") or {}).get("pause-image") or PAUSE)
-    if changes and not brought and not any(_is_of(entry, pause) and entry.until >= today for entry in images.entries):
-        found.append(
-            f"{VARIABLE} has no image of {pause}, which every pod needs, and the release brings none. Put the release's "
-            "k3s-airgap-images into casemate_artifact_dir, or allow K3s' own images by their digests"
-        )
     return found
+
+
+def pause_problems(values: Mapping[str, Any], today: datetime.date) -> list[str]:
+    """Whether pods could start on a host to which no images of K3s' release are brought: each needs one to begin with."""
+    path = values.get(VARIABLE)
+    pause = str((values.get("k3s_node_config") or {}).get("pause-image") or PAUSE)
+    if not path or any(_is_of(entry, pause) and entry.until >= today for entry in load(path).entries):
+        return []
+    return [
+        f"{VARIABLE} has no image of {pause}, which every pod needs, and the release brings none. Put the release's "
+        "k3s-airgap-images into casemate_artifact_dir, or allow K3s' own images by their digests"
+    ]
 
 
 def _over(images: Images, path: str, today: datetime.date) -> list[str]:
