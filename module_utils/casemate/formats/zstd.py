@@ -17,7 +17,7 @@ BLOCK = 1 << 17
 class _Buffer(ctypes.Structure):
     """ZSTD_inBuffer and ZSTD_outBuffer, which have the same fields."""
 
-    _fields_ = [("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("at", ctypes.c_size_t)]  # noqa: RUF012
+    _fields_ = [("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("at", ctypes.c_size_t)]
 
 
 def _library() -> Any:

@@ -32,7 +32,9 @@ def configurations(path: str) -> FrozenSet[str]:
         except (tarfile.TarError, ValueError) as broken:
             raise OSError(f"{path} is no archive of images: {broken}") from broken
     names = [str(image.get("Config", "")) for image in listed]
-    found = frozenset(f"sha256:{name[1]}" for name in (re.search(r"([0-9a-f]{64})(\.json)?$", one) for one in names) if name)
+    found = frozenset(
+        f"sha256:{name[1]}" for name in (re.search(r"([0-9a-f]{64})(\.json)?$", one) for one in names) if name
+    )
     if not found:
         raise OSError(f"{path} names no image")
     return found

@@ -98,7 +98,9 @@ def _entry(raw: Any, where: str, faults: List[str]) -> Entry:
     if not re.fullmatch(DIGEST, raw["digest"]):
         faults.append(f"{where}: {raw['digest']!r} is not sha256: and 64 digits of hexadecimal in small letters")
     faults += [f"{where}: its {name} is empty" for name in ("owner", "reason") if not raw[name].strip()]
-    return Entry(raw["image"], raw["digest"], raw["owner"], raw["reason"], _day(raw["until"], f"{where}: until", faults))
+    return Entry(
+        raw["image"], raw["digest"], raw["owner"], raw["reason"], _day(raw["until"], f"{where}: until", faults)
+    )
 
 
 def _day(value: Any, what: str, faults: List[str]) -> datetime.date:
@@ -174,7 +176,7 @@ def ask_further(folder: str, image: str) -> List[str]:
     for one in listed:
         with open(one["path"], "rb") as program:
             made = hashlib.sha256()
-            for block in iter(lambda: program.read(1 << 20), b""):  # noqa: B023 - used up within the loop
+            for block in iter(lambda: program.read(1 << 20), b""):
                 made.update(block)
             if made.hexdigest() != one["sha256"]:
                 raise Refused(f"{one['path']} has not the digest of the verifier {one['name']}")

@@ -116,7 +116,9 @@ def problems(values: Mapping[str, Any], today: datetime.date, changes: bool) -> 
     ]
     signers = str(values.get("casemate_allowed_signers") or "")
     if not signers:
-        found.append(f"{VARIABLE} is set, and nobody may sign it. Set casemate_allowed_signers to your allowed_signers file")
+        found.append(
+            f"{VARIABLE} is set, and nobody may sign it. Set casemate_allowed_signers to your allowed_signers file"
+        )
     elif not Path(f"{path}.sig").expanduser().is_file():
         found.append(f"{VARIABLE} {path} has no signature {path}.sig. Sign it: {command(path)}")
     try:
@@ -130,15 +132,14 @@ def problems(values: Mapping[str, Any], today: datetime.date, changes: bool) -> 
 
 
 def pause_problems(values: Mapping[str, Any], today: datetime.date) -> list[str]:
-    """Whether pods could start on a host to which no images of K3s' release are brought: each needs one to begin with."""
+    """Why no pod could start on a host to which no images of K3s' release are brought, or nothing."""
     path = values.get(VARIABLE)
     pause = str((values.get("k3s_node_config") or {}).get("pause-image") or PAUSE)
     if not path or any(_is_of(entry, pause) and entry.until >= today for entry in load(path).entries):
         return []
-    return [
-        f"{VARIABLE} has no image of {pause}, which every pod needs, and the release brings none. Put the release's "
-        "k3s-airgap-images into casemate_artifact_dir, or allow K3s' own images by their digests"
-    ]
+    lacks = f"{VARIABLE} has no image of {pause}, which every pod needs, and the release brings none"
+    todo = "Put the release's k3s-airgap-images into casemate_artifact_dir, or allow K3s' own images by their digests"
+    return [f"{lacks}. {todo}"]
 
 
 def _over(images: Images, path: str, today: datetime.date) -> list[str]:
