@@ -1,4 +1,4 @@
-"""What `containerd config dump` prints: TOML with one key a line, as go-toml encodes it. Python 3.9 reads no TOML itself."""
+"""What `containerd config dump` prints: TOML with one key a line, as go-toml writes it. Python 3.9 reads no TOML."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Which images an archive of a K3s release holds, by what a node knows them by: the digests of their configurations.
 
 The archive is what `docker image save` makes: a tar whose manifest.json names the configuration of each image, which in
-turn names the digests of all its layers unpacked. A node has other manifests of them (it makes its own at import), but the
-same configurations.
+turn names the digests of all its layers unpacked. A node has other manifests of them (it makes its own at import), but
+the same configurations.
 """
 
 from __future__ import annotations
@@ -31,10 +31,8 @@ def configurations(path: str) -> FrozenSet[str]:
                 listed = json.loads(held.read(MOST)) if held else []
         except (tarfile.TarError, ValueError) as broken:
             raise OSError(f"{path} is no archive of images: {broken}") from broken
-    names = [str(image.get("Config", "")) for image in listed]
-    found = frozenset(
-        f"sha256:{name[1]}" for name in (re.search(r"([0-9a-f]{64})(\.json)?$", one) for one in names) if name
-    )
+    names = (re.search(r"([0-9a-f]{64})(\.json)?$", str(image.get("Config", ""))) for image in listed)
+    found = frozenset(f"sha256:{name[1]}" for name in names if name)
     if not found:
         raise OSError(f"{path} names no image")
     return found

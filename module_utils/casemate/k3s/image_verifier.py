@@ -1,13 +1,13 @@
 """Whether containerd may pull an image: its digest has to stand on the signed list of images, and not be over there.
 
 containerd runs this file before each pull, as every program of its `bin_dir`, with `-name REFERENCE -digest DIGEST
--stdin-media-type TYPE`; the digest is that to which the registry resolved the reference, of an index where there is one.
+-stdin-media-type TYPE`; the digest is what the registry resolved the reference to, of an index where there is one.
 Exit code 0 lets it pull; what is printed is the reason that an event of the pod shows. Source: containerd's
 docs/image-verification.md.
 
-It lies on hosts as it stands behind `HEAD`, run by the host's own Python without anything of ours beside it: so it imports
-nothing of ours, and what it repeats of signature.py is what a host has to ask by itself. The controller reads lists by it,
-too. Whatever it does not understand, it refuses.
+It lies on hosts as it stands behind `HEAD`, run by the host's own Python without anything of ours beside it: so it
+imports nothing of ours, and what it repeats of signature.py is what a host has to ask by itself. The controller reads
+lists by it, too. Whatever it does not understand, it refuses.
 """
 
 from __future__ import annotations

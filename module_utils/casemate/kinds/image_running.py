@@ -104,7 +104,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(
         ok=not faults,
         expected="images of the list, or of K3s' release",
-        observed=sorted(faults) or f"{seen['count']} images, all of these",
+        observed=f"{seen['count']} images, {len(faults) or 'none'} of them others",
         reason="; ".join([several(said), *seen["notes"], *advice]) if faults else "",
         evidence="crictl ps, ctr images list",
         where=tuple(f"pod {pod}" for pod in seen["pods"]),

@@ -1,8 +1,8 @@
 """Whether containerd asks our verifier before each pull, and what that answers.
 
 containerd lets every image through where the folder of verifiers is missing or empty, where its pulls are not made by
-its transfer service, or where a later setting names another folder. Its settings are asked from itself, merged as at its
-start (`containerd config dump`); what makes it leave the transfer service stands in internal/cri/config/config.go
+its transfer service, or where a later setting names another folder. Its settings are asked from itself, merged as at
+its start (`containerd config dump`); what makes it leave the transfer service stands in internal/cri/config/config.go
 (CheckLocalImagePullConfigs) of containerd 2.3.
 """
 

@@ -228,7 +228,7 @@ def named(control: dict[str, Any], evicted: Collection[str]) -> dict[str, Any]:
 
 
 def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether K3s may have to be restarted for what apply would change: all but a mode, an owner or a folder may need that.
+    """Whether K3s may have to be restarted for what apply would change: all but modes, owners and folders may.
 
     What an operator has removed restarts nothing: K3s sees that it is gone, or has it until it starts again.
     """
