@@ -19,6 +19,7 @@ from ..k3s import image_verifier as program
 from ..k3s.artifact import digest_of
 from ..k3s.image_archive import configurations
 from ..k3s.images import Image, running
+from ..k3s.services import UNITS, running_unit
 from .image_list import UNSET
 from .kind import Kind
 
@@ -44,6 +45,8 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
         try:
             if not setting["wanted"]:
                 raise Unavailable("image_list", UNSET)
+            if not running_unit(host)[0]:
+                raise Unavailable("k3s", "K3s does not run here, and no image by it")
             seen.append(_seen(setting, host))
         except (Unavailable, OSError) as why:
             seen.append(why)
@@ -112,5 +115,10 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 
 KIND: Kind[Setting] = Kind(
-    Setting, identity, observe, assess, places=lambda setting: [f"{setting['lists']}/{program.LIST}"]
+    Setting,
+    identity,
+    observe,
+    assess,
+    units=lambda setting: UNITS,
+    places=lambda setting: [f"{setting['lists']}/{program.LIST}"],
 )

@@ -108,9 +108,9 @@ def problems(values: Mapping[str, Any], today: datetime.date, changes: bool) -> 
         if not any("{image}" in part for part in one["arguments"])
     ]
     found += [
-        f"casemate_registries has a login (credentials_file) for {entry.get('host')}, while {VARIABLE} is set: as K3s hands "
-        "logins on (registry.configs), containerd asks no verifier. Give pods the login by imagePullSecrets, or the "
-        "kubelet a credential provider"
+        f"casemate_registries has a login (credentials_file) for {entry.get('host')}, while {VARIABLE} is set: as K3s "
+        "hands logins on (registry.configs), containerd asks no verifier. Give pods the login by imagePullSecrets, or "
+        "the kubelet a credential provider"
         for entry in values.get("casemate_registries") or []
         if isinstance(entry, Mapping) and entry.get("credentials_file")
     ]

@@ -194,6 +194,7 @@ def test_what_runs_is_on_the_list_or_of_the_release(tmp_path: Path) -> None:
         program.Entry(names[old], old, "ops", "x", datetime.date(2027, 3, 30)),
         program.Entry("docker.io/library/other", bad, "ops", "x", DAY),
     )
+    host.commands["systemctl show k3s.service"] = (0, "ActiveState=active\nMainPID=7\n", "")
     path = tmp_path / "images.tar.zst"
     archive(path, own_config)
     digests = {os.uname().machine: digest_of(str(path))}
