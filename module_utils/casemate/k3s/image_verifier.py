@@ -209,7 +209,12 @@ def main(arguments: Sequence[str]) -> int:
         asked = dict(zip(arguments[::2], arguments[1::2]))
         name, digest = asked["-name"], asked["-digest"]
         today = datetime.datetime.now(datetime.timezone.utc).date()
-        entry = judged(read(signed(FOLDER)), name, digest, today)
+        text = signed(FOLDER)
+        try:
+            images = read(text)
+        except Refused as refusal:
+            raise Refused(f"the list of images is broken: {refusal}") from None
+        entry = judged(images, name, digest, today)
         further = ask_further(FOLDER, f"{entry.image}@{entry.digest}")
     except Refused as refusal:
         print(refusal)

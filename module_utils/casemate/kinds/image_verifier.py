@@ -9,7 +9,7 @@ its start (`containerd config dump`); what makes it leave the transfer service s
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, Dict, List, Literal, TypedDict
+from typing import Annotated, Any, Dict, List, Literal, Set, TypedDict
 
 from ..core import waiver
 from ..core.flow import several
@@ -21,17 +21,21 @@ from ..host.machine import Host
 from ..k3s import image_verifier as program
 from ..k3s.services import UNITS, running_unit
 from .image_list import UNSET
-from .kind import Kind
+from .kind import Enforceable, Kind
 
 
-class Setting(TypedDict):
-    """What a control of this kind demands."""
+class Needed(TypedDict):
+    """What every setting of this kind says."""
 
     aspect: Annotated[Literal["asked", "answers"], Key("that containerd asks it, or what it answers")]
     folder: Annotated[str, Key("containerd's folder of verifiers", pattern=r"/\S+")]
     program: Annotated[str, Key("the name of ours in it", pattern=r"[a-z0-9.-]+")]
     lists: Annotated[str, Key("the folder of the list on the node", pattern=r"/\S+")]
     wanted: Annotated[bool, Key("whether the operator has a list")]
+
+
+class Setting(Needed, Enforceable):
+    """What a control of this kind demands."""
 
 
 CONTAINERD = "/var/lib/rancher/k3s/data/current/bin/containerd"
@@ -80,11 +84,13 @@ def _asked(setting: Setting, host: Host) -> Observation:
     dumped = host.run([host.path(CONTAINERD), "-c", host.path(CONFIG), "config", "dump"])
     if dumped.rc != 0:
         last = (dumped.err or dumped.out).strip().split("\n")[-1]
-        return {"faults": [f"containerd would not start again with its settings: {last[:300]}"], "stale": ""}
+        said = f"containerd would not start again with its settings: {last[:300]}"
+        return {"faults": [said], "stale": "", "ours": OURS in host.failing_files}
     faults = unasked(dumped.out, setting["folder"])
     late = "" if faults else _late(host, started)
     said = [f"{unit} was started before {late} changed, so what containerd runs with is not known"] if late else []
-    return {"faults": faults + said, "stale": f"{unit}.service" if late else ""}
+    stale = f"{unit}.service" if late else ""
+    return {"faults": faults + said, "stale": stale, "ours": OURS in host.failing_files}
 
 
 def unasked(dump: str, folder: str) -> List[str]:
@@ -128,7 +134,7 @@ def _answers(setting: Setting, host: Host) -> Observation:
     if known:
         accepted, said = _pull(setting, host, known.image, known.digest)
         faults += [] if accepted else [f"it refuses {known.image}@{known.digest}: {said}"]
-    return {"faults": faults, "stale": ""}
+    return {"faults": faults, "stale": "", "ours": True}
 
 
 def _known(setting: Setting, host: Host) -> Any:
@@ -152,18 +158,26 @@ def _pull(setting: Setting, host: Host, image: str, digest: str) -> tuple[bool, 
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Right is that nothing is wrong. What containerd has not read yet it reads when K3s starts again."""
+    """Right is that nothing is wrong. What containerd has not read yet it reads when K3s starts again.
+
+    Settings of others are theirs to mend, unless our own drop-in is what differs, which its own control brings back.
+    """
     faults: List[str] = seen["faults"]
     asked = setting["aspect"] == "asked"
     right = "asks the verifier before each pull" if asked else "lets through what is on the list, and nothing else"
     return Verdict(
         ok=not faults,
         expected=right,
-        observed=several(faults) or right,
+        observed=f"faults: {len(faults)}" if faults else right,
         reason=several(faults),
         evidence=f"containerd -c {CONFIG} config dump" if asked else f"{setting['folder']}/{setting['program']}",
         stale=(seen["stale"],) if seen["stale"] else (),
+        blocked_by="" if seen["stale"] or seen["ours"] else several(faults),
     )
+
+
+def enforce(settings: List[Setting], failing: Set[int], host: Host) -> None:
+    """Nothing is written for it: the unit is stale, so that its role starts K3s again."""
 
 
 PLACES: Dict[str, str] = {"asked": DROPINS}
@@ -174,6 +188,8 @@ KIND: Kind[Setting] = Kind(
     identity,
     observe,
     assess,
+    enforced_by="engine",
+    enforce=enforce,
     units=lambda setting: UNITS,
     places=lambda setting: [PLACES.get(setting["aspect"]) or f"{setting['folder']}/{setting['program']}"],
 )

@@ -100,7 +100,8 @@ def test_containerd_is_asked_for_its_own_settings(tmp_path: Path) -> None:
     late = asked(tmp_path, (0, DUMP, ""), after, noon)
     assert not late.ok and "was started before" in late.reason and late.stale == ("k3s.service",)
     off = asked(tmp_path, (0, DUMP.replace("pull = false", "pull = true"), ""), after, noon)
-    assert not off.ok and not off.stale, "a restart would turn it off"
+    assert not off.ok and not off.stale and off.blocked_by, "a restart would turn it off"
+    assert not late.blocked_by, "apply starts K3s again"
     broken = asked(tmp_path, (1, "", "containerd: failed to unmarshal TOML\n"), before, noon)
     assert "would not start again" in broken.reason
 
