@@ -1,4 +1,4 @@
-"""A signed list of images on a real K3s: what may be pulled, what is refused and where, and that check names what is off.
+"""A signed list of images on a real K3s: what may be pulled, what is refused where, and what check names.
 
 Runs on an applied lab, as a part of the drift story; a double has no containerd. It ends without a list, as it began.
 """
@@ -100,7 +100,7 @@ class Listed:
         asked = "{.status.phase} {..state.waiting.reason} {..state.waiting.message}"
         script += f"for i in $(seq 40); do said=$(k3s kubectl get pod {name} -o jsonpath='{asked}')\n"
         script += 'case $said in Running*|*ErrImagePull*|*BackOff*) break;; esac; sleep 1; done; echo "$said"'
-        return self.plain.root(self.host, script)
+        return self.plain.root(self.host, script).removeprefix(f"pod/{name} created\n")
 
 
 @pytest.fixture
