@@ -55,7 +55,7 @@ def images() -> tuple[Blobs, dict[str, str]]:
     held = put(layer())
 
     def image(name: str) -> str:
-        config = {"architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z"}
+        config: dict[str, Any] = {"architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z"}
         config |= {"config": {"Labels": {"name": name}}, "rootfs": {"type": "layers", "diff_ids": [held]}}
         manifest = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json"}
         manifest["config"] = described("config.v1+json", put(json.dumps(config).encode()))
@@ -135,18 +135,26 @@ def write(name: str, text: str, folder: str = LISTS, mode: int = 0o644) -> None:
     os.chmod(f"{folder}/{name}", mode)
 
 
-def changed(**fields: Any) -> None:
-    """The list with other fields."""
+def changed(signs: bool, **fields: Any) -> None:
+    """The list with other fields, signed anew or not."""
     with open(f"{LISTS}/list.json") as file:
         listed = json.load(file)
     write("list.json", json.dumps({**listed, **fields}))
+    if signs:
+        sign()
 
 
 def ended() -> None:
     """The list with entries that are over."""
     with open(f"{LISTS}/list.json") as file:
         entries = json.load(file)["images"]
-    changed(images=[{**entry, "until": "2026-01-01"} for entry in entries])
+    changed(True, images=[{**entry, "until": "2026-01-01"} for entry in entries])
+
+
+def broken() -> None:
+    """No list at all, but signed."""
+    write("list.json", "{")
+    sign()
 
 
 def linked() -> None:
@@ -164,11 +172,11 @@ DAMAGES: dict[str, Callable[[], object]] = {
     "unsigned": lambda: os.unlink(f"{LISTS}/list.json.sig"),
     "signed by a stranger": lambda: sign("stranger"),
     "signed for something else": lambda: sign(namespace="casemate-lock"),
-    "changed after signing": lambda: changed(images=[]),
-    "empty and signed": lambda: (changed(images=[]), sign()),
-    "over and signed": lambda: (changed(expires="2026-01-01"), sign()),
-    "entry over and signed": lambda: (ended(), sign()),
-    "broken and signed": lambda: (write("list.json", "{"), sign()),
+    "changed after signing": lambda: changed(False, images=[]),
+    "empty and signed": lambda: changed(True, images=[]),
+    "over and signed": lambda: changed(True, expires="2026-01-01"),
+    "entry over and signed": ended,
+    "broken and signed": broken,
     "no list": lambda: os.unlink(f"{LISTS}/list.json"),
     "list behind a link": linked,
     "no signers": lambda: write("allowed_signers", ""),

@@ -22,5 +22,5 @@ def allow(signers: Path, private: Path, who: str = "ops@example.org", options: s
 def sign(document: Path, private: Path, namespace: str) -> None:
     """Sign a file, whose signature then lies beside it."""
     Path(f"{document}.sig").unlink(missing_ok=True)
-    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", private, "-n", namespace, document]
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(private), "-n", namespace, str(document)]
     subprocess.run(command, check=True, capture_output=True)

@@ -84,8 +84,8 @@ def _asked(setting: Setting, host: Host) -> Observation:
     dumped = host.run([host.path(CONTAINERD), "-c", host.path(CONFIG), "config", "dump"])
     if dumped.rc != 0:
         last = (dumped.err or dumped.out).strip().split("\n")[-1]
-        said = f"containerd would not start again with its settings: {last[:300]}"
-        return {"faults": [said], "stale": "", "ours": OURS in host.failing_files}
+        refusal = f"containerd would not start again with its settings: {last[:300]}"
+        return {"faults": [refusal], "stale": "", "ours": OURS in host.failing_files}
     faults = unasked(dumped.out, setting["folder"])
     late = "" if faults else _late(host, started)
     said = [f"{unit} was started before {late} changed, so what containerd runs with is not known"] if late else []

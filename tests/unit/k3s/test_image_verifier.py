@@ -52,7 +52,7 @@ class Node:
         signing.sign(self.list, private or self.key, namespace)
 
     def pull(self, name: str = f"{IMAGE}@{GOOD}", digest: str = GOOD) -> tuple[int, str]:
-        argv = [sys.executable, "-IS", self.program, "-name", name, "-digest", digest, "-stdin-media-type", "x"]
+        argv = [sys.executable, "-IS", str(self.program), "-name", name, "-digest", digest, "-stdin-media-type", "x"]
         done = subprocess.run(argv, input="{}\n", capture_output=True, text=True, timeout=20, check=False)
         assert done.stderr == ""
         return done.returncode, done.stdout.strip()
@@ -72,7 +72,7 @@ def test_a_tag_that_leads_to_an_allowed_digest_may_be_pulled(node: Node) -> None
 
 def test_it_runs_as_a_program_of_its_own(node: Node) -> None:
     node.program.chmod(0o755)
-    argv = [node.program, "-name", f"{IMAGE}:1", "-digest", GOOD, "-stdin-media-type", "x"]
+    argv = [str(node.program), "-name", f"{IMAGE}:1", "-digest", GOOD, "-stdin-media-type", "x"]
     assert subprocess.run(argv, input=b"{}", check=False, timeout=20).returncode == 0
 
 

@@ -17,6 +17,7 @@ from unit.fake_host import FakeHost
 
 from module_utils.casemate.core.verdict import Unavailable, Verdict
 from module_utils.casemate.formats import toml_dump
+from module_utils.casemate.host.machine import Host
 from module_utils.casemate.k3s import image_verifier as program
 from module_utils.casemate.k3s.artifact import digest_of
 from module_utils.casemate.k3s.image_archive import configurations
@@ -88,7 +89,7 @@ def asked(tmp_path: Path, dump: tuple[int, str, str], changed: float, started: s
         "systemctl show k3s.service": (0, f"ActiveState=active\nMainPID=7\nExecMainStartTimestamp={started}\n", ""),
     }
     os.utime(host.path(image_verifier.DROPINS), (changed, changed))
-    setting = {**SETTING, "aspect": "asked"}
+    setting: Any = {**SETTING, "aspect": "asked"}
     seen = image_verifier.observe([setting], host)[0]
     return image_verifier.assess(setting, seen)
 
@@ -118,7 +119,7 @@ def test_without_a_list_nothing_is_judged(tmp_path: Path, kind: Any) -> None:
 class RealHost(FakeHost):
     """A host on which programs are run as they are."""
 
-    run = image_verifier.Host.run
+    run = Host.run
 
 
 def signed_list(folder: Path, *entries: program.Entry, expires: datetime.date = DAY) -> Path:
@@ -162,7 +163,7 @@ def test_the_verifier_itself_is_asked(tmp_path: Path, damage: Any, says: str) ->
     at.write_text(text.replace(f'"{program.FOLDER}"', repr(str(lists))))
     at.chmod(0o755)
     damage(at, lists)
-    setting = {**SETTING, "aspect": "answers"}
+    setting: Any = {**SETTING, "aspect": "answers"}
     verdict = image_verifier.assess(setting, image_verifier.observe([setting], host)[0])
     assert verdict.ok is (not says) and says in verdict.reason
 
