@@ -125,11 +125,12 @@ def beyond(wanted: Dict[str, List[str]], found: Dict[str, Any]) -> List[str]:
         if isinstance(endpoints, str):
             faults.append(endpoints)
             continue
-        asked = [one.url or f"https://{name}/v2" for one in endpoints or ()]
+        itself = "that registry itself" if name == of_k3s.DEFAULT else f"https://{name}/v2"
+        asked = [one.url or itself for one in endpoints or ()]
         if asked == wanted.get(name):
             continue
         if name == of_k3s.DEFAULT:
-            faults.append(f"for a registry that is not listed it asks {', '.join(asked) or 'that registry'}")
+            faults.append(f"for a registry that is not listed it asks {', '.join(asked) or 'that registry itself'}")
         elif name not in wanted:
             faults.append(f"for {_registry(name)}, which is not listed, it asks {', '.join(asked)}")
         else:
