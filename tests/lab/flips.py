@@ -101,6 +101,7 @@ ALSO[("PASSWORD-ASKED-ONCE", "pam")] = {**PAM, "PASSWORD-HISTORY-KEPT": "fail"} 
 ALSO[("pam_line", "an option more")] = PAM  # a line of no profile
 """What a flip breaks besides its own control, really; those of them that are judged here."""
 NO_LIST = "the lab signs no list of images, so nothing is demanded"
+NO_REGISTRIES = "the lab lists no registries, so nothing is demanded"
 NOT_BY_HAND = {
     "API-ADMIN-ACCEPTED": "everything that asks the API server would go unanswered with it",
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
@@ -114,6 +115,11 @@ NOT_BY_HAND = {
     "IMAGES-VERIFIER-ASKED": NO_LIST,
     "IMAGES-VERIFIER-INSTALLED": NO_LIST,
     "KUBELET-CONFIG-FOLDER-RUNNING": "K3s gives this argument last, whatever its configuration says",
+    "REGISTRIES-AUTHORITIES-OWNED": NO_REGISTRIES,
+    "REGISTRIES-FILE-OWNED": NO_REGISTRIES,
+    "REGISTRIES-PODS-BOUND": NO_REGISTRIES,
+    "REGISTRIES-PODS-LIMITED": NO_REGISTRIES,
+    "REGISTRIES-RUNTIME-LIMITED": NO_REGISTRIES,
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
 """Controls that nobody can flip here, and why."""

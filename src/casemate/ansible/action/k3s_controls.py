@@ -28,6 +28,7 @@ from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.preflight.people import VARIABLE, admitted
 from casemate.run import account, built, compiled, for_all_hosts, handed, known_hosts, people, refusals, workers
+from casemate.supply import registries
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
@@ -113,6 +114,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, Unfit) as wrong:
             # Preflight says it better, before any host is touched.
             raise AnsibleActionFail(f"{VARIABLE} is malformed: {wrong}") from wrong
+        try:
+            known[registries.NAME] = registries.resolved(templar.template(known.get(registries.VARIABLE)))
+        except (KeyError, TypeError, registries.RegistryError) as wrong:
+            raise AnsibleActionFail(f"{registries.VARIABLE} is malformed: {wrong}") from wrong
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
         given.update(self._task.args)
         level = given.pop("level", None) or "baseline"
