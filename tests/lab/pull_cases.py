@@ -1,7 +1,7 @@
-"""What is tried in the story of images: what should run, what should be refused and by whom, what a check should name.
+"""What is tried in the story of images: what runs, what is refused and by whom, and what a check names.
 
-`{reg}` is the registry that is listed (its path `org` alone), `{at}` its address and port, `{name}` in braces the digest
-of an image of it; `{stranger}` and `{below}` are other names that lead to the same registry.
+`{reg}` is the registry that is listed (its path `org` alone), `{at}` its address and port; `{stranger}` and `{below}` are
+other names that lead to it. `{good}`, `{index}` and so on are digests of its images; the two are listed.
 """
 
 from __future__ import annotations

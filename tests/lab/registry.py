@@ -2,8 +2,8 @@
 
     registry.py ADDRESS PORT CERTIFICATE KEY ARCHIVE TAGS
 
-ARCHIVE is what `ctr images export` writes (an OCI layout in a tar). TAGS is a file of JSON, read anew at each request, so
-that a tag moves once the file says so: {"org/app": {"1": "sha256:…"}}. A digest is served in each repository of TAGS,
+ARCHIVE is what `ctr images export` writes (an OCI layout in a tar). TAGS is a file of JSON, read anew at each request,
+so that a tag moves once the file says so: {"org/app": {"1": "sha256:…"}}. A digest is served in each repository of TAGS,
 and nothing in others. Who asks, and for what, is told on standard error. Standard library only.
 """
 
@@ -48,7 +48,7 @@ def server(address: str, port: int, certificate: str, key: str, archive: str, ta
             if self.command == "GET":
                 self.wfile.write(data)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
     made = http.server.ThreadingHTTPServer((address, port), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
