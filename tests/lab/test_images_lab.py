@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from lab import image_archive
+from lab import image_archive, sending
 from lab import pull_cases as cases
 from lab.applied import Lab, failing
 from unit import signing
@@ -48,9 +48,9 @@ REJECTED = "rejected image"
 HEAD = """# Which images run, and who refuses the others
 
 Made by `make images` on a real K3s in the lab: a server, an agent, and a registry with TLS and an authority of its own,
-which `casemate_registries` lists with one path of it. Some of its images stand on a signed list (`casemate_image_list`),
-and `casemate_image_digests_only` is set. Before, with none of these inputs, containerd pulled from that registry by all
-of its names. `said` is what the refusal says, or which controls a check then names; the next apply puts these right.
+which `casemate_registries` lists with one path of it. Two of its images stand on a signed list (`casemate_image_list`).
+`casemate_image_digests_only` is set. Before, with none of these inputs, containerd pulled from that registry by all of
+its names. `said` is what the refusal says, or which controls a check then names; the next apply puts these right.
 """
 
 
@@ -401,6 +401,16 @@ def test_a_check_names_what_only_a_check_can_tell(story: Story) -> None:
                 story.tell(title, "check", found[host] == expected, ", ".join(sorted(found[host])))
             _, report = story.lab.casemate("apply")
             assert story.named() == nothing, failing(report)
+
+
+def test_each_flip_names_its_control_and_no_other(story: Story) -> None:
+    """Those of images, which the drift story cannot flip: nobody asks for them there."""
+    for machine in sending.machines(story.lab.path, str(story.folder / "more.yml")):
+        controls = [one for one in machine.controls if one["id"].startswith(("IMAGES-", "REGISTRIES-", "CONTAINERD-"))]
+        controls = [one for one in controls if one.get("vantage", "self") == "self"]
+        program = {"__main__.py": HERE / "flips.py"}
+        found = machine.ran(program, {"controls": controls, "context": machine.context})
+        assert not found["wrong"], f"{machine.name}: {found['wrong']}"
 
 
 def test_an_image_that_was_imported_is_found_by_what_runs(story: Story) -> None:
