@@ -430,7 +430,7 @@ def test_an_image_that_was_imported_is_found_by_what_runs(story: Story) -> None:
 def test_nothing_is_left_once_nothing_is_asked_for(story: Story) -> None:
     report = story.plain.ends(0, "apply")
     assert not failing(report)
-    left = f"{cases.LISTS}/list.json {cases.VERIFIERS}/casemate /etc/rancher/k3s/registries.yaml"
+    left = f"{cases.LISTS}/list.json {cases.VERIFIERS}/casemate /etc/rancher/k3s/registries.yaml {cases.HOSTS}/_default"
     done, said = story.run(f"for one in {left}; do test ! -e $one || exit 1; done")
     assert done, said
     for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding"):
