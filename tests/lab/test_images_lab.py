@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from lab import image_archive, sending
+from lab import image_archive, registry, sending
 from lab import pull_cases as cases
 from lab.applied import Lab, failing
 from unit import signing
@@ -118,7 +118,7 @@ class Story:
     def registry(self) -> Iterator[None]:
         """The registry on the controller, by all of its names, whose authority nodes know where they are told."""
         names = [one.partition(":")[0] for one in (cases.REGISTRY, cases.STRANGER, cases.BELOW)]
-        certify(self.folder, names, self.address)
+        registry.certify(self.folder, names, self.address)
         argv = [sys.executable, str(HERE / "registry.py"), self.address, str(cases.PORT)]
         argv += [str(self.folder / name) for name in ("server.pem", "server.key", "images.tar", "tags.json")]
         with (self.folder / "asked").open("w") as log, subprocess.Popen(argv, stderr=log) as serving:
@@ -235,25 +235,12 @@ class Story:
         return {kind: found[name] for kind, name in self.hosts.items()}
 
 
-def certify(folder: Path, names: list[str], address: str) -> None:
-    """Make an authority (ca.pem), and a certificate of it for a registry (server.pem, server.key)."""
-    about = ",".join([f"DNS:{name}" for name in names] + [f"IP:{address}"])
-    (folder / "about").write_text(f"subjectAltName={about}\n")
-    new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    ca = ["-x509", "-days", "9", "-subj", "/CN=the story's authority", "-keyout", "ca.key", "-out", "ca.pem"]
-    asks = ["-subj", "/CN=registry", "-keyout", "server.key", "-out", "server.csr"]
-    sign = ["openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
-    sign += ["-days", "9", "-extfile", "about", "-out", "server.pem"]
-    for argv in ([*new, *ca], [*new, *asks], sign):
-        subprocess.run(argv, cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("images")
     given = request.config.getoption("ansible_inventory")
     with contextlib.ExitStack() as stack:
-        lab = for_tests.machines("images", servers=1, agents=1, workdir=folder / "work")
+        lab = for_tests.machines("images", servers=1, agents=1, here=True, workdir=folder / "work")
         inventory = str(given or stack.enter_context(lab))
         if not yaml.safe_load(Path(inventory).read_text())["all"]["vars"]["lab_real_k3s"]:
             pytest.skip("api_semantics: a double has no containerd")
