@@ -23,13 +23,14 @@ import yaml
 from lab import image_archive, registry, sending
 from lab import pull_cases as cases
 from lab.applied import Lab, failing
-from unit import signing
+from unit import image_names, signing
 
 from casemate_lab import for_tests
 
 pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).parent
+ADMITTING = HERE / "admitting.py"
 BASE = "docker.io/library/busybox:1.36"
 """An image that nodes have before the first pull."""
 SAFE = {
@@ -70,6 +71,7 @@ class Story:
         self.hosts = {"server": self.plain.server, "agent": self.plain.agent}
         self.address = self.plain.known["casemate_admin_sources"][0].partition("/")[0]
         self.rows: dict[str, Row] = {}
+        self.read: dict[str, bool] = {}
         self.key, self.stranger = signing.key(folder, "key"), signing.key(folder, "stranger")
         exported = self.plain.root(self.plain.server, f"k3s ctr -n k8s.io images export - {BASE} | base64 -w0")
         layer = image_archive.first_layer(base64.b64decode(exported))
@@ -268,6 +270,32 @@ def before(story: Story) -> None:
     assert taken, said
     assert "running" in story.becomes("by-tag")
     story.run("k3s kubectl create namespace later; sleep 1")
+    story.read = names_read(story)
+
+
+def names_read(story: Story) -> dict[str, bool]:
+    """Names of images -> whether the policy of registries lets them through, for a list of its own."""
+    listed = [
+        {"host": host, **({"path": path} if path else {})}
+        for host, _, path in (one.rstrip("/").partition("/") for one in image_names.LISTED)
+    ]
+    more = story.folder / "names.yml"
+    more.write_text(yaml.safe_dump({"all": {"vars": {"casemate_registries": listed}}}))
+    (server,) = (one for one in sending.machines(story.plain.path, str(more)) if not one.is_agent)
+    objects = {}
+    for control in server.controls:
+        if control["id"] in ("REGISTRIES-PODS-LIMITED", "REGISTRIES-PODS-BOUND"):
+            setting = control["setting"]
+            objects[setting["path"].rpartition("/")[0]] = setting["body"]
+    pods = [story.pod("named", cases.Pod(name)) for name in image_names.NAMES]
+    asked = base64.b64encode(json.dumps({"objects": objects, "pods": pods}).encode()).decode()
+    story.plain.root(story.plain.server, f"cat >{cases.HOME}/admitting.py <<'END'\n{ADMITTING.read_text()}\nEND")
+    said = story.plain.root(story.plain.server, f"echo {asked} | base64 -d | python3 {cases.HOME}/admitting.py")
+    return {name: admitted for name, (admitted, _) in zip(image_names.NAMES, json.loads(said), strict=True)}
+
+
+def test_the_policy_reads_names_as_containerd_does(story: Story) -> None:
+    assert {name for name, admitted in story.read.items() if admitted} == image_names.ADMITTED
 
 
 def test_what_is_listed_runs(story: Story) -> None:
