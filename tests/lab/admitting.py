@@ -1,7 +1,7 @@
-"""Ask the API server of a node for pods, and for nothing but an answer: which of many images it admits, and what it says.
+"""Ask the API server of a node for pods, and make none: which of many it would admit, and what it says.
 
-Runs as root on a server: it gets {"objects": {path: object, made for as long as it takes}, "pods": [pod, …]} on standard
-input, and prints a list of [admitted, message]. Standard library only, Python 3.9.
+Runs as root on a server: it gets {"objects": {path: object, made for as long as it takes}, "pods": [pod, ...]} on its
+standard input, and prints a list of [admitted, message]. Standard library only, Python 3.9.
 """
 
 from __future__ import annotations

@@ -24,10 +24,11 @@ TAG_POLICY = "ValidatingAdmissionPolicy 'casemate-images-by-digest'"
 
 
 class Pod(NamedTuple):
-    """A pod, or what a pod that runs is changed to: the image of its container, first, or one added while it runs."""
+    """The images of a pod: of its container, one that comes first, a volume; or of what is changed in one that runs."""
 
     image: str = "{reg}/org/app@{good}"
     first: str = ""
+    volume: str = ""
     added: str = ""
     changed: str = ""
     namespace: str = "default"
@@ -50,6 +51,7 @@ ELSEWHERE = {
     "another path": Pod("{reg}/other/app@{good}"),
     "a container that comes first": Pod(first="{stranger}/org/app@{good}"),
     "a container added while it runs": Pod(added="{stranger}/org/app@{good}"),
+    "a volume that is an image": Pod(volume="{stranger}/org/app@{good}"),
     "the image of a running pod changed": Pod(changed="{stranger}/org/app@{good}"),
     "in a namespace made later": Pod("{stranger}/org/app@{good}", namespace="later"),
     "in kube-system": Pod("{stranger}/rancher/mirrored-pause@{good}", namespace="kube-system"),
@@ -62,6 +64,7 @@ TAGGED = {
     "a container that comes first, by a tag": Pod(first="{reg}/org/app:1"),
     "a container added while it runs, by a tag": Pod(added="{reg}/org/app:1"),
     "the image of a running pod changed to a tag": Pod(changed="{reg}/org/app:1"),
+    "a volume that is an image, by a tag": Pod(volume="{reg}/org/app:1"),
     "by a tag in kube-system": Pod("{reg}/org/app:1", namespace="kube-system"),
 }
 """Refused by the policy of tags."""

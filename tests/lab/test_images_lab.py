@@ -168,6 +168,9 @@ class Story:
         spec["initContainers"] = [container("first", asked.first, "true")] if asked.first else []
         spec |= {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False}
         spec["nodeName"] = self.hosts[host]
+        if asked.volume:
+            spec["volumes"] = [{"name": "held", "image": {"reference": asked.volume, "pullPolicy": "Always"}}]
+            spec["containers"][0]["volumeMounts"] = [{"name": "held", "mountPath": "/held"}]
         about = {"name": name, "namespace": asked.namespace}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": spec}
 
@@ -309,6 +312,7 @@ def test_what_is_listed_runs(story: Story) -> None:
                 cases.Pod(first="{reg}/org/index@{index}"),
                 "a container that comes first, by a listed index",
             ),
+            ("volume-runs", cases.Pod(volume="{reg}/org/index@{index}"), "a volume that is a listed image"),
             ("later-runs", cases.Pod(namespace="later"), "a pod in a namespace made later"),
             ("joins", cases.Pod(added="{reg}/org/app@{good}"), "a container added while it runs, by a listed digest"),
         ):
@@ -358,6 +362,7 @@ def test_the_verifier_refuses_what_is_not_listed(story: Story) -> None:
         for name, asked, title in (
             ("bad", cases.Pod("{reg}/org/app@{bad}"), "a pod by a digest that is not listed"),
             ("bad-first", cases.Pod(first="{reg}/org/app@{bad}"), "a container that comes first, by such a digest"),
+            ("bad-volume", cases.Pod(volume="{reg}/org/app@{bad}"), "a volume that is an image by such a digest"),
             ("bad-added", cases.Pod(added="{reg}/org/app@{bad}"), "a container added while it runs, by such a digest"),
         ):
             said = story.comes_to(name, asked)
@@ -365,7 +370,7 @@ def test_the_verifier_refuses_what_is_not_listed(story: Story) -> None:
         story.static("static-bad", "{reg}/org/app@{bad}")
         said = story.becomes(f"static-bad-{story.plain.agent}")
         story.run(f"rm {cases.STATIC}/static-bad.json", "agent")
-        story.run("k3s kubectl delete pod --now bad bad-first")
+        story.run("k3s kubectl delete pod --now bad bad-first bad-volume")
         story.tell("a static pod by such a digest", VERIFIER, REJECTED in said, said)
 
 

@@ -46,7 +46,7 @@ def problems(*entries: Any, **values: Any) -> str:
 
 
 def test_a_list_becomes_what_k3s_reads(authority: str, login: str) -> None:
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"host": "docker.io", "path": "rancher"},
         {"host": "docker.io", "path": "library"},
         {"host": "r.example.org:5000", "ca_file": authority, "credentials_file": login},
