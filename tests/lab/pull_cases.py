@@ -176,7 +176,7 @@ NAMED = (
          frozenset({"REGISTRIES-PODS-BOUND"})),
         ("containerd is told to ask a registry that is not listed",
          f"mkdir {HOSTS}/ghcr.io; printf 'server = \"http://{{at}}\"\\n' >{HOSTS}/ghcr.io/hosts.toml",
-         frozenset({"REGISTRIES-RUNTIME-LIMITED", "REGISTRIES-TLS-VERIFIED"})),
+         frozenset({"REGISTRIES-RUNTIME-LIMITED", "REGISTRIES-TLS-VERIFIED", "CONTAINERD-NETWORKS-VOUCHED"})),
     ),
     Named(
         ("nothing binds the policy of tags any more",
