@@ -412,13 +412,14 @@ def test_a_check_names_what_only_a_check_can_tell(story: Story) -> None:
     assert story.named() == nothing
     with story.told():
         for both in cases.NAMED:
-            tried = {"server": both.server, "agent": both.agent}
-            for host, (title, damage, _) in tried.items():
-                done, said = story.run(damage, host)
-                assert done, (title, said)
+            tried = dict(zip(story.hosts, both, strict=True))
+            for host, damage in tried.items():
+                done, said = story.run(damage.done, host)
+                assert done, (damage.title, said)
             found = story.named()
-            for host, (title, _, expected) in tried.items():
-                story.tell(title, "check", found[host] == expected, ", ".join(sorted(found[host])))
+            for host, damage in tried.items():
+                story.tell(damage.title, "check", found[host] == damage.names, ", ".join(sorted(found[host])))
+                story.run(damage.removed, host)
             _, report = story.lab.casemate("apply")
             assert story.named() == nothing, failing(report)
 
