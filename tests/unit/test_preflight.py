@@ -193,6 +193,13 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ],
         ["/usr/local/bin/tool", ["/usr/local/bin/tool"], 5],
     ),
+    "casemate_image_list": ("the absolute path of a file", [__file__], ["images.json", "/nowhere", "", HERE, 5]),
+    "casemate_image_digests_only": ("true or false", [True, "no"], ["maybe", "", 1, []]),
+    "casemate_image_verifiers": (
+        "",
+        [[], [{"name": "cosign", "path": "/x", "sha256": "a" * 64, "arguments": ["{image}"], "timeout": 9}]],
+        ["cosign", {}, 5],
+    ),
     "casemate_accept_not_evaluated": (
         "a reason code of a report, such as kernel",
         [["kernel", "api_semantics"]],

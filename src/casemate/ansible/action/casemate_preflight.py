@@ -20,6 +20,7 @@ from casemate.catalogue import declarations
 from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours, people
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers, workers
+from casemate.supply import image_list
 from casemate.supply.artifact_lock import LockError
 from module_utils.casemate.core import waiver
 
@@ -72,6 +73,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems += combinations.option_problems(right, node, version)
         if self._task.args.get("host") is not False and not self._task.check_mode:
             problems += neighbours.connection_problems(self._connection.transport)
+        changes, today = self._task.args.get("host") is not False, waiver.today_in_utc()
+        problems += image_list.problems(right, today, changes)
         if problems:
             return self._refusal(problems)
         if self._task.args.get("host") is False:
@@ -99,6 +102,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             conflicts, node, files, waived, stops=right.get("casemate_other_firewalls") == "stop"
         )
         problems = problems or host_facts.folder_problems(values, seen["machine"])
+        if not host_facts.brings_images(values, seen["machine"]):
+            problems += image_list.pause_problems(right, today)
         if problems:
             return self._refusal(problems)
         facts = {"os": seen["os"], "arch": seen["machine"], "etcd": bool(running.get("etcd"))}
