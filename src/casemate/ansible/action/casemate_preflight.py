@@ -20,7 +20,7 @@ from casemate.catalogue import declarations
 from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours, people
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers, workers
-from casemate.supply import image_list
+from casemate.supply import image_list, scan_gate
 from casemate.supply.artifact_lock import LockError
 from module_utils.casemate.core import waiver
 
@@ -75,6 +75,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += neighbours.connection_problems(self._connection.transport)
         changes, today = self._task.args.get("host") is not False, waiver.today_in_utc()
         problems += image_list.problems(right, today, changes)
+        problems += scan_gate.problems(right)
         if problems:
             return self._refusal(problems)
         if self._task.args.get("host") is False:
