@@ -107,7 +107,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     ]
     if not Path(str(tool["database"]), "db/metadata.json").expanduser().is_file() and tool["kind"] == "trivy":
         found.append(
-            f"{VARIABLE}.scanner.database {tool['database']} has no db/metadata.json, so it is no cache folder of trivy's. "
+            f"{VARIABLE}.scanner.database {tool['database']} has no db/metadata.json, so it is no cache of trivy's. "
             "Fill one where there is a network (trivy image --download-db-only --cache-dir FOLDER), and copy it"
         )
     return found

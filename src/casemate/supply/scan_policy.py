@@ -17,8 +17,8 @@ AHEAD = datetime.timedelta(hours=1)
 
 
 class Policy(NamedTuple):
-    """From which severity an advisory counts, and whether only those do that something fixes; for how many days a result
-    counts, and how old its database may have been, in days; waivers: id of an advisory -> {reason, owner, expires}.
+    """From which severity an advisory counts, and whether only those do that something fixes; for how many days a
+    result counts, and how old its database may have been, in days; waivers: id -> {reason, owner, expires}.
     """
 
     fails_from: str = "high"

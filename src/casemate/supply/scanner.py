@@ -32,13 +32,18 @@ MOST = 512 * 2**20
 """Bytes of a report that are read."""
 CHUNK = 2**20
 HIDING = {
-    "trivy": """--severity -s --ignore-unfixed --ignorefile --ignore-policy --ignore-status --vex --pkg-types
-        --pkg-relationships --skip-dirs --skip-files --scanners --format -f --output -o --template -t --input --image-src
-        --platform --cache-dir --config -c --exit-code --compliance --report --server --skip-db-update
-        --download-db-only""".split(),
-    "grype": """--only-fixed --only-notfixed --ignore-states --exclude --vex --output -o --file --template -t --fail-on
-        -f --config -c --profile --platform --from --name --distro""".split(),
-}
+    "trivy": (
+        "--severity", "-s", "--ignore-unfixed", "--ignorefile", "--ignore-policy", "--ignore-status", "--vex",
+        "--pkg-types", "--pkg-relationships", "--skip-dirs", "--skip-files", "--scanners", "--format", "-f", "--output",
+        "-o", "--template", "-t", "--input", "--image-src", "--platform", "--cache-dir", "--config", "-c",
+        "--exit-code", "--compliance", "--report", "--server", "--skip-db-update", "--download-db-only",
+    ),
+    "grype": (
+        "--only-fixed", "--only-notfixed", "--ignore-states", "--exclude", "--vex", "--output", "-o", "--file",
+        "--template", "-t", "--fail-on", "-f", "--config", "-c", "--profile", "--platform", "--from", "--name",
+        "--distro",
+    ),
+}  # fmt: skip
 """Arguments that keep findings out of the report, or that Casemate gives itself."""
 
 
