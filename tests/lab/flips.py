@@ -102,13 +102,17 @@ ALSO[("pam_line", "an option more")] = PAM  # a line of no profile
 """What a flip breaks besides its own control, really; those of them that are judged here."""
 NO_LIST = "the lab signs no list of images, so nothing is demanded"
 NO_REGISTRIES = "the lab lists no registries, so nothing is demanded"
+NO_SCANNER = "the lab has no scanner of images, so nothing is demanded"
 NOT_BY_HAND = {
     "API-ADMIN-ACCEPTED": "everything that asks the API server would go unanswered with it",
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
     "HOST-MODULES-VOUCHED": "takes a module of somebody's own, built for this kernel",
     "IMAGES-LIST-INSTALLED": NO_LIST,
+    "IMAGES-LIST-SCANNED": NO_SCANNER,
     "IMAGES-LIST-SIGNED": NO_LIST,
     "IMAGES-RUNNING-LISTED": NO_LIST,
+    "IMAGES-RUNNING-RECENT": "the lab sets no limit to the age of images, so nothing is demanded",
+    "IMAGES-RUNNING-SCANNED": NO_SCANNER,
     "IMAGES-TAGS-BOUND": NO_LIST,
     "IMAGES-TAGS-REFUSED": NO_LIST,
     "IMAGES-VERIFIER-ANSWERS": NO_LIST,
