@@ -103,6 +103,7 @@ ALSO[("pam_line", "an option more")] = PAM  # a line of no profile
 NO_LIST = "the lab signs no list of images, so nothing is demanded"
 NO_REGISTRIES = "the lab lists no registries, so nothing is demanded"
 NO_SCANNER = "the lab has no scanner of images, so nothing is demanded"
+NOBODY_ASKED = "the lab has no registry asked, so nothing is demanded"
 NOT_BY_HAND = {
     "API-ADMIN-ACCEPTED": "everything that asks the API server would go unanswered with it",
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
@@ -111,8 +112,10 @@ NOT_BY_HAND = {
     "IMAGES-LIST-SCANNED": NO_SCANNER,
     "IMAGES-LIST-SIGNED": NO_LIST,
     "IMAGES-RUNNING-LISTED": NO_LIST,
+    "IMAGES-BASES-CURRENT": NOBODY_ASKED,
     "IMAGES-RUNNING-RECENT": "the lab sets no limit to the age of images, so nothing is demanded",
     "IMAGES-RUNNING-SCANNED": NO_SCANNER,
+    "IMAGES-TAGS-CURRENT": NOBODY_ASKED,
     "IMAGES-TAGS-BOUND": NO_LIST,
     "IMAGES-TAGS-REFUSED": NO_LIST,
     "IMAGES-VERIFIER-ANSWERS": NO_LIST,

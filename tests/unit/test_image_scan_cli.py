@@ -15,24 +15,30 @@ from unit.scanning import CVE, DIGEST
 
 from casemate.cli import images
 from casemate.run import runner
-from casemate.supply import scan_gate, scan_results
+from casemate.supply import registry, registry_answers, scan_gate, scan_results
 
 CONFIG = f"sha256:{'c' * 64}"
-IMAGE = "registry.example.org/app"
+IMAGE, TAG, PLATFORM = "registry.example.org/app", "registry.example.org/app:1", "linux/amd64"
 POD = "shop/web/main"
 NAMED = f"{IMAGE}@{DIGEST}"
 
 
-def ran(settings: Any, *states: str) -> runner.Run:
-    """A look at two nodes that run the image, which stands so on each; none: it passed."""
+def ran(settings: Any, *states: str, updates: Any = None, tag: str = "") -> runner.Run:
+    """A look at two nodes that run the image, which stands so on each; none: it passed. `tag` is the state of its tag."""
     run = runner.Run()
     for at, state in enumerate(states or ("",), 1):
-        one = {"image": IMAGE, "config": CONFIG, "platform": "linux/amd64", "pods": [POD], "state": state, "why": state}
-        status = "fail" if state else "pass"
-        found = made.finding(status, kind="image_scans", observed={DIGEST: one} if state else "1 images")
-        host = runner.Host(f"node{at}", passes={"A-B": [found]})
+        one = {"image": IMAGE, "config": CONFIG, "platform": PLATFORM, "pods": [POD], "state": state, "why": state}
+        status = {"": "pass", "vulnerable": "fail"}.get(state, "not_evaluated")
+        found = made.finding(status, kind="image_scans", reason=f"unscanned: {state}", observed={DIGEST: one})
+        asked = {"reference": TAG, "platform": PLATFORM, "state": tag}
+        moved = made.finding(
+            "not_evaluated" if tag else "pass", "A-C", kind="image_updates", reason="registry: x", observed=[asked]
+        )
+        host = runner.Host(f"node{at}", passes={"A-B": [found], **({"A-C": [moved]} if updates else {})})
         run.hosts[host.name] = host
-        run.results[host.name] = {"msg": {"given": scanning.inventory(settings), "waivers": {}} if settings else {}}
+        scans = scanning.inventory(settings) if settings else {}
+        said = {"scans": scans, "waivers": {}, "updates": updates or {}, "registries": []}
+        run.results[host.name] = {"msg": said}
     run.settled = True
     return run
 
@@ -52,6 +58,7 @@ def looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]
     monkeypatch.chdir(tmp_path)
     yield given
     assert {playbook for playbook, _ in asked} == {"images.yml"}
+    assert len(asked) <= 3
 
 
 def scan(*arguments: str) -> Result:
@@ -101,19 +108,49 @@ def test_a_changed_scanner_scans_nothing(tmp_path: Path, looks: list[Any]) -> No
     assert "and casemate_image_scans demands" in done.output
 
 
-def test_without_a_scanner_nothing_is_evaluated(looks: list[Any]) -> None:
-    run = ran(None)
-    said = made.finding("not_evaluated", reason="scanner: casemate_image_scans is not set", kind="image_scans")
-    run.hosts["node1"].passes = {"A-B": [said]}
-    looks += [run]
+def test_without_a_scanner_or_anybody_to_ask_it_is_misused(looks: list[Any]) -> None:
+    looks += [ran(None)]
+    done = scan()
+    assert "casemate_image_scans is not set" in str(done.exception)
+    assert "casemate_image_scans is not set" in str(scan(NAMED).exception)
+
+
+def test_what_could_not_be_scanned_is_not_evaluated(tmp_path: Path, looks: list[Any]) -> None:
+    settings = scanning.settings(tmp_path, built=now() - datetime.timedelta(days=9), digests=[CONFIG])
+    looks += [ran(settings, "unscanned"), ran(settings, "outdated")]
     done = scan()
     assert done.return_value == 2
-    assert "casemate_image_scans is not set" in done.output
+    assert f"{NAMED}: outdated: the scanner's database was of" in done.output
+    assert "not evaluated" in done.output
+
+
+def test_a_tag_is_asked_for_once_for_all_nodes_and_what_is_said_of_it_is_kept(
+    tmp_path: Path, looks: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions: list[Any] = []
+
+    def leads_to(_: Any, reference: str, platform: str) -> registry.Answer:
+        questions.append((reference, platform))
+        if len(questions) > 1:
+            raise registry.Unanswered("it is not reached")
+        return registry.Answer((DIGEST,), CONFIG)
+
+    monkeypatch.setattr(registry.Asker, "leads_to", leads_to)
+    updates = {"answers": str(tmp_path)}
+    looks += [ran(None, "", "", updates=updates, tag="unknown"), ran(None, updates=updates)]
+    assert scan().return_value == 0
+    assert questions == [(TAG, PLATFORM)]
+    kept = registry_answers.known(updates, now())
+    assert (kept[TAG][PLATFORM]["digests"], kept[TAG][PLATFORM]["config"]) == ([DIGEST], CONFIG)
+    looks += [ran(None, updates=updates, tag="unknown")]
+    del looks[0]
+    assert scan().return_value == 2
+    assert registry_answers.known(updates, now())[TAG][PLATFORM]["why"] == "it is not reached"
 
 
 def test_hosts_that_differ_in_their_scanner_are_refused(tmp_path: Path, looks: list[Any]) -> None:
     run = ran(scanning.settings(tmp_path), "unscanned", "unscanned")
-    run.results["node2"] = {"msg": {}}
+    run.results["node2"] = {"msg": {"scans": {}, "waivers": {}, "updates": {}, "registries": []}}
     looks += [run]
     assert "hosts differ in casemate_image_scans" in str(scan().exception)
 

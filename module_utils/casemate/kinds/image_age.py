@@ -13,11 +13,10 @@ from typing import Annotated, Any, Dict, List, Optional, TypedDict
 from ..core import waiver
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s.images import running
 from ..k3s.services import UNITS, running_unit
-from .image_scans import repository
 from .kind import Kind
 
 
@@ -40,14 +39,13 @@ def identity(setting: Setting) -> str:
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """Each image that runs: its name, when it was built ("" where it does not say), and where it runs."""
     if not any(setting["days"] for setting in settings):
-        raise Unavailable("image_age", ANY)
+        raise Unasked(ANY)
     if not running_unit(host)[0]:
         raise Unavailable("k3s", "K3s does not run here, and no image by it")
     images: Dict[str, Any] = {}
     for one in running(host):
         built = day(one.created)
-        name = f"{repository(one.names)}@{one.digest}".lstrip("@")
-        images[name] = {"built": built.isoformat() if built else "", "pods": one.pods}
+        images[one.name] = {"built": built.isoformat() if built else "", "pods": one.pods}
     return [{"images": images, "today": waiver.day(host.context).isoformat()} for _ in settings]
 
 
@@ -70,7 +68,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     undated = sorted(images.keys() - ages.keys())
     if undated and not old and not ahead:
         why = "nothing says when it was built, as of builds that give the same bytes each time"
-        raise Unavailable("undated", f"{several(undated, between=', ')}: {why}")
+        raise Unavailable("undated", f"{several(undated, between=', ')}: {why}", undated)
     where = {name: several(images[name]["pods"], 3, ", ") for name in images}
     said_of = [f"{name} in {where[name]}: built {images[name]['built']}, {age} days ago" for name, age in old.items()]
     said_of += [f"{name} in {where[name]}: built {images[name]['built']}, in the future" for name in ahead]

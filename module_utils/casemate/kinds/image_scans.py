@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection
-from typing import Annotated, Any, Dict, List, Literal, TypedDict
+from typing import Annotated, Any, Dict, List, Literal, Tuple, TypedDict
 
 from ..core import waiver
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..host.machine import Host
-from ..k3s.image_verifier import Refused, parts, read
+from ..k3s.image_verifier import Refused, read
 from ..k3s.images import Image, running
 from ..k3s.services import UNITS, running_unit
 from .kind import Kind
@@ -37,7 +37,9 @@ class Setting(Needed, total=False):
     list: Annotated[str, Key("listed: path of the signed list on the controller; empty for none")]
 
 
-PASSED = "passed"
+PASSED, VULNERABLE = "passed", "vulnerable"
+ORDER = {VULNERABLE: 0, PASSED: 1}
+"""Of several scans of one image what was found comes first, and then that nothing was found."""
 NO_SCANNER = "casemate_image_scans is not set, so no scanner of the operator's has looked at any image"
 NO_LIST = "casemate_image_list is not set, so no list lets an image in"
 UNSCANNED = {"state": "unscanned", "why": "it was not scanned"}
@@ -63,7 +65,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     for setting in settings:
         try:
             if not setting["wanted"]:
-                raise Unavailable("scanner", NO_SCANNER)
+                raise Unasked(NO_SCANNER)
             seen.append(_running(setting, host) if setting["of"] == "running" else _listed(setting, host))
         except (Unavailable, OSError) as why:
             seen.append(why)
@@ -79,7 +81,7 @@ def _running(setting: Setting, host: Host) -> Observation:
         "count": len(found),
         "faults": {
             digest: {
-                "image": repository(one.names),
+                "image": one.repository,
                 "config": one.id,
                 "platform": one.platform,
                 "pods": one.pods,
@@ -91,22 +93,16 @@ def _running(setting: Setting, host: Host) -> Observation:
     }
 
 
-def repository(names: List[str]) -> str:
-    """The first repository that has an image of these names, "" for none."""
-    return next(iter(sorted({parts(name)[0] for name in names} - {"", "sha256"})), "")
-
-
 def _of_image(image: Image, scans: Dict[str, Any]) -> Standing:
     """How an image stands that the store knows by several digests: all of them are of the same configuration."""
     known = [scans.get(digest, {}).get(image.platform) for digest in [*image.digests, image.id]]
-    stands = [one for one in known if one]
-    return next((one for one in stands if one["state"] == PASSED), stands[0] if stands else UNSCANNED)
+    return min((one for one in known if one), key=lambda one: ORDER.get(one["state"], len(ORDER)), default=UNSCANNED)
 
 
 def _listed(setting: Setting, host: Host) -> Observation:
     path = setting.get("list", "")
     if not path:
-        raise Unavailable("image_list", NO_LIST)
+        raise Unasked(NO_LIST)
     try:
         listed = read(host.text(path) or "")
     except Refused as broken:
@@ -118,15 +114,22 @@ def _listed(setting: Setting, host: Host) -> Observation:
         stands = setting["scans"].get(entry.digest) or {"": UNSCANNED}
         failing = [one for one in stands.values() if one["state"] != PASSED]
         if failing:
-            faults[entry.digest] = {"image": entry.image, "pods": [], **failing[0]}
+            worst = min(failing, key=lambda one: ORDER.get(one["state"], len(ORDER)))
+            faults[entry.digest] = {"image": entry.image, "pods": [], **worst}
     return {"count": len(allowed), "faults": faults}
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Right is that a scan that counts let each image pass."""
+    """Right is that a scan that counts let each image pass.
+
+    Of an image that runs without one nothing is known, so it is not evaluated; on the list it must not stand.
+    """
     faults: Dict[str, Any] = seen["faults"]
-    said = [_words(digest, one) for digest, one in sorted(faults.items())]
-    todo = [TODO[state] for state in TODO if any(one["state"] == state for one in faults.values())]
+    states = {one["state"] for one in faults.values()}
+    said = [_words(digest, one) for digest, one in sorted(faults.items(), key=lambda item: _place(*item))]
+    todo = [TODO[state] for state in TODO if state in states]
+    if faults and VULNERABLE not in states and setting["of"] == "running":
+        raise Unavailable("unscanned", "; ".join([several(said), *todo]), faults)
     return Verdict(
         ok=not faults,
         expected=f"{seen['count']} images, each with a scan that counts and passed",
@@ -137,9 +140,14 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
+def _place(digest: str, one: Dict[str, Any]) -> Tuple[bool, str]:
+    """What is vulnerable is told first: only a few of many are told."""
+    return one["state"] != VULNERABLE, digest
+
+
 def _words(digest: str, one: Dict[str, Any]) -> str:
     pods = f" in {several(one['pods'], 3, ', ')}" if one["pods"] else ""
-    return f"{one['image']}@{digest}{pods}: {one['why']}"
+    return f"{one['image']}@{digest}{pods}: {one['why']}".lstrip("@")
 
 
 def places(setting: Setting) -> List[str]:

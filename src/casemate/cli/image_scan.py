@@ -1,55 +1,35 @@
-"""`casemate images scan`: scan what runs and has no result that counts, or what is named, and report how it stands."""
+"""`casemate images scan`: scan what runs and has no result that counts, or what is named, and report how it stands.
+
+Where the operator has registries asked, they are, once for all nodes, to what the tags lead by which images run.
+"""
 
 from __future__ import annotations
 
 import datetime
 import platform as machine
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from casemate.cli import app
+from casemate.cli import app, image_timer
 from casemate.report import findings
 from casemate.run import runner
-from casemate.supply import image_list, scan_results, scanner
+from casemate.supply import image_list, registries, registry, registry_answers, scan_results, scanner
 from casemate.supply.artifact_lock import ARCHITECTURES
-from casemate.supply.scan_gate import VARIABLE, Settings, refusal, settings
+from casemate.supply.scan_gate import VARIABLE, WAIVERS, Settings, refusal, settings
 from casemate.supply.scan_policy import OUTDATED, PASSED, UNSCANNED, standing
 
-PLAYBOOK, KIND = "images.yml", "image_scans"
+PLAYBOOK = "images.yml"
+SCANNED, CURRENT = "image_scans", "image_updates"
+"""Kinds of the controls that tell what is to be scanned, and what is to be asked for."""
+RESULTS, ANSWERS = "__casemate_image_scans", "__casemate_image_answers"
+"""Variables with what is known of both: where they are empty, findings tell all that runs."""
+UNKNOWN = "unknown"
+"""The state of a tag of which it is not known to what it leads."""
+UNSET = f"{VARIABLE} is not set, so that nothing can be scanned: name your scanner there"
 REPORTS = (("json", Path("report/images.json")), ("html", Path("report/images.html")))
-SERVICE, TIMER = "casemate-images-scan.service", "casemate-images-scan.timer"
-UNITS = """\
-# /etc/systemd/system/{service}
-[Unit]
-Description=Scan the images that run in the cluster (Casemate)
-After=network-online.target
-Wants=network-online.target
-
-[Service]
-Type=oneshot
-User={user}
-WorkingDirectory={folder}
-ExecStart={command}
-Nice=19
-# 2: something fails, which the report says; it is no failure of the unit.
-SuccessExitStatus=2
-
-# /etc/systemd/system/{timer}
-[Unit]
-Description=Scan the images that run in the cluster every day (Casemate)
-
-[Timer]
-OnCalendar=daily
-RandomizedDelaySec=1h
-Persistent=true
-
-[Install]
-WantedBy=timers.target
-"""
 
 
 @click.command()
@@ -65,24 +45,23 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
     With images named, these alone are scanned, and no host is contacted: what shall go on the signed list comes first.
     """
     if print_timer:
-        click.echo(units(given["inventories"]), nl=False)
+        click.echo(image_timer.units(given["inventories"]), nl=False)
         return 0
     app.demand(given["inventories"])
     if references:
-        return _named(
-            references, platforms or (f"linux/{ARCHITECTURES.get(machine.machine(), 'amd64')}",), again, given
-        )
+        own = (f"linux/{ARCHITECTURES.get(machine.machine(), 'amd64')}",)
+        return _named(references, platforms or own, again, given)
     started = findings.now()
-    run = _look(given, {"__casemate_image_scans": {}} if again else None)
+    run = _look(given, {ANSWERS: {}, **({RESULTS: {}} if again else {})})
     asked = asked_by(run)
     trouble: list[str] = []
-    if asked and not run.errors:
-        todo = wanted(run)
-        trouble = carried_out(asked, todo)
-        if again or len(todo) > len(trouble):
+    if not run.errors:
+        if asked.scans is None and not asked.updates:
+            raise click.ClickException(UNSET)
+        todo = wanted(run) if asked.scans else []
+        trouble = carried_out(asked.scans, todo) if asked.scans else []
+        if _ask(asked, tags(run)) or again or len(todo) > len(trouble):
             run = _look(given)
-    if not asked and not run.errors:
-        app.err.print(f"{VARIABLE} is not set, so that nothing can be scanned: name your scanner there", markup=False)
     hosts = run.entries()
     if run.errors and not hosts:
         app.tell([*run.errors, *trouble], [])
@@ -100,13 +79,25 @@ def _look(given: Mapping[str, Any], variables: dict[str, Any] | None = None) -> 
         return runner.play(PLAYBOOK, *asked)
 
 
-def asked_by(run: runner.Run) -> Settings | None:
-    """How the inventory has images scanned, None for not at all. Raises ClickException where hosts differ in it."""
+class Asked(NamedTuple):
+    """What an inventory asks for: scans, `casemate_image_updates`, and how registries are reached."""
+
+    scans: Settings | None
+    updates: Mapping[str, Any]
+    registries: Sequence[Mapping[str, Any]]
+
+
+def asked_by(run: runner.Run) -> Asked:
+    """What the inventory asks for. Raises ClickException where hosts differ in it."""
     said = {name: result.get("msg") for name, result in run.results.items()}
     told = [one for one in said.values() if isinstance(one, Mapping)]
     if any(one != told[0] for one in told):
-        raise click.ClickException(f"hosts differ in {VARIABLE} or its waivers: set them once for all, in all.vars")
-    return settings(told[0]["given"], told[0]["waivers"]) if told and told[0] else None
+        inputs = f"{VARIABLE}, {WAIVERS}, {registry_answers.VARIABLE} or {registries.VARIABLE}"
+        raise click.ClickException(f"hosts differ in {inputs}: set them once for all, in all.vars")
+    if not told:
+        return Asked(None, {}, ())
+    one = told[0]
+    return Asked(settings(one["scans"], one["waivers"]), one["updates"], one["registries"])
 
 
 def of_inventory(inventories: tuple[str, ...], limit: str | None = None, verbose: int = 0) -> Settings | None:
@@ -116,21 +107,57 @@ def of_inventory(inventories: tuple[str, ...], limit: str | None = None, verbose
     wrong = [*run.errors, *(host.message for host in run.hosts.values() if host.status != "ok")]
     if wrong or not run.results:
         raise click.ClickException("; ".join(wrong) or "no host of k3s_server or k3s_agent is in this inventory")
-    return asked_by(run)
+    return asked_by(run).scans
 
 
 def wanted(run: runner.Run) -> list[scanner.Wanted]:
     """What runs somewhere and is to be scanned: each digest once for each platform."""
     found: dict[tuple[str, str], scanner.Wanted] = {}
-    for host in run.hosts.values():
-        for made in host.findings:
-            if made["kind"] != KIND or made["status"] != "fail" or not isinstance(made["observed"], Mapping):
-                continue
-            for digest, one in made["observed"].items():
-                if one["state"] in (UNSCANNED, OUTDATED) and one.get("config"):
-                    place = (digest, one["platform"])
-                    found[place] = scanner.Wanted(digest, one["image"], one["config"], one["platform"])
+    for observed in _observed(run, SCANNED):
+        for digest, one in observed.items() if isinstance(observed, Mapping) else ():
+            if one["state"] in (UNSCANNED, OUTDATED) and one.get("config"):
+                place = (digest, one["platform"])
+                found[place] = scanner.Wanted(digest, one["image"], one["config"], one["platform"])
     return [found[place] for place in sorted(found)]
+
+
+def tags(run: runner.Run) -> list[tuple[str, str]]:
+    """(tag, platform) of what runs somewhere, or is built on, and of which it is not known to what it leads."""
+    lists = [observed for observed in _observed(run, CURRENT) if isinstance(observed, Sequence)]
+    return sorted(
+        {
+            (one["reference"], one["platform"])
+            for observed in lists
+            for one in observed
+            if isinstance(one, Mapping) and one["state"] == UNKNOWN
+        }
+    )
+
+
+def _observed(run: runner.Run, kind: str) -> list[Any]:
+    """What each host tells of controls of a kind that do not pass."""
+    made = [one for host in run.hosts.values() for one in host.findings]
+    return [one["observed"] for one in made if one["kind"] == kind and one["status"] in ("fail", "not_evaluated")]
+
+
+def _ask(asked: Asked, wanted: list[tuple[str, str]]) -> bool:
+    """Ask registries for these tags, and keep what they answer, or why they do not; whether there was any tag."""
+    if not asked.updates or not wanted:
+        return False
+    app.err.print(f"asking registries for {len(wanted)} tags …", markup=False)
+    asker, found = registry.Asker(asked.registries), registry_answers.Kept()
+    for reference, platform in wanted:
+        now = datetime.datetime.now(datetime.UTC)
+        try:
+            made = registry_answers.answered(asker.leads_to(reference, platform), now)
+        except registry.Unanswered as why:
+            made = registry_answers.unanswered(str(why), now)
+        found.setdefault(reference, {})[platform] = made
+    try:
+        registry_answers.keep(asked.updates, found, datetime.datetime.now(datetime.UTC))
+    except registry_answers.AnswersError as broken:
+        raise click.ClickException(str(broken)) from broken
+    return True
 
 
 def carried_out(asked: Settings, todo: Iterable[scanner.Wanted]) -> list[str]:
@@ -164,7 +191,7 @@ def _scan(asked: Settings, ready: scanner.Ready, one: scanner.Wanted) -> None:
 def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, given: Mapping[str, Any]) -> int:
     asked = of_inventory(given["inventories"], given["limit"], given["verbose"])
     if asked is None:
-        raise click.ClickException(f"{VARIABLE} is not set, so that nothing can be scanned: name your scanner there")
+        raise click.ClickException(UNSET)
     now = datetime.datetime.now(datetime.UTC)
     try:
         images = [image_list.named(one) for one in references]
@@ -190,15 +217,3 @@ def _counts(asked: Settings, digest: str, platform: str, now: datetime.datetime)
     except scan_results.ResultError:
         return False
     return standing(known, asked.policy, now).state not in (UNSCANNED, OUTDATED)
-
-
-def units(inventories: tuple[str, ...]) -> str:
-    """Units of systemd that scan what runs every day, as this account, in this folder."""
-    import getpass
-    import shlex
-
-    given = [part for path in inventories for part in ("-i", path if "," in path else str(Path(path).resolve()))]
-    command = shlex.join([sys.executable, "-m", "casemate.cli", "images", "scan", *given])
-    return UNITS.format(
-        service=SERVICE, timer=TIMER, user=getpass.getuser(), folder=Path.cwd(), command=command.replace("%", "%%")
-    )

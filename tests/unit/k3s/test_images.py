@@ -20,12 +20,13 @@ def test_a_container_is_joined_with_the_digest_that_a_pull_resolves(tmp_path: Pa
     index = made.blob(blobs, manifests=[{"digest": manifest}, {"digest": f"sha256:{'0' * 64}"}])
     pause, pause_config = made.image(blobs, "2025-01-01T00:00:00Z")
     named = [(f"{APP}:1", index), (f"{APP}@{index}", index), (config, index), (PAUSE, pause), (pause_config, pause)]
-    pods = [made.container(config, "shop/web-1"), made.container(config, "shop/web-2", "init")]
+    pods = [made.container(config, "shop/web-1", asked="app:1"), made.container(config, "shop/web-2", "init")]
     found = images.running(made.node(tmp_path, blobs, named, pods, {"web-1": PAUSE, "gone": PAUSE}))
     app = next(one for one in found if one.id == config)
     assert app == images.Image(
         config, [index], [f"{APP}:1", f"{APP}@{index}"], BUILT, "linux/amd64",
         {"org.opencontainers.image.base.name": "docker.io/library/debian:12"}, ["shop/web-1/main", "shop/web-2/init"],
+        ["app:1"],
     )  # fmt: skip
     assert app.digest == index
     assert [one.pods for one in found if one.id == pause_config] == [["shop/web-1/(sandbox)"]]
@@ -39,6 +40,24 @@ def test_a_digest_by_which_it_was_pulled_stands_before_one_that_was_made_here(tm
     named = [(f"{APP}:by-hand", min(wrapped)), (f"{APP}@{pulled}", pulled), (config, pulled)]
     (found,) = images.running(made.node(tmp_path, blobs, named, [made.container(config, "shop/web")]))
     assert (found.digest, found.digests) == (pulled, [pulled, min(wrapped)])
+
+
+def test_an_image_is_named_by_the_repository_that_has_its_digest(tmp_path: Path) -> None:
+    blobs: made.Blobs = {}
+    manifest, config = made.image(blobs, BUILT)
+    mirror = f"registry.example.org/app@{manifest}"
+    named = [(f"{APP}:by-hand", manifest), (mirror, manifest), (config, manifest)]
+    (found,) = images.running(made.node(tmp_path, blobs, named, [made.container(config, "shop/web")]))
+    assert (found.repository, found.name) == ("registry.example.org/app", mirror)
+
+
+def test_labels_of_the_configuration_count_as_annotations_and_arm64_is_one_platform(tmp_path: Path) -> None:
+    blobs: made.Blobs = {}
+    about = {"architecture": "arm64", "variant": "v8", "config": {"Labels": {"a": "label", "b": "label"}}}
+    manifest, config = made.image(blobs, BUILT, {"b": "annotation"}, **about)
+    named = [(f"{APP}:1", manifest), (config, manifest)]
+    (found,) = images.running(made.node(tmp_path, blobs, named, [made.container(config, "shop/web")]))
+    assert (found.annotations, found.platform) == ({"a": "label", "b": "annotation"}, "linux/arm64")
 
 
 def test_of_an_image_with_many_platforms_a_sandbox_runs_the_one_that_the_runtime_knows(tmp_path: Path) -> None:

@@ -42,44 +42,62 @@ def judged(kind: Any, host: FakeHost, **setting: Any) -> Verdict:
     return verdict
 
 
-@pytest.mark.parametrize(
-    ("standing", "state"),
-    [(PASSED, ""), (VULNERABLE, "vulnerable"), (OUTDATED, "outdated"), (None, "unscanned")],
-)
-def test_what_runs_needs_a_scan_that_lets_it_pass(tmp_path: Path, standing: Any, state: str) -> None:
+PODS = ["shop/web-1/main", "shop/web-2/main"]
+
+
+def test_what_runs_needs_a_scan_that_lets_it_pass(tmp_path: Path) -> None:
     host, digest, config = node(tmp_path)
-    scans = {digest: {"linux/amd64": standing}} if standing else {}
-    verdict = judged(image_scans, host, of="running", scans=scans, wanted=True)
-    assert verdict.ok == (not state)
-    if not state:
-        return
-    pods = ["shop/web-1/main", "shop/web-2/main"]
-    why = (standing or image_scans.UNSCANNED)["why"]
+    assert judged(image_scans, host, of="running", scans={digest: {"linux/amd64": PASSED}}, wanted=True).ok
+    verdict = judged(image_scans, host, of="running", scans={digest: {"linux/amd64": VULNERABLE}}, wanted=True)
+    assert not verdict.ok
     assert verdict.observed == {
-        digest: {"image": APP, "config": config, "platform": "linux/amd64", "pods": pods, "state": state, "why": why}
+        digest: {"image": APP, "config": config, "platform": "linux/amd64", "pods": PODS, **VULNERABLE}
     }
-    assert f"{APP}@{digest} in shop/web-1/main, shop/web-2/main: {why}" in verdict.reason
-    assert image_scans.TODO[state] in verdict.reason
+    assert f"{APP}@{digest} in shop/web-1/main, shop/web-2/main: {VULNERABLE['why']}" in verdict.reason
+    assert image_scans.TODO["vulnerable"] in verdict.reason
     assert verdict.where == ("pod shop/web-1/main", "pod shop/web-2/main")
 
 
-def test_a_scan_of_another_platform_says_nothing_of_this_one(tmp_path: Path) -> None:
-    host, digest, _ = node(tmp_path)
-    verdict = judged(image_scans, host, of="running", scans={digest: {"linux/arm64": PASSED}}, wanted=True)
-    assert verdict.observed[digest]["state"] == "unscanned"
-
-
-def test_a_scan_by_any_digest_of_the_same_configuration_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("platform", "standing", "state"),
+    [
+        ("linux/amd64", OUTDATED, "outdated"),
+        ("linux/amd64", {"state": "unreadable", "why": "it is no result"}, "unreadable"),
+        ("linux/arm64", PASSED, "unscanned"),
+        ("linux/arm64", VULNERABLE, "unscanned"),
+    ],
+)
+def test_of_what_runs_without_a_scan_that_counts_nothing_is_known(
+    tmp_path: Path, platform: str, standing: Any, state: str
+) -> None:
     host, digest, config = node(tmp_path)
-    scans = {digest: {"linux/amd64": OUTDATED}, config: {"linux/amd64": PASSED}}
-    assert judged(image_scans, host, of="running", scans=scans, wanted=True).ok
+    with pytest.raises(Unavailable, match=rf"^unscanned: {APP}@{digest} in ") as refused:
+        judged(image_scans, host, of="running", scans={digest: {platform: standing}}, wanted=True)
+    assert image_scans.TODO[state] in refused.value.why
+    told = refused.value.observed[digest]
+    assert (told["state"], told["config"], told["platform"], told["pods"]) == (state, config, "linux/amd64", PODS)
+
+
+@pytest.mark.parametrize(("other", "ok"), [(OUTDATED, True), (VULNERABLE, False)])
+def test_a_scan_by_any_digest_of_the_same_configuration_counts(tmp_path: Path, other: Any, ok: bool) -> None:
+    host, digest, config = node(tmp_path)
+    scans = {digest: {"linux/amd64": other}, config: {"linux/amd64": PASSED}}
+    assert judged(image_scans, host, of="running", scans=scans, wanted=True).ok == ok
+
+
+def test_what_is_vulnerable_is_told_before_what_nobody_has_scanned(tmp_path: Path) -> None:
+    one, two = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    about = {"image": APP, "pods": [], "config": "", "platform": "linux/amd64"}
+    faults = {one: {**about, **image_scans.UNSCANNED}, two: {**about, **VULNERABLE}}
+    verdict = image_scans.assess({"of": "running", "scans": {}, "wanted": True}, {"count": 2, "faults": faults})
+    assert verdict.reason.startswith(f"{APP}@{two}: {VULNERABLE['why']}; {APP}@{one}: it was not scanned")
 
 
 def test_without_a_scanner_nothing_passes(tmp_path: Path) -> None:
     host, digest, _ = node(tmp_path)
     scans = {digest: {"linux/amd64": PASSED}}
     for of in ("running", "listed"):
-        with pytest.raises(Unavailable, match=r"^scanner: casemate_image_scans is not set"):
+        with pytest.raises(Unavailable, match=r"^unasked: casemate_image_scans is not set"):
             judged(image_scans, host, of=of, scans=scans, wanted=False)
 
 
@@ -113,8 +131,8 @@ def test_what_the_list_lets_in_needs_a_scan_that_passed_on_each_platform(tmp_pat
 
 def test_a_list_that_is_none_is_not_evaluated(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, {"/list.json": "{}"}, context=TODAY)
-    for path in ("", "/list.json", "/none"):
-        with pytest.raises(Unavailable, match=r"^image_list: "):
+    for path, code in (("", "unasked"), ("/list.json", "image_list"), ("/none", "image_list")):
+        with pytest.raises(Unavailable, match=rf"^{code}: "):
             judged(image_scans, host, of="listed", list=path, scans={}, wanted=True)
 
 
@@ -147,6 +165,6 @@ def test_an_image_that_does_not_say_when_it_was_built_is_not_evaluated(tmp_path:
 
 
 def test_no_limit_is_not_evaluated(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=r"^image_age: casemate_image_max_age_days is not set"):
+    with pytest.raises(Unavailable, match=r"^unasked: casemate_image_max_age_days is not set"):
         judged(image_age, node(tmp_path)[0], days=0)
     assert image_age.day("2026-11-29T00:00:00Z") == datetime.date(2026, 11, 29)

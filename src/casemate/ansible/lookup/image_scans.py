@@ -6,8 +6,7 @@ DOCUMENTATION = r"""
 name: image_scans
 short_description: How images stand by the scans that are kept on the controller
 description: Digest of an image to platform to state and reason, by the policy of the inventory. Empty without one.
-options:
-  settings: {description: The settings themselves instead, or nothing where there are none., type: bool, default: false}
+options: {}
 author: Casemate maintainers (!UNKNOWN)
 """
 
@@ -34,8 +33,6 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         """Return one mapping."""
         known = variables or {}
         given, waivers = (self._templar.template(known.get(name)) for name in (scan_gate.VARIABLE, scan_gate.WAIVERS))
-        if options.get("settings"):
-            return [{"given": given, "waivers": waivers} if given else {}]
         try:
             asked = scan_gate.settings(given, waivers)
         except (KeyError, TypeError, ValueError) as wrong:  # preflight says it better, before any host is touched
