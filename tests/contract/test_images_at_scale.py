@@ -26,6 +26,7 @@ from module_utils.casemate.k3s import images
 NODES, IMAGES = 5, 200
 KINDS = ("image_scans", "image_age", "image_updates")
 
+
 def node(folder: Path, count: int) -> FakeHost:
     """A node that runs so many images, each in a pod of its own and by a tag of its own."""
     blobs: running_images.Blobs = {}
@@ -44,18 +45,16 @@ def node(folder: Path, count: int) -> FakeHost:
 def judged(host: FakeHost, scans: dict[str, Any]) -> list[dict[str, Any]]:
     """What the engine finds of images on a node with a scanner, by these results of scans."""
     chosen = [c for c in declarations.controls()["k3s_node"] if c["setting"]["kind"] in KINDS and "vantage" not in c]
+    given = {"wanted": True, "scans": scans, "answers": {}, "days": 365}
     made = [
-        {**c, "needs": [], "setting": {**c["setting"], **{"wanted": True}, **answers(c["setting"], scans)}} for c in chosen
+        {
+            **c,
+            "needs": [],
+            "setting": {**c["setting"], **{key: given[key] for key in given.keys() & c["setting"].keys()}},
+        }
+        for c in chosen
     ]
-    for control in made:
-        if control["setting"]["kind"] == "image_age":
-            del control["setting"]["wanted"]
     return run({"k3s_node": made}, host, check=True).findings
-
-
-def answers(setting: dict[str, Any], scans: dict[str, Any]) -> dict[str, Any]:
-    """What comes with a setting from the controller."""
-    return {"scans": scans} if "scans" in setting else {"answers": {}} if "answers" in setting else {"days": 365}
 
 
 def test_a_node_is_asked_for_its_images_once_however_many_there_are(tmp_path: Path) -> None:
@@ -87,7 +86,8 @@ class Fleet:
         # Which module is run where is noted, and once all is scanned others answer.
         several = f'answers={before}; [ "$(ls {self.results} | wc -l)" -lt {IMAGES} ] || answers={after}'
         ssh = simulated.SSH.replace("answers=ANSWERS", several)
-        (before / "ssh").write_text(ssh.replace("case $module in\n", f'echo "$host $module" >>{self.asked}\ncase $module in\n', 1))
+        noted = f'echo "$host $module" >>{self.asked}\ncase $module in\n'
+        (before / "ssh").write_text(ssh.replace("case $module in\n", noted, 1))
 
     def answer(self, place: Path, findings: list[dict[str, Any]]) -> None:
         """Have each node answer with these findings."""

@@ -24,9 +24,7 @@ def blob(blobs: Blobs, **content: Any) -> str:
     return f"sha256:{name}"
 
 
-def image(
-    blobs: Blobs, created: str, annotations: Mapping[str, str] | None = None, **more: Any
-) -> tuple[str, str]:
+def image(blobs: Blobs, created: str, annotations: Mapping[str, str] | None = None, **more: Any) -> tuple[str, str]:
     """(digest of the manifest, digest of the configuration) of an image that was built then, for linux/amd64 unless
     `more` of its configuration says otherwise.
     """

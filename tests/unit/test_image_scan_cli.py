@@ -20,11 +20,13 @@ from casemate.supply import registry, registry_answers, scan_gate, scan_results
 CONFIG = f"sha256:{'c' * 64}"
 IMAGE, TAG, PLATFORM = "registry.example.org/app", "registry.example.org/app:1", "linux/amd64"
 POD = "shop/web/main"
+NOTHING: dict[str, Any] = {"scans": {}, "waivers": {}, "updates": {}, "registries": []}
+"""What the playbook tells of an inventory that asks for nothing."""
 NAMED = f"{IMAGE}@{DIGEST}"
 
 
 def ran(settings: Any, *states: str, updates: Any = None, tag: str = "") -> runner.Run:
-    """A look at two nodes that run the image, which stands so on each; none: it passed. `tag` is the state of its tag."""
+    """A look at nodes that run the image, which stands so on each; none: it passed. `tag` is the state of its tag."""
     run = runner.Run()
     for at, state in enumerate(states or ("",), 1):
         one = {"image": IMAGE, "config": CONFIG, "platform": PLATFORM, "pods": [POD], "state": state, "why": state}
@@ -37,8 +39,7 @@ def ran(settings: Any, *states: str, updates: Any = None, tag: str = "") -> runn
         host = runner.Host(f"node{at}", passes={"A-B": [found], **({"A-C": [moved]} if updates else {})})
         run.hosts[host.name] = host
         scans = scanning.inventory(settings) if settings else {}
-        said = {"scans": scans, "waivers": {}, "updates": updates or {}, "registries": []}
-        run.results[host.name] = {"msg": said}
+        run.results[host.name] = {"msg": {**NOTHING, "scans": scans, "updates": updates or {}}}
     run.settled = True
     return run
 
@@ -150,7 +151,7 @@ def test_a_tag_is_asked_for_once_for_all_nodes_and_what_is_said_of_it_is_kept(
 
 def test_hosts_that_differ_in_their_scanner_are_refused(tmp_path: Path, looks: list[Any]) -> None:
     run = ran(scanning.settings(tmp_path), "unscanned", "unscanned")
-    run.results["node2"] = {"msg": {"scans": {}, "waivers": {}, "updates": {}, "registries": []}}
+    run.results["node2"] = {"msg": NOTHING}
     looks += [run]
     assert "hosts differ in casemate_image_scans" in str(scan().exception)
 

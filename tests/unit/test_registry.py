@@ -27,7 +27,7 @@ def sha256(data: bytes) -> str:
 
 
 class Registry:
-    """What it has by path below /v2/, as bytes; for a path of `sends` it sends elsewhere. `demands` what for a login."""
+    """Answers with what it `has` by path, or sends elsewhere; it may demand what it accepts as a login."""
 
     def __init__(self, folder: Path) -> None:
         self.has: dict[str, bytes] = {}

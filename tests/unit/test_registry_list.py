@@ -63,7 +63,7 @@ def test_a_list_becomes_what_k3s_reads(authority: str, login: str) -> None:
 
 def test_without_a_list_nothing_is_demanded() -> None:
     made = registries.resolved(None)
-    assert made["unset"].startswith("registries: ") and made["prefixes"] == [] and made["authorities"] == {}
+    assert made["unset"].startswith("casemate_registries ") and made["prefixes"] == [] and made["authorities"] == {}
     assert registries.problems({}) == [] == registries.own_images_problems({})
 
 

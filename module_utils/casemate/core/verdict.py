@@ -28,14 +28,16 @@ class Unavailable(Exception):  # noqa: N818 - not an error but an answer
         self.code, self.why, self.observed = code, why, observed
 
 
-class Unasked(Unavailable):
-    """The operator has not set the input by which the control demands something."""
+UNASKED = "unasked"
+"""The code of what nobody asks for: no gap, so nobody has to accept it."""
 
-    CODE = "unasked"
+
+class Unasked(Unavailable):
+    """The input that a control goes by is not set: it is not_evaluated, and `why` says what that leaves open."""
 
     def __init__(self, why: str) -> None:
-        """Say which input is not set, and what follows."""
-        super().__init__(self.CODE, why)
+        """Say what is not set."""
+        super().__init__(UNASKED, why)
 
 
 class Left(NamedTuple):

@@ -39,9 +39,9 @@ class Image(NamedTuple):
     `id` is the digest of its configuration, `digests` are those of the manifests and indexes by which the image store
     knows it; none where it was removed from there while it runs. `names` are its names there. `created` is when it was
     built, ISO 8601 as its configuration says, "" where it does not. `platform` is such as linux/amd64. `annotations`
-    are those of its manifest and index, and the labels of its configuration, in which many builders put them. `pods` are
-    where it runs, as namespace/pod/container, and `asked` the names by which they ask for it, as they say them: a name
-    that was pulled anew since then leads to another image by now.
+    are those of its manifest and index, and the labels of its configuration, in which many builders put them. `pods`
+    are where it runs, as namespace/pod/container, and `asked` the names by which they ask for it, as they say them: a
+    name that was pulled anew since then leads to another image by now.
     """
 
     id: str

@@ -14,7 +14,7 @@ from typing import Annotated, Dict, List, TypedDict
 
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Left, Observation, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Unasked, Verdict
 from ..host.entries import digest
 from ..host.files import names_in
 from ..host.machine import EnforceError, Host
@@ -37,7 +37,7 @@ class Needed(TypedDict):
 class Setting(Needed, Enforceable, total=False):
     """What a control of this kind demands."""
 
-    unset: Annotated[str, Key("code: why nobody declares files; empty where somebody does", pattern=r"|[a-z_]+: .+")]
+    unset: Annotated[str, Key("why nobody declares files; empty where somebody does")]
 
 
 def identity(setting: Setting) -> str:
@@ -91,8 +91,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that the folder holds what is declared and nothing else."""
     faults: Dict[str, str] = seen["faults"]
     if setting.get("unset") and not faults:
-        code, _, why = setting["unset"].partition(": ")
-        raise Unavailable(code, why)
+        raise Unasked(setting["unset"])
     return Verdict(
         ok=not faults,
         expected={name: digest(text.encode()) for name, text in sorted(setting["files"].items())},

@@ -10,7 +10,7 @@ from typing import Annotated, Any, List, TypedDict
 
 from ..core import waiver
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Verdict
 from ..host.machine import Host
 from ..host.signature import SignatureError, signer
 from ..k3s.image_verifier import NAMESPACE, Refused, read
@@ -33,7 +33,7 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """Who signed each list, its last day, how many images it allows today, and what is wrong with it."""
-    return [_seen(setting, host) if setting["list"] else Unavailable("image_list", UNSET) for setting in settings]
+    return [_seen(setting, host) if setting["list"] else Unasked(UNSET) for setting in settings]
 
 
 def _seen(setting: Setting, host: Host) -> Observation:

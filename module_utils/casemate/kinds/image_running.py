@@ -13,7 +13,7 @@ from typing import Annotated, Any, Dict, FrozenSet, List, TypedDict
 from ..core import waiver
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s import image_verifier as program
 from ..k3s.artifact import digest_of
@@ -44,7 +44,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     for setting in settings:
         try:
             if not setting["wanted"]:
-                raise Unavailable("image_list", UNSET)
+                raise Unasked(UNSET)
             if not running_unit(host)[0]:
                 raise Unavailable("k3s", "K3s does not run here, and no image by it")
             seen.append(_seen(setting, host))

@@ -1,7 +1,7 @@
 """Images that run although their tag leads to another one by now, or their base to a newer one. Observe-only.
 
 What registries say lies on the controller, which has asked them, and comes with the setting; what runs, and what it
-says of its base, is asked of the node. Source: OCI image specification 1.1, annotations.md (org.opencontainers.image.base).
+says of its base, is asked of the node. Source: OCI image specification 1.1, annotations.md.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ class Setting(TypedDict):
     of: Annotated[Literal["tags", "bases"], Key("the tags by which images run, or the images that they are built on")]
     answers: Annotated[
         Dict[str, Any],
-        Key(
-            "HOST/PATH:TAG -> platform such as linux/amd64 -> digests and configuration to which it leads, or why not"
-        ),
+        Key("HOST/PATH:TAG -> platform such as linux/amd64 -> digests and configuration to which it leads, or why not"),
     ]
     wanted: Annotated[bool, Key("whether the operator has registries asked")]
 

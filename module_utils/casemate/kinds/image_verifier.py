@@ -14,7 +14,7 @@ from typing import Annotated, Any, Dict, List, Literal, Set, TypedDict
 from ..core import waiver
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..formats.toml_dump import parse
 from ..host.clock import NEVER, Start, after, content_time
 from ..host.machine import Host
@@ -70,7 +70,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     for setting in settings:
         try:
             if not setting["wanted"]:
-                raise Unavailable("image_list", UNSET)
+                raise Unasked(UNSET)
             seen.append({"asked": _asked, "answers": _answers}[setting["aspect"]](setting, host))
         except (Unavailable, OSError) as why:
             seen.append(why)

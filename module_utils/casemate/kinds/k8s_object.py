@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Left, Observation, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Unasked, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..k3s import encryption as k3s_encryption
 from ..k3s import owned as k8s_owned
@@ -42,9 +42,7 @@ class Setting(Needed, Enforceable, total=False):
     select: Annotated[dict[str, Any], Key("for a list path: {dotted path: value} that picks the items to judge")]
     encryption: Annotated[Literal["active", "aescbc", "secretbox"], Key("for the path of servers")]
     advice: Annotated[str, Key("what to do, told where it fails")]
-    unset: Annotated[
-        str, Key("code: why nobody asks for the body, which then goes; empty where somebody does", r"|[a-z_]+: .+")
-    ]
+    unset: Annotated[str, Key("why nobody asks for the body, which then goes; empty where somebody does")]
 
 
 def identity(setting: Setting) -> str:
@@ -150,7 +148,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             return Verdict(
                 ok=False, expected="absent", observed=ours, reason="nobody asks for it any more", evidence=evidence
             )
-        raise Unavailable(*setting["unset"].split(": ", 1))
+        raise Unasked(setting["unset"])
     made = _judge(setting, seen, evidence)
     for code, places in (("refused", seen.get("refused")), ("k3s", seen.get("silent"))):
         if places and (made.ok or not seen["objects"]):  # what could be seen and is wrong counts all the same

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Dict, List, Literal, Set, TypedDict
 
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Left, Observation, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Unasked, Unavailable, Verdict
 from ..formats.hosts_toml import Endpoint, Unreadable, parse
 from ..host.clock import after, content_time
 from ..host.machine import EnforceError, Host
@@ -35,7 +35,7 @@ class Setting(Needed, Enforceable, total=False):
 
     document: Annotated[Dict[str, Any], Key("what registries.yaml says beside logins")]
     logins: Annotated[Dict[str, str], Key("host -> digest of its login, as k3s/registries.py makes it; never a secret")]
-    unset: Annotated[str, Key("code: why nobody lists registries; empty where somebody does", pattern=r"|[a-z_]+: .+")]
+    unset: Annotated[str, Key("why nobody lists registries; empty where somebody does")]
     unit: Annotated[str, Key("unit that reads the file when it starts")]
 
 
@@ -61,17 +61,12 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     return seen
 
 
-def _undeclared(setting: Setting) -> Unavailable:
-    code, _, why = setting.get("unset", "").partition(": ")
-    return Unavailable(code, why)
-
-
 def _file(setting: Setting, host: Host) -> Observation:
     found, state = host.text(of_k3s.PATH), host.stat(of_k3s.PATH)
     barred = host.barred(of_k3s.PATH) or ""
     if setting.get("unset"):
         if found is None or not of_k3s.is_ours(found):
-            raise _undeclared(setting)
+            raise Unasked(setting["unset"])
         return {"faults": [f"{of_k3s.PATH} is still there, and nobody lists registries any more"], "barred": barred}
     if found is None or state is None:
         return {"faults": [f"{of_k3s.PATH} is missing"], "barred": barred}
@@ -113,7 +108,7 @@ def _elsewhere(host: Host) -> List[str]:
 
 def _limited(setting: Setting, host: Host) -> Observation:
     if setting.get("unset"):
-        raise _undeclared(setting)
+        raise Unasked(setting["unset"])
     return {"faults": beyond(of_k3s.asked(setting["document"]), _hosts(host)) + _elsewhere(host)}
 
 

@@ -14,7 +14,7 @@ from module_utils.casemate.core.finding import KEYS as KEYS
 from module_utils.casemate.core.finding import STATUSES as STATUSES
 from module_utils.casemate.core.finding import Finding as Finding
 from module_utils.casemate.core.finding import finding
-from module_utils.casemate.core.verdict import Unasked
+from module_utils.casemate.core.verdict import UNASKED
 
 Report = dict[str, Any]
 
@@ -57,8 +57,8 @@ def host_entry(name: str, status: str, findings: Iterable[Finding], message: str
 
 
 def is_accepted(finding: Finding, accepted: Iterable[str]) -> bool:
-    """Whether the operator accepts why a finding was not evaluated: by the code, or by not setting its input."""
-    return finding["status"] == "not_evaluated" and finding["code"] in (Unasked.CODE, *accepted)
+    """Whether a finding that was not evaluated has a reason that the operator accepts, or nobody asks for it."""
+    return finding["status"] == "not_evaluated" and finding["code"] in (UNASKED, *accepted)
 
 
 def exit_code(hosts: Iterable[Mapping[str, Any]], accepted: Mapping[str, Iterable[str]]) -> int:

@@ -19,7 +19,7 @@ from module_utils.casemate.k3s import registries as of_k3s
 
 VARIABLE, NAME = "casemate_registries", "__casemate_registries"
 """The input, and the internal variable by which templates know what is made of it."""
-UNSET = f"registries: {VARIABLE} is not set, so images of any registry may run"
+UNSET = f"{VARIABLE} is not set, so images of any registry may run"
 OWN = "rancher/mirrored-pause"
 """One of K3s' own images, all of which lie below rancher/."""
 HUBS = ("index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com")

@@ -111,9 +111,9 @@ def test_containerd_is_asked_for_its_own_settings(tmp_path: Path) -> None:
 def test_without_a_list_nothing_is_judged(tmp_path: Path, kind: Any) -> None:
     setting = {**SETTING, "aspect": "answers", "archive": "/x", "digests": {}, "wanted": False}
     (why,) = kind.observe([setting], FakeHost(tmp_path))
-    assert isinstance(why, Unavailable) and why.code == "image_list"
+    assert isinstance(why, Unavailable) and why.code == "unasked"
     (why,) = image_list.observe([{"list": "", "allowed_signers": ""}], FakeHost(tmp_path))
-    assert isinstance(why, Unavailable) and why.code == "image_list"
+    assert isinstance(why, Unavailable) and why.code == "unasked"
 
 
 class RealHost(FakeHost):

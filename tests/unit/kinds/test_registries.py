@@ -32,7 +32,7 @@ DOCUMENT: dict[str, Any] = {
     "configs": {"r.example.org:5000": {"tls": {"ca_file": "/etc/casemate/registries/r.example.org_5000.pem"}}},
 }
 RIGHT = {"docker.io": HUB, "r.example.org:5000": OWN, "_default": SINK}
-UNSET = "registries: nobody lists any"
+UNSET = "nobody lists any"
 STARTED = "systemctl show k3s.service"
 NOON = (0, "ActiveState=active\nExecMainStartTimestamp=Thu 2099-01-01 12:00:00 UTC\n"
            "ActiveEnterTimestamp=Thu 2099-01-01 12:00:00 UTC\n", "")  # fmt: skip
@@ -116,7 +116,7 @@ def test_before_k3s_ran_and_without_a_list_nothing_is_claimed(tmp_path: Path) ->
     with pytest.raises(Unavailable, match="k3s"):
         judged(setting("verified"), FakeHost(tmp_path))
     for aspect in ("file", "limited"):
-        with pytest.raises(Unavailable, match="registries: nobody lists any"):
+        with pytest.raises(Unavailable, match="unasked: nobody lists any"):
             judged(setting(aspect, unset=UNSET), made(tmp_path / aspect, {}))
 
 
