@@ -34,7 +34,7 @@ def ran(settings: Any, *states: str, updates: Any = None, tag: str = "") -> runn
         found = made.finding(status, kind="image_scans", reason=f"unscanned: {state}", observed={DIGEST: one})
         asked = {"reference": TAG, "platform": PLATFORM, "state": tag}
         moved = made.finding(
-            "not_evaluated" if tag else "pass", "A-C", kind="image_updates", reason="registry: x", observed=[asked]
+            "not_evaluated" if tag else "pass", "A-C", kind="image_updates", reason="registry: x", observed={TAG: asked}
         )
         host = runner.Host(f"node{at}", passes={"A-B": [found], **({"A-C": [moved]} if updates else {})})
         run.hosts[host.name] = host
@@ -59,7 +59,6 @@ def looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]
     monkeypatch.chdir(tmp_path)
     yield given
     assert {playbook for playbook, _ in asked} == {"images.yml"}
-    assert len(asked) <= 3
 
 
 def scan(*arguments: str) -> Result:

@@ -217,6 +217,7 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["trivy", [], 5],
     ),
     "casemate_advisory_waivers": ("", [{}, {"CVE-2026-1": WAIVER}], ["CVE-2026-1", ["CVE-2026-1"], 5]),
+    "casemate_image_updates": ("", [{"answers": HERE}, {"answers": HERE, "max_age_days": 1}], [HERE, [], 5]),
     "casemate_image_max_age_days": ("a whole number from 1 to 3650", [1, "365"], [0, 3651, "a year", []]),
     "casemate_accept_not_evaluated": (
         "a reason code of a report, such as kernel",

@@ -114,9 +114,10 @@ def test_a_tag_leads_to_a_manifest_or_by_an_index_to_that_of_a_platform(one: Reg
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"<html>", "not reached"),
-        (b"[]", "answers no mapping"),
-        (b'{"config": 5}', "no manifest|not reached"),
+        (b"<html>", "no manifest"),
+        (b"[]", "no manifest"),
+        (b'{"config": 5}', "no manifest"),
+        (b'{"manifests": [5]}', "no manifest"),
         (b'{"config": {"digest": "latest"}}', "no manifest"),
         (b"{}", "no manifest"),
         (b" " * (registry.MOST + 1), "more than 4 MiB"),
@@ -148,7 +149,7 @@ def test_an_index_that_leads_back_to_itself_ends(one: Registry, monkeypatch: pyt
 def test_a_tag_that_is_gone_and_a_registry_that_is_closed_say_so(one: Registry) -> None:
     with pytest.raises(Unanswered, match=f"{one.host}: it has no such name"):
         one.leads_to()
-    one.demands = 'Basic realm="r"'
+    one.demands, one.accepts = 'Basic realm="r"', "a login"
     with pytest.raises(Unanswered, match="demands a login"):
         one.leads_to()
 

@@ -90,10 +90,12 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     by = {state: [one for one in images if one["state"] == state] for state in (NEWER, UNKNOWN, UNDECLARED)}
     if by[UNKNOWN] and not by[NEWER]:
         said = several(sorted({f"{one['reference']}: {one['why']}" for one in by[UNKNOWN]}))
-        raise Unavailable("registry", said, by[UNKNOWN])
+        raise Unavailable("registry", said, _by_name(by[UNKNOWN]))
     if by[UNDECLARED] and not by[NEWER]:
         said = several(sorted({one["image"] for one in by[UNDECLARED]}), between=", ")
-        raise Unavailable("undeclared", f"no annotation {BASE_NAME} and {BASE_DIGEST}: {said}", by[UNDECLARED])
+        raise Unavailable(
+            "undeclared", f"no annotation {BASE_NAME} and {BASE_DIGEST}: {said}", _by_name(by[UNDECLARED])
+        )
     what = "its tag" if setting["of"] == "tags" else "its base"
     told = [
         f"{one['image']} in {several(one['pods'], 3, ', ')}: {what} {one['reference']} is {one['now']} now"
@@ -102,11 +104,17 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(
         ok=not told,
         expected="each is what its registry has by that name",
-        observed=[*by[NEWER], *by[UNKNOWN]] or f"{len(images)} images, each what its registry has by that name",
+        observed=_by_name([*by[NEWER], *by[UNKNOWN]])
+        or f"{len(images)} images, each what its registry has by that name",
         reason="; ".join([several(told), TODO[setting["of"]]]) if told else "",
         evidence="crictl ps, ctr images list, and what registries answered to the controller",
         where=tuple(sorted({f"pod {pod}" for one in by[NEWER] for pod in one["pods"]})),
     )
+
+
+def _by_name(images: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """The same by tag, or by the annotation that lacks, and image."""
+    return {f"{one['reference'] or BASE_NAME} of {one['image']}": one for one in images}
 
 
 KIND: Kind[Setting] = Kind(

@@ -114,7 +114,7 @@ def wanted(run: runner.Run) -> list[scanner.Wanted]:
     """What runs somewhere and is to be scanned: each digest once for each platform."""
     found: dict[tuple[str, str], scanner.Wanted] = {}
     for observed in _observed(run, SCANNED):
-        for digest, one in observed.items() if isinstance(observed, Mapping) else ():
+        for digest, one in observed.items():
             if one["state"] in (UNSCANNED, OUTDATED) and one.get("config"):
                 place = (digest, one["platform"])
                 found[place] = scanner.Wanted(digest, one["image"], one["config"], one["platform"])
@@ -123,21 +123,14 @@ def wanted(run: runner.Run) -> list[scanner.Wanted]:
 
 def tags(run: runner.Run) -> list[tuple[str, str]]:
     """(tag, platform) of what runs somewhere, or is built on, and of which it is not known to what it leads."""
-    lists = [observed for observed in _observed(run, CURRENT) if isinstance(observed, Sequence)]
-    return sorted(
-        {
-            (one["reference"], one["platform"])
-            for observed in lists
-            for one in observed
-            if isinstance(one, Mapping) and one["state"] == UNKNOWN
-        }
-    )
+    told = [one for observed in _observed(run, CURRENT) for one in observed.values()]
+    return sorted({(one["reference"], one["platform"]) for one in told if one["state"] == UNKNOWN})
 
 
-def _observed(run: runner.Run, kind: str) -> list[Any]:
-    """What each host tells of controls of a kind that do not pass."""
+def _observed(run: runner.Run, kind: str) -> list[Mapping[str, Any]]:
+    """What each host tells of images by controls of a kind that do not pass."""
     made = [one for host in run.hosts.values() for one in host.findings]
-    return [one["observed"] for one in made if one["kind"] == kind and one["status"] in ("fail", "not_evaluated")]
+    return [one["observed"] for one in made if one["kind"] == kind and isinstance(one["observed"], Mapping)]
 
 
 def _ask(asked: Asked, wanted: list[tuple[str, str]]) -> bool:

@@ -71,7 +71,7 @@ class Asker:
         self.tokens: dict[str, str] = {}
 
     def leads_to(self, reference: str, platform: str) -> Answer:
-        """To what `HOST/PATH:TAG` leads for a platform such as linux/amd64. Raises Unanswered."""
+        """To what `HOST/PATH:TAG` leads for a platform such as linux/amd64. Raises Unanswered, by whom was asked last."""
         repository, _, tag = reference.rpartition(":")
         host, _, path = repository.partition("/")
         entry = next((one for one in self.entries if repository.startswith(registries.prefix(one))), {"host": host})
@@ -81,6 +81,8 @@ class Asker:
                 return self._resolved(entry, f"{of_k3s.url(endpoint)}/{path}/manifests", tag, platform)
             except Unanswered as refused:
                 why = f"{urllib.parse.urlsplit(endpoint).netloc}: {refused}"
+            except (AttributeError, KeyError, TypeError, ValueError):
+                why = f"{urllib.parse.urlsplit(endpoint).netloc}: it answers what is no manifest of an image"
         raise Unanswered(why)
 
     def _resolved(self, entry: Mapping[str, Any], manifests: str, name: str, platform: str) -> Answer:
@@ -92,10 +94,10 @@ class Asker:
                 raise Unanswered(f"what it has as {name} is {digests[-1]}")
             made = _mapping(data)
             if "manifests" not in made:
-                config = (made.get("config") or {}).get("digest")
-                if not DIGEST.fullmatch(str(config)):
-                    raise Unanswered("it answers what is no manifest of an image")
-                return Answer(tuple(digests), str(config))
+                config = str(made["config"]["digest"])
+                if not DIGEST.fullmatch(config):
+                    raise ValueError(config)
+                return Answer(tuple(digests), config)
             name = _of_platform(made, platform)
         raise Unanswered("its indexes lead nowhere")
 
@@ -169,7 +171,7 @@ def _read(opener: urllib.request.OpenerDirector, url: str, authorization: str) -
 def _mapping(data: bytes) -> dict[str, Any]:
     made = json.loads(data)
     if not isinstance(made, dict):
-        raise ValueError("it answers no mapping")
+        raise ValueError("no mapping")
     return made
 
 

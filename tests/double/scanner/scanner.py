@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A double of trivy and of grype: it scans nothing, and says what plan.json in the folder of its database has it say.
 
-plan.json: {"digests": [what the image is said to be], "found": [[id, package, installed, fixed, severity]],
-"vulnerable": [digests that have these alone], "does": "hang" | "garbage" | "fail"}. Run as `trivy image …` it answers
-as trivy, else as grype. Beside it, asked.json says what it was run with last.
+plan.json: {"digests": [what the image is said to be], "configs": {digest: that of its configuration}, "found": [[id,
+package, installed, fixed, severity]], "vulnerable": [digests that have these alone], "does": "hang" | "garbage" | "fail"}.
+Run as `trivy image …` it answers as trivy, else as grype. Beside it, asked.json says what it was run with last.
 """
 
 import json
@@ -24,12 +24,13 @@ def plan() -> dict[str, Any]:
 
 
 def images(said: dict[str, Any]) -> list[str]:
-    """What the image is said to be: as planned, the configuration of the layout, or the digest that was asked for."""
+    """What the image is said to be, its configuration first: as planned, that of the layout, or what was asked for."""
     if said.get("digests"):
         return list(said["digests"])
     last = sys.argv[-1] if IS_TRIVY else sys.argv[1].partition(":")[2]
     if not os.path.isdir(last):
-        return [last.rpartition("@")[2]]
+        digest = last.rpartition("@")[2]
+        return [*said.get("configs", {}).get(digest, "").split(), digest]
     with open(f"{last}/index.json", encoding="utf-8") as index:
         digest = str(json.load(index)["manifests"][0]["digest"])
     with open(f"{last}/blobs/sha256/{digest.partition(':')[2]}", encoding="utf-8") as manifest:

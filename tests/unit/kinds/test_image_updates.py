@@ -53,7 +53,7 @@ def test_a_tag_that_has_moved_is_named_with_image_and_pod(tmp_path: Path) -> Non
     assert f"in {POD}: its tag {APP}:1 is {NEW} now" in verdict.reason
     assert verdict.reason.startswith(f"{APP}@sha256:")
     assert verdict.where == (f"pod {POD}",)
-    (told,) = verdict.observed
+    (told,) = verdict.observed.values()
     assert (told["reference"], told["state"], told["now"], told["pods"]) == (f"{APP}:1", "newer", NEW, [POD])
 
 
@@ -76,7 +76,7 @@ def test_a_tag_of_which_nothing_is_known_is_not_evaluated_and_told(
     host, _ = node(tmp_path)
     with pytest.raises(Unavailable, match=rf"^registry: {APP}:1: {said}") as refused:
         judged(host, "tags", **answers)
-    (told,) = refused.value.observed
+    (told,) = refused.value.observed.values()
     assert (told["reference"], told["platform"], told["state"]) == (f"{APP}:1", "linux/amd64", "unknown")
 
 
@@ -103,7 +103,7 @@ def test_what_has_moved_is_told_whatever_else_is_not_known(tmp_path: Path) -> No
     tagged = re.sub(rf"^{APP}@\S+", f"{APP}:1", listed.splitlines()[1])
     host.commands[" ".join(IMAGES)] = (0, f"{listed}{tagged}\n", "")
     verdict = judged(host, "tags", **{f"{APP}:1": answer(NEW, config=OLD)})
-    assert [one["reference"] for one in verdict.observed] == [f"{APP}:1", f"{APP}:2"]
+    assert [one["reference"] for one in verdict.observed.values()] == [f"{APP}:1", f"{APP}:2"]
     assert not verdict.ok
 
 
