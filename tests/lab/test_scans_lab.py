@@ -1,7 +1,7 @@
 """Images on a real K3s: scanned by digest, kept off the list unless they passed, and named with node and pod otherwise.
 
-Runs on an applied lab, with a registry beside it and a double of trivy and grype, which finds what the story plants: a
-scanner of the test's own. A double of K3s has no containerd. It ends as it began.
+Two machines, a registry on their controller, and a double of trivy and grype, which finds what the story plants: a
+scanner of the test's own. With --ansible-inventory it runs on a lab that was applied. A double has no containerd.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from typing import Any
 
 import pytest
 import yaml
-from lab.applied import Lab, failing
+from lab import registry
+from lab.applied import Lab
 from lab.image_archive import Images, first_layer
 from unit import scanning, signing
+
+from casemate_lab import for_tests
 
 pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).parent
-PORT, LONG_AGO = 5443, "2015-06-01T00:00:00Z"
-BASE = "docker.io/library/busybox:1.36"
+PORT, HOSTS = 5443, "/var/lib/rancher/k3s/agent/etc/containerd/certs.d"
+LONG_AGO, BASE = "2015-06-01T00:00:00Z", "docker.io/library/busybox:1.36"
 SCANNED, LISTED, RECENT = "IMAGES-RUNNING-SCANNED", "IMAGES-LIST-SCANNED", "IMAGES-RUNNING-RECENT"
 TAGS, BASES = "IMAGES-TAGS-CURRENT", "IMAGES-BASES-CURRENT"
+PODS = "good old built tagged planted bad"
 SAFE = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -38,48 +42,51 @@ SAFE = {
     "runAsUser": 1000,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+Findings = dict[tuple[str, str], dict[str, Any]]
+"""(host, control) -> what was found."""
 
 
 class Story:
     """A lab, a registry on the controller's side of its network, and a scanner with a plan of what it finds."""
 
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.plain, self.folder = lab, folder
-        with socket.create_connection((lab.hosts[lab.server], 22)) as asking:
-            self.registry = f"{asking.getsockname()[0]}:{PORT}"
-        self.app = f"{self.registry}/app"
-        self.images = self.made()
-        self.tags: dict[str, dict[str, str]] = {"app": {"1": self.good}, "base": {"1": self.base}, "built": {"1": self.built}}
+    def __init__(self, inventory: str, folder: Path) -> None:
+        self.plain, self.folder = Lab(inventory), folder
+        self.server, self.agent = self.plain.server, self.plain.agent
+        self.address = self.plain.known["casemate_admin_sources"][0].partition("/")[0]
+        self.registry = f"{self.address}:{PORT}"
+        self.made()
+        self.tags = {"app": {"1": self.good}, "base": {"1": self.base}, "built": {"1": self.built}}
         self.point()
         self.key, self.list = signing.key(folder, "key"), folder / "images.json"
-        signers = Path(lab.known["casemate_allowed_signers"]).read_text()
+        signers = Path(self.plain.known["casemate_allowed_signers"]).read_text()
         public = self.key.with_name("key.pub").read_text()
         (folder / "signers").write_text(f'{signers}ops@example.org namespaces="casemate-images" {public}')
-        self.scanner = scanning.settings(folder, built=now())
-        self.archives = folder / "archives"
-        self.archives.mkdir()
         self.plan()
+        (folder / "archives").mkdir()
         self.given: dict[str, Any] = {
             "casemate_allowed_signers": str(folder / "signers"),
-            "casemate_image_scans": {**scanning.inventory(self.scanner), "archives": str(self.archives)},
+            "casemate_registries": [{"host": "docker.io"}, {"host": self.registry, "ca_file": str(folder / "ca.pem")}],
             "casemate_image_updates": {"answers": str(self.scanner.results)},
             "casemate_image_max_age_days": 3650,
-            "casemate_registries": [{"host": "docker.io"}, {"host": self.registry, "ca_file": str(folder / "ca.pem")}],
         }
-        self.give()
-        self.lab = Lab(lab.path, str(folder / "more.yml"))
+        self.use("trivy")
+        self.lab = Lab(inventory, str(folder / "more.yml"))
 
-    def made(self) -> Images:
-        """The images of the registry: all of one layer of an image that nodes have."""
-        exported = self.plain.root(self.plain.server, f"k3s ctr -n k8s.io images export - {BASE} | base64 -w0")
+    def made(self) -> None:
+        """Make the images of the registry: all of one layer of an image that nodes have."""
+        exported = self.plain.root(self.server, f"k3s ctr -n k8s.io images export - {BASE} | base64 -w0")
         images = Images(first_layer(base64.b64decode(exported)))
         self.good, self.bad, self.old = images.image("good"), images.image("bad"), images.image("old", LONG_AGO)
         self.moved, self.base, self.newer = images.image("moved"), images.image("base"), images.image("newer")
-        built_on = {"name": f"{self.registry}/base:1", "digest": self.base}
-        annotations = {f"org.opencontainers.image.base.{key}": value for key, value in built_on.items()}
+        about = {"name": f"{self.registry}/base:1", "digest": self.base}
+        annotations = {f"org.opencontainers.image.base.{key}": value for key, value in about.items()}
         self.built = images.image("built", annotations=annotations)
         images.write(self.folder / "images.tar")
-        return images
+        self.configs = images.configs
+
+    def app(self, digest: str, name: str = "app") -> str:
+        """An image of the registry by its digest."""
+        return f"{self.registry}/{name}@{digest}"
 
     def point(self) -> None:
         """Have tags lead where they do by now."""
@@ -90,10 +97,17 @@ class Story:
         self.given.update(more)
         (self.folder / "more.yml").write_text(yaml.safe_dump({"all": {"vars": self.given}}))
 
-    def plan(self, built: datetime.datetime | None = None, **does: Any) -> None:
-        """Have the scanner find what is planted, by a database of that day, or misbehave."""
-        told = {"configs": self.images.configs, "vulnerable": [self.bad, self.images.configs[self.bad]]}
-        scanning.settings(self.folder, built=built or now(), found=[scanning.CVE], **told, **does)
+    def use(self, kind: str) -> None:
+        """Have the inventory name a scanner of this kind."""
+        given = scanning.inventory(self.scanner)
+        tool = {**given["scanner"], "kind": kind, "timeout": 10}
+        self.give(casemate_image_scans={**given, "scanner": tool, "archives": str(self.folder / "archives")})
+
+    def plan(self, age: int = 0, **does: Any) -> None:
+        """Have the scanner find what is planted, by a database that is so many days old, or misbehave."""
+        planted = {"configs": self.configs, "found": [scanning.CVE], "vulnerable": [self.bad, self.configs[self.bad]]}
+        built = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=age)
+        self.scanner = scanning.settings(self.folder, built=built, **planted, **does)
 
     def said(self, *arguments: str) -> tuple[int, str]:
         """(exit code, what is said) of a command that writes no report."""
@@ -101,17 +115,21 @@ class Story:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
         return done.returncode, done.stdout + done.stderr
 
-    def allow(self, digest: str, name: str = "app") -> tuple[int, str]:
-        """What comes of putting an image on the list, which is signed then."""
-        until = (now() + datetime.timedelta(days=9)).date().isoformat()
+    def scan(self, image: str) -> tuple[int, str]:
+        """(exit code, what is said) of scanning a named image, whatever is known of it."""
+        return self.said("images", "scan", "--again", image)
+
+    def allow(self, image: str) -> tuple[int, str]:
+        """(exit code, what is said) of putting an image on the list, which is signed then."""
+        until = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=9)).date().isoformat()
         about = ["--list", str(self.list), "--until", until, "--reason", "the lab's", "--owner", "ops"]
-        code, said = self.said("images", "allow", f"{self.registry}/{name}@{digest}", *about)
+        code, said = self.said("images", "allow", image, *about)
         if code == 0:
             signing.sign(self.list, self.key, "casemate-images")
         return code, said
 
-    def judged(self, *arguments: str) -> tuple[int, dict[tuple[str, str], dict[str, Any]]]:
-        """(exit code, (host, control) -> finding) of a run that looks at hosts."""
+    def judged(self, *arguments: str) -> tuple[int, Findings]:
+        """(exit code, what was found) of a run that looks at hosts."""
         code, report = self.lab.casemate(*arguments)
         return code, {(host["name"], one["control"]): one for host in report["hosts"] for one in host["findings"]}
 
@@ -124,80 +142,194 @@ class Story:
         about = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
         script = f"k3s kubectl apply -f - 2>&1 <<'END' || exit 0\n{json.dumps(about)}\nEND\n"
         asked = "{.status.phase} {..state.waiting.reason} {..state.waiting.message}"
-        script += f"for i in $(seq 60); do said=$(k3s kubectl get pod {name} -o jsonpath='{asked}')\n"
+        script += f"for i in $(seq 90); do said=$(k3s kubectl get pod {name} -o jsonpath='{asked}')\n"
         script += 'case $said in Running*|*ErrImagePull*|*BackOff*) break;; esac; sleep 1; done; echo "$said"'
-        return self.plain.root(self.plain.server, script).removeprefix(f"pod/{name} created\n")
+        return self.plain.root(self.server, script).removeprefix(f"pod/{name} created\n")
 
+    def runs(self, name: str, image: str, node: str, policy: str = "IfNotPresent") -> None:
+        """A pod that has to run."""
+        said = self.pod(name, image, node, policy)
+        assert said.startswith("Running"), said
 
-def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
-@contextlib.contextmanager
-def serving(story: Story) -> Iterator[None]:
-    """The registry, with a certificate of an authority of its own."""
-    folder, address = story.folder, story.registry.partition(":")[0]
-    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    argv += ["-subj", "/CN=lab", "-addext", f"subjectAltName=IP:{address}", "-keyout", f"{folder}/tls.key"]
-    subprocess.run([*argv, "-out", f"{folder}/ca.pem"], check=True, capture_output=True)
-    files = [f"{folder}/{name}" for name in ("ca.pem", "tls.key", "images.tar", "tags.json")]
-    with (folder / "registry.log").open("w") as log:
-        command = [sys.executable, str(HERE / "registry.py"), address, str(PORT), *files]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        for _ in range(50):
-            with contextlib.suppress(OSError), socket.create_connection((address, PORT)):
-                break
-            time.sleep(0.1)
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """The registry, with a certificate of an authority of its own."""
+        files = [str(self.folder / name) for name in ("server.pem", "server.key", "images.tar", "tags.json")]
+        command = [sys.executable, str(HERE / "registry.py"), self.address, str(PORT), *files]
+        with (self.folder / "asked").open("a") as log, subprocess.Popen(command, stderr=log) as process:
+            try:
+                for _ in range(100):
+                    with contextlib.suppress(OSError), socket.create_connection((self.address, PORT)):
+                        break
+                    time.sleep(0.1)
+                yield
+            finally:
+                process.terminate()
 
 
 @pytest.fixture
-def story(lab: Lab, tmp_path: Path) -> Iterator[Story]:
-    if not lab.has_api():
-        pytest.skip("api_semantics: a double has no containerd")
-    made = Story(lab, tmp_path)
-    try:
-        with serving(made):
+def story(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
+    monkeypatch.setenv("NO_PROXY", "*")  # the lab has no way to any
+    given = request.config.getoption("ansible_inventory")
+    with contextlib.ExitStack() as stack:
+        lab = for_tests.machines("scans", servers=1, agents=1, workdir=tmp_path / "work")
+        inventory = str(given or stack.enter_context(lab))
+        if not yaml.safe_load(Path(inventory).read_text())["all"]["vars"]["lab_real_k3s"]:
+            pytest.skip("api_semantics: a double has no containerd")
+        Lab(inventory).ends(0, "apply")
+        made = Story(inventory, tmp_path)
+        registry.certify(tmp_path, ["registry.example.org"], made.address)
+        try:
             yield made
-    finally:
-        lab.root(lab.server, "k3s kubectl delete pod --ignore-not-found --now good bad old planted tagged built")
-        code, report = lab.casemate("apply")
-        assert code == 0, failing(report)
+        finally:
+            made.plain.root(made.server, f"k3s kubectl delete pod --ignore-not-found --now {PODS}")
+            made.plain.ends(0, "apply")
 
 
-def test_images_are_let_in_once_they_passed_and_named_once_they_would_not(story: Story) -> None:
-    lab, server, agent = story.lab, story.plain.server, story.plain.agent
-    good, bad, old = (f"{story.app}@{digest}" for digest in (story.good, story.bad, story.old))
-    wait_for_nothing_on_the_list(story, good, bad)
-    for digest in (story.old, story.moved, story.good):
-        assert story.said("images", "scan", f"{story.app}@{digest}")[0] == 0
-        assert story.allow(digest)[0] == 0
-    built = f"{story.registry}/built@{story.built}"
-    assert story.said("images", "scan", built)[0] == 0
-    assert story.allow(story.built, "built")[0] == 0
-    story.give(casemate_image_list=str(story.list))
-    lab.casemate("apply")
-
-    assert story.pod("good", good, agent).startswith("Running")
-    assert "is not on the list of images" in story.pod("bad", bad, server)
-    what_runs_is_scanned_once_and_what_is_planted_is_named(story, bad)
-    whatever_goes_wrong_with_the_scanner_nothing_passes(story)
-    age_tags_and_bases_are_told(story, old, built)
+def test_what_did_not_pass_is_not_let_in_and_what_runs_nevertheless_is_named(story: Story) -> None:
+    with story.serving():
+        neither_what_was_not_scanned_nor_what_did_not_pass_goes_on_the_list(story)
+        what_passed_goes_on_it_and_runs_and_nothing_else(story)
+        what_is_planted_is_named_with_digest_node_and_pod(story)
+        whatever_becomes_of_the_scanner_nothing_passes(story)
+        age_tags_and_bases_are_told(story)
+    a_registry_that_is_gone_passes_nothing(story)
 
 
-def wait_for_nothing_on_the_list(story: Story, good: str, bad: str) -> None:
-    """Neither what was not scanned goes on the list, nor what did not pass, with either scanner."""
-    code, said = story.allow(story.good)
+def neither_what_was_not_scanned_nor_what_did_not_pass_goes_on_the_list(story: Story) -> None:
+    code, said = story.allow(story.app(story.good))
     assert (code, "it was not scanned" in said) == (1, True), said
     for kind in ("grype", "trivy"):
-        story.give(casemate_image_scans={**story.given["casemate_image_scans"], "scanner": story.of_kind(kind)})
-        code, said = story.said("images", "scan", "--again", bad)
+        story.use(kind)
+        code, said = story.scan(story.app(story.bad))
         assert code == 2, said
-        assert f"{bad}: vulnerable: CVE-2026-1 in openssl 3.0.1 (high, fixed in 3.0.2)" in said
-        code, said = story.allow(story.bad)
+        assert f"{story.app(story.bad)}: vulnerable: CVE-2026-1 in openssl 3.0.1 (high, fixed in 3.0.2)" in said
+        code, said = story.allow(story.app(story.bad))
         assert (code, "CVE-2026-1" in said) == (1, True), said
     assert not story.list.exists()
+
+
+def what_passed_goes_on_it_and_runs_and_nothing_else(story: Story) -> None:
+    for image in (story.app(story.good), story.app(story.old), story.app(story.built, "built")):
+        code, said = story.scan(image)
+        assert code == 0, said
+        code, said = story.allow(image)
+        assert code == 0, said
+    assert story.bad not in story.list.read_text()
+    story.give(casemate_image_list=str(story.list))
+    story.lab.casemate("apply")
+    story.runs("good", story.app(story.good), story.agent)
+    story.runs("old", story.app(story.old), story.server)
+    story.runs("built", story.app(story.built, "built"), story.server)
+    assert "is not on the list of images" in story.pod("bad", story.app(story.bad), story.server)
+    story.plain.root(story.server, "k3s kubectl delete pod --now bad")
+
+
+def what_is_planted_is_named_with_digest_node_and_pod(story: Story) -> None:
+    bad = story.app(story.bad)
+    story.plain.root(story.agent, f"k3s ctr -n k8s.io images pull --local --hosts-dir {HOSTS} {bad}")
+    story.runs("planted", bad, story.agent, "Never")
+    code, found = story.judged("images", "scan")
+    assert code == 1, "the images that only nodes have are in no registry that is reached"
+    bring(story, found)
+    code, found = story.judged("images", "scan")
+    assert code == 2
+    for verb in ("images scan", "check"):
+        planted = found[story.agent, SCANNED]
+        assert planted["status"] == "fail"
+        assert planted["observed"][story.bad]["pods"] == ["default/planted/main"]
+        assert f"{bad} in default/planted/main: CVE-2026-1 in openssl" in planted["reason"]
+        assert list(planted["observed"]) == [story.bad], verb
+        assert planted["where"] == ["pod default/planted/main"]
+        assert found[story.server, SCANNED]["status"] == found[story.server, LISTED]["status"] == "pass"
+        _, found = story.judged("check") if verb != "check" else (code, found)
+    waiver = {"reason": "not reached", "owner": "ops", "expires": "2099-01-01"}
+    story.give(casemate_advisory_waivers={"CVE-2026-1": waiver})
+    assert story.judged("check")[1][story.agent, SCANNED]["status"] == "pass"
+    story.give(casemate_advisory_waivers={})
+    story.plain.root(story.server, "k3s kubectl delete pod --now planted")
+
+
+def bring(story: Story, found: Findings) -> None:
+    """Put what the nodes run, and no registry has, into the folder of archives, as the message says."""
+    for host in (story.server, story.agent):
+        one = found[host, SCANNED]
+        lacking = {image["image"]: digest for digest, image in one["observed"].items() if image["state"] == "unscanned"}
+        for name in lacking:
+            ref = f"k3s ctr -n k8s.io images ls -q name~={name} | grep -m 1 :"
+            text = story.plain.root(host, f"k3s ctr -n k8s.io images export - $({ref}) | base64 -w0")
+            (story.folder / "archives" / f"{name.rpartition('/')[2]}.tar").write_bytes(base64.b64decode(text))
+
+
+def whatever_becomes_of_the_scanner_nothing_passes(story: Story) -> None:
+    for path in story.scanner.results.glob("sha256-*"):
+        path.unlink()
+    good = story.app(story.good)
+    for said_of, plan in (
+        ("did not end within 10 s", {"does": "hang"}),
+        ("cannot be taken for a result", {"does": "garbage"}),
+        ("ended with 1: FATAL", {"does": "fail"}),
+        ("reports on another image", {"digests": [story.bad]}),
+    ):
+        story.plan(**plan)
+        code, said = story.scan(good)
+        assert (code, said_of in " ".join(said.split())) == (1, True), said
+    story.plan()
+    with story.scanner.scanner.path.open("a") as file:
+        file.write("# somebody else's\n")
+    code, said = story.scan(good)
+    assert (code, "and casemate_image_scans demands" in " ".join(said.split())) == (1, True), said
+    code, found = story.judged("images", "scan")
+    assert code == 1
+    nothing_passes(story, found)
+    story.plan(age=9)
+    code, found = story.judged("images", "scan")
+    assert code == 2
+    nothing_passes(story, found)
+    assert "database was of" in found[story.agent, SCANNED]["reason"]
+    story.plan()
+    _, found = story.judged("images", "scan")
+    assert {found[host, SCANNED]["status"] for host in (story.server, story.agent)} == {"pass"}
+
+
+def nothing_passes(story: Story, found: Findings) -> None:
+    """Nothing is known of what runs, the list is named, and nothing goes on it."""
+    for host in (story.server, story.agent):
+        one = found[host, SCANNED]
+        assert (one["status"], one["code"], found[host, LISTED]["status"]) == ("not_evaluated", "unscanned", "fail")
+    assert story.allow(story.app(story.good))[0] == 1
+
+
+def age_tags_and_bases_are_told(story: Story) -> None:
+    story.runs("tagged", f"{story.registry}/app:1", story.agent)
+    _, found = story.judged("images", "scan")
+    old = found[story.server, RECENT]
+    assert (old["status"], list(old["observed"])) == ("fail", [story.app(story.old)])
+    assert "default/old/main: built 2015-06-01" in old["reason"]
+    for host in (story.server, story.agent):  # K3s' own come from a registry that the lab does not reach
+        one = found[host, TAGS]
+        assert (one["status"], one["code"]) == ("not_evaluated", "registry")
+        assert not [key for key in one["observed"] if story.registry in key.partition(" of ")[0]]
+    assert found[story.server, BASES]["code"] == "undeclared"
+    assert story.app(story.built, "built") not in found[story.server, BASES]["reason"]
+
+    story.tags["app"]["1"], story.tags["base"]["1"] = story.moved, story.newer
+    story.point()
+    _, found = story.judged("images", "scan")
+    for verb in ("images scan", "check"):
+        tag, base = found[story.agent, TAGS], found[story.server, BASES]
+        assert (tag["status"], base["status"]) == ("fail", "fail"), verb
+        moved = f"in default/good/main, default/tagged/main: its tag {story.registry}/app:1 is {story.moved} now"
+        assert f"{story.app(story.good)} {moved}" in tag["reason"]
+        newer = f"in default/built/main: its base {story.registry}/base:1 is {story.newer} now"
+        assert f"{story.app(story.built, 'built')} {newer}" in base["reason"]
+        assert found[story.agent, BASES]["status"] == "not_evaluated"
+        _, found = story.judged("check") if verb != "check" else (0, found)
+
+
+def a_registry_that_is_gone_passes_nothing(story: Story) -> None:
+    _, found = story.judged("images", "scan")
+    one = found[story.agent, TAGS]
+    assert (one["status"], one["code"]) == ("not_evaluated", "registry")
+    told = [image["why"] for key, image in one["observed"].items() if key.startswith(f"{story.registry}/app:1")]
+    assert [why for why in told if "it is not reached" in why] == told != []

@@ -25,7 +25,7 @@ class Endpoint(NamedTuple):
     unverified: bool
 
 
-class Unreadable(ValueError):
+class Unreadable(ValueError):  # noqa: N818 - not an error but an answer
     """A line that is not understood."""
 
 

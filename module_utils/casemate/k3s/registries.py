@@ -1,8 +1,8 @@
 """registries.yaml of K3s, and what K3s makes of it for containerd.
 
-Source: pkg/agent/containerd/config.go of K3s (getHostConfigs) with `disable-default-registry-endpoint`. containerd takes
-the settings of `_default` for each registry that has none of its own, so a registry that is not listed there is asked
-for where nobody listens: port 1 of the node itself, which no proxy is asked for and only root could listen on.
+Source: pkg/agent/containerd/config.go of K3s (getHostConfigs) with `disable-default-registry-endpoint`. containerd
+takes the settings of `_default` for each registry that has none of its own, so a registry that is not listed there is
+asked for where nobody listens: port 1 of the node itself, which no proxy is asked for and only root could listen on.
 """
 
 from __future__ import annotations

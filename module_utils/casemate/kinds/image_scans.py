@@ -112,10 +112,10 @@ def _listed(setting: Setting, host: Host) -> Observation:
     allowed = [entry for entry in listed.entries if entry.until >= today]
     for entry in allowed:
         stands = setting["scans"].get(entry.digest) or {"": UNSCANNED}
-        failing = [one for one in stands.values() if one["state"] != PASSED]
+        failing = [{"platform": name, **one} for name, one in stands.items() if one["state"] != PASSED]
         if failing:
             worst = min(failing, key=lambda one: ORDER.get(one["state"], len(ORDER)))
-            faults[entry.digest] = {"image": entry.image, "pods": [], **worst}
+            faults[entry.digest] = {"image": entry.image, "config": "", "pods": [], **worst}
     return {"count": len(allowed), "faults": faults}
 
 

@@ -96,6 +96,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         raise Unavailable(
             "undeclared", f"no annotation {BASE_NAME} and {BASE_DIGEST}: {said}", _by_name(by[UNDECLARED])
         )
+    told_of = _by_name([*by[NEWER], *by[UNKNOWN]])
     what = "its tag" if setting["of"] == "tags" else "its base"
     told = [
         f"{one['image']} in {several(one['pods'], 3, ', ')}: {what} {one['reference']} is {one['now']} now"
@@ -104,8 +105,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return Verdict(
         ok=not told,
         expected="each is what its registry has by that name",
-        observed=_by_name([*by[NEWER], *by[UNKNOWN]])
-        or f"{len(images)} images, each what its registry has by that name",
+        observed=told_of or f"{len(images)} images, each what its registry has by that name",
         reason="; ".join([several(told), TODO[setting["of"]]]) if told else "",
         evidence="crictl ps, ctr images list, and what registries answered to the controller",
         where=tuple(sorted({f"pod {pod}" for one in by[NEWER] for pod in one["pods"]})),

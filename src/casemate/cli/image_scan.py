@@ -40,7 +40,7 @@ REPORTS = (("json", Path("report/images.json")), ("html", Path("report/images.ht
 @click.option("--print-timer", is_flag=True, help="Print units of systemd that do this every day, and do nothing.")
 @app.run_options
 def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, print_timer: bool, **given: Any) -> int:
-    """Scan the images that run on all nodes and have no result that counts, or those that are named, and report.
+    """Scan images that run on nodes, or stand on the list, and have no result that counts; or those that are named.
 
     With images named, these alone are scanned, and no host is contacted: what shall go on the signed list comes first.
     """
@@ -49,8 +49,7 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
         return 0
     app.demand(given["inventories"])
     if references:
-        own = (f"linux/{ARCHITECTURES.get(machine.machine(), 'amd64')}",)
-        return _named(references, platforms or own, again, given)
+        return _named(references, platforms or (own_platform(),), again, given)
     started = findings.now()
     run = _look(given, {ANSWERS: {}, **({RESULTS: {}} if again else {})})
     asked = asked_by(run)
@@ -110,14 +109,20 @@ def of_inventory(inventories: tuple[str, ...], limit: str | None = None, verbose
     return asked_by(run).scans
 
 
+def own_platform() -> str:
+    """Linux on a machine as this one."""
+    return f"linux/{ARCHITECTURES.get(machine.machine(), 'amd64')}"
+
+
 def wanted(run: runner.Run) -> list[scanner.Wanted]:
-    """What runs somewhere and is to be scanned: each digest once for each platform."""
+    """What runs somewhere, or stands on the list, and is to be scanned: each digest once for each platform."""
     found: dict[tuple[str, str], scanner.Wanted] = {}
     for observed in _observed(run, SCANNED):
         for digest, one in observed.items():
-            if one["state"] in (UNSCANNED, OUTDATED) and one.get("config"):
-                place = (digest, one["platform"])
-                found[place] = scanner.Wanted(digest, one["image"], one["config"], one["platform"])
+            place = (digest, one["platform"] or own_platform())
+            # That of which a node tells the configuration is asked for by it.
+            if one["state"] in (UNSCANNED, OUTDATED) and (one["config"] or place not in found):
+                found[place] = scanner.Wanted(digest, one["image"], one["config"], place[1])
     return [found[place] for place in sorted(found)]
 
 

@@ -124,7 +124,11 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     if not entries:
         return []
     config = values.get("k3s_node_config") or {}
-    found = [f"k3s_node_config.{key} does not go with {VARIABLE}: {DECIDED[key]}. Remove it" for key in DECIDED if key in config]
+    found = [
+        f"k3s_node_config.{key} does not go with {VARIABLE}: {why}. Remove it"
+        for key, why in DECIDED.items()
+        if key in config
+    ]
     for at, entry in enumerate(entries):
         name = f"{VARIABLE}[{at}]"
         if entry["host"] in HUBS:
@@ -158,7 +162,9 @@ def _contradictions(entries: Sequence[Entry]) -> list[str]:
             found.append(f"{VARIABLE} has {prefix(entry)} twice. Remove one of them")
         seen[prefix(entry)] = entry
         if of_host.setdefault(entry["host"], endpoints(entry)) != endpoints(entry):
-            found.append(f"{VARIABLE} has different mirrors for {entry['host']}. K3s knows one list of them a host. {FIX}")
+            found.append(
+                f"{VARIABLE} has different mirrors for {entry['host']}. K3s knows one list of them a host. {FIX}"
+            )
         proof = (entry.get("ca_file"), entry.get("credentials_file"))
         for netloc in (urlsplit(one).netloc for one in endpoints(entry)):
             if of_asked.setdefault(netloc, proof) != proof:
@@ -180,8 +186,6 @@ def own_images_problems(values: Mapping[str, Any]) -> list[str]:
     registry = (values.get("k3s_node_config") or {}).get("system-default-registry") or of_k3s.HUB
     if not entries or is_below(f"{registry}/{OWN}", map(prefix, entries)):
         return []
-    return [
-        f"{VARIABLE} does not list {registry}/rancher, from where nodes pull K3s' own images, without which no pod starts, and "
-        "the release brings none. Add {host: "
-        f"{registry}, path: rancher}}, or put the release's k3s-airgap-images into casemate_artifact_dir"
-    ]
+    lacks = f"{VARIABLE} does not list {registry}/rancher, from where nodes pull K3s' own images, without which no pod starts"
+    todo = f"Add {{host: {registry}, path: rancher}}, or put the release's k3s-airgap-images into casemate_artifact_dir"
+    return [f"{lacks}, and the release brings none. {todo}"]

@@ -71,7 +71,7 @@ class Asker:
         self.tokens: dict[str, str] = {}
 
     def leads_to(self, reference: str, platform: str) -> Answer:
-        """To what `HOST/PATH:TAG` leads for a platform such as linux/amd64. Raises Unanswered, by whom was asked last."""
+        """To what `HOST/PATH:TAG` leads for a platform such as linux/amd64. Raises Unanswered."""
         repository, _, tag = reference.rpartition(":")
         host, _, path = repository.partition("/")
         entry = next((one for one in self.entries if repository.startswith(registries.prefix(one))), {"host": host})

@@ -2,8 +2,8 @@
 """A double of trivy and of grype: it scans nothing, and says what plan.json in the folder of its database has it say.
 
 plan.json: {"digests": [what the image is said to be], "configs": {digest: that of its configuration}, "found": [[id,
-package, installed, fixed, severity]], "vulnerable": [digests that have these alone], "does": "hang" | "garbage" | "fail"}.
-Run as `trivy image …` it answers as trivy, else as grype. Beside it, asked.json says what it was run with last.
+package, installed, fixed, severity]], "vulnerable": [digests that have these alone], "does": "hang" | "garbage" |
+"fail"}. Run as `trivy image …` it answers as trivy, else as grype. Beside it, asked.json says what it was run with last.
 """
 
 import json

@@ -89,8 +89,8 @@ def test_a_base_is_current_by_its_index_or_its_manifest(tmp_path: Path, digests:
 
 
 def test_an_image_that_does_not_say_what_it_is_built_on_is_not_evaluated(tmp_path: Path) -> None:
-    for at, annotations in enumerate(({}, {kind.BASE_NAME: "debian:12"}, {kind.BASE_DIGEST: OLD})):
-        host, _ = node(tmp_path / str(at), annotations)
+    for at, said in enumerate(({}, {kind.BASE_NAME: "debian:12"}, {kind.BASE_DIGEST: OLD})):
+        host, _ = node(tmp_path / str(at), said)
         with pytest.raises(Unavailable, match=f"^undeclared: .*{APP}@"):
             judged(host, "bases", **{BASE: answer(OLD)})
     host, _ = node(tmp_path / "none", {kind.BASE_NAME: "scratch"})
