@@ -73,11 +73,12 @@ def test_a_node_is_asked_for_its_images_once_however_many_there_are(tmp_path: Pa
 class Fleet:
     """Nodes that only answer, which all run these images, and a scanner that finds nothing in any."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, configs: dict[str, str]) -> None:
+        """`configs`: digest of an image -> that of its configuration."""
         before, after, self.asked = folder / "before", folder / "after", folder / "asked"
         before.mkdir()
         self.inventory, self.folder = simulated.hosts(NODES, before), folder
-        settings = scanning.settings(folder, built=datetime.datetime.now(datetime.UTC))
+        settings = scanning.settings(folder, built=datetime.datetime.now(datetime.UTC), configs=configs)
         self.results = settings.results
         given = json.loads(self.inventory.read_text())
         given["all"]["vars"]["casemate_image_scans"] = scanning.inventory(settings)
@@ -110,13 +111,14 @@ class Fleet:
 
 
 def test_each_node_is_passed_over_once_by_a_check_and_twice_by_a_scan_of_all_its_images(tmp_path: Path) -> None:
-    fleet, host = Fleet(tmp_path), node(tmp_path / "node", IMAGES)
+    host = node(tmp_path / "node", IMAGES)
+    found = judged(host, {})
+    digests = next(made["observed"] for made in found if made["kind"] == "image_scans")
+    fleet = Fleet(tmp_path, {digest: one["config"] for digest, one in digests.items()})
     _, once, said = fleet.casemate("check", "--format", f"json:{tmp_path}/report.json")
     assert len(once) == NODES, said
     assert set(once.values()) == {1}, once
 
-    found = judged(host, {})
-    digests = next(made["observed"] for made in found if made["kind"] == "image_scans")
     passed = {digest: {"linux/amd64": {"state": "passed", "why": ""}} for digest in digests}
     fleet.answer(fleet.before, found)
     fleet.answer(fleet.after, judged(host, passed))

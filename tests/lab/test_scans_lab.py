@@ -105,7 +105,11 @@ class Story:
 
     def plan(self, age: int = 0, **does: Any) -> None:
         """Have the scanner find what is planted, by a database that is so many days old, or misbehave."""
-        planted = {"configs": self.configs, "found": [scanning.CVE], "vulnerable": [self.bad, self.configs[self.bad]]}
+        planted: dict[str, Any] = {
+            "configs": self.configs,
+            "found": [scanning.CVE],
+            "vulnerable": [self.bad, self.configs[self.bad]],
+        }
         built = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=age)
         self.scanner = scanning.settings(self.folder, built=built, **planted, **does)
 
@@ -135,9 +139,9 @@ class Story:
 
     def pod(self, name: str, image: str, node: str, policy: str = "IfNotPresent") -> str:
         """What becomes of a pod on a node: Running, or why it is not pulled."""
-        main = {"name": "main", "image": image, "command": ["/bin/busybox", "sleep", "9999"]}
+        main: dict[str, Any] = {"name": "main", "image": image, "command": ["/bin/busybox", "sleep", "9999"]}
         main |= {"imagePullPolicy": policy, "securityContext": SAFE}
-        spec = {"containers": [main], "nodeName": node, "automountServiceAccountToken": False}
+        spec: dict[str, Any] = {"containers": [main], "nodeName": node, "automountServiceAccountToken": False}
         spec["terminationGracePeriodSeconds"] = 0
         about = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
         script = f"k3s kubectl apply -f - 2>&1 <<'END' || exit 0\n{json.dumps(about)}\nEND\n"

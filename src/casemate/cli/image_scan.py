@@ -59,7 +59,7 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
             raise click.ClickException(UNSET)
         todo = wanted(run) if asked.scans else []
         trouble = carried_out(asked.scans, todo) if asked.scans else []
-        if _ask(asked, tags(run)) or again or len(todo) > len(trouble):
+        if _ask(asked, tags(run)) or again or todo:
             run = _look(given)
     hosts = run.entries()
     if run.errors and not hosts:
@@ -68,7 +68,7 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
     accepted = {host.name: host.accepted for host in run.hosts.values()}
     made = findings.report("check", started, hosts, accepted, [*run.errors, *trouble])
     code = app.finish(made, given["formats"] or REPORTS, [*((one, []) for one in run.errors), *run.messages()])
-    app.tell(trouble, [])
+    _tell(trouble)
     return 1 if trouble or run.errors else code
 
 
@@ -171,8 +171,14 @@ def carried_out(asked: Settings, todo: Iterable[scanner.Wanted]) -> list[str]:
                 except (scanner.ScanError, scan_results.ResultError) as refused:
                     trouble.append(f"{one.repository}@{one.digest}: {refused}".lstrip("@"))
     except scanner.ScanError as refused:
-        return [str(refused)] * len(todo)
+        return [str(refused)]
     return trouble
+
+
+def _tell(trouble: list[str]) -> None:
+    """Print what went wrong; of much the first, since the report has all."""
+    more = len(trouble) - app.SHOWN
+    app.tell([*trouble[: app.SHOWN], *([f"and {more} more in the report"] if more > 0 else [])], [])
 
 
 def _scan(asked: Settings, ready: scanner.Ready, one: scanner.Wanted) -> None:
@@ -202,7 +208,7 @@ def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool,
         if again or not _counts(asked, digest, platform, now)
     ]
     trouble = carried_out(asked, todo)
-    app.tell(list(dict.fromkeys(trouble)), [])
+    _tell(trouble)
     refused_ones = [refusal(digest, f"{image}@{digest}", asked, now) for image, digest in images]
     for said in filter(None, refused_ones):
         app.out.print(said, markup=False)
