@@ -176,7 +176,7 @@ def story(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("NO_PROXY", "*")  # the lab has no way to any
     given = request.config.getoption("ansible_inventory")
     with contextlib.ExitStack() as stack:
-        lab = for_tests.machines("scans", servers=1, agents=1, workdir=tmp_path / "work")
+        lab = for_tests.machines("scans", servers=1, agents=1, workdir=tmp_path / "work", here=True)
         inventory = str(given or stack.enter_context(lab))
         if not yaml.safe_load(Path(inventory).read_text())["all"]["vars"]["lab_real_k3s"]:
             pytest.skip("api_semantics: a double has no containerd")

@@ -42,9 +42,14 @@ def units(inventories: tuple[str, ...]) -> str:
     """Both units, one after the other, for this account in this folder with these inventories."""
     given = [part for path in inventories for part in ("-i", path if "," in path else str(Path(path).resolve()))]
     command = shlex.join([sys.executable, "-m", "casemate.cli", "images", "scan", *given])
-    return UNITS.format(name=NAME, user=getpass.getuser(), folder=_escaped(str(Path.cwd())), command=_escaped(command))
+    return UNITS.format(
+        name=NAME,
+        user=getpass.getuser(),
+        folder=_escaped(str(Path.cwd())),
+        command=_escaped(command).replace("$", "$$"),
+    )
 
 
 def _escaped(text: str) -> str:
-    """A text in which systemd finds no specifier."""
+    """A text in which systemd finds no specifier. In a command it would fill in variables as well."""
     return text.replace("%", "%%")
