@@ -1,7 +1,7 @@
 """What is tried in the story of images: what runs, what is refused and by whom, and what a check names.
 
-`{reg}` is the registry that is listed (its path `org` alone), `{at}` its address and port; `{stranger}` and `{below}` are
-other names that lead to it. `{good}`, `{index}` and so on are digests of its images; the two are listed.
+`{reg}` is the registry that is listed (its path `org` alone), `{at}` its address and port; `{stranger}` and `{below}`
+are other names that lead to it. `{good}`, `{index}` and so on are digests of its images; these two are listed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from typing import NamedTuple
 HOME, PORT = "/root/images", 5000
 REGISTRY, STRANGER = f"registry.example.org:{PORT}", f"docker.io.example.org:{PORT}"
 BELOW = f"registry.example.org.example.net:{PORT}"
+SHOWN = ("reg", "stranger", "below")
+"""What stands in the table as it is."""
+REPOSITORIES = ("org/other", "org/x/app", "organisation/app", "library/nginx")
+"""What the registry has beside org/app and org/index, by digests alone."""
 LISTS, VERIFIERS = "/etc/casemate/images", "/usr/local/lib/casemate/image-verifiers"
 CONTAINERD = "/var/lib/rancher/k3s/agent/etc/containerd"
 DROPIN, HOSTS = f"{CONTAINERD}/config-v3.toml.d/zz.toml", f"{CONTAINERD}/certs.d"
@@ -82,6 +86,22 @@ PULLED = {
     "crictl: a listed index": "{reg}/org/index@{index}",
     "crictl: a tag of a listed index": "{reg}/org/index:1",
 }
+
+CHANGE = """{{"metadata": {{"finalizers": {}}}}}"""
+UNTOUCHED = {
+    "a pod that ran by a tag before gets a label": "k3s kubectl label pod by-tag a=b",
+    "a pod that ran by a tag before gets a finalizer, and loses it": " && ".join(
+        f"k3s kubectl patch pod by-tag -p '{CHANGE.format(value)}'" for value in ('["example.org/a"]', "null")
+    ),
+    "a deployment that names a tag is made and gets a label": (
+        "k3s kubectl create deployment by-tag --image example.org/app:1 --replicas 0"
+        " && k3s kubectl label deployment by-tag a=b"
+    ),
+    "K3s' own image by its tag in kube-system": (
+        "k3s kubectl run -n kube-system --dry-run=server own --image rancher/mirrored-pause:3.6"
+    ),
+}
+"""What neither policy refuses, since it brings no image, or one of K3s' own."""
 
 
 def _signed(document: str = "", key: str = "key", namespace: str = "casemate-images") -> str:

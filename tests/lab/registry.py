@@ -3,8 +3,8 @@
     registry.py ADDRESS PORT CERTIFICATE KEY ARCHIVE TAGS
 
 ARCHIVE is what `ctr images export` writes (an OCI layout in a tar). TAGS is a file of JSON, read anew at each request,
-so that a tag moves once the file says so: {"org/app": {"1": "sha256:…"}}. A digest is served in each repository of TAGS,
-and nothing in others. Who asks, and for what, is told on standard error. Standard library only.
+so that a tag moves once the file says so: {"org/app": {"1": "sha256:…"}}. A digest is served in each repository that
+is named there, and in no other. Who asks, and for what, is told on standard error. Standard library only.
 """
 
 from __future__ import annotations

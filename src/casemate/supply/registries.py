@@ -186,6 +186,6 @@ def own_images_problems(values: Mapping[str, Any]) -> list[str]:
     registry = (values.get("k3s_node_config") or {}).get("system-default-registry") or of_k3s.HUB
     if not entries or is_below(f"{registry}/{OWN}", map(prefix, entries)):
         return []
-    lacks = f"{VARIABLE} does not list {registry}/rancher, from where nodes pull K3s' own images, without which no pod starts"
+    lacks = f"{VARIABLE} does not list {registry}/rancher, from where nodes pull K3s' own images, which every pod needs"
     todo = f"Add {{host: {registry}, path: rancher}}, or put the release's k3s-airgap-images into casemate_artifact_dir"
     return [f"{lacks}, and the release brings none. {todo}"]
