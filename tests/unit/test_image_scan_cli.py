@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from unit import made, scanning
 from unit.scanning import CVE, DIGEST
 
-from casemate.cli import images
+from casemate.cli import image_scan, images
 from casemate.run import runner
-from casemate.supply import registry, registry_answers, scan_gate, scan_results
+from casemate.supply import registry, registry_answers, scan_gate, scan_results, scanner
 
 CONFIG = f"sha256:{'c' * 64}"
 IMAGE, TAG, PLATFORM = "registry.example.org/app", "registry.example.org/app:1", "linux/amd64"
@@ -77,6 +77,19 @@ def test_what_has_no_result_is_scanned_once_and_looked_at_again(tmp_path: Path, 
     assert scan_results.read(settings.results, DIGEST)["linux/amd64"].advisories == ()
     assert len(looks) == 1
     assert json.loads((tmp_path / "report/images.json").read_text())["summary"]["findings"]["pass"] == 1
+
+
+def test_what_stands_on_the_list_is_scanned_and_what_runs_of_it_by_its_configuration() -> None:
+    other, run = f"sha256:{'b' * 64}", ran(None, "unscanned")
+    entry = {"image": IMAGE, "config": "", "platform": "", "pods": [], "state": "unscanned", "why": ""}
+    on_list = made.finding("fail", "A-D", kind="image_scans", observed={DIGEST: entry, other: entry})
+    run.hosts["node1"].passes["A-D"] = [on_list]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(image_scan, "own_platform", lambda: PLATFORM)
+        wanted = [scanner.Wanted(DIGEST, IMAGE, CONFIG, PLATFORM), scanner.Wanted(other, IMAGE, "", PLATFORM)]
+        assert image_scan.wanted(run) == wanted
+        run.hosts["node1"].passes = dict(reversed(run.hosts["node1"].passes.items()))
+        assert image_scan.wanted(run) == wanted
 
 
 def test_a_vulnerable_image_is_a_finding_with_digest_node_and_pod(tmp_path: Path, looks: list[Any]) -> None:
