@@ -240,7 +240,7 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("images")
     given = request.config.getoption("ansible_inventory")
     with contextlib.ExitStack() as stack:
-        lab = for_tests.machines("images", servers=1, agents=1, workdir=folder / "work")
+        lab = for_tests.machines("images", servers=1, agents=1, here=True, workdir=folder / "work")
         inventory = str(given or stack.enter_context(lab))
         if not yaml.safe_load(Path(inventory).read_text())["all"]["vars"]["lab_real_k3s"]:
             pytest.skip("api_semantics: a double has no containerd")
@@ -417,7 +417,7 @@ def test_an_image_that_was_imported_is_found_by_what_runs(story: Story) -> None:
 def test_nothing_is_left_once_nothing_is_asked_for(story: Story) -> None:
     report = story.plain.ends(0, "apply")
     assert not failing(report)
-    left = f"{cases.LISTS}/list.json {cases.VERIFIERS}/casemate /etc/rancher/k3s/registries.yaml"
+    left = f"{cases.LISTS}/list.json {cases.VERIFIERS}/casemate /etc/rancher/k3s/registries.yaml {cases.HOSTS}/_default"
     done, said = story.run(f"for one in {left}; do test ! -e $one || exit 1; done")
     assert done, said
     for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding"):

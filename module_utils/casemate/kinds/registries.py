@@ -37,6 +37,7 @@ class Setting(Needed, Enforceable, total=False):
     logins: Annotated[Dict[str, str], Key("host -> digest of its login, as k3s/registries.py makes it; never a secret")]
     unset: Annotated[str, Key("why nobody lists registries; empty where somebody does")]
     unit: Annotated[str, Key("unit that reads the file when it starts")]
+    path: Annotated[str, Key("the file, which then is ours; empty where nobody lists registries", pattern=r"|/\S+")]
 
 
 HOME = "/var/lib/rancher/k3s/agent/etc/containerd"
@@ -214,7 +215,7 @@ def take_back(waived: List[Setting], wanted: List[Setting], host: Host) -> None:
 
 def written(setting: Setting) -> str:
     """The file of ours, where registries are listed."""
-    return of_k3s.PATH if setting["aspect"] == "file" and not setting.get("unset") else ""
+    return setting.get("path", "")
 
 
 KIND: Kind[Setting] = Kind(

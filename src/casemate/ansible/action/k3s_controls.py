@@ -148,7 +148,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for c in controls
             if declarations.applies(c, scope, level)
         }
-        known[ASKED] = sorted({*guard.OWNED, *(declarations.each(path, template) for path in asked if path)})
+        paths = (declarations.each(path, template) for path in asked if path)
+        known[ASKED] = sorted({*guard.OWNED, *filter(None, paths)})
 
         def resolved(*vantages: str) -> dict[str, Any]:
             return {
