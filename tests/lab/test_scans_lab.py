@@ -301,7 +301,8 @@ def nothing_passes(story: Story, found: Findings) -> None:
     for host in (story.server, story.agent):
         one = found[host, SCANNED]
         assert (one["status"], one["code"], found[host, LISTED]["status"]) == ("not_evaluated", "unscanned", "fail")
-    assert story.allow(story.app(story.good))[0] == 1
+    code, said = story.allow(story.app(story.good))
+    assert (code, "Nothing goes on the list" in said) == (1, True), said
 
 
 def age_tags_and_bases_are_told(story: Story) -> None:

@@ -199,8 +199,8 @@ def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool,
     now = datetime.datetime.now(datetime.UTC)
     try:
         images = [image_list.named(one) for one in references]
-    except image_list.ListError as refused:
-        raise click.ClickException(str(refused)) from refused
+    except image_list.ListError as wrong:
+        raise click.ClickException(str(wrong)) from wrong
     todo = [
         scanner.Wanted(digest, image, "", platform)
         for image, digest in images
@@ -209,10 +209,12 @@ def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool,
     ]
     trouble = carried_out(asked, todo)
     _tell(trouble)
-    refused_ones = [refusal(digest, f"{image}@{digest}", asked, now) for image, digest in images]
-    for said in filter(None, refused_ones):
-        app.out.print(said, markup=False)
-    return 1 if trouble else 2 if any(refused_ones) else 0
+    refused = {one: refusal(one[1], "@".join(one), asked, now) for one in images}
+    told = {(one.repository, one.digest) for one in todo}
+    for one in images:
+        if refused[one] and one not in told:
+            app.out.print(refused[one], markup=False)
+    return 1 if trouble else 2 if any(refused.values()) else 0
 
 
 def _counts(asked: Settings, digest: str, platform: str, now: datetime.datetime) -> bool:
