@@ -115,7 +115,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # Preflight says it better, before any host is touched.
             raise AnsibleActionFail(f"{VARIABLE} is malformed: {wrong}") from wrong
         try:
-            known[registries.NAME] = registries.resolved(templar.template(known.get(registries.VARIABLE)))
+            listed, config = (templar.template(known.get(one)) for one in (registries.VARIABLE, "k3s_node_config"))
+            known[registries.NAME] = registries.resolved(listed, config)
         except (KeyError, TypeError, registries.RegistryError) as wrong:
             raise AnsibleActionFail(f"{registries.VARIABLE} is malformed: {wrong}") from wrong
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
