@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.image_names import ADMITTED, LISTED, NAMES
+from unit.image_names import ADMITTED, LISTED, NAMES, D
 
 from casemate.catalogue import declarations
 from module_utils.casemate.formats import image_reference as reference
@@ -19,6 +19,20 @@ ALPHABET = st.sampled_from([*"aZ0.:/@-_[]%\n ", "docker.io", "ghcr.io/org", "loc
 @pytest.mark.parametrize("image", NAMES)
 def test_a_name_leads_to_one_repository_or_to_none(image: str) -> None:
     assert reference.repository(image) == NAMES[image]
+
+
+@pytest.mark.parametrize(
+    ("image", "tag"),
+    [
+        ("nginx", "docker.io/library/nginx:latest"),
+        ("ghcr.io/org/app:1", "ghcr.io/org/app:1"),
+        (f"[::1]:5000/app:1{D}", "[::1]:5000/app:1"),
+        (f"nginx{D}", ""),
+        ("ghcr.io/org/app:1:2", ""),
+    ],
+)
+def test_a_tag_is_named_whole_and_a_digest_alone_has_none(image: str, tag: str) -> None:
+    assert reference.tagged(image) == tag
 
 
 @pytest.mark.parametrize("image", NAMES)

@@ -60,10 +60,10 @@ def _seen(setting: Setting, host: Host) -> Observation:
     except program.Refused as why:
         refusal = f"{setting['lists']}: {why}"
     k3s_own, unread = _of_release(setting, host)
-    faults = {_name(one): _fault(one, listed, waiver.day(host.context)) for one in found if one.id not in k3s_own}
+    faults = {one.name: _fault(one, listed, waiver.day(host.context)) for one in found if one.id not in k3s_own}
     return {
         "faults": {name: why for name, why in faults.items() if why},
-        "pods": sorted({pod for one in found if faults.get(_name(one)) for pod in one.pods}),
+        "pods": sorted({pod for one in found if faults.get(one.name) for pod in one.pods}),
         "count": len(found),
         "notes": [one for one in (refusal, unread) if one],
     }
@@ -91,12 +91,6 @@ def _fault(image: Image, listed: program.Images, today: Any) -> str:
     over = [f"it was allowed until {entry.until}" for entry in same if entry.image in of]
     elsewhere = [f"its digest is on the list for {entry.image} only" for entry in same]
     return [*over, *elsewhere, "it is not on the list of images"][0]
-
-
-def _name(image: Image) -> str:
-    """An image by its first name, and its digest."""
-    repositories = sorted({program.parts(name)[0] for name in image.names} - {"", "sha256"})
-    return f"{repositories[0]}@{image.digest}" if repositories else image.digest
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

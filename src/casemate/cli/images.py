@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from casemate.cli import app
-from casemate.supply import image_list
+from casemate.cli import app, image_scan
+from casemate.supply import image_list, scan_gate
 from module_utils.casemate.core import waiver
 from module_utils.casemate.k3s.image_verifier import Entry, Images
 
@@ -21,6 +21,9 @@ def images() -> None:
     """Say which images nodes may pull."""
 
 
+images.add_command(image_scan.scan)
+
+
 @images.command()
 @click.argument("references", nargs=-1, required=True, metavar="IMAGE@sha256:DIGEST...")
 @click.option("--list", "path", required=True, type=click.Path(dir_okay=False, path_type=Path),
@@ -30,6 +33,7 @@ def images() -> None:
 @click.option("--owner", metavar="NAME", help="Who answers for it. Default: who you are logged in as.")
 @click.option("--expires", type=DAY, metavar="DATE",
               help="The last day of the whole list. Default: as it is; that of --until for a new one.")  # fmt: skip
+@app.inventory_option
 def allow(
     references: tuple[str, ...],
     path: Path,
@@ -37,8 +41,12 @@ def allow(
     reason: str,
     owner: str | None,
     expires: datetime.datetime | None,
+    inventories: tuple[str, ...],
 ) -> int:
-    """Add images to the list of those that nodes may pull, and say how it is signed."""
+    """Add images to the list of those that nodes may pull, and say how it is signed.
+
+    With an inventory that has images scanned, only what was scanned lately, and passed, goes on it.
+    """
     last, today = until.date(), waiver.today_in_utc()
     over = [f"{name} {day.date()}" for name, day in (("--until", until), ("--expires", expires)) if day]
     over = [said for said in over if datetime.date.fromisoformat(said[-10:]) < today]
@@ -52,6 +60,7 @@ def allow(
         entries = [Entry(*image_list.named(one), said["owner"], said["reason"], last) for one in references]
     except image_list.ListError as refusal:
         raise click.ClickException(str(refusal)) from refusal
+    _demand_scans(entries, inventories)
     made = image_list.added(known._replace(expires=expires.date() if expires else known.expires), entries)
     path.write_text(image_list.text(made), encoding="utf-8")
     for entry in entries:
@@ -60,3 +69,16 @@ def allow(
         app.err.print(f"{path} itself ended on {made.expires}: give it a new day by --expires", markup=False)
     app.out.print(f"Review it, and sign it, which every change needs anew: {image_list.command(path)}", markup=False)
     return 0
+
+
+def _demand_scans(entries: list[Entry], inventories: tuple[str, ...]) -> None:
+    """Raise ClickException for what the inventory would have scanned first; say so where there is no inventory."""
+    try:
+        app.demand(inventories)
+    except click.UsageError:
+        app.err.print("Without -i INVENTORY it is not known whether these have to be scanned first", markup=False)
+        return
+    asked, now = image_scan.of_inventory(inventories), datetime.datetime.now(datetime.UTC)
+    refused = [scan_gate.refusal(one.digest, f"{one.image}@{one.digest}", asked, now) for one in entries]
+    if any(refused):
+        raise click.ClickException("Nothing goes on the list.\n" + "\n".join(filter(None, refused)))

@@ -21,7 +21,7 @@ from casemate.catalogue import declarations
 from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours, people
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers, workers
-from casemate.supply import image_list, registries
+from casemate.supply import image_list, registries, scan_gate
 from casemate.supply.artifact_lock import LockError
 from module_utils.casemate.core import waiver
 
@@ -80,7 +80,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.args.get("host") is not False and not self._task.check_mode:
             problems += neighbours.connection_problems(self._connection.transport)
         changes, today = self._task.args.get("host") is not False, waiver.today_in_utc()
-        problems += image_list.problems(right, today, changes) + registries.problems(right)
+        problems += image_list.problems(right, today, changes) + registries.problems(right) + scan_gate.problems(right)
         if problems:
             return self._refusal(problems)
         if self._task.args.get("host") is False:
