@@ -178,7 +178,7 @@ NAMED = (
                frozenset({"REGISTRIES-PODS-BOUND"})),
         Damage("containerd is told to ask a registry that is not listed",
                f"mkdir {HOSTS}/ghcr.io; echo 'server = \"http://{{at}}\"' >{HOSTS}/ghcr.io/hosts.toml",
-               frozenset({"REGISTRIES-RUNTIME-LIMITED", "REGISTRIES-TLS-VERIFIED", "CONTAINERD-NETWORKS-VOUCHED"}),
+               frozenset({"REGISTRIES-RUNTIME-LIMITED", "REGISTRIES-TLS-VERIFIED"}),
                f"rm -r {HOSTS}/ghcr.io"),
     ),
     (
