@@ -62,12 +62,11 @@ def packages(text: str) -> Iterator[Package]:
         fields: Dict[str, str] = dict(FIELD.findall(stanza))
         words = fields.get("Status", "").split()
         if len(words) == 3 and "Package" in fields:
-            version = fields.get("Version", "")
+            wanted, error, state = words
+            version, architecture = fields.get("Version", ""), fields.get("Architecture", "")
             source = SOURCE.match(fields.get("Source") or fields["Package"])
             name, other = source.groups() if source else (fields["Package"], None)
-            yield Package(
-                fields["Package"], version, name, *words, fields.get("Architecture", ""), other or version
-            )
+            yield Package(fields["Package"], version, name, wanted, error, state, architecture, other or version)
 
 
 def updates(said: str) -> List[Update]:

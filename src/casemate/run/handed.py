@@ -25,7 +25,10 @@ NEEDED = frozenset(KEYS)
 
 
 def over(findings: list[dict[str, Any]]) -> str:
-    """Write findings, or other dicts, where the run looks for them; return the name to ask for, or, where none listens, their text."""
+    """Write findings, or other dicts, where the run looks for them.
+
+    Returns the name to ask for, or, where none listens, their text.
+    """
     folder = os.environ.get(FOLDER, "")
     if not os.path.isdir(folder):
         return json.dumps(findings)

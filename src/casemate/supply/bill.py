@@ -11,6 +11,7 @@ import datetime
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
@@ -60,11 +61,13 @@ def document(
             component=subject,
             timestamp=when or datetime.datetime.now(datetime.UTC),
             lifecycles=[PredefinedLifecycle(phase)],
-            tools=ToolRepository(components=[Entry(name="casemate", type=ComponentType.APPLICATION, version=__version__)]),
+            tools=ToolRepository(
+                components=[Entry(name="casemate", type=ComponentType.APPLICATION, version=__version__)]
+            ),
         ),
     )
     taken: set[str] = {str(subject.bom_ref)}
-    entries = [_entry(one, system, taken) for one in components]
+    entries = [_entry(one, system, taken) for one in sorted(map(_of_characters, components))]
     bom.components.update(entries)
     bom.register_dependency(subject, entries)
     text = JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
@@ -76,7 +79,7 @@ def document(
 def problem(text: str) -> str:
     """What keeps a document from fitting the schema of CycloneDX 1.6; "" where it fits."""
     found = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
-    return "" if found is None else str(found.data.message)[:300]
+    return "" if found is None else f"{found.data.json_path}: {str(found.data.message)[-300:]}"
 
 
 def host(name: str, system: Mapping[str, str], machine: str, unread: Mapping[str, str]) -> Entry:
@@ -109,26 +112,36 @@ def purl(one: Component, system: Mapping[str, str]) -> PackageURL | None:
 
 def _entry(one: Component, system: Mapping[str, str], taken: set[str]) -> Entry:
     url = purl(one, system)
-    ref = _text(str(url) if url else f"{one.ecosystem}:{one.name}@{one.version}")
+    ref = str(url) if url else f"{one.ecosystem}:{one.name}@{one.version}"
     number = 2
     while ref in taken:  # the same module from two sources
         ref, number = f"{ref.partition(' ')[0]} {number}", number + 1
     taken.add(ref)
     told = {"casemate:source": one.source, "casemate:source-version": one.source_version}
     return Entry(
-        name=_text(one.name),
+        name=one.name,
         type=TYPES[one.ecosystem],
         bom_ref=ref,
-        version=None if one.ecosystem == "file" else _text(one.version),
+        version=None if one.ecosystem == "file" else one.version,
         purl=url,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=one.sha256)] if one.sha256 else (),
         licenses=[LicenseExpression(one.licence)] if one.licence else (),
         pedigree=Pedigree(ancestors=[Entry(name=one.replaces)]) if one.replaces not in ("", one.name) else None,
-        evidence=ComponentEvidence(occurrences=[Occurrence(location=_text(place)) for place in one.where])
-        if one.where
-        else None,
+        evidence=_places(one.where, ref) if one.where else None,
         properties=[Property(name=name, value=value) for name, value in told.items() if value],
     )
+
+
+def _places(where: Iterable[str], ref: str) -> ComponentEvidence:
+    """Where a component was found. By their references they have an order, without which no two documents are equal."""
+    numbered = enumerate(where, 1)
+    return ComponentEvidence(occurrences=[Occurrence(bom_ref=f"{ref}#{n}", location=place) for n, place in numbered])
+
+
+def _of_characters(one: Component) -> Component:
+    """A component as a host named it, in what JSON can have."""
+    texts = {field.name: _text(getattr(one, field.name)) for field in fields(one) if field.name != "where"}
+    return replace(one, where=tuple(map(_text, one.where)), **texts)
 
 
 def _text(said: str) -> str:

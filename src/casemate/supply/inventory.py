@@ -35,8 +35,14 @@ def _each(gathered: Mapping[str, Any]) -> Iterator[Component]:
         if file.get("build"):
             yield from of_go(_build(file["build"]), path)
     for package in gathered["packages"]:
-        told = {name: str(package[name]) for name in ("source", "source_version", "architecture")}
-        yield Component("deb", str(package["name"]), str(package["version"]), **told)
+        yield Component(
+            "deb",
+            str(package["name"]),
+            str(package["version"]),
+            source=str(package["source"]),
+            source_version=str(package["source_version"]),
+            architecture=str(package["architecture"]),
+        )
     for image in gathered["images"]:
         digest = str(image["digest"])
         found = DIGEST.fullmatch(digest)
