@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 
-from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component as Entry
 from cyclonedx.model.component import ComponentType, Pedigree
@@ -49,10 +49,12 @@ def document(
     phase: LifecyclePhase = LifecyclePhase.OPERATIONS,
     serial: uuid.UUID | None = None,
     when: datetime.datetime | None = None,
+    distributed: Mapping[tuple[str, str], Iterable[tuple[str, str]]] | None = None,
 ) -> str:
     """The bill of materials of a subject, which is what is made of the components; ends with a line feed.
 
-    `system` is os-release(5) of the host: ID and VERSION_ID qualify Debian packages. Raises ValueError where the
+    `system` is os-release(5) of the host: ID and VERSION_ID qualify Debian packages. `distributed`: (name, version) of a
+    component -> (address, SHA-256 in hex) of each file as which it is distributed. Raises ValueError where the
     document does not fit the schema: then it is not to be written.
     """
     bom = Bom(
@@ -68,6 +70,9 @@ def document(
     )
     taken: set[str] = {str(subject.bom_ref)}
     entries = [_entry(one, system, taken) for one in sorted(map(_of_characters, components))]
+    for entry in entries:
+        files = (distributed or {}).get((entry.name, entry.version or ""), ())
+        entry.external_references.update(_file(address, digest) for address, digest in files)
     bom.components.update(entries)
     bom.register_dependency(subject, entries)
     text = JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
@@ -130,6 +135,12 @@ def _entry(one: Component, system: Mapping[str, str], taken: set[str]) -> Entry:
         evidence=_places(one.where, ref) if one.where else None,
         properties=[Property(name=name, value=value) for name, value in told.items() if value],
     )
+
+
+def _file(address: str, digest: str) -> ExternalReference:
+    """A file as which a component is distributed."""
+    hashes = [HashType(alg=HashAlgorithm.SHA_256, content=digest)]
+    return ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(address), hashes=hashes)
 
 
 def _places(where: Iterable[str], ref: str) -> ComponentEvidence:
