@@ -42,7 +42,7 @@ def needed(lock: Mapping[str, Any]) -> list[Locked]:
     for package in lock["package"]:
         by_name.setdefault(package["name"], []).append(package)
     found: dict[tuple[str, str], Locked] = {}
-    waiting = [package for package in by_name[NAME]]
+    waiting = list(by_name[NAME])
     while waiting:
         for one in asked(waiting.pop()):
             for package in by_name[one["name"]]:

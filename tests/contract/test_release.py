@@ -98,7 +98,7 @@ def test_a_release_is_the_same_bytes_each_time_and_everywhere(release: Built, tm
 def test_the_bill_of_materials_is_what_the_lock_brings_to_a_user(release: Built) -> None:
     """By another reader of the lock: uv's own."""
     made = json.loads(release[f"casemate-{__version__}.cdx.json"].read_text())
-    command = [ROOT / ".venv-uv/bin/uv", "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project"]
+    command = [str(ROOT / ".venv-uv/bin/uv"), "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     locked = {tuple(one.split("==")) for one in re.findall(r"(?m)^[\w.-]+==[^\s;\\]+", said)}
     assert {(one["name"], one["version"]) for one in made["components"]} == locked

@@ -53,9 +53,9 @@ def document(
 ) -> str:
     """The bill of materials of a subject, which is what is made of the components; ends with a line feed.
 
-    `system` is os-release(5) of the host: ID and VERSION_ID qualify Debian packages. `distributed`: (name, version) of a
-    component -> (address, SHA-256 in hex) of each file as which it is distributed. Raises ValueError where the
-    document does not fit the schema: then it is not to be written.
+    `system` is os-release(5) of the host: ID and VERSION_ID qualify Debian packages.
+    `distributed`: (name, version) of a component -> (address, SHA-256 in hex) of each file as which it is distributed.
+    Raises ValueError where the document does not fit the schema: then it is not to be written.
     """
     bom = Bom(
         serial_number=serial or uuid.uuid4(),
