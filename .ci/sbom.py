@@ -15,7 +15,7 @@ import os
 import sys
 import tomllib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +37,27 @@ Locked = Mapping[str, Any]
 
 
 def needed(lock: Mapping[str, Any]) -> list[Locked]:
-    """The packages of a lock that the project's own dependencies lead to, in order, itself left out."""
+    """The packages of a lock that the project's own dependencies lead to, in order, itself left out.
+
+    A package's extras are followed where they are asked for.
+    """
     by_name: dict[str, list[Locked]] = {}
     for package in lock["package"]:
         by_name.setdefault(package["name"], []).append(package)
     found: dict[tuple[str, str], Locked] = {}
-    waiting = list(by_name[NAME])
+    seen: set[tuple[str, str, str]] = set()
+    waiting = [(package, "") for package in by_name[NAME]]
     while waiting:
-        for one in asked(waiting.pop()):
-            for package in by_name[one["name"]]:
-                key = (package["name"], package["version"])
-                if one.get("version", package["version"]) == package["version"] and key not in found:
-                    found[key] = package
-                    waiting.append(package)
-    return [found[key] for key in sorted(found)]
-
-
-def asked(package: Locked) -> Iterator[Mapping[str, Any]]:
-    """What a package depends on, its extras among it: which of them are asked for is the same question again."""
-    yield from package.get("dependencies", ())
-    for extra in package.get("optional-dependencies", {}).values():
-        yield from extra
+        package, extra = waiting.pop()
+        seen.add((package["name"], package["version"], extra))
+        found[package["name"], package["version"]] = package
+        asked = package.get("optional-dependencies", {}).get(extra, ()) if extra else package.get("dependencies", ())
+        for one in asked:
+            for other in by_name[one["name"]]:
+                if one.get("version", other["version"]) == other["version"]:
+                    asks = [(other, also) for also in ("", *one.get("extra", ()))]
+                    waiting += [ask for ask in asks if (other["name"], other["version"], ask[1]) not in seen]
+    return [found[key] for key in sorted(found) if key[0] != NAME]
 
 
 def files(package: Locked) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,17 @@ def test_the_bill_of_materials_is_what_the_lock_brings_to_a_user(release: Built)
     assert hashes == set(re.findall(r"--hash=sha256:([0-9a-f]{64})", said))
     assert made["metadata"]["component"]["version"] == __version__
     assert bill.problem(json.dumps(made)) == ""
+
+
+def test_the_bill_of_materials_follows_extras_that_are_asked_for_and_no_others() -> None:
+    extras = {"x": [{"name": "c"}], "y": [{"name": "d"}]}
+    a = {"dependencies": [{"name": "b", "version": "2"}], "optional-dependencies": extras}
+    asked = [{"name": "a", "extra": ["x"]}, {"name": "b", "version": "2"}]
+    listed = [("casemate", "1", {"dependencies": asked}), ("a", "1", a), ("b", "1", {}), ("c", "1", {}), ("d", "1", {})]
+    listed.append(("b", "2", {"dependencies": [{"name": "a"}]}))
+    lock = {"package": [{"name": name, "version": version, **more} for name, version, more in listed]}
+    found = runpy.run_path(str(ROOT / ".ci/sbom.py"))["needed"](lock)
+    assert [(one["name"], one["version"]) for one in found] == [("a", "1"), ("b", "2"), ("c", "1")]
 
 
 def hashed(file: dict[str, Any]) -> set[str]:
