@@ -1,0 +1,171 @@
+"""Which images run on this node: what the container runtime says runs, by the digest that a pull of it resolves.
+
+The runtime names a container's image by the digest of its configuration; signed lists, scanners and registries name it
+by the digest of its manifest, or of the index that leads there. What joins the two lies in containerd's content store,
+where each blob is a file named after its digest. Sources: OCI image specification 1.1; Kubernetes, CRI v1; containerd,
+docs/content-flow.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
+
+from ..core.verdict import Unavailable
+from ..host.machine import Host
+from ..host.text import split_lines, split_words
+
+STORE = "/var/lib/rancher/k3s/agent/containerd/io.containerd.content.v1.content/blobs/sha256"
+K3S = "/usr/local/bin/k3s"
+CONTAINERS = [K3S, "crictl", "ps", "--output", "json"]
+SANDBOXES = [K3S, "ctr", "--namespace", "k8s.io", "containers", "list"]
+IMAGES = [K3S, "ctr", "--namespace", "k8s.io", "images", "list"]
+SECONDS = 60.0
+"""How long the runtime may take to answer."""
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+LABELS = ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name", "io.kubernetes.container.name")
+SANDBOX = "(sandbox)"
+"""In place of a container's name: the container that holds the namespaces of a pod."""
+DEPTH = 4
+"""Levels of indexes within each other that are followed."""
+
+
+class Image(NamedTuple):
+    """An image that runs here.
+
+    `id` is the digest of its configuration, `digests` are those of the manifests and indexes by which the image store
+    knows it; none where it was removed from there while it runs. `names` are its names there. `created` is when it was
+    built, ISO 8601 as its configuration says, "" where it does not. `platform` is such as linux/amd64. `annotations`
+    are those of its manifest and index. `pods` are where it runs, as namespace/pod/container.
+    """
+
+    id: str
+    digests: List[str]
+    names: List[str]
+    created: str
+    platform: str
+    annotations: Dict[str, str]
+    pods: List[str]
+
+    @property
+    def digest(self) -> str:
+        """The digest that stands for it: that of its manifest or index, else that of its configuration."""
+        return self.digests[0] if self.digests else self.id
+
+
+class Stored(NamedTuple):
+    """What the content store has of a configuration: the digests that lead to it, and what they say."""
+
+    digests: List[str]
+    names: List[str]
+    annotations: Dict[str, str]
+
+
+def running(host: Host) -> List[Image]:
+    """The images of all containers and sandboxes that run, by digest; read once in a pass.
+
+    Raises Unavailable where the container runtime does not answer.
+    """
+    return host.cached("images that run", lambda: _running(host))
+
+
+def _running(host: Host) -> List[Image]:
+    stored, named = _stored(host)
+    pods: Dict[str, List[str]] = {}
+    for image, pod in _containers(host, named):
+        pods.setdefault(image, []).append(pod)
+    found = [_image(host, image, stored.get(image), sorted(set(where))) for image, where in pods.items()]
+    return sorted(found, key=lambda one: (one.digest, one.id))
+
+
+def _image(host: Host, image: str, stored: Any, pods: List[str]) -> Image:
+    config = _blob(host, image)
+    platform = "/".join(str(config[part]) for part in ("os", "architecture", "variant") if config.get(part))
+    known = stored or Stored([], [], {})
+    # A name with a digest was pulled, or imported by K3s: that digest is the one that others know.
+    pulled = {name.rpartition("@")[2] for name in known.names if "@" in name}
+    digests = sorted(set(known.digests), key=lambda digest: (digest not in pulled, digest))
+    created = config.get("created")
+    return Image(
+        image,
+        digests,
+        sorted(known.names),
+        created if isinstance(created, str) else "",
+        platform,
+        known.annotations,
+        pods,
+    )
+
+
+def _containers(host: Host, named: Mapping[str, str]) -> Iterator[Tuple[str, str]]:
+    """(digest of the configuration, namespace/pod/container) of what runs. `named`: name of an image -> that digest."""
+    try:
+        listed = json.loads(_said(host, CONTAINERS))["containers"] or ()
+        found = [
+            (one["imageRef"], one["podSandboxId"], [one["labels"].get(name, "") for name in LABELS]) for one in listed
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as strange:
+        raise Unavailable("runtime", f"`{' '.join(CONTAINERS)}` answers what is no list of containers") from strange
+    of = {sandbox: "/".join([*labels[:2], SANDBOX]) for _, sandbox, labels in found}
+    for image, _, labels in found:
+        yield image, "/".join(labels)
+    for line in split_lines(_said(host, SANDBOXES))[1:]:
+        container, name = [*split_words(line), "", ""][:2]
+        if container in of:
+            yield named.get(name, name), of[container]
+
+
+def _stored(host: Host) -> Tuple[Dict[str, Stored], Dict[str, str]]:
+    """Digest of a configuration -> what leads to it; and name of an image -> digest of its configuration."""
+    found: Dict[str, Stored] = {}
+    named: Dict[str, str] = {}
+    rows = [[*split_words(line), "", "", ""][:3] for line in split_lines(_said(host, IMAGES))[1:]]
+    # The runtime itself adds a name for the configuration of each image that it may run.
+    of_this_platform = {name for name, _, _ in rows if DIGEST.fullmatch(name)}
+    for name, _, digest in rows:
+        for config, noted in _configs(host, digest, {}, DEPTH):
+            known = found.setdefault(config, Stored([], [], {}))
+            known.digests.append(digest)
+            known.annotations.update(noted)
+            if config in of_this_platform or name not in named:
+                named[name] = config
+            if name not in of_this_platform:
+                known.names.append(name)
+    return found, named
+
+
+def _configs(host: Host, digest: str, above: Dict[str, str], depth: int) -> Iterator[Tuple[str, Dict[str, str]]]:
+    """The configurations that a manifest or index leads to, as far as it is here, with the annotations on the way."""
+    blob = _blob(host, digest)
+    own = blob.get("annotations")
+    annotations = {**above, **{str(k): str(v) for k, v in (own if isinstance(own, dict) else {}).items()}}
+    config = blob.get("config")
+    if isinstance(config, dict) and config.get("digest"):
+        yield str(config["digest"]), annotations
+    elif depth:
+        for one in blob.get("manifests") or ():
+            if isinstance(one, dict):
+                yield from _configs(host, str(one.get("digest")), annotations, depth - 1)
+
+
+def _blob(host: Host, digest: str) -> Dict[str, Any]:
+    """A blob of JSON from the content store; empty where it is not there, or is not what its name says."""
+    name = DIGEST.fullmatch(digest)
+    data = host.read(f"{STORE}/{name[1]}") if name else None
+    if data is None or name is None or hashlib.sha256(data).hexdigest() != name[1]:
+        return {}
+    try:
+        made = json.loads(data)
+    except ValueError:
+        return {}
+    return made if isinstance(made, dict) else {}
+
+
+def _said(host: Host, command: List[str]) -> str:
+    done = host.run(command, timeout=SECONDS)
+    if done.rc != 0:
+        said = (done.err or done.out).strip()[-200:]
+        raise Unavailable("runtime", f"the container runtime does not say what runs: `{' '.join(command)}`: {said}")
+    return done.out
