@@ -61,7 +61,9 @@ def test_an_older_runc_and_containerd_are_named_with_what_fixes_them(folder: Pat
 def test_one_fault_by_several_names_is_told_once_and_with_every_place(folder: Path) -> None:
     both = [Component("go", RUNC, "v1.4.1", (f"/bin/{name}",)) for name in "ab"]
     found = matches(both, load(folder).advisories)
-    assert [(one.id, one.aliases, one.where) for one in found] == [("GHSA-aaaa", ("CVE-2026-2",), ("/bin/a", "/bin/b"))]
+    assert [(one.id, one.aliases, one.where) for one in found] == [
+        ("GHSA-aaaa", ("CVE-2026-2", "GO-2026-2"), ("/bin/a", "/bin/b"))
+    ]
     assert {one.part for one in found} == {"runc"}
 
 

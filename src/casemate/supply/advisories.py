@@ -1,7 +1,7 @@
 """Which advisories are about what is installed: their data on the controller, and the comparison. No network is used.
 
-The data is a folder of entries in the form of OSV, as `data/osv` of the Go module golang.org/x/vulndb, one file of it, or
-a zip archive of such files.
+The data is a folder of entries in the form of OSV, as `data/osv` of the Go module golang.org/x/vulndb, one file of it,
+or a zip archive of such files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from casemate.supply import osv
@@ -56,8 +56,9 @@ class Data:
 class Match:
     """An advisory that is about a component.
 
-    `part` is which part of K3s that is, "" for any other module. `module` is the name by which the advisory knows it: of
-    a fork of K3s' own also that of what it forks. `fixed` is the oldest version without the fault, "" where none is known.
+    `part` is which part of K3s that is, "" for any other module. `module` and `version` are those by which the advisory
+    knows it: with `of_fork`, those of what K3s' own fork is made of. `fixed` is the oldest version without the fault,
+    "" where none is known.
     """
 
     id: str
@@ -108,7 +109,7 @@ def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory],
     for one in advisories:
         for affected in one.affected:
             by_name.setdefault(affected.name, []).append((one, affected))
-    found: dict[tuple[str, str, str], Match] = {}
+    found: list[Match] = []
     for component in components:
         if component.ecosystem != "go" or component.version in ("", UNKNOWN):
             continue
@@ -118,12 +119,9 @@ def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory],
                 if within is None or not _concerns(affected, machine):
                     continue
                 fixed = osv.fixed_in(version, within.events)
-                again = found.get((one.id, name, version))
-                where = tuple(sorted({*component.where, *(again.where if again else ())}))
-                found[one.id, name, version] = Match(
-                    one.id, one.aliases, part_of(name), name, version, fixed, one.severity, one.summary, where, fork
-                )
-    return _merged(sorted(found.values()))
+                about = (part_of(name), name, version, fixed, one.severity, one.summary)
+                found.append(Match(one.id, one.aliases, *about, component.where, fork))
+    return together(found)
 
 
 def unknown(components: Iterable[Component]) -> list[Component]:
@@ -158,17 +156,22 @@ def _concerns(affected: osv.Affected, machine: str) -> bool:
     )
 
 
-def _merged(found: list[Match]) -> list[Match]:
-    """The same without what is another name of one that is told already, of the same module and version."""
-    told: dict[tuple[str, str, str], Match] = {}
-    kept = []
-    for one in found:
-        names = [(name, one.module, one.version) for name in (one.id, *one.aliases)]
-        if any(name in told for name in names):
-            continue
-        told.update(dict.fromkeys(names, one))
-        kept.append(one)
-    return kept
+def together(found: Iterable[Match]) -> list[Match]:
+    """The same with each fault of a module's version once, with all of its names and every place where it is."""
+    told: list[Match] = []
+    at: dict[tuple[str, str, str], int] = {}
+    for one in sorted(found):
+        names = {(name, one.module, one.version) for name in (one.id, *one.aliases)}
+        place = min((at[name] for name in names if name in at), default=len(told))
+        if place == len(told):
+            told.append(one)
+        else:
+            first = told[place]
+            aliases = tuple(sorted({*first.aliases, one.id, *one.aliases} - {first.id}))
+            where = tuple(sorted({*first.where, *one.where}))
+            told[place] = replace(first, aliases=aliases, where=where, severity=first.severity or one.severity)
+        at.update(dict.fromkeys(names, place))
+    return told
 
 
 def _texts(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -202,4 +205,4 @@ def _utc(text: str) -> datetime.datetime:
     if re.fullmatch(r"\d{14}", text):
         text = f"{text[:8]}T{text[8:]}Z"
     made = datetime.datetime.fromisoformat(text)
-    return made if made.tzinfo else made.replace(tzinfo=datetime.timezone.utc)
+    return made if made.tzinfo else made.replace(tzinfo=datetime.UTC)

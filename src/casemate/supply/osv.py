@@ -1,7 +1,7 @@
 """Advisories in the form of OSV: which versions each is about. Pure.
 
-Sources: the OSV schema (https://ossf.github.io/osv-schema/, evaluation of ranges), https://go.dev/ref/mod#versions for the
-order of Go's versions, and `golang.org/x/vuln` for what the Go vulnerability database means by what it leaves out.
+Sources: the OSV schema (https://ossf.github.io/osv-schema/, evaluation of ranges), https://go.dev/ref/mod#versions for
+the order of Go's versions, and `golang.org/x/vuln` for what the Go vulnerability database means by what it leaves out.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def fixed_in(version: str, events: Iterable[Event]) -> str:
 def holding(affected: Affected, version: str, project: bool) -> Range | None:
     """The range that has a version, None where none has. What names neither ranges nor versions is about all.
 
-    `project`: it is a version of the project itself. Then ranges of such versions count, too, and where there are any, a
-    range of Go's that never ends says no more than that Go does not know these versions.
+    `project`: it is a version of the project itself. Then ranges of such versions count, too, and where there are any,
+    a range of Go's that never ends says no more than that Go does not know these versions.
     """
     if version in affected.versions or version.removeprefix("v") in affected.versions:
         return Range(())
@@ -139,7 +139,9 @@ def advisory(entry: Any, ecosystem: str = "Go") -> Advisory | None:
         return None
     try:
         every = [
-            _affected(one) for one in entry.get("affected") or () if one.get("package", {}).get("ecosystem") == ecosystem
+            _affected(one)
+            for one in entry.get("affected") or ()
+            if one.get("package", {}).get("ecosystem") == ecosystem
         ]
         aliases = tuple(sorted({str(alias) for alias in entry.get("aliases") or ()} - {entry["id"]}))
         severity = str((entry.get("database_specific") or {}).get("severity") or "").lower()
