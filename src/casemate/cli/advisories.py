@@ -69,7 +69,7 @@ def line(one: Match) -> str:
               help="Data that tells up to an earlier day is a finding.")  # fmt: skip
 @click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def advisories(paths: tuple[Path, ...], sources: tuple[Path, ...], most: int, shape: str) -> int:
-    """Name the advisories about PROGRAMs that Go built, such as a copy of a node's /var/lib/rancher/k3s/data/current/bin.
+    """Name the advisories about PROGRAMs of this machine that Go built, such as those that K3s unpacks.
 
     Exit code 2 where one is about K3s, Kubernetes, containerd, runc, etcd, flannel or kine, where such a part does not
     say its version, and where the data is too old. Those of other modules are told alone.
