@@ -111,7 +111,7 @@ def test_the_bill_of_materials_is_what_the_lock_brings_to_a_user(release: Built)
 
 def test_the_bill_of_materials_follows_extras_that_are_asked_for_and_no_others() -> None:
     extras = {"x": [{"name": "c"}], "y": [{"name": "d"}]}
-    a = {"dependencies": [{"name": "b", "version": "2"}], "optional-dependencies": extras}
+    a: dict[str, Any] = {"dependencies": [{"name": "b", "version": "2"}], "optional-dependencies": extras}
     asked = [{"name": "a", "extra": ["x"]}, {"name": "b", "version": "2"}]
     listed = [("casemate", "1", {"dependencies": asked}), ("a", "1", a), ("b", "1", {}), ("c", "1", {}), ("d", "1", {})]
     listed.append(("b", "2", {"dependencies": [{"name": "a"}]}))

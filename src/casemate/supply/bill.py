@@ -1,8 +1,7 @@
 """A bill of materials as CycloneDX 1.6 has it, in JSON, validated against its official schema.
 
 The same components give the same bytes but for the serial number and the time, which the caller may fix.
-Sources: CycloneDX 1.6 (ECMA-424), the types of Package URL (https://github.com/package-url/purl-spec), and for a
-module's sum as its hash cyclonedx-gomod, which does so.
+Sources: CycloneDX 1.6 (ECMA-424), and for a module's sum as its hash cyclonedx-gomod, which does so.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from packageurl import PackageURL
 
 from casemate import __version__
-from casemate.supply.component import UNKNOWN, Component
+from casemate.supply.component import Component
+from casemate.supply.package_url import purl
 
 TYPES = {
     "go": ComponentType.LIBRARY,
@@ -38,8 +37,6 @@ TYPES = {
     "kernel": ComponentType.OPERATING_SYSTEM,
     "release": ComponentType.APPLICATION,
 }
-PLACES_OF_PURLS = {"k3s": ("github", "k3s-io", "k3s")}
-"""A release -> type, namespace and name of its package URL."""
 
 
 def document(
@@ -93,26 +90,6 @@ def host(name: str, system: Mapping[str, str], machine: str, unread: Mapping[str
     told.update({f"casemate:unread:{place}": why for place, why in unread.items()})
     properties = [Property(name=key, value=_text(value)) for key, value in told.items() if value]
     return Entry(name=name, type=ComponentType.DEVICE, bom_ref=f"host:{name}", properties=properties)
-
-
-def purl(one: Component, system: Mapping[str, str]) -> PackageURL | None:
-    """The package URL of a component; None for what has none: a file, a kernel, an image without a name."""
-    version = None if one.version == UNKNOWN else one.version
-    space, _, name = one.name.rpartition("/")
-    if one.ecosystem in ("go", "pypi") and name:
-        return PackageURL("golang" if one.ecosystem == "go" else "pypi", space or None, name, version)
-    if one.ecosystem == "deb" and one.name:
-        distribution = system.get("ID") or "debian"
-        qualifiers = {"arch": one.architecture, "distro": f"{distribution}-{system.get('VERSION_ID', '')}".rstrip("-")}
-        if one.source and (one.source, one.source_version) != (one.name, one.version):
-            differs = one.source_version != one.version
-            qualifiers["upstream"] = f"{one.source}@{one.source_version}" if differs else one.source
-        return PackageURL("deb", distribution, one.name, version, {k: v for k, v in qualifiers.items() if v})
-    if one.ecosystem == "image" and name and not name.startswith("sha256:"):
-        return PackageURL("oci", None, name, version, {"repository_url": one.name})
-    if one.ecosystem == "release" and one.name in PLACES_OF_PURLS:
-        return PackageURL(*PLACES_OF_PURLS[one.name], version)
-    return None
 
 
 def _entry(one: Component, system: Mapping[str, str], taken: set[str]) -> Entry:
