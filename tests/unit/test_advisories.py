@@ -138,7 +138,7 @@ def test_the_data_says_up_to_when_it_tells(folder: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "no advisory in the form of OSV"), ('{"a": 1}', "it has no id"), ("[]", "holds no advisory"),
+    [("{", "holds no advisories of OSV"), ('{"a": 1}', "it has no id"), ("[]", "holds no advisory"),
      (json.dumps(entry(RUNC, until("1.0.0"), modified="soon")), "date that is none")],
 )  # fmt: skip
 def test_what_is_no_data_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:

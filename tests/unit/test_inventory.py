@@ -30,6 +30,7 @@ GATHERED: dict[str, Any] = {
     "os": {"ID": "debian", "VERSION_ID": "12"},
     "machine": "x86_64",
     "kernel": "6.1.0-28-amd64",
+    "kernel_package": "6.1.119-1",
     "k3s": "v1.36.3+k3s1",
     "files": [
         {"path": "/usr/local/bin/k3s", "sha256": "a" * 64, "build": BUILD},
@@ -62,7 +63,7 @@ def test_every_thing_is_a_component_once_with_all_its_places() -> None:
         Component("go", "github.com/k3s-io/k3s", "v1.36.3+k3s1", (K3S,)),
         Component("go", "stdlib", "v1.26.8", (RUNC, K3S)),
         Component("image", "docker.io/library/app", f"sha256:{DIGEST}", ("shop/web/main",), DIGEST),
-        Component("kernel", "linux", "6.1.0-28-amd64"),
+        Component("kernel", "linux", "6.1.0-28-amd64", source="linux", source_version="6.1.119-1"),
         Component("release", "k3s", "v1.36.3+k3s1", (K3S,), "a" * 64, licence="Apache-2.0"),
     ]  # fmt: skip
 

@@ -19,27 +19,37 @@ from .plugins import DATA
 
 CURRENT = f"{DATA}/current"
 """The link to the folder that the newest K3s has unpacked itself to."""
-OS_RELEASE = re.compile(r"""(?m)^(ID|VERSION_ID|PRETTY_NAME)=["']?(.*?)["']?$""")
+OS_RELEASE = re.compile(r"""(?m)^(ID|VERSION_ID|VERSION_CODENAME|PRETTY_NAME)=["']?(.*?)["']?$""")
+KERNEL_PACKAGE = re.compile(r" Debian (\S+) \(")
+"""What a kernel of Debian says of the version of its package, as in `uname -v`."""
 
 
 def gathered(host: Host) -> Dict[str, Any]:
     """What the host is made of, as JSON has it; each program is read and hashed once in a pass.
 
-    `os` and `kernel`: what runs; `k3s`: the version that the installed file states; `files`: those of K3s, each with
-    `path`, `sha256` and, where Go built it, `build` (see formats/go_build.py); `packages`: those that are installed, as
-    dpkg knows them; `images`: those that run, as k3s/images.py has them; `unread`: place or part -> why it is not among
-    the rest.
+    `os` and `kernel`: what runs, with `kernel_package`, the version of its package where Debian built it; `k3s`: the
+    version that the installed file states; `files`: those of K3s, each with `path`, `sha256` and, where Go built it,
+    `build` (see formats/go_build.py); `packages`: those that are installed, as dpkg knows them; `images`: those that
+    run, as k3s/images.py has them; `unread`: place or part -> why it is not among the rest.
     """
+    made = versions(host, hashed=True)
+    return {**made, "images": _images(host, made["unread"])}
+
+
+def versions(host: Host, hashed: bool = False) -> Dict[str, Any]:
+    """The same without images and, unless `hashed`, without digests, which take ten times as long to find out."""
     unread: Dict[str, str] = {}
-    files = [_file(host, path, unread) for path in _paths(host, unread)]
+    files = [_file(host, path, hashed, unread) for path in _paths(host, unread)]
+    package = KERNEL_PACKAGE.search(os.uname().version)
     return {
         "os": dict(OS_RELEASE.findall(host.text("/etc/os-release") or "")),
         "machine": os.uname().machine,
         "kernel": os.uname().release,
+        "kernel_package": package[1] if package else "",
         "k3s": stated_version(host.path(PROGRAM)),
-        "files": [one for one in files if one],
+        "files": [one for one in files if one and (hashed or "build" in one)],
         "packages": _packages(host, unread),
-        "images": _images(host, unread),
+        "images": [],
         "unread": unread,
     }
 
@@ -61,11 +71,11 @@ def _paths(host: Host, unread: Dict[str, str]) -> Iterator[str]:
         yield from (os.path.normpath(f"{tree}/{below}/{name}") for name in sorted(names))
 
 
-def _file(host: Host, path: str, unread: Dict[str, str]) -> Optional[Dict[str, Any]]:
+def _file(host: Host, path: str, hashed: bool, unread: Dict[str, str]) -> Optional[Dict[str, Any]]:
     """A regular file; None for what is none, such as the links by which a program has several names."""
     real = host.path(path)
-    digest = host.cached(f"digest:{real}", lambda: digest_of(real))
-    if not digest:
+    digest = host.cached(f"digest:{real}", lambda: digest_of(real)) if hashed else ""
+    if hashed and not digest:
         return None
     made: Dict[str, Any] = {"path": path, "sha256": digest}
     try:

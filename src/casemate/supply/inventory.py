@@ -26,14 +26,18 @@ def components(gathered: Mapping[str, Any]) -> list[Component]:
 
 def _each(gathered: Mapping[str, Any]) -> Iterator[Component]:
     if gathered["kernel"]:
-        yield Component("kernel", "linux", str(gathered["kernel"]))
+        package = str(gathered["kernel_package"])
+        yield Component(
+            "kernel", "linux", str(gathered["kernel"]), source="linux" if package else "", source_version=package
+        )
     for number, file in enumerate(gathered["files"]):
         path, digest = str(file["path"]), str(file["sha256"])
-        yield Component("file", path, f"sha256:{digest}", (path,), digest)
+        if digest:
+            yield Component("file", path, f"sha256:{digest}", (path,), digest)
         if number == 0 and gathered["k3s"]:
             yield Component("release", "k3s", str(gathered["k3s"]), (path,), digest, licence=LICENCE_OF_K3S)
         if file.get("build"):
-            yield from of_go(_build(file["build"]), path)
+            yield from of_go(build_of(file["build"]), path)
     for package in gathered["packages"]:
         yield Component(
             "deb",
@@ -58,7 +62,7 @@ def repository(name: str) -> str:
     return "" if DIGEST.fullmatch(bare) else f"{head}{slash}{last.partition(':')[0]}"
 
 
-def _build(told: Mapping[str, Any]) -> Build:
+def build_of(told: Mapping[str, Any]) -> Build:
     """A build as JSON had it: tuples came as lists."""
     main = Module(*map(str, told["main"])) if told["main"] else None
     modules = tuple(Module(*map(str, one)) for one in told["modules"])

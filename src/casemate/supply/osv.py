@@ -152,6 +152,16 @@ def advisory(entry: Any, ecosystem: str = "Go") -> Advisory | None:
     return Advisory(entry["id"], aliases, summary, severity, tuple(every)) if every else None
 
 
+def advisory_of(plain: tuple[Any, ...]) -> Advisory:
+    """An advisory of what dataclasses.astuple made of one."""
+    name, aliases, summary, severity, affected = plain
+    made = [
+        Affected(module, tuple(Range(*one) for one in ranges), versions, systems)
+        for module, ranges, versions, systems in affected
+    ]
+    return Advisory(name, aliases, summary, severity, tuple(made))
+
+
 def _affected(raw: Mapping[str, Any]) -> Affected:
     specific = raw.get("ecosystem_specific") or {}
     ranges = [Range(_events(one)) for one in raw.get("ranges") or () if one["type"] in ("SEMVER", "ECOSYSTEM")]

@@ -1,0 +1,67 @@
+"""Debian's security tracker: what is broken in a release, and dpkg's order of versions."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from casemate.supply.debian import Fault, faults, is_tracker, key
+
+ORDERED = [
+    "1.0~~", "1.0~rc1", "1.0", "1.0-0+deb12u1", "1.0-1~bpo12+1", "1.0-1", "1.0-1+b1", "1.0a", "1.0+dfsg-1", "1.0.1",
+    "1.2", "1.10", "9", "1:0.1", "1:0.1-2", "2:0.0",
+]  # fmt: skip
+
+
+def here(status: str, **more: Any) -> dict[str, Any]:
+    return {"status": status, "urgency": "not yet assigned", "repositories": {"bookworm": "1.0-1"}, **more}
+
+
+TRACKER: dict[str, dict[str, Any]] = {
+    "openssl": {
+        "CVE-2026-1": {"description": "a  hole\nwith lines", "releases": {
+            "bookworm": here("resolved", fixed_version="3.0.18-1~deb12u1", urgency="high"), "sid": here("open")}},
+        "CVE-2026-2": {"releases": {"bookworm": here("open", urgency="medium**")}},
+        "CVE-2026-3": {"releases": {"bookworm": here("resolved", fixed_version="0")}},
+        "CVE-2026-4": {"releases": {"bookworm": here("undetermined"), "trixie": here("open")}},
+    },
+    "zlib": {"CVE-2026-5": {"releases": {"bookworm": here("open", urgency="unimportant")}}},
+}  # fmt: skip
+
+
+def test_versions_are_in_the_order_of_dpkg() -> None:
+    assert sorted(random.Random(7).sample(ORDERED, len(ORDERED)), key=key) == ORDERED
+    assert key("1.0") == key("1.0-0") == key("0:1.0") == key("01.00")
+
+
+@pytest.mark.skipif(not shutil.which("dpkg"), reason="there is no dpkg")
+def test_dpkg_says_the_same_of_each_pair() -> None:
+    for one, other in itertools.combinations(ORDERED, 2):
+        assert subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode == 0, (
+            one,
+            other,
+        )
+
+
+def test_a_release_has_what_is_open_in_it_and_what_was_fixed_in_it() -> None:
+    assert is_tracker(TRACKER)
+    assert list(faults(TRACKER, "bookworm")) == [
+        ("openssl", Fault("CVE-2026-1", "3.0.18-1~deb12u1", "high", "a hole with lines")),
+        ("openssl", Fault("CVE-2026-2", "", "medium", "")),
+        ("zlib", Fault("CVE-2026-5", "", "unimportant", "")),
+    ]
+    assert list(faults(TRACKER, "noble")) == []
+
+
+def test_other_data_is_not_taken_for_the_tracker() -> None:
+    odd: list[Any] = [[], {}, {"id": "GO-1"}, {"openssl": []}, {"openssl": {"CVE-1": {}}}, "text", None]
+    assert not any(map(is_tracker, odd))
+    shapes: list[Any] = [{"a": {"CVE-1": {"releases": {"bookworm": "open"}}}}, {"a": {"CVE-1": {"releases": []}}}]
+    for broken in shapes:
+        with pytest.raises(ValueError, match="not as Debian's security tracker writes it"):
+            list(faults(broken, "bookworm"))
