@@ -9,14 +9,21 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from unit.test_inventory import GATHERED
 
-from casemate.cli.advisories import old
+from casemate import ROOT
 from casemate.cli.app import main
+from casemate.run import runner
+from casemate.run.runner import Host, Run
+from casemate.supply import release_contents
 from casemate.supply.advisories import Data
+from casemate.supply.advisory_policy import old
+from casemate.supply.component import Component
 from module_utils.casemate.formats import go_build
 from module_utils.casemate.formats.go_build import Build, Module
 
 RUNC, NET = "github.com/opencontainers/runc", "golang.org/x/net"
+LOCK = ROOT / "roles/k3s_node/files/artifacts.lock.json"
 TODAY = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -56,7 +63,7 @@ def run(*arguments: Any) -> Result:
 
 def test_an_advisory_about_a_part_of_k3s_ends_in_2(tmp_path: Path, program: Path) -> None:
     done = run(program, "--data", data(tmp_path, runc="1.4.2"), "--format", "json")
-    (one,) = json.loads(done.stdout)["advisories"]
+    (one,) = json.loads(done.stdout)[0]["open"]
     assert done.exit_code == 2
     assert (one["id"], one["part"], one["fixed"], one["where"]) == (
         "GO-2026-0", "runc", "1.4.2", [f"{program}/runc"],
@@ -66,21 +73,24 @@ def test_an_advisory_about_a_part_of_k3s_ends_in_2(tmp_path: Path, program: Path
 def test_one_about_another_module_is_told_alone(tmp_path: Path, program: Path) -> None:
     done = run(program, "--data", data(tmp_path, net="0.2.0"), "--format", "json")
     assert done.exit_code == 0
-    assert [one["id"] for one in json.loads(done.stdout)["advisories"]] == ["GO-2026-1"]
+    assert [one["id"] for one in json.loads(done.stdout)[0]["told"]] == ["GO-2026-1"]
+    said = run(program, "--data", str(tmp_path / "osv"), "--all").stdout
+    assert f"other: GO-2026-1: {NET} v0.1.0, fixed in 0.2.0: hole in net [{program}/runc]" in said
+    assert "GO-2026-1" not in run(program, "--data", str(tmp_path / "osv")).stdout
 
 
 def test_a_part_without_a_version_is_no_pass(tmp_path: Path, program: Path) -> None:
     (program / "runc").write_text("(devel)")
     done = run(program, "--data", data(tmp_path), "--format", "json")
     assert done.exit_code == 2
-    assert json.loads(done.stdout)["unknown_versions"][0]["module"] == RUNC
+    assert json.loads(done.stdout)[0]["unknown_versions"][0]["name"] == RUNC
 
 
 def test_old_data_is_no_pass(tmp_path: Path, program: Path) -> None:
     folder = data(tmp_path, modified="2020-01-01T00:00:00Z")
     done = run(program, "--data", folder, "--format", "json")
     assert done.exit_code == 2
-    assert "2020-01-01" in json.loads(done.stdout)["stale"][0]
+    assert "2020-01-01" in json.loads(done.stdout)[0]["stale"][0]
 
 
 def test_the_day_on_which_data_grows_old() -> None:
@@ -97,6 +107,8 @@ def test_what_cannot_be_judged_is_misuse(tmp_path: Path, program: Path) -> None:
         (program / "busybox", "--data", folder),
         (tmp_path / "none", "--data", folder),
         (program,),
+        (program, "--data", folder, "-i", "a,"),
+        (program, "--data", folder, "--release", program),
         (program, "--data", program / "busybox"),
         (Path(folder), "--data", folder),
     ):
@@ -104,3 +116,81 @@ def test_what_cannot_be_judged_is_misuse(tmp_path: Path, program: Path) -> None:
             for one in Path(folder).iterdir():
                 one.unlink()
         assert run(*arguments).exit_code == 1, arguments
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Two hosts that say what they are made of, and an inventory with data about runc."""
+    made = Run(settled=True)
+    monkeypatch.setattr(runner, "play", lambda playbook, *_: made if playbook == "components.yml" else None)
+    asked = {"data": [data(tmp_path, runc="1.4.2")], "lock": str(LOCK), "artifact_dir": "", "waivers": {}}
+    shim: dict[str, Any] = {
+        "go": "go1.26.8",
+        "package": "",
+        "main": None,
+        "modules": [[RUNC, "v1.4.1", "", "", ""]],
+        "settings": {},
+    }
+    runs = [*GATHERED["files"], {"path": "/data/bin/shim", "sha256": "d" * 64, "build": shim}]
+    for name, files in (("old", runs), ("new", GATHERED["files"])):
+        made.hosts[name] = Host(name, gathered={**GATHERED, "files": files, "asked": asked})
+    return made
+
+
+def test_each_host_is_compared_with_the_data_of_its_inventory(hosts: Run) -> None:
+    done = run("-i", "a,")
+    assert done.exit_code == 2
+    said = " ".join(done.stdout.split())
+    assert "old: 1 to answer for, 0 answered, 0 others GO-2026-0:" in said
+    assert "new: 0 to answer for" in said
+    hosts.hosts.pop("old")
+    assert run("-i", "a,").exit_code == 0
+
+
+def test_a_waiver_of_the_inventory_answers_and_is_told(hosts: Run) -> None:
+    waiver = {"reason": "not reachable", "owner": "ops", "expires": "2999-01-01"}
+    hosts.hosts["old"].gathered["asked"]["waivers"] = {"GO-2026-0": waiver}
+    done = run("-i", "a,")
+    assert done.exit_code == 0
+    assert "[waived by ops until 2999-01-01: not reachable]" in done.stdout
+
+
+def test_what_a_host_could_not_read_is_no_pass_but_for_images(hosts: Run) -> None:
+    del hosts.hosts["old"]
+    hosts.hosts["new"].gathered["unread"] = {"images": "no runtime"}
+    assert run("-i", "a,").exit_code == 0
+    hosts.hosts["new"].gathered["unread"] = {"packages": "no dpkg"}
+    done = run("-i", "a,")
+    assert done.exit_code == 2
+    assert "not read: packages: no dpkg" in done.stdout
+
+
+def test_what_an_odd_host_says_stops_no_other(hosts: Run) -> None:
+    hosts.hosts["old"].gathered = {"asked": {}}
+    hosts.hosts["gone"] = Host("gone", "unreachable", "no route")
+    done = run("-i", "a,")
+    assert done.exit_code == 1
+    assert "new: 0 to answer for" in done.stdout
+
+
+def test_hosts_without_data_are_misuse(hosts: Run) -> None:
+    for host in hosts.hosts.values():
+        host.gathered["asked"] = {**host.gathered["asked"], "data": []}
+    done = run("-i", "a,")
+    assert done.exit_code == 1
+    assert "casemate_advisory_data" in done.output
+
+
+def test_a_newer_release_at_hand_says_what_it_fixes(
+    hosts: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {"v1.36.4+k3s1": "v1.4.2", "v1.36.2+k3s1": "v1.4.2", "v1.36.5+k3s1": "v1.4.1"}
+    folders = []
+    for version in contents:
+        folders += ["--release", str(tmp_path / version)]
+        (tmp_path / version).mkdir()
+    monkeypatch.setattr(release_contents, "at_hand", lambda folder, *_: (
+        folder.name, [Component("go", RUNC, contents[folder.name])]))  # fmt: skip
+    done = run("-i", "a,", *folders, "--format", "json")
+    assert [one["fixed_in_k3s"] for one in json.loads(done.stdout)[0]["open"]] == ["v1.36.4+k3s1"]
+    assert "; K3s v1.36.4+k3s1 is without it" in run("-i", "a,", *folders).stdout

@@ -37,6 +37,16 @@ def sbom(output: Path, verbose: int, limit: str | None, inventories: tuple[str, 
     It has the Go modules of K3s' programs, the files that K3s unpacked, Debian packages, the kernel, and the images
     that run: CycloneDX 1.6 in JSON, validated. What could not be read is said, and makes the exit code 2.
     """
+    run = asked_of_hosts(verbose, limit, inventories)
+    codes = [app.exit_code(run)]
+    for host in run.hosts.values():
+        if host.status == "ok" and not run.errors:
+            codes.append(write(host, output / f"{urllib.parse.quote(host.name, safe='')}.cdx.json"))
+    return next((code for code in (1, 3, 2) if code in codes), 0)
+
+
+def asked_of_hosts(verbose: int, limit: str | None, inventories: tuple[str, ...]) -> runner.Run:
+    """The run that asked hosts what they are made of; what went wrong is said."""
     app.demand(inventories)
     with runner.progress(app.err, quiet=bool(verbose)) as watch:
         run = runner.play("components.yml", inventories, limit, None, verbose, watch)
@@ -45,11 +55,7 @@ def sbom(output: Path, verbose: int, limit: str | None, inventories: tuple[str, 
     if not run.hosts and not run.errors:
         run.errors.append("no host of k3s_server or k3s_agent is in this inventory and --limit")
     app.tell(run.errors, [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"])
-    codes = [app.exit_code(run)]
-    for host in run.hosts.values():
-        if host.status == "ok" and not run.errors:
-            codes.append(write(host, output / f"{urllib.parse.quote(host.name, safe='')}.cdx.json"))
-    return next((code for code in (1, 3, 2) if code in codes), 0)
+    return run
 
 
 def write(host: runner.Host, path: Path) -> int:
