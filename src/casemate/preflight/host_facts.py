@@ -79,16 +79,22 @@ PYTHONS = "python3.13 python3.12 python3.11 python3.10 python3.9 python3"
 
 
 def script(
-    interpreter: str = "", paths: Iterable[str] = (), resolvers: Iterable[str] = (), account: str = "", sshd: str = ""
+    interpreter: str = "",
+    paths: Iterable[str] = (),
+    resolvers: Iterable[str] = (),
+    account: str = "",
+    sshd: str = "",
+    digest: bool = False,
 ) -> str:
     """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word.
 
     `paths` are files of the host whose absence it tells, `resolvers` those whose text; it tells what lets `account` in
-    once sshd reads the lines `sshd` first.
+    once sshd reads the lines `sshd` first. With `digest` it tells the SHA-256 of the installed K3s.
     """
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
     lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
     lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
+    lines += [f'say digest "$(sha256sum {INSTALLED["k3s"]} 2>/dev/null | cut -c1-64)"'] if digest else []
     scripts = {
         "RUNNING": [RUNNING.read_text(), *paths],
         "CONFLICTS": [CONFLICTS.read_text(), *resolvers],
@@ -172,7 +178,7 @@ def lock_problems(values: Mapping[str, Any]) -> list[str]:
     try:
         version(values)
         if signers:
-            verify(_lock(values), Path(str(signers)).expanduser())
+            verify(lock(values), Path(str(signers)).expanduser())
     except LockError as refusal:
         return [f"{refusal}. Review and sign the lock, or correct casemate_artifact_lock or casemate_k3s_version"]
     return []
@@ -185,7 +191,7 @@ def folder_problems(values: Mapping[str, Any], machine: str) -> list[str]:
     """
     problems = []
     try:
-        for file, digest in _brought(values, machine).values():
+        for file, digest in brought(values, machine).values():
             with file.open("rb") as handle:
                 found = hashlib.file_digest(handle, "sha256").hexdigest()
             if found != digest:
@@ -207,18 +213,18 @@ def room(values: Mapping[str, Any], seen: Mapping[str, str]) -> int:
     What is there already is told by its size, which costs no reading: another release has another one.
     """
     try:
-        files = {what: file.stat().st_size for what, (file, _) in _brought(values, seen.get("machine", "")).items()}
+        files = {what: file.stat().st_size for what, (file, _) in brought(values, seen.get("machine", "")).items()}
     except (LockError, OSError):
         return 0  # refused for that
     largest = max((size for what, size in files.items() if str(size) != seen.get(what)), default=0)
     return -(-largest // 2**20) + MARGIN if largest else 0
 
 
-def _brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, str]]:
+def brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, str]]:
     """Of INSTALLED what comes from the controller -> (file, sha256); images only where they lie in the folder."""
     if not values.get("casemate_artifact_dir"):
         return {}
-    release = load(_lock(values)).release(values.get("casemate_k3s_version"))
+    release = load(lock(values)).release(values.get("casemate_k3s_version"))
     named = {"k3s": release.binary(machine), "images": release.images(machine)}
     folder = Path(str(values["casemate_artifact_dir"])).expanduser()
     files = {what: (folder / file[0], file[1]) for what, file in named.items() if file}
@@ -227,9 +233,10 @@ def _brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, s
 
 def version(values: Mapping[str, Any]) -> str:
     """The K3s version that is wanted: the one asked for, or the lock's default. Raises LockError."""
-    return load(_lock(values)).release(values.get("casemate_k3s_version")).version
+    return load(lock(values)).release(values.get("casemate_k3s_version")).version
 
 
-def _lock(values: Mapping[str, Any]) -> Path:
+def lock(values: Mapping[str, Any]) -> Path:
+    """The artifact lock of a host's inputs, that of the role by default."""
     given = values.get("casemate_artifact_lock") or ROOT / "roles/k3s_node/files/artifacts.lock.json"
     return Path(str(given)).expanduser()

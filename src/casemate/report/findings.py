@@ -18,6 +18,8 @@ from module_utils.casemate.core.finding import finding
 Report = dict[str, Any]
 
 SCHEMA_VERSION = 2
+UNASKED = "unasked"
+"""The code of a finding that needs an input which the operator has not set."""
 STOPPED = "not examined: the run stopped before it came to this host"
 DOUBLE = (
     "The K3s in use is a double, not a K3s: everything that needs the real API server, kubelet or etcd "
@@ -56,8 +58,8 @@ def host_entry(name: str, status: str, findings: Iterable[Finding], message: str
 
 
 def is_accepted(finding: Finding, accepted: Iterable[str]) -> bool:
-    """Whether a finding that was not evaluated has a reason that the operator accepts."""
-    return finding["status"] == "not_evaluated" and finding["code"] in accepted
+    """Whether a finding that was not evaluated has a reason that the operator accepts, or was not asked for."""
+    return finding["status"] == "not_evaluated" and finding["code"] in (UNASKED, *accepted)
 
 
 def exit_code(hosts: Iterable[Mapping[str, Any]], accepted: Mapping[str, Iterable[str]]) -> int:

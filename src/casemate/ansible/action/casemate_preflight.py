@@ -17,7 +17,17 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate.catalogue import declarations
-from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours, people
+from casemate.preflight import (
+    address_families,
+    advisories,
+    birth,
+    combinations,
+    entrance,
+    host_facts,
+    inputs,
+    neighbours,
+    people,
+)
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers, workers
 from casemate.supply.artifact_lock import LockError
@@ -49,7 +59,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return self._compare(task_vars)
         values, failed = self._inputs(task_vars)
         problems = inputs.input_problems(values, KNOWN, failed) + [
-            wrong for name in (waivers.NAME, waivers.VOUCHED) for wrong in self._added_up(name, task_vars, values)
+            wrong for name in waivers.EVERY for wrong in self._added_up(name, task_vars, values)
         ]
         right = {n: v for n, v in values.items() if n in KNOWN and not inputs.value_problems(n, v, KNOWN[n])}
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
@@ -66,7 +76,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             wrong, more = combinations.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
             warnings += more
             problems += wrong + birth.agreement_problems(*self._shared(task_vars))
-        problems = problems or host_facts.lock_problems(values)
+        problems = problems or [*host_facts.lock_problems(values), *advisories.data_problems(right)]
         version = str(right.get("casemate_k3s_version", "")) if problems else host_facts.version(values)
         node = "server" if "k3s_server" in task_vars.get("group_names", ()) else "agent"
         problems += combinations.option_problems(right, node, version)
@@ -80,7 +90,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         files = RESOLVERS if given == "auto" else [given]
         python = str(task_vars.get("ansible_python_interpreter") or "")
         ours = entrance.planned(automation, right, waived)
-        seen = self._probe(host_facts.script(python, k3s_rules.named_files(right), files, automation, ours))
+        gated = bool(advisories.asked(right).data)
+        seen = self._probe(host_facts.script(python, k3s_rules.named_files(right), files, automation, ours, gated))
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
         root = host_facts.ROOT_LOGIN in waived
@@ -99,6 +110,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             conflicts, node, files, waived, stops=right.get("casemate_other_firewalls") == "stop"
         )
         problems = problems or host_facts.folder_problems(values, seen["machine"])
+        if gated and not problems:
+            problems, of_gate = advisories.gate(right, seen["machine"], seen.get("digest", ""))
+            more += of_gate
         if problems:
             return self._refusal(problems)
         facts = {"os": seen["os"], "arch": seen["machine"], "etcd": bool(running.get("etcd"))}
