@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from casemate import ROOT
+from casemate_lab import sysctls
 from casemate_lab import vm as virtual
 from casemate_lab.image import CACHE, LabError, base, locked, missing_tools, packages, run, step
 
@@ -36,14 +36,6 @@ VIRTUAL_SECONDS = 300
 """What a machine with a kernel of its own may take to boot, or to reboot."""
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 LABS = CACHE / "labs"
-SAVED = CACHE / "host-sysctls.json"
-# The kubelet's values with protect-kernel-defaults, which no machine may set; the last is for many nodes.
-SYSCTLS = {
-    "vm.overcommit_memory": "1",
-    "kernel.panic": "10",
-    "kernel.panic_on_oops": "1",
-    "fs.inotify.max_user_instances": "1024",
-}
 ACCEPTED = {
     "kernel": "sysctls outside net.* belong to the host, and are read-only in a machine",
     "modules": "a machine cannot load kernel modules",
@@ -191,10 +183,10 @@ def up(
             state.update(debian=debian, vm=vm)
             state["machines"] = {n: {"address": a} for n, a in addresses.items()}
             _save(state)
-            if not vm:
-                _set_sysctls()
         with step(f"{len(wanted)} machines of lab {name}"):
             _network(state, here)
+            if not vm:
+                sysctls.set_needed()
             _controller(state)
             for machine in wanted:
                 _make(state, machine, root)
@@ -250,12 +242,7 @@ def down(name: str) -> bool:
             run("ip", "-netns", namespace.name, "link", "delete", "br0")
         run("ip", "netns", "delete", namespace.name)
     shutil.rmtree(LABS / name)
-    with locked():
-        if SAVED.exists() and all(other.get("vm") for other in labs()):
-            for key, value in json.loads(SAVED.read_text()).items():
-                _sysctl(key).write_text(value)
-            SAVED.unlink()
-            Console(stderr=True).print("the host's sysctls are as before the first lab")
+    sysctls.put_back()
     return True
 
 
@@ -323,22 +310,6 @@ def _save(state: State) -> None:
 
 def _folder(state: State, machine: str) -> Path:
     return LABS / str(state["name"]) / "machines" / machine
-
-
-def _sysctl(key: str) -> Path:
-    return Path("/proc/sys") / key.replace(".", "/")
-
-
-def _set_sysctls() -> None:
-    found = {key: _sysctl(key).read_text().strip() for key in SYSCTLS}
-    if not SAVED.exists():
-        SAVED.write_text(json.dumps(found))
-    for key, value in SYSCTLS.items():
-        _sysctl(key).write_text(value)
-    changed = [f"{key}={value} (was {found[key]})" for key, value in SYSCTLS.items() if found[key] != value]
-    if changed:
-        text = f"set on this host until the last lab is down: {', '.join(changed)}"
-        Console(stderr=True, highlight=False).print(text)
 
 
 def _network(state: State, here: bool) -> None:
