@@ -70,7 +70,7 @@ def test_a_fixed_package_has_no_fault_and_another_release_is_another_matter(data
     fixed = Component("deb", "libssl3", "x", source="openssl", source_version="3.0.18-1~deb12u1")
     assert names(seen(data, fixed).open) == []
     found = seen(data, OPENSSL, system={"VERSION_CODENAME": "noble"})
-    assert not found.open and not found.has_debian
+    assert not found.open and found.has_debian and not found.has_release
 
 
 def test_of_the_kernel_what_runs_counts_and_one_of_somebody_else_is_unknown(data: Path) -> None:

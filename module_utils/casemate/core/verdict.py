@@ -27,6 +27,18 @@ class Unavailable(Exception):  # noqa: N818 - not an error but an answer
         self.code, self.why = code, why
 
 
+UNASKED = "unasked"
+"""The code of what nobody asks for: no gap, so nobody has to accept it."""
+
+
+class Unasked(Unavailable):
+    """The input that a control goes by is not set: it is not_evaluated, and `why` says what that leaves open."""
+
+    def __init__(self, why: str) -> None:
+        """Say what is not set."""
+        super().__init__(UNASKED, why)
+
+
 class Left(NamedTuple):
     """Where something of ours still stands ("" for nowhere), and why it has to stay ("" where it can go)."""
 

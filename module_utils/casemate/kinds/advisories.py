@@ -11,11 +11,11 @@ from collections.abc import Collection
 from typing import Annotated, Any, List, Literal, TypedDict
 
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..host.machine import Host
 from .kind import Kind
 
-UNASKED = "casemate_advisory_data is not set, so no advisories are consulted"
+UNSET = "casemate_advisory_data is not set, so no advisories are consulted"
 EXPECTED = "no advisory without an answer"
 TODO = "update, or answer each in casemate_advisory_waivers or by OpenVEX; casemate advisories names all"
 SHOWN = 5
@@ -41,7 +41,7 @@ def observe(settings: List[Setting], host: Host, _: Collection[int]) -> List[Any
 
 def _found(setting: Setting, host: Host) -> Any:
     if not setting["data"]:
-        return Unavailable("unasked", UNASKED)
+        return Unasked(UNSET)
     found = (host.context.get("advisories") or {}).get(setting["of"])
     if found is None:
         return Unavailable("advisories", "nothing was compared with them")

@@ -14,12 +14,11 @@ from module_utils.casemate.core.finding import KEYS as KEYS
 from module_utils.casemate.core.finding import STATUSES as STATUSES
 from module_utils.casemate.core.finding import Finding as Finding
 from module_utils.casemate.core.finding import finding
+from module_utils.casemate.core.verdict import UNASKED
 
 Report = dict[str, Any]
 
 SCHEMA_VERSION = 2
-UNASKED = "unasked"
-"""The code of a finding that needs an input which the operator has not set."""
 STOPPED = "not examined: the run stopped before it came to this host"
 DOUBLE = (
     "The K3s in use is a double, not a K3s: everything that needs the real API server, kubelet or etcd "
@@ -58,7 +57,7 @@ def host_entry(name: str, status: str, findings: Iterable[Finding], message: str
 
 
 def is_accepted(finding: Finding, accepted: Iterable[str]) -> bool:
-    """Whether a finding that was not evaluated has a reason that the operator accepts, or was not asked for."""
+    """Whether a finding that was not evaluated has a reason that the operator accepts, or nobody asks for it."""
     return finding["status"] == "not_evaluated" and finding["code"] in (UNASKED, *accepted)
 
 

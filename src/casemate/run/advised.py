@@ -11,6 +11,7 @@ from casemate.supply import advisories
 from casemate.supply.advisories import DataError, Match
 from casemate.supply.advisory_policy import Judged, judged, of_host, policy
 from casemate.supply.component import Component
+from module_utils.casemate.core.verdict import UNASKED
 
 
 def found(told: str, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def _of(every: list[Match], seen: Judged, lacks: list[str]) -> dict[str, Any]:
 def _k3s_lacks(seen: Judged, unread: Mapping[str, str]) -> list[str]:
     """[code, reason] where nobody can say that K3s has no advisory."""
     if not seen.has_go:
-        return ["unasked", "casemate_advisory_data holds nothing in the form of OSV about Go modules"]
+        return [UNASKED, "casemate_advisory_data holds nothing in the form of OSV about Go modules"]
     missing = {place: why for place, why in unread.items() if place not in ("packages", "images")}
     if missing:
         return ["k3s", "; ".join(f"{place}: {why}" for place, why in missing.items())]
@@ -50,10 +51,9 @@ def _k3s_lacks(seen: Judged, unread: Mapping[str, str]) -> list[str]:
 
 def _system_lacks(seen: Judged, unread: Mapping[str, str]) -> list[str]:
     if not seen.has_debian:
-        return [
-            "unasked",
-            "casemate_advisory_data holds nothing of Debian's security tracker about the release of this host",
-        ]
+        return [UNASKED, "casemate_advisory_data holds nothing of Debian's security tracker"]
+    if not seen.has_release:
+        return ["advisories", "the data of Debian's security tracker has nothing on the release of this host"]
     if "packages" in unread:
         return ["package_index", unread["packages"]]
     return _silent([one for one in seen.silent if one.ecosystem == "kernel"], "kernel")

@@ -53,13 +53,15 @@ class DataError(Exception):
 class Data:
     """What one source knows: advisories of OSV, and faults by Debian's source packages, of one release.
 
-    `told` is the moment in UTC up to which it tells, None where nothing says so; `told_by` is what says it.
+    `told` is the moment in UTC up to which it tells, None where nothing says so; `told_by` is what says it. `tracks`: it
+    is Debian's security tracker, whether it has that release or not.
     """
 
     advisories: tuple[osv.Advisory, ...]
     told: datetime.datetime | None
     told_by: str = ""
     faults: Mapping[str, tuple[debian.Fault, ...]] = field(default_factory=dict)
+    tracks: bool = False
 
 
 @dataclass(frozen=True, order=True)
@@ -98,12 +100,13 @@ def load(path: Path, release: str = "") -> Data:
     asked = [release, str(path), *map(str, _seen(path))]
     code = [Path(str(one)).read_bytes() for one in (__file__, osv.__file__, debian.__file__)]
     plain = kept.value("advisories", [*(one.encode() for one in asked), *code], lambda: _plain(_load(path, release)))
-    entries, told, told_by, faults = plain
+    entries, told, told_by, faults, tracks = plain
     return Data(
         tuple(osv.advisory_of(one) for one in entries),
         datetime.datetime.fromisoformat(told) if told else None,
         told_by,
         {source: tuple(debian.Fault(*one) for one in known) for source, known in faults.items()},
+        tracks,
     )
 
 
@@ -120,7 +123,7 @@ def _plain(data: Data) -> tuple[Any, ...]:
     """Data in the values that can be kept."""
     faults = {source: tuple(astuple(one) for one in known) for source, known in data.faults.items()}
     entries = tuple(astuple(one) for one in data.advisories)
-    return entries, data.told.isoformat() if data.told else "", data.told_by, faults
+    return entries, data.told.isoformat() if data.told else "", data.told_by, faults, data.tracks
 
 
 def _load(path: Path, release: str) -> Data:
@@ -148,7 +151,8 @@ def _load(path: Path, release: str) -> Data:
         )
         raise DataError(f"{path} holds no advisory. {known}")
     told, told_by = _told(path, newest, tracked)
-    return Data(tuple(found), told, told_by, {source: tuple(known) for source, known in faults.items()})
+    known = {source: tuple(every) for source, every in faults.items()}
+    return Data(tuple(found), told, told_by, known, bool(tracked))
 
 
 def _told(path: Path, newest: str, tracked: str) -> tuple[datetime.datetime | None, str]:

@@ -49,7 +49,8 @@ class Judged:
 
     `open` are the advisories that count and that nobody answers for; `answered` those with an answer, and who gives it;
     `told` those that do not count; `silent` are parts of K3s, or a kernel, that do not say their version, so
-    that nobody knows; `stale` says in words which data is old. `has_go` and `has_debian`: what the data knows.
+    that nobody knows; `stale` says in words which data is old. `has_go` and `has_debian`: what the data is about; `has_release`: whether
+    it knows the release of that Debian.
     """
 
     open: tuple[Match, ...]
@@ -59,6 +60,7 @@ class Judged:
     stale: tuple[str, ...]
     has_go: bool
     has_debian: bool
+    has_release: bool
 
     def names(self, module: str) -> frozenset[str]:
         """All names of all advisories about a module, whether they count or not."""
@@ -98,7 +100,7 @@ def judged(installed: Installed, asked: Policy, now: datetime.datetime) -> Judge
     found = advisories.together(found)
     answers = _answers(installed, asked, now.date(), found)
     counts = {one for one in found if counted(one, asked.severity)}
-    tracked = any(data.faults for data in read.values())
+    tracked = any(data.tracks for data in read.values())
     silent = [one for one in advisories.unknown(installed.components) if advisories.part_of(one.name)]
     silent += [one for one in installed.components if one.ecosystem == "kernel" and not one.source and tracked]
     return Judged(
@@ -109,6 +111,7 @@ def judged(installed: Installed, asked: Policy, now: datetime.datetime) -> Judge
         tuple(why for path, data in read.items() if (why := old(data, path, asked.days, now))),
         bool(known),
         tracked,
+        any(data.faults for data in read.values()),
     )
 
 

@@ -54,7 +54,7 @@ def test_each_is_unasked_where_no_data_is_about_it(told: Any, sources: list[str]
     assert made(told, sources[:1])["k3s"]["lacks"] == []
     assert made(told, sources[1:])["k3s"]["lacks"][0] == "unasked"
     told["os"]["VERSION_CODENAME"] = "noble"
-    assert made(told, sources)["system"]["lacks"][0] == "unasked"
+    assert made(told, sources)["system"]["lacks"][0] == "advisories"
 
 
 @pytest.mark.parametrize(
