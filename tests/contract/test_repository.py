@@ -106,7 +106,7 @@ def test_shared_inputs_are_well_formed_and_used() -> None:
     known = load(ROOT / "src/casemate/preflight/schema/inputs.yml")
     fields = {
         "type", "elements", "format", "required", "description", "choices", "default", "pattern", "words", "example",
-        "keys", "values", "options",
+        "keys", "values", "options", "min", "max",
     }  # fmt: skip
     text = "\n".join(
         (ROOT / name).read_text(encoding="utf-8")

@@ -53,8 +53,8 @@ class DataError(Exception):
 class Data:
     """What one source knows: advisories of OSV, and faults by Debian's source packages, of one release.
 
-    `told` is the moment in UTC up to which it tells, None where nothing says so; `told_by` is what says it. `tracks`: it
-    is Debian's security tracker, whether it has that release or not.
+    `told` is the moment in UTC up to which it tells, None where nothing says so; `told_by` is what says it. `tracks`:
+    it is Debian's security tracker, whether it has that release or not.
     """
 
     advisories: tuple[osv.Advisory, ...]
@@ -151,8 +151,8 @@ def _load(path: Path, release: str) -> Data:
         )
         raise DataError(f"{path} holds no advisory. {known}")
     told, told_by = _told(path, newest, tracked)
-    known = {source: tuple(every) for source, every in faults.items()}
-    return Data(tuple(found), told, told_by, known, bool(tracked))
+    by_source = {source: tuple(known) for source, known in faults.items()}
+    return Data(tuple(found), told, told_by, by_source, bool(tracked))
 
 
 def _told(path: Path, newest: str, tracked: str) -> tuple[datetime.datetime | None, str]:

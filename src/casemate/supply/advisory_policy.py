@@ -48,9 +48,9 @@ class Judged:
     """What came of it.
 
     `open` are the advisories that count and that nobody answers for; `answered` those with an answer, and who gives it;
-    `told` those that do not count; `silent` are parts of K3s, or a kernel, that do not say their version, so
-    that nobody knows; `stale` says in words which data is old. `has_go` and `has_debian`: what the data is about; `has_release`: whether
-    it knows the release of that Debian.
+    `told` those that do not count; `silent` are parts of K3s, or a kernel, that do not say their version, so that
+    nobody knows; `stale` says in words which data is old. `has_go` and `has_debian`: what the data is about;
+    `has_release`: whether it knows the release of that Debian.
     """
 
     open: tuple[Match, ...]
