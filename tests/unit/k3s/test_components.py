@@ -9,7 +9,7 @@ from unit import running_images
 from unit.fake_host import FakeHost
 from unit.test_go_build import information, program
 
-from module_utils.casemate.k3s.components import gathered
+from module_utils.casemate.k3s.components import KERNEL_PACKAGE, gathered, versions
 from module_utils.casemate.k3s.files import PROGRAM
 from module_utils.casemate.k3s.plugins import DATA
 
@@ -77,6 +77,21 @@ def test_programs_files_packages_and_images_are_read(tmp_path: Path) -> None:
     assert told["files"][1]["sha256"] == hashlib.sha256(b"links").hexdigest()
     assert [one["names"] for one in told["images"]] == [["docker.io/library/app:1"]]
     assert [one["pods"] for one in told["images"]] == [["shop/web/main"]]
+
+
+def test_versions_alone_hash_nothing_and_ask_no_runtime(tmp_path: Path) -> None:
+    host = node(tmp_path)
+    told, whole = versions(host), gathered(node(tmp_path / "other"))
+    assert [(one["path"], one["sha256"]) for one in told["files"]] == [(PROGRAM, ""), (f"{TREE}/bin/k3s", "")]
+    assert host.ran == []
+    assert [one["build"] for one in told["files"]] == [one["build"] for one in whole["files"] if "build" in one]
+    assert {**whole, "files": [], "images": []} == {**told, "files": []}
+
+
+def test_a_kernel_of_debian_says_which_package_it_is() -> None:
+    said = KERNEL_PACKAGE.search("#1 SMP PREEMPT_DYNAMIC Debian 6.1.119-1 (2024-11-22)")
+    assert said is not None and said[1] == "6.1.119-1"
+    assert KERNEL_PACKAGE.search("#1 SMP PREEMPT_DYNAMIC @0") is None
 
 
 def test_packages_have_their_source_and_those_that_are_gone_are_left_out(tmp_path: Path) -> None:
