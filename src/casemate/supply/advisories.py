@@ -18,6 +18,7 @@ from typing import Any
 from casemate import kept
 from casemate.supply import debian, osv
 from casemate.supply.component import UNKNOWN, Component
+from module_utils.casemate.formats import deb_version
 
 OWN_FORK = re.compile(r"github\.com/(k3s-io|rancher)/")
 FORK = re.compile(r"(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+?)?)-k3s\d+")
@@ -211,10 +212,10 @@ def matches_on_debian(components: Iterable[Component], faults: Mapping[str, Iter
             or (one.ecosystem == "deb" and one.source == KERNEL)
         ):
             continue
-        installed = debian.key(one.source_version)
+        installed = deb_version.key(one.source_version)
         where = (one.name,) if one.ecosystem == "deb" else ("the running kernel",)
         for fault in faults.get(one.source, ()):
-            if not fault.fixed or installed < debian.key(fault.fixed):
+            if not fault.fixed or installed < deb_version.key(fault.fixed):
                 about = (fault.fixed, fault.severity, fault.summary, where, False, "deb")
                 found.append(Match(fault.id, (), "", one.source, one.source_version, *about))
     return together(found)
@@ -267,7 +268,7 @@ def in_words(found: Iterable[Match]) -> list[str]:
     for (source, version), every in of_sources.items():
         names = ", ".join(one.id for one in every[:SHOWN])
         more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-        fixed = max((one.fixed for one in every if one.fixed), key=debian.key, default="")
+        fixed = max((one.fixed for one in every if one.fixed), key=deb_version.key, default="")
         lines.append(f"{source} {version}: {names}{more}, " + (f"fixed in {fixed}" if fixed else "not fixed yet"))
     return lines
 

@@ -1,13 +1,11 @@
 """Debian's security tracker: which faults of source packages are known, and which version fixes each. Pure.
 
-Sources: https://security-tracker.debian.org/tracker/data/json with https://security-team.debian.org/security_tracker.html
-(what its fields mean), and deb-version(7) for the order of versions.
+Sources: https://security-tracker.debian.org/tracker/data/json, and https://security-team.debian.org/security_tracker.html
+for what its fields mean.
 """
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,24 +53,3 @@ def faults(raw: Mapping[str, Any], release: str) -> Iterator[tuple[str, Fault]]:
                 yield source, Fault(name, fixed if status == "resolved" else "", severity, summary)
     except (AttributeError, KeyError, TypeError) as odd:
         raise ValueError(f"it is not as Debian's security tracker writes it: {odd!r}") from odd
-
-
-@functools.cache
-def key(version: str) -> tuple[Any, ...]:
-    """What puts versions of packages into dpkg's order."""
-    epoch, colon, rest = version.partition(":")
-    if not colon:
-        epoch, rest = "0", version
-    upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
-    return int(epoch) if epoch.isdigit() else 0, _parts(upstream), _parts(revision)
-
-
-def _parts(text: str) -> tuple[Any, ...]:
-    """The words and numbers that a part of a version is made of, each as its order has it; both may be empty."""
-    found = re.findall(r"([^0-9]*)([0-9]*)", text)
-    return tuple(((*map(_weight, word), 0), int(number or 0)) for word, number in found)
-
-
-def _weight(character: str) -> int:
-    """A tilde comes before the end of a word, which is 0, then letters come before all else."""
-    return -1 if character == "~" else ord(character) + (0 if character.isalpha() else 256)
