@@ -98,3 +98,4 @@ def test_data_and_statements_that_cannot_be_read_are_refused_by_name(values: dic
     assert problem.startswith("casemate_advisory_data or casemate_advisory_vex: ") and "vex.json" in problem
     (problem,) = data_problems({**values, "casemate_advisory_data": [str(tmp_path / "vex.json")]})
     assert "holds no advisories" in problem
+    assert gate({**values, "casemate_advisory_data": [str(tmp_path / "vex.json")]}, "x86_64", "")[0] == [problem]

@@ -43,7 +43,7 @@ def data_problems(values: Mapping[str, Any]) -> list[str]:
 def gate(values: Mapping[str, Any], machine: str, digest: str) -> tuple[list[str], list[str]]:
     """(problems, warnings) of the K3s that a host of a machine type would get, where its own has another digest.
 
-    Raises LockError and DataError.
+    Raises LockError.
     """
     wanted = asked(values)
     release = load(host_facts.lock(values)).release(values.get("casemate_k3s_version"))
@@ -51,7 +51,10 @@ def gate(values: Mapping[str, Any], machine: str, digest: str) -> tuple[list[str
         return [], []
     components, warnings = contents(values, release.version, machine)
     installed = Installed(tuple(components), {}, architecture(machine), release.version)
-    seen = judged(installed, wanted, datetime.datetime.now(datetime.UTC))
+    try:
+        seen = judged(installed, wanted, datetime.datetime.now(datetime.UTC))
+    except DataError as refused:
+        return [f"{PREFIX}data or {PREFIX}vex: {refused}"], warnings
     problems = list(seen.stale)
     if seen.open:
         lines = advisories.in_words(seen.open)

@@ -45,7 +45,7 @@ def _k3s_lacks(seen: Judged, unread: Mapping[str, str]) -> list[str]:
         return [UNASKED, "casemate_advisory_data holds nothing in the form of OSV about Go modules"]
     missing = {place: why for place, why in unread.items() if place not in ("packages", "images")}
     if missing:
-        return ["k3s", "; ".join(f"{place}: {why}" for place, why in missing.items())]
+        return ["k3s", "; ".join(why if place == "k3s" else f"{place}: {why}" for place, why in missing.items())]
     return _silent([one for one in seen.silent if one.ecosystem == "go"], "version")
 
 

@@ -312,7 +312,7 @@ def _texts(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.rglob("*.json") if one.parent.name != "index")
+    return sorted((one for one in folder.rglob("*.json") if one.parent.name != "index"), key=str)
 
 
 def _read(path: Path) -> bytes:

@@ -72,11 +72,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         automation = account.automation(self, task_vars)
         waived = list(values.get("casemate_waivers") or {})
         problems += people.problems(right, automation, waived)
-        if task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]:
+        is_first = task_vars["inventory_hostname"] == (task_vars.get("ansible_play_hosts_all") or [""])[0]
+        if is_first:
             wrong, more = combinations.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
             warnings += more
             problems += wrong + birth.agreement_problems(*self._shared(task_vars))
-        problems = problems or [*host_facts.lock_problems(values), *advisories.data_problems(right)]
+        problems = problems or host_facts.lock_problems(values)
+        problems += advisories.data_problems(right) if is_first else []  # the same for all, as a rule, and large
         version = str(right.get("casemate_k3s_version", "")) if problems else host_facts.version(values)
         node = "server" if "k3s_server" in task_vars.get("group_names", ()) else "agent"
         problems += combinations.option_problems(right, node, version)
