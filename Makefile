@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MOLECULE_GLOB := $(CURDIR)/molecule/*/molecule.yml
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo test lint unit contract molecule vm lockout lockouts drifts peers lynis docs bench release release-test lab-packages clean
+.PHONY: help demo test lint unit contract molecule vm lockout lockouts images drifts peers lynis docs bench release release-test lab-packages clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -57,6 +57,12 @@ lockouts: .venv/.ready lab-packages ## Ways to lock oneself out, and how soon ac
 	@$(BIN)/casemate lab prepare
 	@CASEMATE_LOCKOUTS="$(CURDIR)/docs/lockouts.new" .ci/story lockouts
 	@mv docs/lockouts.new docs/lockouts.md
+
+images: .venv/.ready lab-packages ## Which images a real K3s runs, and who refuses the others: docs/images.md
+	@$(BIN)/casemate lab prepare
+	@CASEMATE_IMAGES="$(CURDIR)/docs/images.new" .ci/story images
+	@mv docs/images.new docs/images.md
+	@.ci/story scans
 
 drifts: .venv/.ready lab-packages ## 200 changes by hand that SEED draws, and which of them a check names, as a table
 	@.ci/drifts

@@ -95,15 +95,29 @@ ALSO |= {  # then nobody knows whether the run came in by the only key of its ac
 # Told first: a line that no control asks for.
 ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")] = {**ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")], "PEOPLE-FACTOR-ASKED": "fail"}
 ALSO[("service", "started")] = UNITS
+LIMITED = {"REGISTRIES-RUNTIME-LIMITED": "fail"}
+ALSO[("REGISTRIES-TLS-VERIFIED", "one more")] = LIMITED  # nor is it listed
+ALSO[("IMAGES-VERIFIER-ASKED", "pulls by itself")] = {"CONTAINERD-DROPINS-DECLARED": "fail"}
+ALSO[("IMAGES-VERIFIER-ANSWERS", "lax")] = {"IMAGES-VERIFIER-INSTALLED": "fail"}
+ALSO[("IMAGES-VERIFIER-INSTALLED", "removed")] = {"IMAGES-VERIFIER-ANSWERS": "fail"}
+UNSIGNED = {"IMAGES-VERIFIER-ANSWERS": "fail", "IMAGES-RUNNING-LISTED": "fail"}
+ALSO[("IMAGES-LIST-INSTALLED", "removed")] = UNSIGNED  # its first file says who may sign
+ALSO[("IMAGES-RUNNING-LISTED", "unsigned")] = {**UNSIGNED, "IMAGES-LIST-INSTALLED": "fail"}
 ALSO |= {(cid, "mask"): MASKS for cid in ("MODULE-LOADER-RUNNING", "SYSCTL-LOADER-RUNNING")}
 ALSO[("ACCOUNT-HASHING-YESCRYPT", "pam")] = PAM
 ALSO[("PASSWORD-ASKED-ONCE", "pam")] = {**PAM, "PASSWORD-HISTORY-KEPT": "fail"}  # its line has that word, too
 ALSO[("pam_line", "an option more")] = PAM  # a line of no profile
 """What a flip breaks besides its own control, really; those of them that are judged here."""
+BY_STORY = "the lab asks for none of it; test_scans_lab.py runs what it names"
 NOT_BY_HAND = {
     "API-ADMIN-ACCEPTED": "everything that asks the API server would go unanswered with it",
     "API-ARGUMENTS-DECLARED": "the lab declares no arguments of its own, so nothing is demanded",
     "HOST-MODULES-VOUCHED": "takes a module of somebody's own, built for this kernel",
+    "IMAGES-BASES-CURRENT": BY_STORY,
+    "IMAGES-LIST-SCANNED": BY_STORY,
+    "IMAGES-RUNNING-RECENT": BY_STORY,
+    "IMAGES-RUNNING-SCANNED": BY_STORY,
+    "IMAGES-TAGS-CURRENT": BY_STORY,
     "KUBELET-CONFIG-FOLDER-RUNNING": "K3s gives this argument last, whatever its configuration says",
     "NODE-PROCESS-VERIFIED": "takes another program in the place of the running K3s",
 }
@@ -114,6 +128,7 @@ ALIKE = (
 )  # fmt: skip
 """Kinds that judge each setting by itself, so many can be flipped at once; see `crossed`."""
 
+CONTAINERD = "/var/lib/rancher/k3s/agent/etc/containerd"
 CONFIG, SSHD = "/etc/rancher/k3s/config.yaml.d", "/etc/ssh/sshd_config"
 RELOAD_NFT = "nft -f /etc/casemate/firewall.nft"
 REREAD_SSH = "systemctl reset-failed ssh; systemctl restart ssh; sleep 0.05"
@@ -664,6 +679,32 @@ def folder(setting: Setting) -> Flips:
     yield "chmod of the folder", lambda: marked(path, lambda seen: os.chmod(path, seen.st_mode & 0o7777 | 2))
 
 
+def image_verifier(setting: Setting) -> Flips:
+    """containerd that asks nobody, once it starts again; or a program that lets everything through."""
+    if setting["aspect"] == "asked":
+        text = "version = 3\n[plugins.'io.containerd.cri.v1.images']\nuse_local_image_pull = true\n"
+        yield "pulls by itself", lambda: planted(f"{CONTAINERD}/config-v3.toml.d/zz-flipped.toml", text)
+    else:
+        path = f"{setting['folder']}/{setting['program']}"
+        yield "lax", lambda: rewritten(path, lambda _: "#!/bin/sh\nexit 0\n")
+
+
+def image_running(setting: Setting) -> Flips:
+    """A list that nobody signed has nothing of what runs."""
+    yield "unsigned", lambda: rewritten(f"{setting['lists']}/list.json.sig", lambda old: old.replace("A", "B"))
+
+
+def registries(setting: Setting) -> Flips:
+    """Another file than is declared; or whom containerd asks, which is in force at once."""
+    if setting["aspect"] == "file":
+        yield "edited", lambda: rewritten("/etc/rancher/k3s/registries.yaml", append("# by hand\n"))
+        yield "removed", lambda: rewritten("/etc/rancher/k3s/registries.yaml", None)
+        return
+    folder = f"{CONTAINERD}/certs.d/flipped.example.org"
+    told = {"limited": "https://flipped.example.org", "verified": "http://flipped.example.org"}[setting["aspect"]]
+    yield "one more", lambda: planted(f"{folder}/hosts.toml", f'server = "{told}"\n')
+
+
 def totp_secrets(setting: Setting) -> Flips:
     """Other secrets or options in a file of ours, codes that are right once, another mode or owner, a file more."""
     path = setting["path"]
@@ -1005,6 +1046,9 @@ def k8s_object(setting: Setting) -> Flips:
         path = path.replace("/v1/rolebindings", "/v1/namespaces/default/rolebindings")
         binding = {"apiVersion": f"{group}/v1", "kind": sort, "roleRef": role, "subjects": [who]}
         yield "bound", lambda: created(path, dict(binding))
+    elif setting["body"]["kind"].startswith("ValidatingAdmissionPolicy"):
+        yield "deleted", lambda: replaced(path, None)
+        yield "let through", lambda: replaced(path, let_through)
     elif "spec" in setting["body"]:
         yield "deleted", lambda: replaced(path, None)
         nothing = {"matchLabels": {"no": "pod"}}
@@ -1014,6 +1058,15 @@ def k8s_object(setting: Setting) -> Flips:
         yield "mounted", lambda: replaced(path, lambda old: old.update(automountServiceAccountToken=True))
     for label in setting.get("body", {}).get("metadata", {}).get("labels", ()):
         yield f"without {label}", unlabelled(path, label)
+
+
+def let_through(policy: dict[str, Any]) -> None:
+    """A policy, or its binding, that refuses nobody."""
+    spec = policy["spec"]
+    if "validationActions" in spec:
+        spec["validationActions"] = ["Audit"]
+    else:
+        spec["validations"] = [{"expression": "true"}]
 
 
 def cluster_object(kind: str) -> Setting:
@@ -1367,6 +1420,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "new_files": new_files, "addon_objects": addon_objects, "vouched": vouched, "vouched_objects": vouched_objects,
         "vouched_rights": vouched_rights, "vouched_entries": vouched_entries, "vouched_state": vouched_state,
         "pam_stack": pam_stack, "pam_line": pam_line, "ageing": ageing, "patch": patch, "pwquality": pwquality,
+        "image_verifier": image_verifier, "image_running": image_running, "registries": registries,
         "systemd_setting": systemd_setting, "audit_rules": audit_rules, "audit_daemon": audit_daemon,
     }  # fmt: skip
     return makers[kind](setting) if kind in makers else iter(())

@@ -24,18 +24,23 @@ def blob(blobs: Blobs, **content: Any) -> str:
     return f"sha256:{name}"
 
 
-def image(blobs: Blobs, created: str, annotations: Mapping[str, str] | None = None) -> tuple[str, str]:
-    """(digest of the manifest, digest of the configuration) of an image for linux/amd64 that was built then."""
-    config = blob(blobs, created=created, os="linux", architecture="amd64", rootfs={"type": "layers", "diff_ids": []})
+def image(blobs: Blobs, created: str, annotations: Mapping[str, str] | None = None, **more: Any) -> tuple[str, str]:
+    """(digest of the manifest, digest of the configuration) of an image that was built then, for linux/amd64 unless
+    `more` of its configuration says otherwise.
+    """
+    about = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}, **more}
+    config = blob(blobs, created=created, **about)
     manifest: dict[str, Any] = {"schemaVersion": 2, "config": {"digest": config}, "layers": []}
     return blob(blobs, **manifest, **({"annotations": dict(annotations)} if annotations else {})), config
 
 
-def container(config: str, pod: str, name: str = "main") -> dict[str, Any]:
-    """A container of a pod, given as namespace/name, as crictl lists it."""
+def container(config: str, pod: str, name: str = "main", asked: str = "") -> dict[str, Any]:
+    """A container of a pod, given as namespace/name, which asks for its image so, as crictl lists it."""
     namespace, _, called = pod.partition("/")
     labels = dict(zip(images.LABELS, (namespace, called, name), strict=True))
-    return {"id": f"{called}-{name}", "podSandboxId": f"sandbox-{called}", "imageRef": config, "labels": labels}
+    image = {"image": config, "annotations": {}, "userSpecifiedImage": asked, "runtimeHandler": ""}
+    about = {"id": f"{called}-{name}", "podSandboxId": f"sandbox-{called}", "image": image}
+    return {**about, "imageRef": config, "labels": labels}
 
 
 def node(

@@ -33,6 +33,8 @@ STOPPED = host(name="n4", status="error", message=findings.STOPPED)
         ([host(finding("not_evaluated"))], {"n1": ["kernel"]}, 0),
         ([host(finding("not_evaluated"))], {"n1": ["apparmor"]}, 2),
         ([host(finding("not_evaluated"))], {"other": ["kernel"]}, 2),
+        ([host(finding("not_evaluated", reason="unasked: casemate_x is not set"))], {}, 0),
+        ([host(finding("not_evaluated", reason="unasked: x"), finding("not_evaluated"))], {}, 2),
         ([host(finding("fail"))], {"n1": ["kernel"]}, 2),
         ([host(finding("error"))], {}, 1),
         ([host(finding("fail")), UNREACHABLE], {}, 3),

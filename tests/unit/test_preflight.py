@@ -171,6 +171,7 @@ NO_NAMES: list[Any] = [
 ID, WAIVER = "SSH-ROOT-REFUSED", {"reason": "legacy clients", "owner": "ops", "expires": "2099-01-31"}
 TOOL, VOUCHED = "/usr/local/bin/tool", {**WAIVER, "digest": f"sha256:{64 * '0'}"}
 FILE = ("the absolute path of a file that is on this controller", [__file__], ["signers", "/nowhere", "", HERE])
+SCANNER = {"kind": "trivy", "path": __file__, "sha256": "a" * 64, "database": HERE}
 INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "casemate_admin_sources": (
         "an address or a network without host bits, such as 192.0.2.0/24",
@@ -210,6 +211,30 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [{}, {"GO-2026-1": WAIVER}, {"CVE-2026-1": {**WAIVER, "expires": datetime.date(2099, 1, 31)}}],
         ["GO-2026-1", ["GO-2026-1"], 5],
     ),
+    "casemate_image_list": ("the absolute path of a file", [__file__], ["images.json", "/nowhere", "", HERE, 5]),
+    "casemate_image_digests_only": ("true or false", [True, "no"], ["maybe", "", 1, []]),
+    "casemate_image_verifiers": (
+        "",
+        [[], [{"name": "cosign", "path": "/x", "sha256": "a" * 64, "arguments": ["{image}"], "timeout": 9}]],
+        ["cosign", {}, 5],
+    ),
+    "casemate_registries": (
+        "",
+        [
+            [{"host": "docker.io"}],
+            [{"host": "ghcr.io", "path": "my-org/app"}, {"host": "registry.example.org:5000", "ca_file": __file__}],
+            [{"host": "[2001:db8::1]:5000", "mirrors": ["https://mirror.example.org/v2/hub", "https://ghcr.io"]}],
+            [{"host": "localhost", "credentials_file": __file__}],
+        ],
+        ["docker.io", [], ["docker.io"], 5],
+    ),
+    "casemate_image_scans": (
+        "",
+        [{"scanner": SCANNER, "results": HERE}, {"scanner": SCANNER, "results": HERE, "fails_from": "low"}],
+        ["trivy", [], 5],
+    ),
+    "casemate_image_updates": ("", [{"answers": HERE}, {"answers": HERE, "max_age_days": 1}], [HERE, [], 5]),
+    "casemate_image_max_age_days": ("a whole number from 1 to 3650", [1, "365"], [0, 3651, "a year", []]),
     "casemate_accept_not_evaluated": (
         "a reason code of a report, such as kernel",
         [["kernel", "api_semantics"]],

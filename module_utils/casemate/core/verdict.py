@@ -18,13 +18,14 @@ Observation = dict[str, Any]
 class Unavailable(Exception):  # noqa: N818 - not an error but an answer
     """The effective value cannot be had here: the control is not_evaluated, never pass.
 
-    `code` is one word that `casemate_accept_not_evaluated` may list; `why` is for people.
+    `code` is one word that `casemate_accept_not_evaluated` may list; `why` is for people; `observed` is what was seen
+    nevertheless, None for nothing.
     """
 
-    def __init__(self, code: str, why: str) -> None:
+    def __init__(self, code: str, why: str, observed: Any = None) -> None:
         """Say what lacks, as `code: why`."""
         super().__init__(f"{code}: {why}")
-        self.code, self.why = code, why
+        self.code, self.why, self.observed = code, why, observed
 
 
 UNASKED = "unasked"

@@ -162,7 +162,11 @@ def _refusal(change: Callable[[], None]) -> str:
 def _plain(control: Control, verdict: Any, check: bool) -> Finding:
     """The finding of a control that this pass did not touch."""
     if isinstance(verdict, Unavailable):
-        return finding(control.declared, "not_evaluated", verdict.code, reason=str(verdict), where=control.places)
+        seen = None if verdict.observed is None else control.kind.shown(control.setting, verdict.observed)
+        said = str(verdict)
+        return finding(
+            control.declared, "not_evaluated", verdict.code, reason=said, where=control.places, observed=seen
+        )
     if isinstance(verdict, Exception):
         reason = f"{type(verdict).__name__}: {verdict}"
         return finding(control.declared, "error", "crash", reason=reason, where=control.places)

@@ -14,6 +14,7 @@ import re
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
 
 from ..core.verdict import Unavailable
+from ..formats.image_reference import repository
 from ..host.machine import Host
 from ..host.text import split_lines, split_words
 
@@ -38,7 +39,9 @@ class Image(NamedTuple):
     `id` is the digest of its configuration, `digests` are those of the manifests and indexes by which the image store
     knows it; none where it was removed from there while it runs. `names` are its names there. `created` is when it was
     built, ISO 8601 as its configuration says, "" where it does not. `platform` is such as linux/amd64. `annotations`
-    are those of its manifest and index. `pods` are where it runs, as namespace/pod/container.
+    are those of its manifest and index, and the labels of its configuration, in which many builders put them. `pods`
+    are where it runs, as namespace/pod/container, and `asked` the names by which they ask for it, as they say them: a
+    name that was pulled anew since then leads to another image by now.
     """
 
     id: str
@@ -48,11 +51,23 @@ class Image(NamedTuple):
     platform: str
     annotations: Dict[str, str]
     pods: List[str]
+    asked: List[str]
 
     @property
     def digest(self) -> str:
         """The digest that stands for it: that of its manifest or index, else that of its configuration."""
         return self.digests[0] if self.digests else self.id
+
+    @property
+    def repository(self) -> str:
+        """Where it comes from: the repository that has this digest where one is named, else the first; "" for none."""
+        names = sorted(self.names or self.asked, key=lambda name: (not name.endswith(f"@{self.digest}"), name))
+        return next(filter(None, map(repository, names)), "")
+
+    @property
+    def name(self) -> str:
+        """Repository and digest."""
+        return f"{self.repository}@{self.digest}".lstrip("@")
 
 
 class Stored(NamedTuple):
@@ -61,6 +76,13 @@ class Stored(NamedTuple):
     digests: List[str]
     names: List[str]
     annotations: Dict[str, str]
+
+
+class Use(NamedTuple):
+    """Where an image runs, as namespace/pod/container, and by which name the pod asks for it ("": it is not said)."""
+
+    pod: str
+    asked: str
 
 
 def running(host: Host) -> List[Image]:
@@ -73,17 +95,19 @@ def running(host: Host) -> List[Image]:
 
 def _running(host: Host) -> List[Image]:
     stored, named = _stored(host)
-    pods: Dict[str, List[str]] = {}
-    for image, pod in _containers(host, named):
-        pods.setdefault(image, []).append(pod)
-    found = [_image(host, image, stored.get(image), sorted(set(where))) for image, where in pods.items()]
+    uses: Dict[str, List[Use]] = {}
+    for image, use in _containers(host, named):
+        uses.setdefault(image, []).append(use)
+    found = [_image(host, image, stored.get(image), where) for image, where in uses.items()]
     return sorted(found, key=lambda one: (one.digest, one.id))
 
 
-def _image(host: Host, image: str, stored: Any, pods: List[str]) -> Image:
+def _image(host: Host, image: str, stored: Any, uses: List[Use]) -> Image:
     config = _blob(host, image)
-    platform = "/".join(str(config[part]) for part in ("os", "architecture", "variant") if config.get(part))
     known = stored or Stored([], [], {})
+    about = config.get("config")
+    labels = about.get("Labels") if isinstance(about, dict) else None
+    noted = {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
     # A name with a digest was pulled, or imported by K3s: that digest is the one that others know.
     pulled = {name.rpartition("@")[2] for name in known.names if "@" in name}
     digests = sorted(set(known.digests), key=lambda digest: (digest not in pulled, digest))
@@ -93,28 +117,41 @@ def _image(host: Host, image: str, stored: Any, pods: List[str]) -> Image:
         digests,
         sorted(known.names),
         created if isinstance(created, str) else "",
-        platform,
-        known.annotations,
-        pods,
+        _platform(config),
+        {**noted, **known.annotations},
+        sorted({use.pod for use in uses}),
+        sorted({use.asked for use in uses} - {""}),
     )
 
 
-def _containers(host: Host, named: Mapping[str, str]) -> Iterator[Tuple[str, str]]:
-    """(digest of the configuration, namespace/pod/container) of what runs. `named`: name of an image -> that digest."""
+def _platform(config: Mapping[str, Any]) -> str:
+    """Such as linux/amd64. All arm64 is v8, which some say and others leave out (platforms.Normalize of containerd)."""
+    parts = [str(config[part]) for part in ("os", "architecture", "variant") if config.get(part)]
+    return "/".join(parts[:2] if parts[1:] in (["arm64", "v8"], ["arm64", "8"]) else parts)
+
+
+def _containers(host: Host, named: Mapping[str, str]) -> Iterator[Tuple[str, Use]]:
+    """(digest of the configuration, its use) of what runs. `named`: name of an image -> that digest."""
     try:
         listed = json.loads(_said(host, CONTAINERS))["containers"] or ()
         found = [
-            (one["imageRef"], one["podSandboxId"], [one["labels"].get(name, "") for name in LABELS]) for one in listed
+            (
+                one["imageRef"],
+                one["podSandboxId"],
+                [one["labels"].get(name, "") for name in LABELS],
+                str((one.get("image") or {}).get("userSpecifiedImage") or ""),
+            )
+            for one in listed
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as strange:
         raise Unavailable("runtime", f"`{' '.join(CONTAINERS)}` answers what is no list of containers") from strange
-    of = {sandbox: "/".join([*labels[:2], SANDBOX]) for _, sandbox, labels in found}
-    for image, _, labels in found:
-        yield image, "/".join(labels)
+    of = {sandbox: "/".join([*labels[:2], SANDBOX]) for _, sandbox, labels, _ in found}
+    for image, _, labels, asked in found:
+        yield image, Use("/".join(labels), asked)
     for line in split_lines(_said(host, SANDBOXES))[1:]:
         container, name = [*split_words(line), "", ""][:2]
         if container in of:
-            yield named.get(name, name), of[container]
+            yield named.get(name, name), Use(of[container], "")
 
 
 def _stored(host: Host) -> Tuple[Dict[str, Stored], Dict[str, str]]:

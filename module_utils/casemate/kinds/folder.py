@@ -14,7 +14,7 @@ from typing import Annotated, Dict, List, TypedDict
 
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Left, Observation, Verdict
+from ..core.verdict import Left, Observation, Unasked, Verdict
 from ..host.entries import digest
 from ..host.files import names_in
 from ..host.machine import EnforceError, Host
@@ -34,8 +34,10 @@ class Needed(TypedDict):
     mode: Annotated[str, Key("exact mode of the files", pattern=r"0[0-7]{3}")]
 
 
-class Setting(Needed, Enforceable):
+class Setting(Needed, Enforceable, total=False):
     """What a control of this kind demands."""
+
+    unset: Annotated[str, Key("why nobody declares files; empty where somebody does")]
 
 
 def identity(setting: Setting) -> str:
@@ -88,6 +90,8 @@ def _roots(found: os.stat_result) -> bool:
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Right is that the folder holds what is declared and nothing else."""
     faults: Dict[str, str] = seen["faults"]
+    if setting.get("unset") and not faults:
+        raise Unasked(setting["unset"])
     return Verdict(
         ok=not faults,
         expected={name: digest(text.encode()) for name, text in sorted(setting["files"].items())},

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Left, Observation, Unavailable, Verdict
+from ..core.verdict import Left, Observation, Unasked, Unavailable, Verdict
 from ..host.machine import EnforceError, Host
 from ..k3s import encryption as k3s_encryption
 from ..k3s import owned as k8s_owned
@@ -42,6 +42,7 @@ class Setting(Needed, Enforceable, total=False):
     select: Annotated[dict[str, Any], Key("for a list path: {dotted path: value} that picks the items to judge")]
     encryption: Annotated[Literal["active", "aescbc", "secretbox"], Key("for the path of servers")]
     advice: Annotated[str, Key("what to do, told where it fails")]
+    unset: Annotated[str, Key("why nobody asks for the body, which then goes; empty where somebody does")]
 
 
 def identity(setting: Setting) -> str:
@@ -136,11 +137,18 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     """Every object has the demanded fields; or none is there; or a list's items have only allowed values."""
     evidence = f"GET {setting['path']}"
     if "down" in seen:
-        if "body" not in setting or setting.get("enforced") is False:
+        if "body" not in setting or setting.get("enforced") is False or setting.get("unset"):
             raise Unavailable("k3s", seen["down"])
         return Verdict(
             ok=False, expected=setting["body"], observed="no answer", reason=seen["down"], evidence=evidence
         )  # apply brings it
+    if setting.get("unset"):
+        ours = [path for path, found in seen["objects"].items() if found and k8s_owned.ours(found)]
+        if ours:
+            return Verdict(
+                ok=False, expected="absent", observed=ours, reason="nobody asks for it any more", evidence=evidence
+            )
+        raise Unasked(setting["unset"])
     made = _judge(setting, seen, evidence)
     for code, places in (("refused", seen.get("refused")), ("k3s", seen.get("silent"))):
         if places and (made.ok or not seen["objects"]):  # what could be seen and is wrong counts all the same
@@ -204,6 +212,9 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
             continue
         for path, item in _left_out(setting, names, api):
             k8s_owned.give_up(setting, path, item, api, host)
+        if setting.get("unset"):
+            take_back([setting], [], host)
+            continue
         for path in paths(setting, names, {}):
             status, found = api.call("GET", path)
             if status == 200 and not faults(setting["body"], found):

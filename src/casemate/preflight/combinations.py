@@ -97,7 +97,9 @@ def _number(values: Mapping[str, Any], name: str) -> int:
 
 def dropin_problems(values: Mapping[str, Any]) -> list[str]:
     """Where containerd's settings contradict each other; no value is shown."""
-    texts = values.get("k3s_node_containerd_dropins") or {}
+    texts = dict(values.get("k3s_node_containerd_dropins") or {})
+    if values.get("casemate_image_list"):
+        texts["casemate_image_list"] = declarations.variables()[1]["__k3s_node_image_settings"]
     said = merge({str(name): str(text) for name, text in texts.items()})[1]
     return [f"k3s_node_containerd_dropins: {problem}. Correct it in the inventory" for problem in said]
 

@@ -231,6 +231,14 @@ def brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, st
     return {what: file for what, file in files.items() if what == "k3s" or file[0].is_file()}
 
 
+def brings_images(values: Mapping[str, Any], machine: str) -> bool:
+    """Whether the images of K3s itself come from the controller, verified; so that a node has to pull none of them."""
+    try:
+        return "images" in brought(values, machine)
+    except (LockError, OSError):
+        return False
+
+
 def version(values: Mapping[str, Any]) -> str:
     """The K3s version that is wanted: the one asked for, or the lock's default. Raises LockError."""
     return load(lock(values)).release(values.get("casemate_k3s_version")).version

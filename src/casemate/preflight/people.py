@@ -16,7 +16,7 @@ from module_utils.casemate.formats.authorized_keys import FIDO, Key, Unfit
 
 VARIABLE = "casemate_people"
 AUTHORITIES = "k3s_access_trusted_user_ca_keys"
-KEYS_WRITTEN = declarations.control("folder")
+KEYS_WRITTEN = declarations.control("folder", path="{{ __k3s_access_keys_folder }}")
 KEYS_READ = declarations.control("sshd", key="authorizedkeysfile")
 """The controls by which keys of people are written, and by which sshd looks for them there."""
 PRESENT, REVOKED = "present", "revoked"

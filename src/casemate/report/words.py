@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from casemate.report.findings import Finding, Report, is_accepted
+from casemate.report.findings import Finding, Report
 from module_utils.casemate.core.flow import lists_apart, plain, short
 
 LONG = 240
@@ -101,7 +101,7 @@ def not_evaluated(report: Report) -> list[tuple[str, list[str]]]:
         reasons: dict[str, list[str]] = {}
         for finding in host["findings"]:
             if finding["status"] == "not_evaluated":
-                accepted = is_accepted(finding, report["summary"]["accepted"].get(host["name"], ()))
+                accepted = finding["code"] in report["summary"]["accepted"].get(host["name"], ())
                 reasons.setdefault(finding["code"] + (" (accepted)" if accepted else ""), []).append(finding["reason"])
         for why, given in reasons.items():
             sentences = {" ".join(sentence.partition(":")[2].split()) for sentence in given}

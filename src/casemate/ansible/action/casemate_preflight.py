@@ -30,6 +30,7 @@ from casemate.preflight import (
 )
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers, workers
+from casemate.supply import image_list, registries, scan_gate
 from casemate.supply.artifact_lock import LockError
 from module_utils.casemate.core import waiver
 
@@ -84,6 +85,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems += combinations.option_problems(right, node, version)
         if self._task.args.get("host") is not False and not self._task.check_mode:
             problems += neighbours.connection_problems(self._connection.transport)
+        changes, today = self._task.args.get("host") is not False, waiver.today_in_utc()
+        problems += image_list.problems(right, today, changes) + registries.problems(right) + scan_gate.problems(right)
         if problems:
             return self._refusal(problems)
         if self._task.args.get("host") is False:
@@ -112,6 +115,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             conflicts, node, files, waived, stops=right.get("casemate_other_firewalls") == "stop"
         )
         problems = problems or host_facts.folder_problems(values, seen["machine"])
+        if not host_facts.brings_images(values, seen["machine"]):
+            problems += image_list.pause_problems(right, today) + registries.own_images_problems(right)
         if gated and not problems:
             problems, of_gate = advisories.gate(right, seen["machine"], seen.get("digest", ""))
             more += of_gate

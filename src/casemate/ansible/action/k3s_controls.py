@@ -39,6 +39,7 @@ from casemate.run import (
     refusals,
     workers,
 )
+from casemate.supply import registries
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
 from module_utils.casemate.core.legible import public
@@ -48,6 +49,7 @@ from module_utils.casemate.engine.run import run
 from module_utils.casemate.formats.authorized_keys import Unfit
 from module_utils.casemate.host import guard
 from module_utils.casemate.host.machine import Host
+from module_utils.casemate.k3s import image_verifier
 from module_utils.casemate.kinds import KINDS, written
 
 # Ansible imports this file once, before it forks a worker for each host: what is read here is read once.
@@ -70,6 +72,8 @@ SHARED = ("__casemate_lock", "__casemate_k3s_version", *SETTINGS.values(), "__k3
 """What many templates use, in the order in which it builds on itself: templated once where nothing else lasts."""
 
 
+VERIFIER = image_verifier.HEAD + Path(image_verifier.__file__).read_text(encoding="utf-8")
+"""The program that containerd asks before each pull, as it lies on hosts."""
 READ_AT_START = ("k3s_node", "k3s_control_plane")
 """Roles whose settings K3s reads when it starts."""
 K3S_UNITS = {"k3s.service", "k3s-agent.service"}
@@ -100,7 +104,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
         # Controls are judged outside of any role, too: `__casemate_roles` is the folder of all of them.
-        known = {**DEFAULTS, **INTERNALS, "__casemate_roles": str(ROOT / "roles"), **task_vars}
+        known = {
+            **DEFAULTS,
+            **INTERNALS,
+            "__casemate_roles": str(ROOT / "roles"),
+            "__casemate_image_verifier": VERIFIER,
+            **task_vars,
+        }
         templar = self._templar.copy_with_new_env(available_variables=known)
         compiled.remember(templar)
         lasts = compiled.lasting(templar, known)
@@ -115,6 +125,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, Unfit) as wrong:
             # Preflight says it better, before any host is touched.
             raise AnsibleActionFail(f"{VARIABLE} is malformed: {wrong}") from wrong
+        try:
+            known[registries.NAME] = registries.resolved(templar.template(known.get(registries.VARIABLE)))
+        except (KeyError, TypeError, registries.RegistryError) as wrong:
+            raise AnsibleActionFail(f"{registries.VARIABLE} is malformed: {wrong}") from wrong
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
         given.update(self._task.args)
         level = given.pop("level", None) or "baseline"
@@ -145,7 +159,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for c in controls
             if declarations.applies(c, scope, level)
         }
-        known[ASKED] = sorted({*guard.OWNED, *(declarations.each(path, template) for path in asked if path)})
+        paths = (declarations.each(path, template) for path in asked if path)
+        known[ASKED] = sorted({*guard.OWNED, *filter(None, paths)})
 
         def resolved(*vantages: str) -> dict[str, Any]:
             return {
@@ -250,7 +265,7 @@ def named(control: dict[str, Any], evicted: Collection[str]) -> dict[str, Any]:
 
 
 def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether K3s may have to be restarted for what apply would change: all but a mode or an owner may need that.
+    """Whether K3s may have to be restarted for what apply would change: all but modes, owners and folders may.
 
     What an operator has removed restarts nothing: K3s sees that it is gone, or has it until it starts again.
     """
@@ -260,6 +275,6 @@ def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
     return bool(K3S_UNITS & set(result["stale"])) or any(
         one["role"] in READ_AT_START
         and not KINDS[one["setting"]["kind"]].evicts
-        and not (one["setting"]["kind"] == "file" and not {"content", "unit"} & one["setting"].keys())
+        and not (one["setting"]["kind"] in ("file", "folder") and not {"content", "unit"} & one["setting"].keys())
         for one in changed
     )

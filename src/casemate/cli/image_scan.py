@@ -1,0 +1,225 @@
+"""`casemate images scan`: scan what runs and has no result that counts, or what is named, and report how it stands.
+
+Where the operator has registries asked, they are, once for all nodes, to what the tags lead by which images run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform as machine
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from casemate.cli import app, image_timer
+from casemate.report import findings
+from casemate.run import runner
+from casemate.supply import image_list, registries, registry, registry_answers, scan_results, scanner
+from casemate.supply.artifact_lock import ARCHITECTURES
+from casemate.supply.scan_gate import VARIABLE, WAIVERS, Settings, refusal, settings
+from casemate.supply.scan_policy import OUTDATED, PASSED, UNSCANNED, standing
+
+PLAYBOOK = "images.yml"
+SCANNED, CURRENT = "image_scans", "image_updates"
+"""Kinds of the controls that tell what is to be scanned, and what is to be asked for."""
+RESULTS, ANSWERS = "__casemate_image_scans", "__casemate_image_answers"
+"""Variables with what is known of both: where they are empty, findings tell all that runs."""
+UNKNOWN = "unknown"
+"""The state of a tag of which it is not known to what it leads."""
+UNSET = f"{VARIABLE} is not set, so that nothing can be scanned: name your scanner there"
+REPORTS = (("json", Path("report/images.json")), ("html", Path("report/images.html")))
+
+
+@click.command()
+@click.argument("references", nargs=-1, metavar="[IMAGE@sha256:DIGEST...]")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH",
+              help="Of named images: for which platform (repeatable). Default: linux and this machine's.")  # fmt: skip
+@click.option("--again", is_flag=True, help="Scan what has a result that counts, too, as with a newer database.")
+@click.option("--print-timer", is_flag=True, help="Print units of systemd that do this every day, and do nothing.")
+@app.run_options
+def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, print_timer: bool, **given: Any) -> int:
+    """Scan images that run on nodes, or stand on the list, and have no result that counts; or those that are named.
+
+    With images named, these alone are scanned, and no host is contacted: what shall go on the signed list comes first.
+    """
+    if print_timer:
+        click.echo(image_timer.units(given["inventories"]), nl=False)
+        return 0
+    app.demand(given["inventories"])
+    if references:
+        return _named(references, platforms or (own_platform(),), again, given)
+    started = findings.now()
+    run = _look(given, {ANSWERS: {}, **({RESULTS: {}} if again else {})})
+    asked = asked_by(run)
+    trouble: list[str] = []
+    if not run.errors:
+        if asked.scans is None and not asked.updates:
+            raise click.ClickException(UNSET)
+        todo = wanted(run) if asked.scans else []
+        trouble = carried_out(asked.scans, todo) if asked.scans else []
+        if _ask(asked, tags(run)) or again or todo:
+            run = _look(given)
+    hosts = run.entries()
+    if run.errors and not hosts:
+        app.tell([*run.errors, *trouble], [])
+        return 1
+    accepted = {host.name: host.accepted for host in run.hosts.values()}
+    made = findings.report("check", started, hosts, accepted, [*run.errors, *trouble])
+    code = app.finish(made, given["formats"] or REPORTS, [*((one, []) for one in run.errors), *run.messages()])
+    _tell(trouble)
+    return 1 if trouble or run.errors else code
+
+
+def _look(given: Mapping[str, Any], variables: dict[str, Any] | None = None) -> runner.Run:
+    with runner.progress(app.err, quiet=bool(given["verbose"])) as watch:
+        asked = (given["inventories"], given["limit"], variables, given["verbose"], watch)
+        return runner.play(PLAYBOOK, *asked)
+
+
+class Asked(NamedTuple):
+    """What an inventory asks for: scans, `casemate_image_updates`, and how registries are reached."""
+
+    scans: Settings | None
+    updates: Mapping[str, Any]
+    registries: Sequence[Mapping[str, Any]]
+
+
+def asked_by(run: runner.Run) -> Asked:
+    """What the inventory asks for. Raises ClickException where hosts differ in it."""
+    said = {name: result.get("msg") for name, result in run.results.items()}
+    told = [one for one in said.values() if isinstance(one, Mapping)]
+    if any(one != told[0] for one in told):
+        inputs = f"{VARIABLE}, {WAIVERS}, {registry_answers.VARIABLE} or {registries.VARIABLE}"
+        raise click.ClickException(f"hosts differ in {inputs}: set them once for all, in all.vars")
+    if not told:
+        return Asked(None, {}, ())
+    one = told[0]
+    return Asked(settings(one["scans"], one["waivers"]), one["updates"], one["registries"])
+
+
+def of_inventory(inventories: tuple[str, ...], limit: str | None = None, verbose: int = 0) -> Settings | None:
+    """How an inventory has images scanned; no host is contacted. Raises ClickException for what is wrong with it."""
+    given = {"inventories": inventories, "limit": limit, "verbose": verbose}
+    run = _look(given, {"__casemate_only_settings": True})
+    wrong = [*run.errors, *(host.message for host in run.hosts.values() if host.status != "ok")]
+    if wrong or not run.results:
+        raise click.ClickException("; ".join(wrong) or "no host of k3s_server or k3s_agent is in this inventory")
+    return asked_by(run).scans
+
+
+def own_platform() -> str:
+    """Linux on a machine as this one."""
+    return f"linux/{ARCHITECTURES.get(machine.machine(), 'amd64')}"
+
+
+def wanted(run: runner.Run) -> list[scanner.Wanted]:
+    """What runs somewhere, or stands on the list, and is to be scanned: each digest once for each platform."""
+    found: dict[tuple[str, str], scanner.Wanted] = {}
+    for observed in _observed(run, SCANNED):
+        for digest, one in observed.items():
+            place = (digest, one["platform"] or own_platform())
+            # That of which a node tells the configuration is asked for by it.
+            if one["state"] in (UNSCANNED, OUTDATED) and (one["config"] or place not in found):
+                found[place] = scanner.Wanted(digest, one["image"], one["config"], place[1])
+    return [found[place] for place in sorted(found)]
+
+
+def tags(run: runner.Run) -> list[tuple[str, str]]:
+    """(tag, platform) of what runs somewhere, or is built on, and of which it is not known to what it leads."""
+    told = [one for observed in _observed(run, CURRENT) for one in observed.values()]
+    return sorted({(one["reference"], one["platform"]) for one in told if one["state"] == UNKNOWN})
+
+
+def _observed(run: runner.Run, kind: str) -> list[Mapping[str, Any]]:
+    """What each host tells of images by controls of a kind that do not pass."""
+    made = [one for host in run.hosts.values() for one in host.findings]
+    return [one["observed"] for one in made if one["kind"] == kind and isinstance(one["observed"], Mapping)]
+
+
+def _ask(asked: Asked, wanted: list[tuple[str, str]]) -> bool:
+    """Ask registries for these tags, and keep what they answer, or why they do not; whether there was any tag."""
+    if not asked.updates or not wanted:
+        return False
+    app.err.print(f"asking registries for {len(wanted)} tags …", markup=False)
+    asker, found = registry.Asker(asked.registries), registry_answers.Kept()
+    for reference, platform in wanted:
+        now = datetime.datetime.now(datetime.UTC)
+        try:
+            made = registry_answers.answered(asker.leads_to(reference, platform), now)
+        except registry.Unanswered as why:
+            made = registry_answers.unanswered(str(why), now)
+        found.setdefault(reference, {})[platform] = made
+    try:
+        registry_answers.keep(asked.updates, found, datetime.datetime.now(datetime.UTC))
+    except registry_answers.AnswersError as broken:
+        raise click.ClickException(str(broken)) from broken
+    return True
+
+
+def carried_out(asked: Settings, todo: Iterable[scanner.Wanted]) -> list[str]:
+    """Scan each, keep what is found, and return what went wrong; one failure stops no other."""
+    todo, trouble = list(todo), []
+    if not todo:
+        return []
+    try:
+        with scanner.verified(asked.scanner, asked.results) as ready:
+            for one in todo:
+                try:
+                    _scan(asked, ready, one)
+                except (scanner.ScanError, scan_results.ResultError) as refused:
+                    trouble.append(f"{one.repository}@{one.digest}: {refused}".lstrip("@"))
+    except scanner.ScanError as refused:
+        return [str(refused)]
+    return trouble
+
+
+def _tell(trouble: list[str]) -> None:
+    """Print what went wrong; of much the first, since the report has all."""
+    more = len(trouble) - app.SHOWN
+    app.tell([*trouble[: app.SHOWN], *([f"and {more} more in the report"] if more > 0 else [])], [])
+
+
+def _scan(asked: Settings, ready: scanner.Ready, one: scanner.Wanted) -> None:
+    app.err.print(f"scanning {one.repository}@{one.digest} ({one.platform}) …", markup=False)
+    now = datetime.datetime.now(datetime.UTC)
+    made = scanner.scan(ready, one, now)
+    state = standing(made, asked.policy, now)
+    scan_results.keep(asked.results, one.digest, one.platform, made, asked.policy, state.state == PASSED)
+    app.out.print(
+        f"{one.repository}@{one.digest}: {state.state}" + (f": {state.why}" if state.why else ""), markup=False
+    )
+
+
+def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, given: Mapping[str, Any]) -> int:
+    asked = of_inventory(given["inventories"], given["limit"], given["verbose"])
+    if asked is None:
+        raise click.ClickException(UNSET)
+    now = datetime.datetime.now(datetime.UTC)
+    try:
+        images = [image_list.named(one) for one in references]
+    except image_list.ListError as wrong:
+        raise click.ClickException(str(wrong)) from wrong
+    todo = [
+        scanner.Wanted(digest, image, "", platform)
+        for image, digest in images
+        for platform in platforms
+        if again or not _counts(asked, digest, platform, now)
+    ]
+    trouble = carried_out(asked, todo)
+    _tell(trouble)
+    refused = {one: refusal(one[1], "@".join(one), asked, now) for one in images}
+    told = {(one.repository, one.digest) for one in todo}
+    for one in images:
+        if refused[one] and one not in told:
+            app.out.print(refused[one], markup=False)
+    return 1 if trouble else 2 if any(refused.values()) else 0
+
+
+def _counts(asked: Settings, digest: str, platform: str, now: datetime.datetime) -> bool:
+    try:
+        known = scan_results.read(asked.results, digest).get(platform)
+    except scan_results.ResultError:
+        return False
+    return standing(known, asked.policy, now).state not in (UNSCANNED, OUTDATED)

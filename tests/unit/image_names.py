@@ -1,0 +1,83 @@
+"""Names of images, and the repository that containerd asks for by each; "" for what may not be let through by any list.
+
+The lab holds the policy of a real API server against the same table.
+"""
+
+from __future__ import annotations
+
+D = "@sha256:" + "0" * 64
+NAMES = {
+    "nginx": "docker.io/library/nginx",
+    "nginx:1.27": "docker.io/library/nginx",
+    f"nginx{D}": "docker.io/library/nginx",
+    f"nginx:1.27{D}": "docker.io/library/nginx",
+    "library/nginx": "docker.io/library/nginx",
+    "org/app": "docker.io/org/app",
+    "a/b/c:Tag_1.x-y": "docker.io/a/b/c",
+    "docker.io/nginx": "docker.io/library/nginx",
+    "docker.io/library/nginx": "docker.io/library/nginx",
+    "index.docker.io/nginx": "docker.io/library/nginx",
+    "index.docker.io/org/app:1": "docker.io/org/app",
+    "docker.io.example.org/nginx": "docker.io.example.org/nginx",
+    "docker.io:443/nginx": "docker.io:443/nginx",
+    "registry-1.docker.io/library/nginx": "registry-1.docker.io/library/nginx",
+    "ghcr.io/org/app:1": "ghcr.io/org/app",
+    f"ghcr.io/org/app{D}": "ghcr.io/org/app",
+    "ghcr.io/organisation/app": "ghcr.io/organisation/app",
+    "ghcr.io/org": "ghcr.io/org",
+    "ghcr.io:443/org/app": "ghcr.io:443/org/app",
+    "localhost/app": "localhost/app",
+    "localhost:5000/app": "localhost:5000/app",
+    "registry:5000/app": "registry:5000/app",
+    "registry/app": "docker.io/registry/app",
+    "[2001:db8::1]:5000/app:2": "[2001:db8::1]:5000/app",
+    "[::1]/app": "[::1]/app",
+    "192.0.2.7:5000/app": "192.0.2.7:5000/app",
+    "x__y/z.a-b--c": "docker.io/x__y/z.a-b--c",
+    # What containerd refuses, or takes for another registry than it looks like.
+    "DOCKER.IO/library/nginx": "",
+    "Docker.io/nginx": "",
+    "GHCR.io/org/app": "",
+    "ghcr.io./org/app": "",
+    ".ghcr.io/org/app": "",
+    "ghcr.io/Org/app": "",
+    "ghcr.io//org/app": "",
+    "ghcr.io/org/": "",
+    "ghcr.io/org/../evil": "",
+    "ghcr.io/org/app@sha256:short": "",
+    f"ghcr.io/org/app{D}/../../evil": "",
+    f"evil.example.org/x{D}@ghcr.io/org/app": "",
+    f"ghcr.io/org/app@sha512:{'0' * 128}": "",
+    f"ghcr.io/org/app@SHA256:{'0' * 64}": "",
+    "ghcr.io/org/app:1:2": "",
+    "ghcr.io/org/app:": "",
+    "ghcr.io:port/org/app": "",
+    "user@evil.example.org/ghcr.io/org/app": "",
+    "https://ghcr.io/org/app": "",
+    "ghcr.io/org/app\n": "",
+    "ghcr.io/org/app?x": "",
+    "ghcr.io/org/app#x": "",
+    "ghcr.io/org/%61pp": "",
+    "ｇhcr.io/org/app": "",
+    "ghcr.io/org/a_____b": "",
+    "": "",
+    "/": "",
+    ":": "",
+    "a" * 5 + " ": "",
+}
+LISTED = ["docker.io/library/", "ghcr.io/org/", "[2001:db8::1]:5000/"]
+ADMITTED = {
+    "nginx",
+    "nginx:1.27",
+    f"nginx{D}",
+    f"nginx:1.27{D}",
+    "library/nginx",
+    "docker.io/nginx",
+    "docker.io/library/nginx",
+    "index.docker.io/nginx",
+    "ghcr.io/org/app:1",
+    f"ghcr.io/org/app{D}",
+    "ghcr.io/org",
+    "[2001:db8::1]:5000/app:2",
+}
+"""Those that LISTED lets through."""

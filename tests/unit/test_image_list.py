@@ -1,0 +1,157 @@
+"""The list of images on the controller: what preflight refuses, and what `casemate images allow` makes of it."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from unit import signing
+
+from casemate.cli.app import main
+from casemate.supply import image_list
+from module_utils.casemate.k3s.image_verifier import NAMESPACE, Entry, Images
+
+A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+TODAY = datetime.datetime.now(datetime.UTC).date()
+DAY = datetime.timedelta(days=1)
+
+
+def allow(path: Path, *arguments: str, until: Any = TODAY + DAY) -> tuple[int, str]:
+    given = ["images", "allow", "--list", str(path), "--until", str(until), "--reason", "needed", "--owner", "ops"]
+    done = CliRunner().invoke(main, [*given, *arguments])
+    return done.exit_code, done.output
+
+
+def test_allow_makes_a_list_in_a_fixed_order_and_says_how_to_sign_it(tmp_path: Path) -> None:
+    path = tmp_path / "images.json"
+    code, said = allow(path, f"registry.example.org/b@{B}", f"busybox@{A}", f"team/app@{A}")
+    assert code == 0 and f"ssh-keygen -Y sign -f ~/.ssh/id_ed25519 -n {NAMESPACE} {path}" in said
+    listed = image_list.load(path)
+    assert [one.image for one in listed.entries] == [
+        "docker.io/library/busybox",
+        "docker.io/team/app",
+        "registry.example.org/b",
+    ]
+    assert listed.expires == TODAY + DAY
+    before = path.read_text().split("\n")
+    assert allow(path, f"registry.example.org/a@{A}", until=TODAY)[0] == 0
+    changed = [line for line in difflib.ndiff(before, path.read_text().split("\n")) if line[0] in "+-"]
+    assert len(changed) == 7 and all(line[0] == "+" for line in changed), "a diff shows the new one alone"
+    assert allow(path, f"registry.example.org/a@{A}", "--expires", str(TODAY + 9 * DAY))[0] == 0
+    longer = image_list.load(path)
+    assert len(longer.entries) == 4 and longer.expires == TODAY + 9 * DAY
+    assert {one.until for one in longer.entries} == {TODAY + DAY}, "the same image is there once"
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("busybox", "names no digest"),
+        ("busybox:1.36", "has a tag"),
+        (f"busybox:1.36@{A}", "has a tag"),
+        (f"localhost:5000/app:1@{A}", "has a tag"),
+        ("busybox@sha256:abc", "is not sha256: and 64 digits"),
+        (f"busybox@{A.upper()}", "is not sha256: and 64 digits"),
+        ("busybox@sha512:" + "a" * 128, "is not sha256: and 64 digits"),
+        (f"Busybox@{A}", "small letters"),
+        (f"Registry.example.org/app@{A}", "small letters"),
+        (f"../app@{A}", "small letters"),
+    ],
+)
+def test_allow_refuses_what_is_no_digest(tmp_path: Path, reference: str, says: str) -> None:
+    code, said = allow(tmp_path / "images.json", f"good@{A}", reference)
+    assert code == 1 and says in said
+    assert not (tmp_path / "images.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "until", "says"),
+    [
+        ((), TODAY - DAY, "is over"),
+        ((), "2027-13-01", "does not match the format"),
+        (("--expires", str(TODAY - DAY)), TODAY, "--expires"),
+        (("--reason", " "), TODAY, "--reason is empty"),
+    ],
+)
+def test_allow_refuses_what_counts_for_nothing(tmp_path: Path, more: tuple[str, ...], until: Any, says: str) -> None:
+    code, said = allow(tmp_path / "images.json", f"good@{A}", *more, until=until)
+    assert code == 1 and says in said
+
+
+def test_allow_refuses_a_file_that_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "images.json").write_text("{}")
+    code, said = allow(tmp_path / "images.json", f"good@{A}")
+    assert code == 1 and "is no list of images" in said
+    assert (tmp_path / "images.json").read_text() == "{}"
+
+
+class Signed:
+    """A list in a folder, signed as the inputs of preflight name it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.key, self.signers = folder / "images.json", signing.key(folder), folder / "signers"
+        signing.allow(self.signers, self.key)
+        self.write()
+
+    def write(
+        self, expires: datetime.date = TODAY, until: datetime.date = TODAY, image: str = image_list.PAUSE
+    ) -> None:
+        self.path.write_text(image_list.text(Images(expires, (Entry(image, A, "ops", "K3s", until),))))
+        signing.sign(self.path, self.key, NAMESPACE)
+
+    def problems(self, changes: bool = True, **more: Any) -> str:
+        values = {"casemate_image_list": str(self.path), "casemate_allowed_signers": str(self.signers), **more}
+        found = image_list.problems(values, TODAY, changes)
+        return "\n".join(found or image_list.pause_problems(values, TODAY))
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Signed:
+    made = Signed(tmp_path)
+    assert made.problems() == ""
+    return made
+
+
+def test_a_list_that_is_over_stops_an_apply_and_is_a_finding_of_a_check(signed: Signed) -> None:
+    signed.write(expires=TODAY - DAY)
+    assert f"ended on {TODAY - DAY}" in signed.problems() and signed.problems(changes=False) == ""
+    signed.write(until=TODAY - DAY)
+    assert "allows no image today" in signed.problems()
+
+
+def test_an_unsigned_changed_or_foreign_list_stops_an_apply(signed: Signed, tmp_path: Path) -> None:
+    signed.path.write_text(signed.path.read_text().replace('"ops"', '"eve"'))
+    assert "was changed after signing" in signed.problems()
+    signing.sign(signed.path, signed.key, "casemate-lock")
+    assert "does not fit it" in signed.problems()
+    signing.sign(signed.path, signing.key(tmp_path, "stranger"), NAMESPACE)
+    assert "not by anybody listed" in signed.problems()
+    Path(f"{signed.path}.sig").unlink()
+    assert "has no signature" in signed.problems(changes=False)
+    assert "nobody may sign it" in signed.problems(changes=False, casemate_allowed_signers="")
+    signed.path.write_text("{")
+    assert "it is not JSON" in signed.problems(changes=False)
+
+
+def test_inputs_that_do_not_fit_are_named(signed: Signed) -> None:
+    tool = {"name": "cosign", "path": "/x", "sha256": "a" * 64, "arguments": ["verify"], "timeout": 9}
+    assert "arguments of cosign" in signed.problems(casemate_image_verifiers=[tool])
+    tool["arguments"] = ["verify", "{image}"]
+    assert signed.problems(casemate_image_verifiers=[tool]) == ""
+    login = [{"host": "registry.example.org", "credentials_file": "/x"}]
+    assert "a login (credentials_file) for registry.example.org" in signed.problems(casemate_registries=login)
+    assert image_list.problems({"casemate_image_digests_only": True}, TODAY, True)[0].startswith(
+        "casemate_image_digests_only"
+    )
+    assert image_list.problems({}, TODAY, True) == []
+
+
+def test_k3s_own_pause_image_has_to_come_from_somewhere(signed: Signed) -> None:
+    signed.write(image="docker.io/library/busybox")
+    assert f"has no image of {image_list.PAUSE}" in signed.problems()
+    assert signed.problems(k3s_node_config={"pause-image": "busybox:1"}) != ""
+    assert signed.problems(k3s_node_config={"pause-image": "library/busybox:1"}) == ""
