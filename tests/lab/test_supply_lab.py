@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -67,25 +68,27 @@ def bills(lab: Lab, folder: Path) -> dict[str, dict[str, Any]]:
     return {host: json.loads(text) for host, text in texts.items()}
 
 
-def listed(document: dict[str, Any], path: str) -> set[tuple[str, str]]:
-    """(module, version) of what a bill of materials has found in a program, but for the standard library."""
+def listed(document: dict[str, Any], name: str) -> set[tuple[str, str]]:
+    """(module, version) of what a bill of materials has found in an unpacked program, but for the standard library."""
+    place = re.compile(rf"/var/lib/rancher/k3s/data/[0-9a-f]{{64}}/bin/{re.escape(name)}")
     return {
         (one["name"], one.get("version", ""))
         for one in document["components"]
         if str(one.get("purl", "")).startswith("pkg:golang/")
         and one["name"] != "stdlib"
-        and any(place["location"].endswith(f"/bin/{path}") for place in one["evidence"]["occurrences"])
+        and any(place.fullmatch(seen["location"]) for seen in one["evidence"]["occurrences"])
     }
 
 
 def told_by_go(program: Path) -> set[tuple[str, str]]:
-    """The same by Go's own tool; of what was replaced, what took its place. The main module has its line, too."""
+    """The same by Go's own tool; of what was replaced, what took its place, unless that is a folder."""
     said = subprocess.run([str(GO), "version", "-m", str(program)], capture_output=True, text=True, check=True).stdout
     found: list[tuple[str, str]] = []
     for line in said.splitlines():
         word, *columns = line.strip().split("\t")
         if word == "=>":
-            found.pop()
+            old, _ = found.pop()
+            columns[0] = old if columns[0].startswith(("/", ".")) else columns[0]
         if word in ("mod", "dep", "=>"):
             found.append((columns[0], columns[1]))
     return set(found)
