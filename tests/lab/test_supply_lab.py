@@ -163,6 +163,15 @@ def test_the_controls_judge_what_is_installed_and_nothing_where_nobody_asks(
         assert "CVE-2999-2, fixed in 99:1-1" in found[host, KUBELET]["observed"]
 
 
+def signed(lock: Path) -> str:
+    """The file of who may sign, once this key of the story has signed a lock."""
+    key, signers = lock.with_name("key"), lock.with_name("signers")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", "casemate-lock", str(lock)], check=True)
+    signers.write_text(f'story@example.org namespaces="casemate-lock" {key.with_suffix(".pub").read_text()}')
+    return str(signers)
+
+
 def test_another_k3s_with_an_advisory_is_refused_before_any_host_is_touched(
     lab: Lab, planted: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -183,6 +192,7 @@ def test_another_k3s_with_an_advisory_is_refused_before_any_host_is_touched(
         "casemate_k3s_version": other,
         "casemate_artifact_dir": str(release),
         "casemate_artifact_lock": str(tmp_path / "lock.json"),
+        "casemate_allowed_signers": signed(tmp_path / "lock.json"),
     }
     before = {host: lab.root(host, "sha256sum /usr/local/bin/k3s") for host in lab.hosts}
     code, said = casemate(lab, "apply", *inventory(tmp_path, **inputs))
