@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -67,25 +68,27 @@ def bills(lab: Lab, folder: Path) -> dict[str, dict[str, Any]]:
     return {host: json.loads(text) for host, text in texts.items()}
 
 
-def listed(document: dict[str, Any], path: str) -> set[tuple[str, str]]:
-    """(module, version) of what a bill of materials has found in a program, but for the standard library."""
+def listed(document: dict[str, Any], name: str) -> set[tuple[str, str]]:
+    """(module, version) of what a bill of materials has found in an unpacked program, but for the standard library."""
+    place = re.compile(rf"/var/lib/rancher/k3s/data/[0-9a-f]{{64}}/bin/{re.escape(name)}")
     return {
         (one["name"], one.get("version", ""))
         for one in document["components"]
         if str(one.get("purl", "")).startswith("pkg:golang/")
         and one["name"] != "stdlib"
-        and any(place["location"].endswith(f"/bin/{path}") for place in one["evidence"]["occurrences"])
+        and any(place.fullmatch(seen["location"]) for seen in one["evidence"]["occurrences"])
     }
 
 
 def told_by_go(program: Path) -> set[tuple[str, str]]:
-    """The same by Go's own tool; of what was replaced, what took its place. The main module has its line, too."""
+    """The same by Go's own tool; of what was replaced, what took its place, unless that is a folder."""
     said = subprocess.run([str(GO), "version", "-m", str(program)], capture_output=True, text=True, check=True).stdout
     found: list[tuple[str, str]] = []
     for line in said.splitlines():
         word, *columns = line.strip().split("\t")
         if word == "=>":
-            found.pop()
+            old, _ = found.pop()
+            columns[0] = old if columns[0].startswith(("/", ".")) else columns[0]
         if word in ("mod", "dep", "=>"):
             found.append((columns[0], columns[1]))
     return set(found)
@@ -160,6 +163,15 @@ def test_the_controls_judge_what_is_installed_and_nothing_where_nobody_asks(
         assert "CVE-2999-2, fixed in 99:1-1" in found[host, KUBELET]["observed"]
 
 
+def signed(lock: Path) -> str:
+    """The file of who may sign, once this key of the story has signed a lock."""
+    key, signers = lock.with_name("key"), lock.with_name("signers")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", "casemate-lock", str(lock)], check=True)
+    signers.write_text(f'story@example.org namespaces="casemate-lock" {key.with_suffix(".pub").read_text()}')
+    return str(signers)
+
+
 def test_another_k3s_with_an_advisory_is_refused_before_any_host_is_touched(
     lab: Lab, planted: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -180,6 +192,7 @@ def test_another_k3s_with_an_advisory_is_refused_before_any_host_is_touched(
         "casemate_k3s_version": other,
         "casemate_artifact_dir": str(release),
         "casemate_artifact_lock": str(tmp_path / "lock.json"),
+        "casemate_allowed_signers": signed(tmp_path / "lock.json"),
     }
     before = {host: lab.root(host, "sha256sum /usr/local/bin/k3s") for host in lab.hosts}
     code, said = casemate(lab, "apply", *inventory(tmp_path, **inputs))
