@@ -5,9 +5,10 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c \
   'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo y),$(p))))
-# The longest first, since as many as AT_ONCE run side by side.
-SCENARIOS ?= drift default lockout sshd provider readme release guard host
-AT_ONCE ?= 2
+# The longest first, since as many as AT_ONCE run side by side. They wait a lot, so these are more than most machines
+# that run CI have processors.
+SCENARIOS ?= drift operations host lockout sshd default provider readme release guard
+AT_ONCE ?= 3
 BIN := .venv/bin
 LAB_PACKAGES := acl dpkg-dev iproute2 mmdebstrap nftables openssh-client openssl systemd-container
 VM_PACKAGES := e2fsprogs qemu-system-x86

@@ -16,6 +16,7 @@ from testinfra.host import Host
 from casemate.run import runner
 
 from .conftest import is_double, unit
+from .planted import STORY, folder, planted
 
 WRAPPER = "/usr/local/bin/k3s"
 SPOILED = {
@@ -57,27 +58,24 @@ class Attempts:
 @contextlib.contextmanager
 def attempts(host: Host, inventory: str, private: Path) -> Iterator[Attempts]:
     """Try every case on a machine; what was put there for it is gone afterwards."""
-    folder = host.check_output("mktemp -d /var/tmp/casemate-attack.XXXXXX")
-    try:
+    with folder(host, seconds=STORY) as place:
         each = [
             f"mkdir {shlex.quote(case)} && cd {shlex.quote(case)} && {PREPARED} && {SPOILED.get(case, ':')}"
             for case in ASKED
         ]
-        host.check_output("sh -c %s", f"cd {folder} && " + " && ".join(f"({work})" for work in each))
+        host.check_output("sh -c %s", f"cd {place} && " + " && ".join(f"({work})" for work in each))
         tries = [*ASKED, GENUINE]
-        with contextlib.nullcontext() if is_double(host) else planted(host) as task:
-            tasks = [_install(f"{folder}/{case}", ASKED[case]) for case in tries] + ([task] if task else [])
+        with contextlib.nullcontext() if is_double(host) else among_unpacked(host) as task:
+            tasks = [_install(f"{place}/{case}", ASKED[case]) for case in tries] + ([task] if task else [])
             answers = asked(host, inventory, tasks, private)
         by_case = {
             case: [said for of, said in zip(tries, answers[: len(tries)], strict=True) if of == case] for case in ASKED
         }
-        yield Attempts(host, folder, by_case, answers[-1]["findings"][0] if task else None)
-    finally:
-        host.check_output("rm -r %s", folder)
+        yield Attempts(host, place, by_case, answers[-1]["findings"][0] if task else None)
 
 
 @contextlib.contextmanager
-def planted(host: Host) -> Iterator[dict[str, Any]]:
+def among_unpacked(host: Host) -> Iterator[dict[str, Any]]:
     """A file among those that K3s has unpacked, and the task that judges them."""
     asked = "readlink /proc/$(systemctl show --value -p MainPID %s)/exe && sha256sum %s && uname -m"
     exe, summed, machine = host.check_output(asked, unit(host), WRAPPER).splitlines()
@@ -87,11 +85,8 @@ def planted(host: Host) -> Iterator[dict[str, Any]]:
         "id": "NODE-ATTACK-JUDGED", "title": "Attack", "why": "An attack on this", "severity": "high",
         "level": "baseline", "applies_to": ["node"], "mitigations": ["T7.2"], "setting": setting,
     }  # fmt: skip
-    host.check_output("touch %s", file)
-    try:
+    with planted(host, f"touch {file}", f"rm -f {file}"):
         yield {"k3s_controls": {"controls": {"k3s_node": [control]}, "scan": True}, "check_mode": True}
-    finally:
-        host.check_output("rm %s", file)
 
 
 def _install(folder: str, differing: dict[str, str]) -> dict[str, Any]:

@@ -20,16 +20,18 @@ from typing import Any, TypeVar
 import pytest
 from testinfra.host import Host
 
-# A second daemon with the machine's own configuration, a key made for the occasion, and nothing left behind. Options
-# on a command line come first, so the attack can be given everything it needs but the one thing that is on trial.
+from .planted import confined, folder
+
+# A second daemon with the machine's own configuration, and a key made for the occasion. Options on a command line come
+# first, so the attack can be given everything it needs but the one thing that is on trial.
 TRIAL = """
-d=$(mktemp -d) && trap 'kill $p 2>/dev/null; rm -rf "$d"' EXIT
+d=$(mktemp -d)
 ssh-keygen -q -t ed25519 -N '' -f "$d/key" && cp "$d/key.pub" "$d/keys"
 /usr/sbin/sshd -D -e -p "$1" -o ListenAddress=127.0.0.1 -o PidFile=none -o StrictModes=no \
   -o AuthorizedKeysFile="$d/keys" $2 2>"$d/log" & p=$!
 i=0; while [ $i -lt 120 ] && kill -0 $p && ! grep -q listening "$d/log"; do sleep 0.3; i=$((i + 1)); done
 ssh -q -F none -p "$1" -i "$d/key" -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
-  -o UserKnownHostsFile=/dev/null root@127.0.0.1 'echo in'
+  -o UserKnownHostsFile=/dev/null root@127.0.0.1 'echo in' </dev/null
 grep -q listening "$d/log" || { echo "did not start"; cat "$d/log" >&2; }
 """
 APPROVED = {
@@ -84,7 +86,7 @@ def automation(host: Host) -> str:
 def trial(host: Host, *options: str) -> bool:
     """Whether root gets in by key at a second daemon with the machine's configuration and these options."""
     port = secrets.randbelow(10000) + 20000  # no port that an outgoing connection may have
-    done = host.run(f"sh -c {shlex.quote(TRIAL)} sh {port} {shlex.quote(' '.join('-o ' + o for o in options))}")
+    done = confined(host, TRIAL, str(port), " ".join("-o " + o for o in options))
     assert "did not start" not in done.stdout, done.stderr
     return "in" in done.stdout.split()
 
@@ -217,14 +219,15 @@ def test_ssh_audit_finds_no_failure_and_at_strict_no_warning(nodes: list[Host]) 
 
 @pytest.mark.control("SSH-AGENT-REFUSED")
 def test_an_agent_is_not_forwarded(nodes: list[Host]) -> None:
-    started = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
-    agent = dict(part.split("=", 1) for part in started.replace(";", "\n").splitlines() if part.startswith("SSH_"))
-    try:
-        for host in nodes:
-            seen = ssh(host, automation(host), "-A", command="echo sock=$SSH_AUTH_SOCK", **agent)
-            assert seen.stdout.strip() == "sock="
-    finally:
-        subprocess.run(["ssh-agent", "-k"], env={**os.environ, **agent}, capture_output=True, check=False)
+    # The agent ends with the command that it was started with.
+    begin = ["ssh-agent", "sh", "-c", 'echo "$SSH_AUTH_SOCK"; exec sleep 60']
+    with subprocess.Popen(begin, stdout=subprocess.PIPE, text=True) as agent:
+        own = agent.stdout.readline().strip() if agent.stdout else ""
+        seen = [ssh(host, automation(host), "-A", command="echo sock=$SSH_AUTH_SOCK", SSH_AUTH_SOCK=own)
+                for host in nodes]  # fmt: skip
+        agent.kill()
+    assert own
+    assert [said.stdout.strip() for said in seen] == ["sock="] * len(nodes)
 
 
 @pytest.mark.control("SSH-BANNER-SHOWN")
@@ -291,9 +294,9 @@ def test_a_stranger_reads_no_home(nodes: list[Host]) -> None:
     """Root's, and that of everybody who logs in but the automation, whose home is left as it was given."""
     stranger = "setpriv --reuid=65534 --regid=65534 --clear-groups"
     for host in nodes:
-        opened = "d=$(mktemp -d) && trap 'rm -rf \"$d\"' EXIT && touch $d/kubeconfig && chmod 0755 $d && "
-        opened += f"{stranger} ls -A $d"
-        assert "kubeconfig" in host.run(opened).stdout, "without the control this attack reads a home"
+        with folder(host, "755") as home:
+            host.check_output(f"touch {home}/kubeconfig")
+            assert "kubeconfig" in host.run(f"{stranger} ls -A {home}").stdout, "without it this attack reads a home"
         accounts = [line.split(":") for line in host.check_output("getent passwd").splitlines()]
         people = [one[5] for one in accounts if 1000 <= int(one[2]) < 65534 and one[6].endswith("sh")]
         ours = next(one[5] for one in accounts if one[0] == automation(host))

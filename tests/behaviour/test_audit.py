@@ -7,6 +7,7 @@ import time
 import pytest
 from testinfra.host import Host
 
+from .planted import planted
 from .test_access import variables
 
 WATCH = "/etc/sudoers -p wa -k scope"
@@ -40,9 +41,8 @@ def test_whoever_touches_the_rules_of_sudo_is_recorded(audited: list[Host]) -> N
 @pytest.mark.control("AUDIT-RULES-LOCKED")
 def test_not_even_root_switches_the_record_off(audited: list[Host]) -> None:
     for host in audited:
-        off = host.run("auditctl -e 0")
-        removed = host.run(f"auditctl -W {WATCH}")
-        host.run("auditctl -e 1")
-        host.run(f"auditctl -w {WATCH}")
+        with planted(host, "true", f"auditctl -e 1; auditctl -w {WATCH}; true"):
+            off = host.run("auditctl -e 0")
+            removed = host.run(f"auditctl -W {WATCH}")
         assert off.rc != 0
         assert removed.rc != 0

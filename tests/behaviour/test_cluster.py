@@ -12,6 +12,7 @@ from testinfra.host import Host
 
 from .conftest import Kubectl, python_on
 from .listeners import reach
+from .planted import STORY, planted
 from .test_access import where
 
 IMAGE = "docker.io/library/busybox:1.36"
@@ -36,8 +37,20 @@ def pod(name: str, security: dict[str, Any] | None = None, command: str = "sleep
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0, **spec},
+        # It ends by itself where nobody deletes it.
+        "spec": {
+            "containers": [container],
+            "terminationGracePeriodSeconds": 0,
+            "activeDeadlineSeconds": STORY,
+            **spec,
+        },
     }
+
+
+def deleted(kind: str, name: str, namespace: str = "") -> str:
+    """What deletes an object, where it is there."""
+    where_it_is = f" -n {namespace}" if namespace else ""
+    return f"k3s kubectl delete {kind} {name}{where_it_is} --wait=false --ignore-not-found"
 
 
 TOKEN_CALL = """
@@ -102,30 +115,25 @@ def test_a_pod_that_could_take_the_node_is_refused(kubectl: Kubectl, name: str) 
 
 
 @pytest.mark.control("API-ADMISSION-CONFIGURED", "API-ADMISSION-FILE-SET")
-def test_a_namespace_without_labels_is_restricted_too(kubectl: Kubectl) -> None:
+def test_a_namespace_without_labels_is_restricted_too(api: Host, kubectl: Kubectl) -> None:
     name = f"casemate-{secrets.token_hex(4)}"
-    kubectl("create", "namespace", name)
-    try:
+    with planted(api, f"k3s kubectl create namespace {name}", deleted("namespace", name)):
         # Whoever asks sooner is refused for want of an account, which proves nothing.
         kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=60s")
         hostile = json.loads(json.dumps(HOSTILE["privileged"]))
         hostile["metadata"]["namespace"] = name
         answer = kubectl("create", "--dry-run=server", "-f", "-", stdin=hostile, expect=False)
-    finally:
-        kubectl("delete", "namespace", name, "--wait=false")
     assert "violates PodSecurity" in answer.stderr
 
 
 @pytest.fixture(scope="module")
-def running(kubectl: Kubectl) -> Iterator[str]:
+def running(api: Host, kubectl: Kubectl) -> Iterator[str]:
     """A restricted pod that runs, as an ordinary user of the cluster would have one."""
     name = f"casemate-{secrets.token_hex(4)}"
-    kubectl("create", "-f", "-", stdin=pod(name))
-    try:
+    with planted(api, "true", deleted("pod", name, "default"), STORY):
+        kubectl("create", "-f", "-", stdin=pod(name))
         kubectl("wait", "--for=condition=Ready", f"pod/{name}", "-n", "default", "--timeout=120s")
         yield name
-    finally:
-        kubectl("delete", "pod", name, "-n", "default", "--wait=false", expect=False)
 
 
 @pytest.mark.control("CLUSTER-DEFAULT-RESTRICTED", "API-ADMISSION-CONFIGURED")
@@ -276,14 +284,12 @@ def served(api: Host, kubectl: Kubectl) -> Iterator[dict[str, int]]:
     spec["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 38080}]
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "kube-system"}}
     leads = {"type": "NodePort", "selector": {"app": name}, "ports": [{"port": 8080}]}
-    try:
+    gone = " && ".join(deleted(thing, name, "kube-system") for thing in ("service", "pod"))
+    with planted(api, "true", gone, STORY):
         kubectl("create", "-f", "-", stdin=spec)
         made = kubectl("create", "-f", "-", "-o", "json", stdin={**service, "spec": leads})
         kubectl("wait", "--for=condition=Ready", f"pod/{name}", "-n", "kube-system", "--timeout=120s")
         yield {"hostPort": 38080, "nodePort": json.loads(made)["spec"]["ports"][0]["nodePort"]}
-    finally:
-        for thing in ("service", "pod"):
-            kubectl("delete", thing, name, "-n", "kube-system", "--wait=false", expect=False)
 
 
 FETCH = """

@@ -11,6 +11,7 @@ import pytest
 from testinfra.host import Host
 
 from .conftest import Kubectl, python_on
+from .planted import folder, planted
 
 TLS = "/var/lib/rancher/k3s/server/tls"
 ETCD_HTTP = 2382  # K3s serves etcd's JSON gateway on a loopback port of its own
@@ -52,17 +53,14 @@ def test_an_anonymous_caller_learns_nothing(server: Host, path: str) -> None:
 
 @pytest.mark.control("API-STRANGER-REFUSED", "API-ANONYMOUS-OFF")
 def test_a_certificate_of_a_foreign_authority_is_nobody(server: Host) -> None:
-    folder = server.check_output("mktemp -d")
-    try:
+    with folder(server) as made:
         server.check_output(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 "
             "-subj /O=system:masters/CN=admin -keyout %s/key -out %s/crt",
-            folder,
-            folder,
+            made,
+            made,
         )
-        status, body = call(server, 6443, "/api/v1/namespaces", f"{folder}/crt", f"{folder}/key")
-    finally:
-        server.check_output("rm -r %s", folder)
+        status, body = call(server, 6443, "/api/v1/namespaces", f"{made}/crt", f"{made}/key")
     assert status == 401 or "certificate" in body.lower()
     assert "kube-system" not in body
 
@@ -108,14 +106,12 @@ def test_an_ordinary_account_reads_no_credential(server: Host) -> None:
 def secret(api: Host, kubectl: Kubectl) -> Iterator[tuple[str, str]]:
     """(name, file with the canary) of a Secret. The canary is made on the host: sudo logs command lines."""
     name = f"casemate-{secrets.token_hex(4)}"
-    path = api.check_output("mktemp")
-    api.check_output("sh -c %s", f"od -An -tx1 -N16 /dev/urandom | tr -d ' \\n' > {path}")
-    kubectl("create", "secret", "generic", name, "-n", "default", f"--from-file=canary={path}")
-    try:
+    gone = f"k3s kubectl delete secret {name} -n default --ignore-not-found"
+    with folder(api) as made, planted(api, "true", gone):
+        path = f"{made}/canary"
+        api.check_output("sh -c %s", f"od -An -tx1 -N16 /dev/urandom | tr -d ' \\n' > {path}")
+        kubectl("create", "secret", "generic", name, "-n", "default", f"--from-file=canary={path}")
         yield name, path
-    finally:
-        kubectl("delete", "secret", name, "-n", "default", "--ignore-not-found")
-        api.check_output("rm %s", path)
 
 
 @pytest.mark.control("ETCD-SECRETS-ENCRYPTED", "ETCD-CIPHER-STRONG", "ETCD-ENCRYPTION-ACTIVE", "API-ENCRYPTION-RUNNING")
@@ -171,7 +167,7 @@ def test_an_action_is_audited_and_a_secret_value_never_is(api: Host, kubectl: Ku
     kubectl("delete", "secret", name, "-n", "default")
     assert int(api.check_output("grep -c %s /var/log/k3s/audit.log", name)) >= 3
     search = f"base64 -w0 {path} > {path}.64; for f in {path} {path}.64; do grep -rqsf $f /var/log && exit 1; done; "
-    search += f"journalctl -b -o cat | grep -qf {path} -f {path}.64 && exit 2; rm {path}.64"
+    search += f"journalctl -b -o cat | grep -qf {path} -f {path}.64 && exit 2; true"
     assert api.run("sh -c %s", search).rc == 0
 
 

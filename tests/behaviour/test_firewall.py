@@ -9,6 +9,7 @@ from testinfra.host import Host
 
 from .conftest import python_on
 from .listeners import Crossings, knock, listening, reach
+from .planted import planted
 from .test_access import variables, where
 
 ADMINISTRATOR = [2379, 2380, 10250, 29999, 31999]
@@ -82,12 +83,9 @@ except TimeoutError:
 def test_reloading_our_table_leaves_those_of_others(nodes: list[Host]) -> None:
     for host in nodes:
         table = f"inet casemate_foreign_{secrets.token_hex(4)}"
-        host.check_output(f"nft add table {table}")
-        try:
+        with planted(host, f"nft add table {table}", f"nft delete table {table}; ! nft list table {table}"):
             for verb in ("reload", "restart"):
                 host.check_output(f"systemctl {verb} casemate-firewall.service")
                 host.run(f"systemctl {verb} nftables.service")
                 assert host.run(f"nft list table {table}").rc == 0, verb
             assert reach(where(host)[0], 29999) == "dropped", "and ours is back"
-        finally:
-            host.run(f"nft delete table {table}")

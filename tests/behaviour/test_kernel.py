@@ -10,11 +10,12 @@ import pytest
 from testinfra.host import Host
 
 from .conftest import python_on
+from .planted import folder
 
 # Each attempt is made by a process of its own, as nobody where the kernel is to refuse users; it says how it ended: the
 # name of an error, or what it got.
 TRY = """
-import ctypes, errno, json, os, signal, socket, struct, subprocess, tempfile
+import ctypes, errno, json, os, signal, socket, struct, subprocess, sys
 libc = ctypes.CDLL(None, use_errno=True)
 NOBODY, SYSCALLS = 65534, {"bpf": 321, "perf": 298, "userfaultfd": 323}
 if os.uname().machine == "aarch64":
@@ -94,8 +95,7 @@ def protocol(family, sort, number):
     socket.socket(family, sort, number)
     return "a socket"
 
-sticky = tempfile.mkdtemp()
-os.chmod(sticky, 0o1777)
+sticky = sys.argv[1]
 attempts = [kernel_log, addresses, memory_of_a_sibling, bpf, perf, faults_of_the_kernel, lowest_page, hard_link,
             planted_link, planted_pipe, planted_file, same_addresses]
 named = {one.__name__: one for one in attempts}
@@ -120,7 +120,6 @@ for name, attempt in named.items():
     with os.fdopen(reader) as heard:
         ended[name] = heard.read()
     os.waitpid(child, 0)
-subprocess.run(["rm", "-rf", sticky], check=True)
 print(json.dumps(ended))
 """
 REFUSED = ("EPERM", "EACCES")
@@ -130,7 +129,8 @@ NOT_THERE = ("EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT")
 @functools.cache
 def attempts(host: Host) -> dict[str, Any]:
     """How each attempt ended on a machine; all of them are made at once."""
-    tried: dict[str, Any] = json.loads(python_on(host, TRY))
+    with folder(host, "1777", "/tmp") as sticky:
+        tried: dict[str, Any] = json.loads(python_on(host, TRY, sticky))
     return tried
 
 

@@ -13,6 +13,7 @@ import pytest
 from testinfra.host import Host
 
 from .conftest import python_on
+from .planted import new_name, planted
 from .test_access import automation, ssh, variables
 
 SERVICE = "sudo"
@@ -109,14 +110,14 @@ def lasts(host: Host) -> int:
 @contextlib.contextmanager
 def victim(host: Host) -> Iterator[Victim]:
     """An account with a password and no more rights than anybody has; nothing is left of it."""
-    name, password = f"casemate-attack-{secrets.token_hex(3)}", made_up()
-    try:
-        host.check_output("useradd -m -s /bin/sh -K PASS_MIN_DAYS=0 -K PASS_MAX_DAYS=-1 %s", name)
-        host.check_output("sh -c %s", f"echo '{name}:{password}' | chpasswd")
+    name, password = new_name(), made_up()
+    last_day = "$(date -u -d '2 days' +%F)"  # of an account that nothing takes back
+    made = f"useradd -m -s /bin/sh -e {last_day} -K PASS_MIN_DAYS=0 -K PASS_MAX_DAYS=-1 {name} && "
+    made += f"echo '{name}:{password}' | chpasswd"
+    gone = f"userdel -r {name}; rm -f /run/faillock/{name}; "
+    gone += f"[ ! -e /etc/security/opasswd ] || sed -i '/^{name}:/d' /etc/security/opasswd; ! getent passwd {name}"
+    with planted(host, made, gone):
         yield Victim(host, name, password)
-    finally:
-        gone = f"userdel -r {name}; rm -f /run/faillock/{name}; sed -i '/^{name}:/d' /etc/security/opasswd"
-        host.run("sh -c %s", f"({gone}) 2>/dev/null")
 
 
 @pytest.mark.control("PASSWORD-QUALITY-SET", "PASSWORD-QUALITY-EFFECTIVE", "PASSWORD-QUALITY-ASKED")
@@ -188,11 +189,7 @@ def test_who_knows_a_password_is_refused_by_su(nodes: list[Host], way: str) -> N
 def test_wrong_passwords_keep_nobody_out_who_comes_by_key(nodes: list[Host]) -> None:
     for host in nodes:
         account = automation(host)
-        reset = f"faillock --user {account} --reset"
-        host.check_output("sh -c %s", f"(sleep 90; {reset}) >/dev/null 2>&1 &")
-        try:
+        with planted(host, "true", f"faillock --user {account} --reset"):
             Victim(host, account, "").takes(*[made_up() for _ in range(tries(host) + 1)])
             said = ssh(host, account, command="sudo -n id -u")
             assert said.stdout.strip() == "0", said.stderr
-        finally:
-            host.check_output(reset)

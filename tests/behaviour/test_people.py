@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+from .planted import confined, planted
 from .test_access import ssh, variables
 
 # A second daemon that asks PAM and nobody else: a configuration of its own, and a key made for the occasion that it
-# takes for everybody. Nothing is left behind.
+# takes for everybody.
 DOOR = """
-d=$(mktemp -d) && trap 'kill $p 2>/dev/null; rm -rf "$d"' EXIT
-chmod 755 "$d"
+d=$(mktemp -d) && chmod 755 "$d"
 ssh-keygen -q -t ed25519 -N '' -f "$d/key" && cp "$d/key.pub" "$d/keys" && chmod 644 "$d/keys"
 printf '%s\\n' 'HostKey /etc/ssh/ssh_host_ed25519_key' 'ListenAddress 127.0.0.1' 'PidFile none' 'StrictModes no' \
   'UsePAM yes' 'PasswordAuthentication no' 'KbdInteractiveAuthentication no' "AuthorizedKeysFile $d/keys" >"$d/conf"
 /usr/sbin/sshd -D -e -f "$d/conf" -p "$1" 2>"$d/log" & p=$!
 i=0; while [ $i -lt 120 ] && kill -0 $p && ! grep -q listening "$d/log"; do sleep 0.3; i=$((i + 1)); done
 ssh -q -F none -p "$1" -i "$d/key" -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
-  -o UserKnownHostsFile=/dev/null "$2@127.0.0.1" 'echo in'
+  -o UserKnownHostsFile=/dev/null "$2@127.0.0.1" 'echo in' </dev/null
 grep -q listening "$d/log" || { echo "did not start"; cat "$d/log" >&2; }
 """
 
@@ -33,8 +33,7 @@ REFUSED = re.compile(r"Permission denied \(keyboard-interactive\)\.|Too many aut
 
 # A second daemon with the files of the first one, which takes one key more from everybody: what else it asks counts.
 OWN_DOOR = """
-d=$(mktemp -d) && trap 'kill $p 2>/dev/null; rm -rf "$d"' EXIT
-chmod 755 "$d"
+d=$(mktemp -d) && chmod 755 "$d"
 ssh-keygen -q -t ed25519 -N '' -f "$d/key" && cp "$d/key.pub" "$d/keys" && chmod 644 "$d/keys"
 /usr/sbin/sshd -D -e -p "$1" -o ListenAddress=127.0.0.1 -o PidFile=none \
   -o "AuthorizedKeysCommand=/usr/bin/cat $d/keys" -o AuthorizedKeysCommandUser=nobody 2>"$d/log" & p=$!
@@ -56,7 +55,7 @@ def people(host: Host, state: str) -> list[dict[str, Any]]:
 def admits(host: Host, name: str) -> bool:
     """Whether an account gets in where a right key is all that lacks."""
     port = secrets.randbelow(10000) + 20000
-    done = host.run(f"sh -c {shlex.quote(DOOR)} sh {port} {shlex.quote(name)}")
+    done = confined(host, DOOR, str(port), name)
     assert "did not start" not in done.stdout, done.stderr
     return "in" in done.stdout.split()
 
@@ -64,7 +63,7 @@ def admits(host: Host, name: str) -> bool:
 def at_own_door(host: Host, name: str, asked: bool) -> str:
     """What ssh says where a right key is there, and a wrong code for whoever asks for one, or nothing."""
     port = secrets.randbelow(10000) + 20000
-    done = host.run(f"sh -c {shlex.quote(OWN_DOOR)} sh {port} {shlex.quote(name)} {'no' if asked else 'yes'}")
+    done = confined(host, OWN_DOOR, str(port), name, "no" if asked else "yes")
     assert "did not start" not in done.stdout, done.stderr
     return f"{done.stdout}{done.stderr}"
 
@@ -87,14 +86,11 @@ def test_a_key_that_is_written_into_a_home_lets_nobody_in(nodes: list[Host], tmp
         place = f"{home}/.ssh/authorized_keys2"
         if host.file(place).exists:
             continue
-        made = "" if host.file(f"{home}/.ssh").exists else f"; rmdir {home}/.ssh"
+        made = "" if host.file(f"{home}/.ssh").exists else f"; rmdir {home}/.ssh || [ ! -e {home}/.ssh ]"
+        as_person = f"runuser -u {person['name']} -- sh -c "
         write = f"mkdir -p -m 700 {home}/.ssh; umask 077; echo {shlex.quote(public)} >{place}"
-        try:
-            wrote = host.run(f"runuser -u {person['name']} -- sh -c {shlex.quote(write)}")
-            assert wrote.rc == 0, wrote.stderr
+        with planted(host, as_person + shlex.quote(write), as_person + shlex.quote(f"rm -f {place}{made}")):
             said = ssh(host, person["name"], "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes")
-        finally:
-            host.run(f"runuser -u {person['name']} -- sh -c {shlex.quote(f'rm -f {place}{made}')}")
         assert said.returncode == 255
         assert "Permission denied (publickey)." in said.stderr
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import sending
 
 COMMAND = "lynis audit system --quick --quiet --no-colors"
-REPORT = "/var/log/lynis-report.dat"
+REPORT, LOG = "/var/log/lynis-report.dat", "/var/log/lynis.log"
 LEVELS = ("baseline", "strict")
 KERNELS = {
     False: ("make lynis", "a container: no kernel of its own"),
@@ -32,10 +34,11 @@ K3s {k3s}, judged by Debian's package of Lynis {lynis} with its default profile,
 |---|---:|---:|---:|
 {rows}
 
-What Lynis still names after an apply at level strict:
+What Lynis still names after an apply at level strict, or gives less than all points for. The index is the share of
+{points} points, so {share} of them are one of 100:
 
-| test | why it stays |
-|---|---|
+| test | points lost | why it stays |
+|---|---:|---|
 {left}
 """
 CONTAINER = "a container has no kernel and no modules of its own"
@@ -80,20 +83,37 @@ class Said:
     index: int
     warnings: list[str]
     suggestions: list[str]
+    lost: dict[str, int]
+    """Test -> points that it does not give."""
+    points: int
+    """What there is to get on this machine."""
 
 
-def read(report: str) -> Said:
-    """A report for machines, as lynis(8) writes it: `key=value` and `key[]=TEST|text|…`. Pure."""
+TEST = re.compile(r"Performing test ID (\S+)")
+GIVEN = re.compile(r"hardening points(?: for this item)? \((?:(\d+) of )?(\d+)\)\. Currently .*\(out of (\d+)\)")
+
+
+def read(report: str, log: str) -> Said:
+    """A report for machines, as lynis(8) writes it: `key=value` and `key[]=TEST|text|…`, and its log. Pure."""
     lines = [line.partition("=") for line in report.splitlines()]
     index = next(int(value) for key, _, value in lines if key == "hardening_index")
     named = {kind: [value.partition("|")[0] for key, _, value in lines if key == kind + "[]"]
              for kind in ("warning", "suggestion")}  # fmt: skip
-    return Said(index, named["warning"], named["suggestion"])
+    test, lost, points = "", Counter[str](), 0
+    for line in log.splitlines():
+        if performs := TEST.search(line):
+            test = performs[1]
+        elif given := GIVEN.search(line):
+            points = int(given[3])
+            lost[test] += int(given[2]) - int(given[1] or given[2])
+    lacking = {test: many for test, many in lost.items() if many}
+    return Said(index, named["warning"], named["suggestion"], lacking, points)
 
 
 def audited(server: sending.Machine) -> Said:
     server.root(f"sudo sh -c '{COMMAND} >/dev/null 2>&1; true'", seconds=900)
-    return read(server.root(f"sudo cat {REPORT}").decode("utf-8", "replace"))
+    report, log = (server.root(f"sudo cat {file}").decode("utf-8", "replace") for file in (REPORT, LOG))
+    return read(report, log)
 
 
 def applied(inventory: str, level: str) -> None:
@@ -123,7 +143,10 @@ def main() -> None:
     )
     last = list(seen.values())[-1]
     made_by, kernel = KERNELS[server.root("systemd-detect-virt --container || true").strip() == b"none"]
-    left = "\n".join(f"| {test} | {WHY.get(test, '')} |" for test in sorted({*last.warnings, *last.suggestions}))
+    left = "\n".join(
+        f"| {test} | {last.lost.get(test, 0)} | {WHY.get(test, '')} |"
+        for test in sorted({*last.warnings, *last.suggestions, *last.lost})
+    )
     print(
         PAGE.format(
             made_by=made_by,
@@ -133,6 +156,8 @@ def main() -> None:
             lynis=server.root("dpkg-query -W -f '${Version}' lynis").decode(),
             command=COMMAND,
             rows=rows,
+            points=last.points,
+            share=f"{last.points / 100:.1f}",
             left=left,
         ),
         end="",

@@ -176,6 +176,11 @@ def test_no_recommendation_of_cis_stands_twice() -> None:
     assert (len(set(numbers)), len(set(numbers_13))) == (len(numbers), len(numbers_13)) == (310, 343)
 
 
+@pytest.mark.parametrize("one", CIS["left_out"], ids=lambda one: one["title"])
+def test_what_is_left_out_says_who_asks_for_it_and_why_not(one: dict[str, Any]) -> None:
+    assert one["asked_by"] and len(one["why"]) > 10
+
+
 def test_every_reason_of_cis_is_somebodys_and_is_used() -> None:
     used = {one["why_not"] for of in RECOMMENDED.values() for one in of if "why_not" in one}
     assert used == set(CIS["reasons"])

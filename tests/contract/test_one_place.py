@@ -18,6 +18,7 @@ from casemate.catalogue import declarations
 from casemate.preflight import inputs
 from module_utils.casemate.core import finding, waiver
 from module_utils.casemate.engine import control
+from module_utils.casemate.k3s import lock_validity
 
 PYTHON = [path for folder in ("module_utils", "library", "src") for path in sorted((ROOT / folder).rglob("*.py"))]
 YAML = [path for folder in ("playbooks", "roles", "src") for path in sorted((ROOT / folder).rglob("*.yml"))]
@@ -50,6 +51,13 @@ def test_the_shape_of_a_finding_is_that_of_the_schema() -> None:
     assert allowed["severity"] == ["", *control.SEVERITIES]
     assert allowed["level"] == ["", *control.LEVELS]
     assert set(declarations.LEVELS) == set(control.LEVELS)
+
+
+def test_the_record_of_the_accepted_lock_is_asked_for_where_it_lies() -> None:
+    """A playbook cannot import the name of a file."""
+    (play, *_) = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
+    (asked,) = (task["ansible.builtin.slurp"]["src"] for task in play["tasks"] if "ansible.builtin.slurp" in task)
+    assert asked == lock_validity.ACCEPTED
 
 
 def test_a_waiver_has_the_same_fields_everywhere() -> None:

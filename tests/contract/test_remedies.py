@@ -39,6 +39,8 @@ REMEDIES = {
     "casemate apply --limit": LAB + "test_an_agent_that_was_wiped_joins_again_as_the_refusal_says",
     "casemate unlock {}": "tests/lab/test_operations_lab.py::"
     "test_a_run_of_another_machine_keeps_this_one_out_until_its_lock_is_ended_by_name",
+    "casemate lock renew": "tests/unit/test_lock_cli.py::test_a_lock_is_renewed",
+    "casemate lock remove": "tests/unit/test_lock_cli.py::test_a_lock_of_before_gets_a_serial_and_keeps_what_it_has",
     "casemate explain {}": "tests/unit/test_cli.py::test_explain_one_control",
     "casemate explain ID": "tests/unit/test_cli.py::test_explain_one_control",
     "casemate explain --all --limit HOST": "tests/unit/test_cli.py::test_explain_all_prints_what_holds_for_the_host",

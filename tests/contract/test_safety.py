@@ -69,14 +69,17 @@ def test_no_task_has_a_file_of_its_content_lie_in_a_home_for_a_moment() -> None:
     ],
 )
 def test_a_token_is_written_whole_for_its_owner_alone(tmp_path: Path, before: str | None, mode: int, said: str) -> None:
-    (task,) = [
-        one for one in tasks("roles/k3s_node/tasks/token.yml") if one["name"] == "Token | Write it for root only"
-    ]
+    for name, title in (("token", "Token | Write it"), ("registries", "Registries | Write logins")):
+        (task,) = [
+            one for one in tasks(f"roles/k3s_node/tasks/{name}.yml") if one["name"] == f"{title} for root only"
+        ]
+        assert task["ansible.builtin.command"]["argv"][2] == "{{ __k3s_node_write_private }}" and task["no_log"] is True
     file = tmp_path / "token"
     if before is not None:
         file.write_text(before)
         file.chmod(mode)
-    script = task["ansible.builtin.command"]["argv"][2].replace("600:0:0", f"600:{os.getuid()}:{os.getgid()}")
+    written = load("roles/k3s_node/vars/main/internal.yml")["__k3s_node_write_private"]
+    script = written.replace("600:0:0", f"600:{os.getuid()}:{os.getgid()}")
     argv = ["sh", "-c", script, "sh", str(file)]
     done = subprocess.run(argv, input="K10::server:x", text=True, capture_output=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, said, "")

@@ -95,8 +95,8 @@ ALSO |= {  # then nobody knows whether the run came in by the only key of its ac
 # Told first: a line that no control asks for.
 ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")] = {**ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")], "PEOPLE-FACTOR-ASKED": "fail"}
 ALSO[("service", "started")] = UNITS
-LIMITED = {"REGISTRIES-RUNTIME-LIMITED": "fail"}
-ALSO[("REGISTRIES-TLS-VERIFIED", "one more")] = LIMITED  # nor is it listed
+ALSO[("registries", "one more")] = {"CONTAINERD-NETWORKS-VOUCHED": "fail"}  # K3s did not write it
+ALSO[("REGISTRIES-TLS-VERIFIED", "one more")] = {"REGISTRIES-RUNTIME-LIMITED": "fail"}  # nor is it listed
 ALSO[("IMAGES-VERIFIER-ASKED", "pulls by itself")] = {"CONTAINERD-DROPINS-DECLARED": "fail"}
 ALSO[("IMAGES-VERIFIER-ANSWERS", "lax")] = {"IMAGES-VERIFIER-INSTALLED": "fail"}
 ALSO[("IMAGES-VERIFIER-INSTALLED", "removed")] = {"IMAGES-VERIFIER-ANSWERS": "fail"}
@@ -951,6 +951,17 @@ def artifact(setting: Setting) -> Flips:
         yield "older binary", lambda: both(planted(older, script, 0o755), mounting)
 
 
+def accepted_lock(setting: Setting) -> Flips:
+    """A host that accepted a newer lock than this one, or on which somebody wrote something else."""
+    path = "/var/lib/casemate/accepted_lock.json"
+
+    def kept(text: str) -> Callable[[], Undone]:
+        return lambda: rewritten(path, lambda _: text) if os.path.exists(path) else planted(path, text)
+
+    yield "newer", kept(json.dumps({"serial": setting["serial"] + 1}))
+    yield "no record", kept("none\n")
+
+
 def web(setting: Setting) -> Flips:
     """Somebody answers in the place of K3s: only where the control looks, and without asking for a certificate."""
 
@@ -1414,7 +1425,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         "totp_secrets": totp_secrets,
         "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "other_firewalls": other_firewalls,
-        "mount_option": mount_option, "artifact": artifact, "http": web,
+        "mount_option": mount_option, "artifact": artifact, "accepted_lock": accepted_lock, "http": web,
         "k8s_object": k8s_object, "cluster_nodes": cluster_nodes, "membership": membership,
         "stored_secrets": stored_secrets, "resolver": resolver, "link": link, "leftover": leftover,
         "new_files": new_files, "addon_objects": addon_objects, "vouched": vouched, "vouched_objects": vouched_objects,

@@ -24,10 +24,11 @@ TAG_POLICY = "ValidatingAdmissionPolicy 'casemate-images-by-digest'"
 
 
 class Pod(NamedTuple):
-    """A pod, or what a pod that runs is changed to: the image of its container, first, or one added while it runs."""
+    """The images of a pod: of its container, one that comes first, a volume; or of what is changed in one that runs."""
 
     image: str = "{reg}/org/app@{good}"
     first: str = ""
+    volume: str = ""
     added: str = ""
     changed: str = ""
     namespace: str = "default"
@@ -50,6 +51,7 @@ ELSEWHERE = {
     "another path": Pod("{reg}/other/app@{good}"),
     "a container that comes first": Pod(first="{stranger}/org/app@{good}"),
     "a container added while it runs": Pod(added="{stranger}/org/app@{good}"),
+    "a volume that is an image": Pod(volume="{stranger}/org/app@{good}"),
     "the image of a running pod changed": Pod(changed="{stranger}/org/app@{good}"),
     "in a namespace made later": Pod("{stranger}/org/app@{good}", namespace="later"),
     "in kube-system": Pod("{stranger}/rancher/mirrored-pause@{good}", namespace="kube-system"),
@@ -62,6 +64,7 @@ TAGGED = {
     "a container that comes first, by a tag": Pod(first="{reg}/org/app:1"),
     "a container added while it runs, by a tag": Pod(added="{reg}/org/app:1"),
     "the image of a running pod changed to a tag": Pod(changed="{reg}/org/app:1"),
+    "a volume that is an image, by a tag": Pod(volume="{reg}/org/app:1"),
     "by a tag in kube-system": Pod("{reg}/org/app:1", namespace="kube-system"),
 }
 """Refused by the policy of tags."""
@@ -139,14 +142,16 @@ LAX = f"printf '#!/bin/sh\\nexit 0\\n' >{VERIFIERS}/00; chmod 0755 {VERIFIERS}/0
 """A verifier that lets everything through, before ours; an image that is not listed is refused all the same."""
 
 
-class Named(NamedTuple):
-    """What only a check can tell, since root may do anything on its node.
+class Damage(NamedTuple):
+    """What is done on a host that only a check can tell, since root may do anything there.
 
-    `server` and `agent` are what is done on each, and the controls that then fail there.
+    `names` are the controls that then fail. Files of somebody's own, which apply leaves alone, are `removed` before it.
     """
 
-    server: tuple[str, str, frozenset[str]]
-    agent: tuple[str, str, frozenset[str]]
+    title: str
+    done: str
+    names: frozenset[str]
+    removed: str = "true"
 
 
 INSTALLED, ANSWERS, ASKED = "IMAGES-VERIFIER-INSTALLED", "IMAGES-VERIFIER-ANSWERS", "IMAGES-VERIFIER-ASKED"
@@ -155,32 +160,34 @@ LET_THROUGH = '[plugins."io.containerd.cri.v1.images"]\\nuse_local_image_pull = 
 LOGIN = '{"configs": {"registry.example.org:5000": {"auth": {"username": "a", "password": "canary"}}}}'
 RESTART = "systemctl restart {unit}; for i in $(seq 90); do k3s crictl info >/dev/null 2>&1 && break; sleep 1; done"
 NAMED = (
-    Named(
-        ("the verifier is replaced by one that lets all through",
-         f"printf '#!/bin/sh\\nexit 0\\n' >{VERIFIERS}/casemate", frozenset({INSTALLED, ANSWERS})),
-        ("the folder of verifiers is removed", f"rm -r {VERIFIERS}", frozenset({INSTALLED, ANSWERS})),
+    (
+        Damage("the verifier is replaced by one that lets all through",
+               f"printf '#!/bin/sh\\nexit 0\\n' >{VERIFIERS}/casemate", frozenset({INSTALLED, ANSWERS})),
+        Damage("the folder of verifiers is removed", f"rm -r {VERIFIERS}", frozenset({INSTALLED, ANSWERS})),
     ),
-    Named(
-        ("an older list, once signed, is put back",
-         _signed(EMPTY), frozenset({"IMAGES-LIST-INSTALLED", RUNNING})),
-        ("a drop-in of containerd turns the verifier off",
-         f"printf 'version = 3\\n{LET_THROUGH}' >{DROPIN}; {RESTART}",
-         frozenset({ASKED, "CONTAINERD-DROPINS-DECLARED"})),
+    (
+        Damage("an older list, once signed, is put back",
+               _signed(EMPTY), frozenset({"IMAGES-LIST-INSTALLED", RUNNING})),
+        Damage("a drop-in of containerd turns the verifier off",
+               f"printf 'version = 3\\n{LET_THROUGH}' >{DROPIN}; {RESTART}",
+               frozenset({ASKED, "CONTAINERD-DROPINS-DECLARED"}), f"rm {DROPIN}"),
     ),
-    Named(
-        ("nothing binds the policy of registries any more",
-         "k3s kubectl delete validatingadmissionpolicybinding casemate-registries",
-         frozenset({"REGISTRIES-PODS-BOUND"})),
-        ("containerd is told to ask a registry that is not listed",
-         f"mkdir {HOSTS}/ghcr.io; printf 'server = \"http://{{at}}\"\\n' >{HOSTS}/ghcr.io/hosts.toml",
-         frozenset({"REGISTRIES-RUNTIME-LIMITED", "REGISTRIES-TLS-VERIFIED"})),
+    (
+        Damage("nothing binds the policy of registries any more",
+               "k3s kubectl delete validatingadmissionpolicybinding casemate-registries",
+               frozenset({"REGISTRIES-PODS-BOUND"})),
+        Damage("containerd is told to ask a registry that is not listed",
+               f"mkdir {HOSTS}/ghcr.io; echo 'server = \"http://{{at}}\"' >{HOSTS}/ghcr.io/hosts.toml",
+               frozenset({"REGISTRIES-RUNTIME-LIMITED", "REGISTRIES-TLS-VERIFIED", "CONTAINERD-NETWORKS-VOUCHED"}),
+               f"rm -r {HOSTS}/ghcr.io"),
     ),
-    Named(
-        ("nothing binds the policy of tags any more",
-         "k3s kubectl delete validatingadmissionpolicybinding casemate-images-by-digest",
-         frozenset({"IMAGES-TAGS-BOUND"})),
-        ("a login in registries.yaml has containerd pull without asking",
-         f"printf '%s' '{LOGIN}' >/etc/rancher/k3s/registries.yaml; {RESTART}",
-         frozenset({ASKED, "REGISTRIES-FILE-OWNED", "REGISTRIES-RUNTIME-LIMITED"})),
+    (
+        Damage("nothing binds the policy of tags any more",
+               "k3s kubectl delete validatingadmissionpolicybinding casemate-images-by-digest",
+               frozenset({"IMAGES-TAGS-BOUND"})),
+        Damage("a login in registries.yaml has containerd pull without asking",
+               f"printf '%s' '{LOGIN}' >/etc/rancher/k3s/registries.yaml; {RESTART}",
+               frozenset({ASKED, "REGISTRIES-FILE-OWNED", "REGISTRIES-RUNTIME-LIMITED"})),
     ),
 )  # fmt: skip
+"""Each time on the server, and on the agent."""

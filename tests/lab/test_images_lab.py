@@ -23,13 +23,14 @@ import yaml
 from lab import image_archive, registry, sending
 from lab import pull_cases as cases
 from lab.applied import Lab, failing
-from unit import signing
+from unit import image_names, signing
 
 from casemate_lab import for_tests
 
 pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).parent
+ADMITTING = HERE / "admitting.py"
 BASE = "docker.io/library/busybox:1.36"
 """An image that nodes have before the first pull."""
 SAFE = {
@@ -70,6 +71,7 @@ class Story:
         self.hosts = {"server": self.plain.server, "agent": self.plain.agent}
         self.address = self.plain.known["casemate_admin_sources"][0].partition("/")[0]
         self.rows: dict[str, Row] = {}
+        self.read: dict[str, bool] = {}
         self.key, self.stranger = signing.key(folder, "key"), signing.key(folder, "stranger")
         exported = self.plain.root(self.plain.server, f"k3s ctr -n k8s.io images export - {BASE} | base64 -w0")
         layer = image_archive.first_layer(base64.b64decode(exported))
@@ -166,6 +168,9 @@ class Story:
         spec["initContainers"] = [container("first", asked.first, "true")] if asked.first else []
         spec |= {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False}
         spec["nodeName"] = self.hosts[host]
+        if asked.volume:
+            spec["volumes"] = [{"name": "held", "image": {"reference": asked.volume, "pullPolicy": "Always"}}]
+            spec["containers"][0]["volumeMounts"] = [{"name": "held", "mountPath": "/held"}]
         about = {"name": name, "namespace": asked.namespace}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": spec}
 
@@ -268,6 +273,32 @@ def before(story: Story) -> None:
     assert taken, said
     assert "running" in story.becomes("by-tag")
     story.run("k3s kubectl create namespace later; sleep 1")
+    story.read = names_read(story)
+
+
+def names_read(story: Story) -> dict[str, bool]:
+    """Names of images -> whether the policy of registries lets them through, for a list of its own."""
+    listed = [
+        {"host": host, **({"path": path} if path else {})}
+        for host, _, path in (one.rstrip("/").partition("/") for one in image_names.LISTED)
+    ]
+    more = story.folder / "names.yml"
+    more.write_text(yaml.safe_dump({"all": {"vars": {"casemate_registries": listed}}}))
+    (server,) = (one for one in sending.machines(story.plain.path, str(more)) if not one.is_agent)
+    objects = {}
+    for control in server.controls:
+        if control["id"] in ("REGISTRIES-PODS-LIMITED", "REGISTRIES-PODS-BOUND"):
+            setting = control["setting"]
+            objects[setting["path"].rpartition("/")[0]] = setting["body"]
+    pods = [story.pod("named", cases.Pod(name)) for name in image_names.NAMES]
+    asked = base64.b64encode(json.dumps({"objects": objects, "pods": pods}).encode()).decode()
+    story.plain.root(story.plain.server, f"cat >{cases.HOME}/admitting.py <<'END'\n{ADMITTING.read_text()}\nEND")
+    said = story.plain.root(story.plain.server, f"echo {asked} | base64 -d | python3 {cases.HOME}/admitting.py")
+    return {name: admitted for name, (admitted, _) in zip(image_names.NAMES, json.loads(said), strict=True)}
+
+
+def test_the_policy_reads_names_as_containerd_does(story: Story) -> None:
+    assert {name for name, admitted in story.read.items() if admitted} == image_names.ADMITTED
 
 
 def test_what_is_listed_runs(story: Story) -> None:
@@ -281,6 +312,7 @@ def test_what_is_listed_runs(story: Story) -> None:
                 cases.Pod(first="{reg}/org/index@{index}"),
                 "a container that comes first, by a listed index",
             ),
+            ("volume-runs", cases.Pod(volume="{reg}/org/index@{index}"), "a volume that is a listed image"),
             ("later-runs", cases.Pod(namespace="later"), "a pod in a namespace made later"),
             ("joins", cases.Pod(added="{reg}/org/app@{good}"), "a container added while it runs, by a listed digest"),
         ):
@@ -330,6 +362,7 @@ def test_the_verifier_refuses_what_is_not_listed(story: Story) -> None:
         for name, asked, title in (
             ("bad", cases.Pod("{reg}/org/app@{bad}"), "a pod by a digest that is not listed"),
             ("bad-first", cases.Pod(first="{reg}/org/app@{bad}"), "a container that comes first, by such a digest"),
+            ("bad-volume", cases.Pod(volume="{reg}/org/app@{bad}"), "a volume that is an image by such a digest"),
             ("bad-added", cases.Pod(added="{reg}/org/app@{bad}"), "a container added while it runs, by such a digest"),
         ):
             said = story.comes_to(name, asked)
@@ -337,7 +370,7 @@ def test_the_verifier_refuses_what_is_not_listed(story: Story) -> None:
         story.static("static-bad", "{reg}/org/app@{bad}")
         said = story.becomes(f"static-bad-{story.plain.agent}")
         story.run(f"rm {cases.STATIC}/static-bad.json", "agent")
-        story.run("k3s kubectl delete pod --now bad bad-first")
+        story.run("k3s kubectl delete pod --now bad bad-first bad-volume")
         story.tell("a static pod by such a digest", VERIFIER, REJECTED in said, said)
 
 
@@ -379,13 +412,14 @@ def test_a_check_names_what_only_a_check_can_tell(story: Story) -> None:
     assert story.named() == nothing
     with story.told():
         for both in cases.NAMED:
-            tried = {"server": both.server, "agent": both.agent}
-            for host, (title, damage, _) in tried.items():
-                done, said = story.run(damage, host)
-                assert done, (title, said)
+            tried = dict(zip(story.hosts, both, strict=True))
+            for host, damage in tried.items():
+                done, said = story.run(damage.done, host)
+                assert done, (damage.title, said)
             found = story.named()
-            for host, (title, _, expected) in tried.items():
-                story.tell(title, "check", found[host] == expected, ", ".join(sorted(found[host])))
+            for host, damage in tried.items():
+                story.tell(damage.title, "check", found[host] == damage.names, ", ".join(sorted(found[host])))
+                story.run(damage.removed, host)
             _, report = story.lab.casemate("apply")
             assert story.named() == nothing, failing(report)
 

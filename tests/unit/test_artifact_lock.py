@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from casemate.supply.artifact_lock import Lock, LockError, load, parse, verify
+from casemate.supply.artifact_lock import Lock, LockError, load, parse, text, verify
 
 SHIPPED = Path(__file__).parents[2] / "roles/k3s_node/files/artifacts.lock.json"
 DIGEST = "ab" * 32
@@ -37,6 +38,25 @@ def test_the_shipped_lock_is_well_formed_and_has_both_architectures() -> None:
     assert lock.release().images("x86_64")
 
 
+def test_the_shipped_lock_is_written_as_the_command_writes_it() -> None:
+    """So that a diff of it shows what was added, and nothing else."""
+    assert text(load(SHIPPED)) == SHIPPED.read_text()
+
+
+def test_a_lock_of_before_has_no_end_and_no_serial() -> None:
+    lock = parse(json.dumps(raw()))
+    assert (lock.serial, lock.issued, lock.expires) == (0, "", "")
+    assert not lock.over(datetime.date(2999, 1, 1))
+
+
+def test_a_lock_says_until_when_it_holds() -> None:
+    lock = parse(json.dumps(raw(serial=7, issued="2026-11-29", expires="2027-02-28")))
+    assert (lock.serial, lock.issued, lock.expires) == (7, "2026-11-29", "2027-02-28")
+    assert not lock.over(datetime.date(2027, 2, 28))
+    assert "ended on 2027-02-28" in lock.over(datetime.date(2027, 3, 1))
+    assert "clock of this controller" in lock.over(datetime.date(2026, 11, 28))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -52,6 +72,12 @@ def test_the_shipped_lock_is_well_formed_and_has_both_architectures() -> None:
         (json.dumps(release(files={})), "files"),
         (json.dumps(release(provides=["everything"])), "everything"),
         ('{"schema": 1, "schema": 1}', "stands twice"),
+        (json.dumps(raw(serial=0)), "serial"),
+        (json.dumps(raw(serial="7")), "serial"),
+        (json.dumps(raw(serial=True)), "serial"),
+        (json.dumps(raw(expires="2026-02-30")), "is no day"),
+        (json.dumps(raw(expires="soon")), "expires"),
+        (json.dumps(raw(issued="2026-02-02", expires="2026-02-01")), "before it was issued"),
     ],
 )
 def test_a_malformed_lock_is_refused_and_says_why(text: str, says: str) -> None:
@@ -102,7 +128,7 @@ def signed(tmp_path: Path) -> Signed:
 
 
 def test_an_allowed_signer_is_named(signed: Signed) -> None:
-    assert verify(signed.lock, signed.allowed) == "release@example.org"
+    assert verify(signed.lock, signed.allowed) == ["release@example.org"]
 
 
 def test_one_changed_digit_breaks_the_signature(signed: Signed) -> None:

@@ -159,6 +159,7 @@ def test_a_recommendation_counts_as_who_answers_it(answers: list[str], why: dict
 def test_the_page_says_who_answers_and_what_is_left() -> None:
     known = catalogue.load()
     page = cis.cis_page(known, ())
+    assert "| Processes of others are hidden (hidepid) | konstruktoid" in page
     assert "| 1.1.1.6 | 1.1.1.6 | overlayfs cannot be loaded | 2 | automated | none | containerd keeps" in page
     answered = {**known, "X-Y": control(refs={"cis_debian12": ["1.1.1.6"]})}
     assert "| automated | **`X-Y`** | containerd keeps" in cis.cis_page(answered, ["X-Y"])

@@ -48,7 +48,7 @@ def test_a_good_control_is_parsed() -> None:
         ({"settings": {}}, ".settings: unknown"),
         ({"setting": "remove"}, ".setting: missing"),
         ({"setting": []}, ".setting"),
-        ({"setting": {"kind": "shell", "cmd": "x"}}, "unknown kind 'shell'; known: account"),
+        ({"setting": {"kind": "shell", "cmd": "x"}}, "unknown kind 'shell'; known: accepted_lock, account"),
         ({"setting": {"key": "kernel.panic", "value": 1}}, "unknown kind None"),
         ({"setting": {"kind": "sysctl", "value": 1}}, ".setting.key: missing"),
         ({"setting": {"kind": "sysctl", "key": "kernel.panic", "value": 1, "valeu": 2}}, ".setting.valeu: unknown"),

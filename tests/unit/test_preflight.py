@@ -262,6 +262,8 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["lock.json", "/nowhere", "", HERE],
     ),
     "casemate_allowed_signers": FILE,
+    "casemate_revoked_signers": FILE,
+    "casemate_lock_threshold": ("a whole number from 1 to 16", [1, 2, 16], [0, 17, "two", True, 1.5]),
     "casemate_automation_user": ("the name of an account", NAMES, NO_NAMES),
     "casemate_automation_key": FILE,
     "casemate_first_user": ("the name of an account", ["root", *NAMES], NO_NAMES),
@@ -931,6 +933,107 @@ def test_the_home_has_room_for_the_largest_file_that_is_brought_through_it(
 def test_locks_that_cannot_be_trusted_are_refused(tmp_path: Path, change: dict[str, str], says: str) -> None:
     (problem,) = host_facts.lock_problems({**locked(tmp_path), **change})
     assert says in problem
+
+
+KEYS = [f"{name}@x ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{name.upper()}{'A' * 42}" for name in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("signers", "says"),
+    [
+        (None, "is 3, and casemate_allowed_signers is not set, so nobody may sign. Set that"),
+        ("", "lists 0 who may sign the lock (nobody)"),
+        (KEYS, "is 3, and casemate_allowed_signers {} lists 2 who may sign the lock (a@x, b@x)"),
+    ],
+)
+def test_a_threshold_that_nobody_could_reach_is_refused(tmp_path: Path, signers: Any, says: str) -> None:
+    values = {**locked(tmp_path), "casemate_lock_threshold": 3}
+    if signers is not None:
+        (tmp_path / "signers").write_text("\n".join(signers))
+        values["casemate_allowed_signers"] = str(tmp_path / "signers")
+    (problem,) = host_facts.lock_problems(values)
+    assert "casemate_lock_threshold" in problem
+    assert says.format(tmp_path / "signers") in problem
+
+
+def test_a_lock_with_too_few_signers_is_refused(tmp_path: Path) -> None:
+    values = {**locked(tmp_path), "casemate_lock_threshold": 2, "casemate_allowed_signers": str(tmp_path / "signers")}
+    (tmp_path / "signers").write_text("\n".join(KEYS))
+    (problem,) = host_facts.lock_problems(values)
+    assert "needs 2 signers (casemate_lock_threshold) and has 0 of 2; missing: a@x, b@x" in problem
+    assert "Review and sign the lock" in problem
+
+
+def dated(folder: Path, **more: Any) -> dict[str, Any]:
+    """A lock with more in it than digests."""
+    values = locked(folder)
+    lock = json.loads((folder / "lock.json").read_text())
+    (folder / "lock.json").write_text(json.dumps({**lock, **more}))
+    return values
+
+
+TODAY = datetime.date(2026, 11, 29)
+OVER = {"issued": "2026-01-01", "expires": "2026-11-28"}
+
+
+@pytest.mark.parametrize(
+    ("hashed", "says"),
+    [
+        ({}, "no K3s is installed here"),
+        ({"installed": "yes", "k3s_sha256": "0" * 64 + "  -"}, "another K3s is installed here"),
+        ({"installed": "yes", "k3s": b"k3s"}, "its images are not here yet"),
+        ({"installed": "yes", "k3s": b"k3s", "images": IMAGES.encode()}, ""),
+    ],
+)
+def test_a_lock_that_is_over_installs_nothing_and_keeps_what_is_there(
+    tmp_path: Path, hashed: dict[str, Any], says: str
+) -> None:
+    values = dated(tmp_path, **OVER)
+    seen = {"machine": "x86_64"}
+    for name, value in hashed.items():
+        is_bytes = isinstance(value, bytes)
+        seen[f"{name}_sha256" if is_bytes else name] = hashlib.sha256(value).hexdigest() + "  -" if is_bytes else value
+    over = host_facts.lock_over(values, TODAY)
+    problems = host_facts.over_problems(values, seen, over)
+    assert len(problems) == bool(says)
+    assert all(says in problem and "ended on 2026-11-28" in problem for problem in problems)
+    assert host_facts.over_problems(values, {"machine": "x86_64"}, "") == []
+
+
+@pytest.mark.parametrize(
+    ("expires", "warned"), [("2026-11-28", 0), ("2026-11-29", 1), ("2026-12-29", 1), ("2026-12-30", 0), (None, 0)]
+)
+def test_a_lock_that_ends_soon_is_told(tmp_path: Path, expires: str | None, warned: int) -> None:
+    values = dated(tmp_path, **({"expires": expires} if expires else {}))
+    assert len(host_facts.lock_warnings(values, TODAY)) == warned
+
+
+@pytest.mark.parametrize(
+    ("serial", "record", "says"),
+    [
+        (None, "", ""),
+        (7, "", ""),
+        (7, '{"serial": 7}', ""),
+        (7, '{"serial": 6}', ""),
+        (7, '{"serial": 8}', "has the serial 7, and this host accepted one with 8"),
+        (None, '{"serial": 8}', "has no serial, and this host accepted one with 8"),
+        (7, "7", "is no record of a lock"),
+    ],
+)
+def test_an_older_lock_than_a_host_accepted_is_refused(
+    tmp_path: Path, serial: int | None, record: str, says: str
+) -> None:
+    values = dated(tmp_path, **({"serial": serial} if serial else {}))
+    problems = host_facts.accepted_problems(values, record, "server1")
+    assert len(problems) == bool(says)
+    assert all(problem.startswith("server1: casemate_artifact_lock ") and says in problem for problem in problems)
+
+
+def test_the_probe_hashes_only_where_it_is_asked_to() -> None:
+    assert "sha256sum" not in host_facts.script(sys.executable)
+    done = subprocess.run(["sh", "-c", host_facts.script(sys.executable, digests=True)], capture_output=True, text=True)
+    seen = host_facts.parse(done.stdout)
+    assert {"k3s_sha256", "images_sha256", "accepted"} <= seen.keys()
 
 
 PLAY = """

@@ -17,7 +17,18 @@ from module_utils.casemate.k3s import registries as of_k3s
 @pytest.fixture
 def authority(tmp_path: Path) -> str:
     path = tmp_path / "ca.pem"
-    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
+    argv = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=x",
+    ]
     subprocess.run([*argv, "-keyout", tmp_path / "key", "-out", path], check=True, capture_output=True)
     return str(path)
 
@@ -35,7 +46,7 @@ def problems(*entries: Any, **values: Any) -> str:
 
 
 def test_a_list_becomes_what_k3s_reads(authority: str, login: str) -> None:
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"host": "docker.io", "path": "rancher"},
         {"host": "docker.io", "path": "library"},
         {"host": "r.example.org:5000", "ca_file": authority, "credentials_file": login},
@@ -59,6 +70,12 @@ def test_a_list_becomes_what_k3s_reads(authority: str, login: str) -> None:
     assert whole["configs"]["r.example.org:5000"]["auth"] == {"username": "ci", "password": "canary"}
     assert of_k3s.logins(whole) == made["logins"] and of_k3s.without_logins(whole) == made["document"]
     assert of_k3s.parse(of_k3s.text(whole)) == whole and of_k3s.is_ours(of_k3s.text(whole))
+
+
+def test_the_registry_of_k3s_own_images_comes_from_its_configuration() -> None:
+    assert registries.resolved(None, {"token": "canary"})["own"] == ""
+    made = registries.resolved(None, {"system-default-registry": "r.example.org", "token": "canary"})
+    assert made["own"] == "r.example.org/" and "canary" not in json.dumps(made)
 
 
 def test_without_a_list_nothing_is_demanded() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import (
+    accepted_lock,
     account,
     account_lists,
     addon_objects,
@@ -77,6 +78,7 @@ KINDS: dict[str, Kind[Any]] = {
     "folder": folder.KIND,
     "totp_secrets": totp_secrets.KIND,
     "artifact": artifact.KIND,
+    "accepted_lock": accepted_lock.KIND,
     "link": link.KIND,
     "k3s_config": k3s_config.KIND,
     "resolver": resolver.KIND,

@@ -1,4 +1,4 @@
-"""Which bytes run as K3s: installed file, running process, unpacked tree, version, and who signed the lock.
+"""Which bytes run as K3s: installed file, running process, unpacked tree, version; who signed the lock, and until when.
 
 `k3s` is a wrapper that unpacks itself to /var/lib/rancher/k3s/data/<digest of its archive>/ and runs from there.
 An intruder can edit a file there and its `.sha256sums` alike, so the tree is compared with a fresh one that the
@@ -14,10 +14,12 @@ import tempfile
 from collections.abc import Collection
 from typing import Annotated, Any, Dict, List, Literal, TypedDict
 
+from ..core import waiver
 from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
 from ..host.machine import Host
-from ..host.signature import SignatureError, signer
+from ..host.signature import SignatureError, signers
+from ..k3s import lock_validity
 from ..k3s.artifact import at_least, digest_of, mapped, stated_version
 from ..k3s.services import UNITS, running_unit
 from .kind import Enforceable, Kind, Owned
@@ -26,7 +28,7 @@ from .kind import Enforceable, Kind, Owned
 class Needed(TypedDict):
     """What every setting of this kind says."""
 
-    aspect: Annotated[Literal["file", "running", "unpacked", "version", "signature"], Key("what is judged")]
+    aspect: Annotated[Literal["file", "running", "unpacked", "version", "signature", "validity"], Key("what is judged")]
 
 
 class Setting(Needed, Enforceable, total=False):
@@ -40,6 +42,10 @@ class Setting(Needed, Enforceable, total=False):
     floor: Annotated[str, Key("the lowest acceptable version")]
     lock: Annotated[str, Key("path of the lock on the controller")]
     allowed_signers: Annotated[str, Key("path of the operator's allowed_signers on the controller")]
+    threshold: Annotated[int, Key("how many of them have to sign")]
+    revoked: Annotated[str, Key("path of the keys on the controller that may sign no more; empty for none")]
+    issued: Annotated[str, Key("the day of the lock, as YYYY-MM-DD; empty where it names none")]
+    expires: Annotated[str, Key("its last day; empty where it has none")]
 
 
 WRAPPER = "/usr/local/bin/k3s"
@@ -53,7 +59,7 @@ UNPACK = 'mount --bind "$1" "$2" && exec "$3" ctr --version'
 
 def places_of(setting: Setting) -> list[str]:
     """The file that is judged, or the folder that it was unpacked to."""
-    if setting["aspect"] == "signature":
+    if setting["aspect"] in ("signature", "validity"):
         return [setting["lock"]]
     return [DATA if setting["aspect"] == "unpacked" else setting.get("path", WRAPPER)]
 
@@ -160,13 +166,25 @@ def _version(setting: Setting, host: Host) -> Observation:
 
 
 def _signature(setting: Setting, host: Host) -> Observation:
+    given = (setting.get("lock", ""), setting.get("allowed_signers", ""))
     try:
-        return {"signer": signer(host.run, setting.get("lock", ""), setting.get("allowed_signers", ""))}
+        return {"signers": signers(host.run, *given, setting.get("threshold", 1), setting.get("revoked", ""))}
     except SignatureError as refusal:
-        return {"signer": "", "why": str(refusal)}
+        return {"signers": [], "why": str(refusal)}
 
 
-_LOOK = {"file": _file, "running": _running, "unpacked": _unpacked, "version": _version, "signature": _signature}
+def _validity(setting: Setting, host: Host) -> Observation:
+    return {"why": lock_validity.over(setting["issued"], setting["expires"], waiver.day(host.context))}
+
+
+_LOOK = {
+    "file": _file,
+    "running": _running,
+    "unpacked": _unpacked,
+    "version": _version,
+    "signature": _signature,
+    "validity": _validity,
+}
 
 
 def _digest(setting: Setting, machine: str = "") -> str:
@@ -233,10 +251,19 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             reason=reason,
             evidence=f"the release of {path}",
         )
+    if aspect == "validity":
+        return Verdict(
+            ok=not seen["why"],
+            expected="a lock that holds today",
+            observed=f"until {setting['expires']}" if setting["expires"] else "without an end",
+            reason=seen["why"],
+            evidence=setting["lock"],
+        )
+    needed = setting.get("threshold", 1)
     return Verdict(
-        ok=bool(seen["signer"]),
-        expected="an allowed signer",
-        observed=seen["signer"] or "nobody",
+        ok=bool(seen["signers"]),
+        expected="an allowed signer" if needed == 1 else f"{needed} allowed signers",
+        observed=", ".join(seen["signers"]) or ("nobody" if needed == 1 else "too few"),
         reason=seen.get("why", ""),
         evidence=setting["lock"],
     )

@@ -28,7 +28,7 @@ class Needed(TypedDict):
 
     of: Annotated[
         Literal["written", "silencers", "running"],
-        Key("written: rules on disk; silencers: no other's rule hides any; running: the kernel has them all"),
+        Key("written: rules on disk; silencers: no other's rule hides any; running: the kernel has these alone"),
     ]
 
 
@@ -41,6 +41,10 @@ class Setting(Needed, total=False):
 OWNED = "/etc/audit/rules.d/10-casemate.rules"
 FOLDER = "/etc/audit/rules.d"
 HEADER = "# Managed by Casemate (roles/k3s_host). The first rule that matches decides, so this file sorts first.\n"
+LOCK, CLEAR = "-e 2", "-D"
+"""Lines that keep the rules as they are until the next boot, and that remove all before the others are loaded."""
+STATES = {0: "off", 1: "on", audit.LOCKED: "locked"}
+WAITS = "pending reboot: audit is locked, and its rules change at the next boot"
 LAST_WINS = ("-b", "-e", "-f", "-r")
 """Options of audit itself: of several lines the last one counts."""
 ONLY_X86 = {"chmod", "chown", "creat", "lchown", "open", "rename", "unlink"}
@@ -187,7 +191,9 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
     seen: Observation = {"lines": merged(host), "planned": merged(host, ours), "barred": bars}
     if any(setting["of"] == "running" for setting in settings):
         asked, kernel = host.run(["auditctl", "-l"]), audit.status()
-        seen.update(kernel=kernel, loaded=[normal(line) for line in split_lines(asked.out)], failed=asked.err.strip())
+        loaded = {normal(line): line.strip() for line in split_lines(asked.out)}
+        rules = {means: text for means, text in loaded.items() if means and means[0] != "option"}
+        seen.update(kernel=kernel, loaded=rules, failed=asked.err.strip())
     return [seen] * len(settings)
 
 
@@ -230,22 +236,36 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
 
 def _running(seen: Observation) -> Verdict:
+    """Right is that the kernel has the rules on disk and no others, and is locked where these say so.
+
+    A rule that somebody loads may hide all others, and no file shows it.
+    """
     kernel = seen["kernel"]
     if kernel.lacks:
         raise Unavailable("audit", kernel.lacks)
     wanted = [line for line in seen["lines"] if line.means[0] != "option"]
     lacking = [line.text for line in wanted if line.means not in seen["loaded"]]
-    off = "audit is off" if kernel.enabled == 0 else ""
-    locked = "audit is locked; its rules change at the next boot" if kernel.enabled == audit.LOCKED else ""
-    missing = f"the kernel has no: {'; '.join(lacking)}" if lacking else ""
-    reasons = [one for one in (off, missing, seen["failed"] if lacking else "") if one]
+    on_disk = {line.means for line in wanted}
+    beyond = [text for means, text in seen["loaded"].items() if means not in on_disk]
+    lock = holds(LOCK, seen["lines"])
+    asks_lock = lock is not None and lock.means == normal(LOCK)
+    state = STATES.get(kernel.enabled, "on")
+    reasons = [
+        "audit is off" if kernel.enabled == 0 else "",
+        "audit is not locked, as the rules on disk say" if kernel.enabled == 1 and asks_lock else "",
+        f"the kernel has no: {'; '.join(lacking)}" if lacking else "",
+        f"the kernel has beyond those on disk: {'; '.join(beyond)}" if beyond else "",
+        seen["failed"] if lacking else "",
+    ]
+    reasons = [reason for reason in reasons if reason]
+    waits = WAITS if reasons and kernel.enabled == audit.LOCKED else ""
     return Verdict(
         ok=not reasons,
-        expected=f"on, with {len(wanted)} rules",
-        observed=f"{'off' if off else 'on'}, with {len(wanted) - len(lacking)} of them",
-        reason="; ".join([*reasons, *([locked] if reasons and locked else [])]),
+        expected=f"{'locked' if asks_lock else 'on'}, with {len(wanted)} rules and no others",
+        observed=f"{state}, with {len(wanted) - len(lacking)} of them and {len(beyond)} others",
+        reason="; ".join([*reasons, waits] if waits else reasons),
         evidence="auditctl -l",
-        blocked_by=locked if reasons else "",
+        blocked_by=waits,
     )
 
 
@@ -258,6 +278,8 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
         host.write(OWNED, text.encode(), mode=0o640, owner=(0, 0))
     kernel = audit.status()
     if not kernel.lacks and kernel.enabled != audit.LOCKED:
+        if all(line.means != normal(CLEAR) for line in merged(host)):  # else loading adds to what is there
+            host.must_run(["auditctl", CLEAR])
         host.must_run(["augenrules", "--load"])
 
 

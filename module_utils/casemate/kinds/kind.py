@@ -101,6 +101,8 @@ class Kind(Generic[S]):
     """Whether enforcing a setting has something loaded: a refusal to load is told by its finding."""
     read_at_start: Callable[[S], Iterable[str]] = lambda setting: ()
     """Units that read what is written for a setting when they start, so that they are stale once it has gone."""
+    is_note: bool = False
+    """Whether all that apply writes is a note of Casemate's own, which no other program reads."""
     made_of: Callable[[S], bool] = lambda setting: False
     """Whether a setting is judged on the controller by what the host is made of, which the pass there tells."""
     owned: Owned[S] = field(default_factory=Owned)

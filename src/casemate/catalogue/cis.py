@@ -61,6 +61,14 @@ def cis_page(controls: Controls, attacked: Collection[str]) -> str:
                 f"| {number} | {cell(one['title'])} | {one['level']} | {decided} "
                 f"| {names(answers[benchmark].get(one['id'], ()), attacked)} | {cell(why)} |"
             )
+    lines += [
+        "",
+        "## What others ask for beside it, and why no control does",
+        "",
+        "| what is asked for | by | why not |",
+        "|---|---|---|",
+        *(f"| {cell(one['title'])} | {', '.join(one['asked_by'])} | {cell(one['why'])} |" for one in data["left_out"]),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ Pure but for reading the lock and the release on the controller.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import importlib.util
 import json
@@ -20,7 +21,8 @@ from casemate.catalogue import declarations
 from casemate.preflight.inputs import network
 from casemate.supply.artifact_lock import ARCHITECTURES, LockError, load, verify
 from module_utils.casemate.host import conflicts, logins
-from module_utils.casemate.k3s import running
+from module_utils.casemate.host.signature import allowed
+from module_utils.casemate.k3s import lock_validity, running
 
 BOOTSTRAP = "casemate bootstrap -i hosts.yml"
 """What makes the account by which Casemate comes in, as messages name it."""
@@ -42,6 +44,8 @@ SPACE = {
 INSTALLED = {"k3s": "/usr/local/bin/k3s", "images": "/var/lib/rancher/k3s/agent/images/casemate-airgap-images.tar.zst"}
 """What is asked of the probe -> file whose size in bytes it tells."""
 MARGIN = 64
+SOON = datetime.timedelta(days=30)
+"""How long before its last day a lock is warned of."""
 PROBE = r"""
 LC_ALL=C; export LC_ALL
 say() { printf 'casemate:%s=%s\n' "$1" "$2"; }
@@ -64,6 +68,8 @@ done
 SPACE
 [ -w /etc ] && say writable yes
 [ -e /usr/local/bin/k3s ] && say installed yes
+ACCEPTED
+DIGESTS
 p=$$
 while [ "${p:-1}" -gt 1 ]; do
   s=$(tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | sed -n 's/^SSH_CONNECTION=\([^ ]*\) .*/\1/p')
@@ -84,17 +90,19 @@ def script(
     resolvers: Iterable[str] = (),
     account: str = "",
     sshd: str = "",
-    digest: bool = False,
+    digests: bool = False,
 ) -> str:
     """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word.
 
     `paths` are files of the host whose absence it tells, `resolvers` those whose text; it tells what lets `account` in
-    once sshd reads the lines `sshd` first. With `digest` it tells the SHA-256 of the installed K3s.
+    once sshd reads the lines `sshd` first. `digests` is whether the files of INSTALLED are hashed, which takes a while.
     """
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
     lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
     lines += [f'say {key} "$(stat -c %s {path} 2>/dev/null)"' for key, path in INSTALLED.items()]
-    lines += [f'say digest "$(sha256sum {INSTALLED["k3s"]} 2>/dev/null | cut -c1-64)"'] if digest else []
+    hashed = [f'say {key}_sha256 "$(sha256sum 2>/dev/null <{path})"' for key, path in INSTALLED.items()]
+    asked = asked.replace("ACCEPTED", f'say accepted "$(head -c 200 {lock_validity.ACCEPTED} 2>/dev/null)"', 1)
+    asked = asked.replace("DIGESTS", "\n".join(hashed if digests else []), 1)
     scripts = {
         "RUNNING": [RUNNING.read_text(), *paths],
         "CONFLICTS": [CONFLICTS.read_text(), *resolvers],
@@ -175,13 +183,83 @@ def lock_problems(values: Mapping[str, Any]) -> list[str]:
         todo = f"Install what the collection needs: pip install -r {shlex.quote(f'{ROOT}/requirements.txt')}"
         return [f"jsonschema, which judges the artifact lock, is not installed beside {sys.executable}. {todo}"]
     signers = values.get("casemate_allowed_signers")
+    revoked, needed = values.get("casemate_revoked_signers"), int(values.get("casemate_lock_threshold") or 1)
     try:
         version(values)
+        if unfit := _threshold_problems(needed, _path(signers)):
+            return unfit
         if signers:
-            verify(lock(values), Path(str(signers)).expanduser())
+            verify(lock(values), _path(signers), needed, _path(revoked))
     except LockError as refusal:
         return [f"{refusal}. Review and sign the lock, or correct casemate_artifact_lock or casemate_k3s_version"]
     return []
+
+
+def _threshold_problems(needed: int, signers: Path | None) -> list[str]:
+    """Whether so many could sign at all."""
+    if needed == 1:
+        return []
+    if signers is None:
+        unset = f"casemate_lock_threshold is {needed}, and casemate_allowed_signers is not set, so nobody may sign."
+        return [f"{unset} Set that to your allowed_signers file, or remove casemate_lock_threshold"]
+    try:
+        listed = allowed(str(signers))
+    except OSError as unread:
+        return [f"casemate_allowed_signers {signers} cannot be read: {unread.strerror}. Let this account read it"]
+    if needed <= len(listed):
+        return []
+    lists = (
+        f"casemate_lock_threshold is {needed}, and casemate_allowed_signers {signers} lists {len(listed)} who may sign"
+    )
+    who = f"the lock ({', '.join(listed) or 'nobody'}); lines that share a name or a key count once"
+    return [f"{lists} {who}. Add a signer, or lower casemate_lock_threshold"]
+
+
+def lock_over(values: Mapping[str, Any], today: datetime.date) -> str:
+    """Why the lock does not hold on this day, and what to do; or nothing. Raises LockError."""
+    return load(lock(values)).over(today)
+
+
+def lock_warnings(values: Mapping[str, Any], today: datetime.date) -> list[str]:
+    """That the lock ends soon. Raises LockError."""
+    end = load(lock(values)).expires
+    if not end or not today <= datetime.date.fromisoformat(end) <= today + SOON:
+        return []
+    return [
+        f"The artifact lock {lock(values)} ends on {end}, and nothing is installed by it after. {lock_validity.RENEW}"
+    ]
+
+
+def over_problems(values: Mapping[str, Any], seen: Mapping[str, str], over: str) -> list[str]:
+    """Why K3s is not brought to a host by a lock that does not hold (`over` says why), or nothing where all is there.
+
+    `seen` is what the probe said, with digests. What is installed stays, and is settled like everything else.
+    """
+    if not over:
+        return []
+    release, machine = load(lock(values)).release(values.get("casemate_k3s_version")), seen.get("machine", "")
+    wanted = {"k3s": release.binary(machine)[1]}
+    wanted |= {what: digest for what, (_, digest) in brought(values, machine).items()}
+    lacking = [what for what, digest in wanted.items() if seen.get(f"{what}_sha256", "").split(" ")[0] != digest]
+    if not lacking:
+        return []
+    there = "another K3s is installed here" if seen.get("installed") else "no K3s is installed here"
+    if "k3s" not in lacking:
+        there = "its images are not here yet"
+    return [f"casemate_artifact_lock {lock(values)} does not hold, and {there}, so nothing is installed: {over}"]
+
+
+def accepted_problems(values: Mapping[str, Any], record: str, where: str = "") -> list[str]:
+    """Why a host, which keeps this record of the lock that it accepted last, is not given an older one, or nothing.
+
+    `where` names a host that this run leaves out.
+    """
+    try:
+        refused = lock_validity.older(load(lock(values)).serial, lock_validity.accepted(record))
+    except lock_validity.RecordError as wrong:
+        refused = str(wrong)
+    said = f"{where}: " if where else ""
+    return [f"{said}casemate_artifact_lock {lock(values)} is refused: {refused}"] if refused else []
 
 
 def folder_problems(values: Mapping[str, Any], machine: str) -> list[str]:
@@ -248,3 +326,7 @@ def lock(values: Mapping[str, Any]) -> Path:
     """The artifact lock of a host's inputs, that of the role by default."""
     given = values.get("casemate_artifact_lock") or ROOT / "roles/k3s_node/files/artifacts.lock.json"
     return Path(str(given)).expanduser()
+
+
+def _path(given: Any) -> Path | None:
+    return Path(str(given)).expanduser() if given else None

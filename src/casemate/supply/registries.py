@@ -106,11 +106,16 @@ def document(entries: Sequence[Entry], with_logins: bool) -> dict[str, Any]:
     return {**said, "configs": configs} if configs else said
 
 
-def resolved(entries: Sequence[Entry] | None) -> dict[str, Any]:
-    """What controls and tasks go by, without any login. Raises RegistryError."""
-    listed = list(entries or ())
+def resolved(entries: Sequence[Entry] | None, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What controls and tasks go by, without any login. Raises RegistryError.
+
+    `config` is `k3s_node_config`, of which one key is no secret: `own` is what K3s then writes before the names of its
+    own images, with a slash; "" for Docker Hub.
+    """
+    listed, own = list(entries or ()), (config or {}).get("system-default-registry")
     return {
         "unset": "" if listed else UNSET,
+        "own": f"{own}/" if own else "",
         "document": document(listed, with_logins=False) if listed else {},
         "logins": of_k3s.logins(document(listed, with_logins=True)) if listed else {},
         "prefixes": sorted({prefix(entry) for entry in listed}),

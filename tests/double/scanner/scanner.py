@@ -3,7 +3,7 @@
 
 plan.json: {"digests": [what the image is said to be], "configs": {digest: that of its configuration}, "found": [[id,
 package, installed, fixed, severity]], "vulnerable": [digests that have these alone], "does": "hang" | "garbage" |
-"fail"}. Run as `trivy image …` it answers as trivy, else as grype. Beside it, asked.json says what it was run with last.
+"fail"}. Run as `trivy image …` it answers as trivy, else as grype. Beside it, asked.json says how it was run last.
 """
 
 import json

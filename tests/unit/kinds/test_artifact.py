@@ -182,6 +182,22 @@ def test_the_lock_needs_an_allowed_signer(tmp_path: Path, rc: int, ok: bool) -> 
     assert "casemate_allowed_signers" in nobody.reason
 
 
+@pytest.mark.parametrize(
+    ("issued", "expires", "says"),
+    [
+        ("", "", ""),
+        ("2026-11-29", "2026-11-29", ""),
+        ("2026-01-01", "2026-11-28", "ended on 2026-11-28, and today is 2026-11-29 in UTC. Review it"),
+        ("2026-11-30", "2027-01-01", "issued on 2026-11-30, and the clock of this controller says 2026-11-29"),
+    ],
+)
+def test_a_lock_holds_between_its_days(tmp_path: Path, issued: str, expires: str, says: str) -> None:
+    host = FakeHost(tmp_path, context={"today": "2026-11-29"})
+    verdict = judge(host, {"aspect": "validity", "lock": "/lock", "issued": issued, "expires": expires})
+    assert verdict.ok is not bool(says)
+    assert says in verdict.reason
+
+
 HERE = {"aspect": "file", "digests": DIGESTS, "version": "v1.36.3+k3s1"}
 
 

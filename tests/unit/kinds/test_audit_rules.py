@@ -119,6 +119,11 @@ def test_what_is_written_is_loaded_unless_audit_is_locked(tmp_path: Path, monkey
     answers(monkeypatch, Status(enabled=1))
     kind.enforce([MOUNTS], {0}, host)
     assert ["augenrules", "--load"] in host.ran
+    assert ["auditctl", "-D"] not in host.ran, "the package's file says so"
+    host.remove(PACKAGE)
+    host.commands["auditctl -D"] = (0, "No rules\n", "")
+    kind.enforce([MOUNTS], {0}, host)
+    assert host.ran[-2:] == [["auditctl", "-D"], ["augenrules", "--load"]]
     host.commands["augenrules --load"] = (1, "", "no")
     with pytest.raises(EnforceError):
         kind.enforce([MOUNTS], {0}, host)
@@ -174,7 +179,28 @@ def test_the_kernel_has_what_is_on_disk(tmp_path: Path, monkeypatch: pytest.Monk
     assert not judged(RUNNING, host).ok and not judged(RUNNING, host).blocked_by
     answers(monkeypatch, Status(enabled=2))
     verdict = judged(RUNNING, host)
-    assert "-S mount" in verdict.reason and "next boot" in verdict.reason and verdict.blocked_by
+    assert "-S mount" in verdict.reason and "pending reboot" in verdict.reason and verdict.blocked_by == kind.WAITS
+
+
+@pytest.mark.parametrize("enabled", [1, 2])
+def test_the_kernel_has_no_rule_that_no_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: int) -> None:
+    """A line that hides the others may be loaded by hand; one that left the disk stays in a locked kernel."""
+    theirs = "-a never,exit -S all -F auid=0"
+    answers(monkeypatch, Status(enabled=enabled))
+    loaded = f"{theirs}\n-w /etc/sudoers -p wa -k scope\n-w /etc/sudoers.d -p wa -k scope\n"
+    verdict = judged(RUNNING, host_of(tmp_path, [SUDOERS], loaded=loaded))
+    assert not verdict.ok and theirs in verdict.reason
+    assert ("pending reboot" in verdict.reason, bool(verdict.blocked_by)) == (enabled == 2, enabled == 2)
+
+
+def test_a_kernel_is_locked_where_the_rules_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = host_of(tmp_path, [LOCKED])
+    answers(monkeypatch, Status(enabled=2))
+    assert judged(RUNNING, host).ok
+    answers(monkeypatch, Status(enabled=1))
+    verdict = judged(RUNNING, host)
+    assert "not locked" in verdict.reason and not verdict.blocked_by
+    assert judged(RUNNING, host_of(tmp_path / "2", [LOCKED], {"zz.rules": "-e 1\n"})).ok, "AUDIT-RULES-LOCKED tells it"
 
 
 def test_a_waiver_takes_its_lines_back(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import shlex
 import sys
@@ -46,11 +47,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Judges one host. Fails with the list of problems, or returns `casemate_host`, `account` and `warnings`.
 
     With `host: false` it judges the input alone and connects to nothing. With `compare: true` it compares what it
-    returned for each host (`__casemate_seen`), and connects to nothing either.
+    returned for each host (`__casemate_seen`), and connects to nothing either; `accepted` is then what
+    `ansible.builtin.slurp` returned for each server that this run leaves out, of the lock that it accepted.
     """
 
     _supports_check_mode = True
-    _VALID_ARGS = frozenset({"host", "compare"})
+    _VALID_ARGS = frozenset({"host", "compare", "accepted"})
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check input, inventory and lock; then probe the host with one command and judge what it says."""
@@ -78,8 +80,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             wrong, more = combinations.inventory_problems(task_vars.get("groups") or {}, self._nodes(task_vars))
             warnings += more
             problems += wrong + birth.agreement_problems(*self._shared(task_vars))
+        today = waiver.today_in_utc()
         problems = problems or host_facts.lock_problems(values)
-        problems += advisories.data_problems(right) if is_first else []  # the same for all, as a rule, and large
+        if is_first and not problems:
+            problems = advisories.data_problems(right)  # the same for all, as a rule, and large
+            warnings += host_facts.lock_warnings(values, today)
         version = str(right.get("casemate_k3s_version", "")) if problems else host_facts.version(values)
         node = "server" if "k3s_server" in task_vars.get("group_names", ()) else "agent"
         problems += combinations.option_problems(right, node, version)
@@ -95,8 +100,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         files = RESOLVERS if given == "auto" else [given]
         python = str(task_vars.get("ansible_python_interpreter") or "")
         ours = entrance.planned(automation, right, waived)
-        gated = bool(advisories.asked(right).data)
-        seen = self._probe(host_facts.script(python, k3s_rules.named_files(right), files, automation, ours, gated))
+        over, gated = host_facts.lock_over(values, today), bool(advisories.asked(right).data)
+        asked = (python, k3s_rules.named_files(right), files, automation, ours, bool(over) or gated)
+        seen = self._probe(host_facts.script(*asked))
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
         root = host_facts.ROOT_LOGIN in waived
@@ -114,11 +120,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems += neighbours.problems(
             conflicts, node, files, waived, stops=right.get("casemate_other_firewalls") == "stop"
         )
+        problems += host_facts.accepted_problems(values, seen.get("accepted", ""))
+        problems = problems or host_facts.over_problems(values, seen, over)
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if not host_facts.brings_images(values, seen["machine"]):
             problems += image_list.pause_problems(right, today) + registries.own_images_problems(right)
         if gated and not problems:
-            problems, of_gate = advisories.gate(right, seen["machine"], seen.get("digest", ""))
+            problems, of_gate = advisories.gate(right, seen["machine"], seen.get("k3s_sha256", "")[:64])
             more += of_gate
         if problems:
             return self._refusal(problems)
@@ -133,7 +141,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         seen = {name: task_vars["hostvars"][name].get("__casemate_seen") for name in task_vars["ansible_play_hosts"]}
         machines = {name: one["casemate_machine"] for name, one in seen.items() if one and "casemate_machine" in one}
         problems, warnings = neighbours.twins(machines)
+        problems += self._left_out(task_vars)
         return self._refusal(problems) if problems else {"changed": False, "warnings": warnings}
+
+    def _left_out(self, task_vars: dict[str, Any]) -> list[str]:
+        """Why servers that this run leaves out refuse the lock; those that do not answer, or keep none, do not."""
+        values, _ = self._inputs(task_vars)
+        problems = []
+        for kept in self._task.args.get("accepted") or ():
+            if content := kept.get("content"):
+                record = base64.b64decode(content).decode(errors="replace")
+                problems += host_facts.accepted_problems(values, record, kept.get("item", ""))
+        return problems
 
     def _added_up(self, variable: str, task_vars: dict[str, Any], values: dict[str, Any]) -> list[str]:
         """What is wrong with the waivers of any group; from then on those that hold stand for the host's own."""

@@ -126,7 +126,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # Preflight says it better, before any host is touched.
             raise AnsibleActionFail(f"{VARIABLE} is malformed: {wrong}") from wrong
         try:
-            known[registries.NAME] = registries.resolved(templar.template(known.get(registries.VARIABLE)))
+            listed, config = (templar.template(known.get(one)) for one in (registries.VARIABLE, "k3s_node_config"))
+            known[registries.NAME] = registries.resolved(listed, config)
         except (KeyError, TypeError, registries.RegistryError) as wrong:
             raise AnsibleActionFail(f"{registries.VARIABLE} is malformed: {wrong}") from wrong
         given = {name: known[var] for name, var in SETTINGS.items() if var in known}
@@ -265,7 +266,7 @@ def named(control: dict[str, Any], evicted: Collection[str]) -> dict[str, Any]:
 
 
 def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether K3s may have to be restarted for what apply would change: all but modes, owners and folders may.
+    """Whether K3s may have to be restarted for what apply would change: all but modes, owners, folders and notes may.
 
     What an operator has removed restarts nothing: K3s sees that it is gone, or has it until it starts again.
     """
@@ -274,7 +275,7 @@ def may_restart(result: dict[str, Any], settings: dict[str, Any]) -> bool:
     ]
     return bool(K3S_UNITS & set(result["stale"])) or any(
         one["role"] in READ_AT_START
-        and not KINDS[one["setting"]["kind"]].evicts
+        and not (KINDS[one["setting"]["kind"]].evicts or KINDS[one["setting"]["kind"]].is_note)
         and not (one["setting"]["kind"] in ("file", "folder") and not {"content", "unit"} & one["setting"].keys())
         for one in changed
     )
