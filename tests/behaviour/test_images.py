@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
 from .conftest import Kubectl, is_double, python_on
+from .planted import planted
 from .test_access import variables
 from .test_cluster import IMAGE, pod
 
@@ -71,7 +73,7 @@ def test_the_runtime_asks_no_other_registry(nodes: list[Host]) -> None:
 
 
 UNSIGNED = """
-import hashlib, http.server, json, os, shutil, subprocess, threading
+import hashlib, http.server, json, subprocess, sys, threading
 KIND = "application/vnd.oci.image."
 blobs = {}
 def put(data):
@@ -99,22 +101,14 @@ class Registry(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET
     def log_message(self, *_):
         pass
-serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+serving = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Registry)
 threading.Thread(target=serving.serve_forever, daemon=True).start()
-name = "127.0.0.1:%d" % serving.server_port
-folder = "/var/lib/rancher/k3s/agent/etc/containerd/certs.d/" + name
-os.makedirs(folder)
-try:
-    with open(folder + "/hosts.toml", "w") as file:
-        file.write('server = "http://%s"\\n' % name)
-    image = "%s/attack@%s" % (name, digest)
-    done = subprocess.run(["k3s", "crictl", "pull", image], capture_output=True, text=True)
-    subprocess.run(["k3s", "crictl", "rmi", image], capture_output=True)
-finally:
-    shutil.rmtree(folder)
+image = "127.0.0.1:%s/attack@%s" % (sys.argv[1], digest)
+done = subprocess.run(["k3s", "crictl", "pull", image], capture_output=True, text=True)
+subprocess.run(["k3s", "crictl", "rmi", image], capture_output=True)
 print(done.returncode, done.stdout, done.stderr)
 """
-"""An image of nobody, in a registry on the node itself of which containerd is told for as long as it takes."""
+"""An image of nobody, pulled from a registry on the node itself."""
 
 
 @pytest.mark.control("IMAGES-VERIFIER-ASKED", "IMAGES-VERIFIER-INSTALLED", "IMAGES-VERIFIER-ANSWERS")
@@ -123,6 +117,10 @@ def test_an_image_that_nobody_signed_for_is_not_pulled(nodes: list[Host]) -> Non
         need(host, "casemate_image_list")
         if is_double(host):
             pytest.skip("api_semantics: a double has no containerd")
-        said = python_on(host, UNSIGNED)
+        port = str(20000 + secrets.randbelow(10000))
+        folder = f"/var/lib/rancher/k3s/agent/etc/containerd/certs.d/127.0.0.1:{port}"
+        told = f"mkdir -p {folder} && echo 'server = \"http://127.0.0.1:{port}\"' >{folder}/hosts.toml"
+        with planted(host, told, f"rm -rf {folder}"):
+            said = python_on(host, UNSIGNED, port)
         assert not said.startswith("0 ")
         assert "not on the list of images" in said

@@ -25,6 +25,7 @@ from lab import pull_cases as cases
 from lab.applied import Lab, failing
 from unit import image_names, signing
 
+from casemate import ROOT
 from casemate_lab import for_tests
 
 pytestmark = pytest.mark.lab
@@ -405,6 +406,18 @@ def test_containerd_does_not_start_without_its_verifiers(story: Story) -> None:
     story.run(f"rm {cases.DROPIN}; {cases.RESTART}", "agent")
     with story.told():
         story.tell("a drop-in disables the plugin of verifiers", "containerd does not start", not started, said)
+
+
+def test_its_attacks_are_withstood(story: Story) -> None:
+    """Those of `casemate prove`, which the other stories leave out: nobody asks for what they attack there."""
+    given = yaml.safe_load(Path(story.plain.path).read_text())
+    given["all"]["vars"] |= yaml.safe_load((story.folder / "more.yml").read_text())["all"]["vars"]
+    whole = Path(story.plain.path).with_name("attacked.yml")  # beside the group_vars
+    whole.write_text(yaml.safe_dump(given))
+    argv = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests/behaviour/test_images.py")]
+    argv += [f"--ansible-inventory={whole}", "-p", "no:cacheprovider"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-3000:]
 
 
 def test_a_check_names_what_only_a_check_can_tell(story: Story) -> None:

@@ -58,7 +58,7 @@ NAMES = {
     "ghcr.io/org/app?x": "",
     "ghcr.io/org/app#x": "",
     "ghcr.io/org/%61pp": "",
-    "ｇhcr.io/org/app": "",
+    "\uff47hcr.io/org/app": "",
     "ghcr.io/org/a_____b": "",
     "": "",
     "/": "",

@@ -13,7 +13,9 @@ from casemate.catalogue import declarations
 from module_utils.casemate.formats import image_reference as reference
 
 INTERNALS = declarations.variables()[1]
-ALPHABET = st.sampled_from([*"aZ0.:/@-_[]%\n ", "docker.io", "ghcr.io/org", "localhost", "sha256:", "@sha256:" + "0" * 64])
+ALPHABET = st.sampled_from(
+    [*"aZ0.:/@-_[]%\n ", "docker.io", "ghcr.io/org", "localhost", "sha256:", "@sha256:" + "0" * 64]
+)
 
 
 @pytest.mark.parametrize("image", NAMES)
@@ -45,7 +47,9 @@ def test_whatever_is_written_the_repository_is_whole_and_leads_to_itself(image: 
     found = reference.repository(image)
     if found:
         assert reference.repository(found) == found
-        assert re.fullmatch(r"[^/]+(/[a-z0-9._-]+)+", found) and "//" not in found and ".." not in found.split("/", 1)[1]
+        assert (
+            re.fullmatch(r"[^/]+(/[a-z0-9._-]+)+", found) and "//" not in found and ".." not in found.split("/", 1)[1]
+        )
         host = found.partition("/")[0]
         assert host == "docker.io" or image.startswith(f"{host}/")
 

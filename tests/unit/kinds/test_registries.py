@@ -34,8 +34,8 @@ DOCUMENT: dict[str, Any] = {
 RIGHT = {"docker.io": HUB, "r.example.org:5000": OWN, "_default": SINK}
 UNSET = "nobody lists any"
 STARTED = "systemctl show k3s.service"
-NOON = (0, "ActiveState=active\nExecMainStartTimestamp=Thu 2099-01-01 12:00:00 UTC\n"
-           "ActiveEnterTimestamp=Thu 2099-01-01 12:00:00 UTC\n", "")  # fmt: skip
+TIME = "Thu 2099-01-01 12:00:00 UTC"
+NOON = (0, f"ActiveState=active\nExecMainStartTimestamp={TIME}\nActiveEnterTimestamp={TIME}\n", "")
 
 
 def setting(aspect: str, **more: Any) -> Any:
@@ -78,7 +78,10 @@ def test_the_declared_hosts_pass_and_any_other_fails_by_name(tmp_path: Path) -> 
         ({"_default": ""}, "for a registry that is not listed it asks that registry"),
         ({"_default": HUB}, "for a registry that is not listed it asks https://registry-1.docker.io/v2"),
         ({"docker.io": f'{HUB}server = "https://evil.example.org"\n'}, "the key server is not understood"),
-        ({"docker.io": f'server = "https://evil.example.org"\n{HUB}'}, "asks https://registry-1.docker.io/v2, https://evil"),
+        (
+            {"docker.io": f'server = "https://evil.example.org"\n{HUB}'},
+            "asks https://registry-1.docker.io/v2, https://evil",
+        ),
         ({"docker.io": OWN}, "for docker.io it asks https://r.example.org:5000/v2 instead of"),
         ({"docker.io": "[[host]]\n"}, "is not understood"),
     ):
@@ -100,7 +103,10 @@ def test_containerd_that_reads_another_folder_fails(tmp_path: Path) -> None:
         (RIGHT, ""),
         ({}, ""),
         ({"a.example.org": 'server = "http://a.example.org"\n'}, "http://a.example.org is asked in plain HTTP"),
-        ({"a": '[host."https://b.example.org"]\nskip_verify=true # x\n'}, "certificate of https://b.example.org is not"),
+        (
+            {"a": '[host."https://b.example.org"]\nskip_verify=true # x\n'},
+            "certificate of https://b.example.org is not",
+        ),
         ({"a.example.org": "skip_verify = true\n"}, "the certificate of https://a.example.org is not verified"),
         ({"_default": '[host."https://b.example.org"]\n'}, "is asked for every registry that has no settings"),
         ({"a": "skip_verify = yes\n"}, "neither true nor false"),
@@ -135,7 +141,8 @@ def test_the_file_is_written_and_removed_and_never_shown(tmp_path: Path) -> None
     Path(host.path(of_k3s.PATH)).write_text("mirrors: {}\n")
     with pytest.raises(Unavailable):
         judged(setting("file", unset=UNSET), host)
-    assert registries.left(setting("file"), None, host).where == "", "somebody else's file is left alone"  # type: ignore[arg-type]
+    left = registries.left(setting("file"), None, host)  # type: ignore[arg-type]
+    assert left.where == "", "somebody else's file is left alone"
 
 
 def test_k3s_that_has_not_read_the_file_is_stale(tmp_path: Path) -> None:
@@ -146,7 +153,12 @@ def test_k3s_that_has_not_read_the_file_is_stale(tmp_path: Path) -> None:
 
 
 def test_a_login_is_known_by_what_says_nothing_of_it(tmp_path: Path) -> None:
-    config = {"r.example.org:5000": {**DOCUMENT["configs"]["r.example.org:5000"], "auth": {"username": "ci", "password": "canary"}}}
+    config = {
+        "r.example.org:5000": {
+            **DOCUMENT["configs"]["r.example.org:5000"],
+            "auth": {"username": "ci", "password": "canary"},
+        }
+    }
     digests = {"r.example.org:5000": of_k3s.digest("r.example.org:5000", "ci", "canary")}
     text = of_k3s.text({**DOCUMENT, "configs": config})
     host = FakeHost(tmp_path, {of_k3s.PATH: text}, {STARTED: NOON})
