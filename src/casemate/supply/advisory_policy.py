@@ -150,7 +150,8 @@ def _answers(installed: Installed, asked: Policy, today: datetime.date, found: I
 def _statements(files: Collection[Path]) -> list[Any]:
     if not files:
         return []
-    from casemate.supply import openvex  # here: a collection is also read where what it needs is not installed
+    # Here, since a collection is also read where what this needs is not installed.
+    from casemate.supply import openvex
 
     try:
         return [one for path in files for one in openvex.load(path)]
