@@ -66,6 +66,7 @@ host_keys:
   type: list
   elements: str
   returned: always
+components: {description: "What the host is made of, JSON, where the context asks for it.", type: str, returned: always}
 """
 
 import json
@@ -79,6 +80,7 @@ from ansible.module_utils.casemate.host import way_in
 from ansible.module_utils.casemate.host.guard import Guard
 from ansible.module_utils.casemate.host.machine import Host
 from ansible.module_utils.casemate.k3s.change import Change
+from ansible.module_utils.casemate.k3s.components import versions
 
 UNGUARDED = {"k3s_node", "k3s_control_plane", "k3s_cluster"}
 """Roles that change nothing but what K3s reads; whatever else is changed could keep people from coming back as root."""
@@ -129,6 +131,7 @@ def main() -> None:
         runs_k3s=outcome.runs_k3s,
         guard=pending,
         host_keys=presented(host) if pending and not module.check_mode else [],
+        components=json.dumps(versions(host)) if given["context"].get("tells_components") else "",
         diff=legible(diff),
     )
 

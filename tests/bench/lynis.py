@@ -54,26 +54,33 @@ WHY = {
     "DEB-0831": "needrestart brings the assembler and linker; PATCH-LIBRARIES-CURRENT tells what runs with old code",
     "DEB-0880": "no passwords are taken over SSH, from declared addresses only; a ban that is wrong cuts a node off",
     "FILE-6310": "partitions are the operator's; the MOUNT controls say the line of /etc/fstab",
+    "FILE-6344": "systemd does not support hidepid, and tells the same by D-Bus: docs/cis-debian.md",
     "FINT-4350": "files are compared with their packages by each check, and what no package brought is vouched for",
     "FIRE-4513": "chains that nothing has matched yet are K3s'",
     "HOME-9304": "the home of the account by which Casemate comes in is left alone",
     "HRDN-7230": "scanners know what others were infected with; a check names whatever nobody vouches for",
-    "KRNL-5788": CONTAINER,
-    "KRNL-6000": f"pods need forwarding and loose rp_filter, and K3s its modules; for the rest, {CONTAINER}",
+    "KRNL-6000": "pods need forwarding and loose rp_filter, and K3s its modules",
     "LOGG-2154": "where logs are shipped to is the site's",
     "LYNIS": "it says that there is a newer Lynis",
-    "MACF-6208": CONTAINER,
     "NAME-4028": "machines of the lab have no domain",
-    "NETW-3200": f"{CONTAINER}; elsewhere /bin/false refuses them, and Lynis knows /bin/true alone",
+    "NETW-3200": "/bin/false refuses these protocols, and Lynis knows /bin/true alone",
     "PKGS-7370": "debsums runs by cron, where that is installed",
     "PKGS-7388": "packages of the lab come from a folder",
     "PKGS-7394": "PATCH-SECURITY-INSTALLED tells it without another package",
     "SSH-7408": "another port hides nothing",
-    "STRG-1846": CONTAINER,
     "TOOL-5002": "Casemate leaves nothing behind that Lynis knows",
-    "USB-1000": CONTAINER,
 }
-"""What Lynis still names after an apply at level strict, by its test, and why it stays."""
+"""Test -> why it is still named after an apply at level strict, or does not give all points."""
+IN_A_CONTAINER = {
+    **WHY,
+    "KRNL-5788": CONTAINER,
+    "KRNL-6000": f"{WHY['KRNL-6000']}; for the rest, {CONTAINER}",
+    "MACF-6208": CONTAINER,
+    "NETW-3200": CONTAINER,
+    "STRG-1846": CONTAINER,
+    "USB-1000": CONTAINER,
+    "USB-2000": CONTAINER,
+}
 
 
 @dataclass(frozen=True)
@@ -142,9 +149,11 @@ def main() -> None:
         f"| {name} | {said.index} | {len(said.warnings)} | {len(said.suggestions)} |" for name, said in seen.items()
     )
     last = list(seen.values())[-1]
-    made_by, kernel = KERNELS[server.root("systemd-detect-virt --container || true").strip() == b"none"]
+    has_kernel = server.root("systemd-detect-virt --container || true").strip() == b"none"
+    made_by, kernel = KERNELS[has_kernel]
+    why = WHY if has_kernel else IN_A_CONTAINER
     left = "\n".join(
-        f"| {test} | {last.lost.get(test, 0)} | {WHY.get(test, '')} |"
+        f"| {test} | {last.lost.get(test, 0)} | {why.get(test, '')} |"
         for test in sorted({*last.warnings, *last.suggestions, *last.lost})
     )
     print(

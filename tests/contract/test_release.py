@@ -8,12 +8,14 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import ansible
 import pytest
@@ -21,7 +23,8 @@ import yaml
 from contract import installing
 from contract.installing import Built, built, collection, named, run
 
-from casemate import ROOT
+from casemate import ROOT, __version__
+from casemate.supply import bill
 
 CONTENT = ("playbooks/", "roles/", "library/", "module_utils/", "tests/behaviour/", "src/casemate/ansible/")
 NEVER = re.compile(r"(^|/)(lab|molecule|double|bench|unit|contract|lab_\w+|molecule_\w+)(/|\.py$)")
@@ -91,6 +94,34 @@ def test_a_release_is_the_same_bytes_each_time_and_everywhere(release: Built, tm
     assert digests[0] == digests[1]
     listed = {line.split()[1]: line.split()[0] for line in release["SHA256SUMS"].read_text().splitlines()}
     assert listed == {name: digest for name, digest in digests[0].items() if name != "SHA256SUMS"}
+
+
+def test_the_bill_of_materials_is_what_the_lock_brings_to_a_user(release: Built) -> None:
+    """By another reader of the lock: uv's own."""
+    made = json.loads(release[f"casemate-{__version__}.cdx.json"].read_text())
+    command = [str(ROOT / ".venv-uv/bin/uv"), "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    locked = {tuple(one.split("==")) for one in re.findall(r"(?m)^[\w.-]+==[^\s;\\]+", said)}
+    assert {(one["name"], one["version"]) for one in made["components"]} == locked
+    hashes = {one for entry in made["components"] for file in entry["externalReferences"] for one in hashed(file)}
+    assert hashes == set(re.findall(r"--hash=sha256:([0-9a-f]{64})", said))
+    assert made["metadata"]["component"]["version"] == __version__
+    assert bill.problem(json.dumps(made)) == ""
+
+
+def test_the_bill_of_materials_follows_extras_that_are_asked_for_and_no_others() -> None:
+    extras = {"x": [{"name": "c"}], "y": [{"name": "d"}]}
+    a: dict[str, Any] = {"dependencies": [{"name": "b", "version": "2"}], "optional-dependencies": extras}
+    asked = [{"name": "a", "extra": ["x"]}, {"name": "b", "version": "2"}]
+    listed = [("casemate", "1", {"dependencies": asked}), ("a", "1", a), ("b", "1", {}), ("c", "1", {}), ("d", "1", {})]
+    listed.append(("b", "2", {"dependencies": [{"name": "a"}]}))
+    lock = {"package": [{"name": name, "version": version, **more} for name, version, more in listed]}
+    found = runpy.run_path(str(ROOT / ".ci/sbom.py"))["needed"](lock)
+    assert [(one["name"], one["version"]) for one in found] == [("a", "1"), ("b", "2"), ("c", "1")]
+
+
+def hashed(file: dict[str, Any]) -> set[str]:
+    return {one["content"] for one in file["hashes"]}
 
 
 def test_the_wheel_has_all_of_the_content_and_nothing_of_the_lab(release: Built) -> None:

@@ -70,9 +70,7 @@ def test_no_task_has_a_file_of_its_content_lie_in_a_home_for_a_moment() -> None:
 )
 def test_a_token_is_written_whole_for_its_owner_alone(tmp_path: Path, before: str | None, mode: int, said: str) -> None:
     for name, title in (("token", "Token | Write it"), ("registries", "Registries | Write logins")):
-        (task,) = [
-            one for one in tasks(f"roles/k3s_node/tasks/{name}.yml") if one["name"] == f"{title} for root only"
-        ]
+        (task,) = [one for one in tasks(f"roles/k3s_node/tasks/{name}.yml") if one["name"] == f"{title} for root only"]
         assert task["ansible.builtin.command"]["argv"][2] == "{{ __k3s_node_write_private }}" and task["no_log"] is True
     file = tmp_path / "token"
     if before is not None:

@@ -95,6 +95,7 @@ ALSO |= {  # then nobody knows whether the run came in by the only key of its ac
 # Told first: a line that no control asks for.
 ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")] = {**ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")], "PEOPLE-FACTOR-ASKED": "fail"}
 ALSO[("service", "started")] = UNITS
+ALSO[("registries", "one more")] = {"CONTAINERD-NETWORKS-VOUCHED": "fail"}  # K3s did not write it
 ALSO[("REGISTRIES-TLS-VERIFIED", "one more")] = {"REGISTRIES-RUNTIME-LIMITED": "fail"}  # nor is it listed
 ALSO[("IMAGES-VERIFIER-ASKED", "pulls by itself")] = {"CONTAINERD-DROPINS-DECLARED": "fail"}
 ALSO[("IMAGES-VERIFIER-ANSWERS", "lax")] = {"IMAGES-VERIFIER-INSTALLED": "fail"}

@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         with really_planted(host, made, gone, min(kept, seconds or kept)):
             threading.Timer(when, killed).start()  # so that what is planted inside is there, too
             yield
+            threading.Event().wait()  # for the end: an attack may be quicker
 
     def while_it_runs(host: Any, script: str, *arguments: str, seconds: int = 120) -> CommandResult:
         threading.Timer(when, killed).start()

@@ -145,13 +145,15 @@ LAX = f"printf '#!/bin/sh\\nexit 0\\n' >{VERIFIERS}/00; chmod 0755 {VERIFIERS}/0
 class Damage(NamedTuple):
     """What is done on a host that only a check can tell, since root may do anything there.
 
-    `names` are the controls that then fail. Files of somebody's own, which apply leaves alone, are `removed` before it.
+    `names` are the controls that then fail, those of `later` only once K3s, which writes such files when it starts, has
+    run for two minutes. Files of somebody's own, which apply leaves alone, are `removed` before it.
     """
 
     title: str
     done: str
     names: frozenset[str]
     removed: str = "true"
+    later: frozenset[str] = frozenset()
 
 
 INSTALLED, ANSWERS, ASKED = "IMAGES-VERIFIER-INSTALLED", "IMAGES-VERIFIER-ANSWERS", "IMAGES-VERIFIER-ASKED"
@@ -179,7 +181,7 @@ NAMED = (
         Damage("containerd is told to ask a registry that is not listed",
                f"mkdir {HOSTS}/ghcr.io; echo 'server = \"http://{{at}}\"' >{HOSTS}/ghcr.io/hosts.toml",
                frozenset({"REGISTRIES-RUNTIME-LIMITED", "REGISTRIES-TLS-VERIFIED"}),
-               f"rm -r {HOSTS}/ghcr.io"),
+               f"rm -r {HOSTS}/ghcr.io", frozenset({"CONTAINERD-NETWORKS-VOUCHED"})),
     ),
     (
         Damage("nothing binds the policy of tags any more",

@@ -431,7 +431,8 @@ def test_a_check_names_what_only_a_check_can_tell(story: Story) -> None:
                 assert done, (damage.title, said)
             found = story.named()
             for host, damage in tried.items():
-                story.tell(damage.title, "check", found[host] == damage.names, ", ".join(sorted(found[host])))
+                right = damage.names <= found[host] <= damage.names | damage.later
+                story.tell(damage.title, "check", right, ", ".join(sorted(found[host])))
                 story.run(damage.removed, host)
             _, report = story.lab.casemate("apply")
             assert story.named() == nothing, failing(report)
@@ -443,6 +444,7 @@ def test_each_flip_names_its_control_and_no_other(story: Story) -> None:
         controls = [one for one in machine.controls if one["id"].startswith(("IMAGES-", "REGISTRIES-", "CONTAINERD-"))]
         controls = [one for one in controls if one.get("vantage", "self") == "self"]
         program = {"__main__.py": HERE / "flips.py"}
+        machine.root("sleep 120")  # before, files of containerd may be K3s' own
         found = machine.ran(program, {"controls": controls, "context": machine.context})
         assert not found["wrong"], f"{machine.name}: {found['wrong']}"
 

@@ -194,6 +194,23 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ],
         ["/usr/local/bin/tool", ["/usr/local/bin/tool"], 5],
     ),
+    "casemate_advisory_data": (
+        "the absolute path of a file or folder that is on this controller",
+        [[__file__, HERE], []],
+        ["/nowhere", ["/nowhere"], ["relative"], [5], HERE, {}],
+    ),
+    "casemate_advisory_vex": (FILE[0], [[__file__], []], [__file__, [HERE], ["/nowhere"]]),
+    "casemate_advisory_severity": (
+        "one of low, medium, high, critical",
+        ["low", "critical"],
+        ["severe", "", 5, ["low"]],
+    ),
+    "casemate_advisory_max_age": ("a whole number from 1 to 3650", [1, "14", 3650], [0, 3651, "soon", "", 1.5, [1]]),
+    "casemate_advisory_waivers": (
+        "",
+        [{}, {"GO-2026-1": WAIVER}, {"CVE-2026-1": {**WAIVER, "expires": datetime.date(2099, 1, 31)}}],
+        ["GO-2026-1", ["GO-2026-1"], 5],
+    ),
     "casemate_image_list": ("the absolute path of a file", [__file__], ["images.json", "/nowhere", "", HERE, 5]),
     "casemate_image_digests_only": ("true or false", [True, "no"], ["maybe", "", 1, []]),
     "casemate_image_verifiers": (
@@ -216,7 +233,6 @@ INPUTS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [{"scanner": SCANNER, "results": HERE}, {"scanner": SCANNER, "results": HERE, "fails_from": "low"}],
         ["trivy", [], 5],
     ),
-    "casemate_advisory_waivers": ("", [{}, {"CVE-2026-1": WAIVER}], ["CVE-2026-1", ["CVE-2026-1"], 5]),
     "casemate_image_updates": ("", [{"answers": HERE}, {"answers": HERE, "max_age_days": 1}], [HERE, [], 5]),
     "casemate_image_max_age_days": ("a whole number from 1 to 3650", [1, "365"], [0, 3651, "a year", []]),
     "casemate_accept_not_evaluated": (
@@ -511,6 +527,8 @@ def test_each_input_is_refused_with_its_name_its_value_what_is_allowed_and_what_
         ("casemate_vouched", {"Secret/": VOUCHED}, "has the name Secret/; allowed: the absolute path of a file"),
         ("casemate_vouched", {TOOL: {**VOUCHED, "digest": "abc"}}, "is 'abc'; allowed: sha256 and its 64 digits"),
         ("casemate_vouched", {TOOL: WAIVER}, "digest is missing"),
+        ("casemate_advisory_waivers", {"runc": WAIVER}, "has the name runc; allowed: the id of an advisory"),
+        ("casemate_advisory_waivers", {"GO-2026-1": {"owner": "ops", "reason": " "}}, "expires is missing"),
         ("casemate_waivers", {"SSH-ROOT-REFUSD": WAIVER}, "has the name SSH-ROOT-REFUSD; allowed: the id of a control"),
         ("casemate_waivers", {"SSH-ROOT-REFUSD": WAIVER}, "(did you mean SSH-ROOT-REFUSED?). Correct it"),
         ("casemate_waivers", {ID: "because"}, "is 'because'; allowed: a mapping with reason (why it is"),

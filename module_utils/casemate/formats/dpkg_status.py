@@ -11,12 +11,19 @@ from typing import Dict, Iterator, List, NamedTuple
 from ..host.machine import Host
 
 STATUS = "/var/lib/dpkg/status"
-FIELD = re.compile(r"(?m)^(Package|Status|Version|Source): *(.*?) *$")
+FIELD = re.compile(r"(?m)^(Package|Status|Version|Source|Architecture): *(.*?) *$")
+SOURCE = re.compile(r"(\S+)(?: +\((.*)\))?")
+"""The name of a source package and, where it differs from the package's, its version."""
+ABSENT = ("config-files", "not-installed")
+"""States of packages of which nothing but configuration is there."""
 WOULD_INSTALL = re.compile(r"(?m)^Inst (\S+)(?: \[([^\]]*)\])? \((\S+) ?(.*?)(?: \[\w+\])?\)")
 
 
 class Package(NamedTuple):
-    """A package that dpkg knows. `wanted`, `error` and `state` are the three words of its status."""
+    """A package that dpkg knows. `wanted`, `error` and `state` are the three words of its status.
+
+    `source` is the source package that it was built from, `source_version` the version of that.
+    """
 
     name: str
     version: str
@@ -24,6 +31,8 @@ class Package(NamedTuple):
     wanted: str
     error: str
     state: str
+    architecture: str = ""
+    source_version: str = ""
 
 
 class Update(NamedTuple):
@@ -53,8 +62,11 @@ def packages(text: str) -> Iterator[Package]:
         fields: Dict[str, str] = dict(FIELD.findall(stanza))
         words = fields.get("Status", "").split()
         if len(words) == 3 and "Package" in fields:
-            source = fields.get("Source", fields["Package"]).split(" ")[0]
-            yield Package(fields["Package"], fields.get("Version", ""), source, *words)
+            wanted, error, state = words
+            version, architecture = fields.get("Version", ""), fields.get("Architecture", "")
+            source = SOURCE.match(fields.get("Source") or fields["Package"])
+            name, other = source.groups() if source else (fields["Package"], None)
+            yield Package(fields["Package"], version, name, wanted, error, state, architecture, other or version)
 
 
 def updates(said: str) -> List[Update]:

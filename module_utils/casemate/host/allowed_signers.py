@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable
 from typing import Dict, List, NamedTuple, Set, Tuple
 
+from .text import split_lines
+
 TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[A-Za-z0-9-]+(@openssh\.com)?")
 FIELD = re.compile(r'\s*((?:"(?:[^"\\]|\\.)*"|[^\s"])+)')
 """A field of a line: what stands in double quotes may hold spaces."""
@@ -32,7 +34,7 @@ class Line(NamedTuple):
 def lines(text: str, namespace: str) -> List[Line]:
     """The lines of a file that count for a namespace; what ssh-keygen could not read either is left out."""
     found = []
-    for line in text.splitlines():
+    for line in split_lines(text):
         fields = FIELD.findall(line)
         options = fields[1] if len(fields) > 1 and not TYPE.fullmatch(fields[1]) else ""
         rest = fields[2:] if options else fields[1:]

@@ -103,6 +103,8 @@ class Kind(Generic[S]):
     """Units that read what is written for a setting when they start, so that they are stale once it has gone."""
     is_note: bool = False
     """Whether all that apply writes is a note of Casemate's own, which no other program reads."""
+    made_of: Callable[[S], bool] = lambda setting: False
+    """Whether a setting is judged on the controller by what the host is made of, which the pass there tells."""
     owned: Owned[S] = field(default_factory=Owned)
 
     @functools.cached_property

@@ -1,7 +1,6 @@
 """Debian packages: installed, absent, not older than a floor; one read of dpkg's status file.
 
-Packages are installed and removed by `ansible.builtin.apt` tasks of the role. Sources: deb-version(7) for
-the order of versions, dpkg(1) for package states.
+Packages are installed and removed by `ansible.builtin.apt` tasks of the role. Source: dpkg(1) for package states.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Collection
-from itertools import zip_longest
 from typing import Annotated, Literal, TypedDict
 
 from ..core.schema import Key
 from ..core.verdict import Observation, Verdict
+from ..formats.deb_version import older
 from ..formats.dpkg_status import STATUS, known
 from ..host.machine import Host
 from .kind import Enforceable, Kind
@@ -37,35 +36,6 @@ class Setting(Needed, Enforceable, total=False):
 def identity(setting: Setting) -> str:
     """One control for each package."""
     return str(setting["name"])
-
-
-def _weights(part: str) -> list[tuple[tuple[int, ...], int]]:
-    """Pairs of non-digits and digits; "~" sorts before the end, letters before everything else."""
-    pairs = re.findall(r"(\D*)(\d*)", part)
-    order = {"~": -1}
-    return [
-        ((*(order.get(c, ord(c) + (0 if c.isalpha() else 256)) for c in text), 0), int(number or 0))
-        for text, number in pairs
-        if text or number
-    ]
-
-
-def older(version: str, floor: str) -> bool:
-    """Whether a Debian version sorts before another (deb-version(7)). Pure."""
-
-    def parts(text: str) -> tuple[int, str, str]:
-        epoch, _, rest = text.rpartition(":") if ":" in text else ("0", "", text)
-        upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "")
-        return int(epoch.split(":")[0]), upstream, revision
-
-    mine, other = parts(version), parts(floor)
-    if mine[0] != other[0]:
-        return mine[0] < other[0]
-    for left, right in zip(mine[1:], other[1:]):
-        for one, two in zip_longest(_weights(left), _weights(right), fillvalue=((0,), 0)):
-            if one != two:
-                return one < two
-    return False
 
 
 def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -> list[Observation]:

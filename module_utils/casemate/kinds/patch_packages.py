@@ -14,9 +14,9 @@ from typing import Any, Dict, List, Mapping
 
 from ..core.verdict import Unavailable
 from ..formats import dpkg_status
+from ..formats.deb_version import older
 from ..formats.dpkg_status import Package, Update, known
 from ..host.machine import Host
-from .package import older
 
 INDEXES = "/var/lib/apt/lists/*_*"
 ASKED = ("/var/lib/apt/lists/partial", "/var/lib/apt/periodic/update-success-stamp")

@@ -10,12 +10,12 @@ import re
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from ..core.verdict import Unavailable
+from ..formats.deb_version import older
 from ..formats.dpkg_status import known
 from ..host import processes
 from ..host.files import names_in
 from ..host.machine import Host
 from ..k3s.services import UNITS
-from .package import older
 
 CODE = re.compile(r"(?m)^\S+ ..x\S* \S+ \S+ \d+ +(/(?:usr/(?!local/)|lib|bin/|sbin/)\S*) \(deleted\)$")
 """A mapping of a package's file that is run and whose file has been removed or replaced."""

@@ -1,4 +1,5 @@
-"""The command line: init, bootstrap, apply, check, baseline, lock, images, prove, report, explain, docs, lab.
+"""The command line: init, bootstrap, apply, check, baseline, lock, sbom, advisories, images, prove, report, explain,
+docs, lab.
 
 Exit codes: 0 every finding is settled, 2 something fails or was not evaluated, 3 a host was unreachable,
 1 the tool failed or was misused. The worst wins: 1, then 3, then 2.
@@ -38,6 +39,8 @@ LATER = {
         ("bootstrap", "casemate.cli.bootstrap"),
         ("baseline", "casemate.cli.baseline"),
         ("lock", "casemate.cli.lock"),
+        ("sbom", "casemate.cli.sbom"),
+        ("advisories", "casemate.cli.advisories"),
         ("images", "casemate.cli.images"),
         ("lab", "casemate_lab.cli"),
     )

@@ -189,7 +189,7 @@ def lock_problems(values: Mapping[str, Any]) -> list[str]:
         if unfit := _threshold_problems(needed, _path(signers)):
             return unfit
         if signers:
-            verify(_lock(values), _path(signers), needed, _path(revoked))
+            verify(lock(values), _path(signers), needed, _path(revoked))
     except LockError as refusal:
         return [f"{refusal}. Review and sign the lock, or correct casemate_artifact_lock or casemate_k3s_version"]
     return []
@@ -217,16 +217,16 @@ def _threshold_problems(needed: int, signers: Path | None) -> list[str]:
 
 def lock_over(values: Mapping[str, Any], today: datetime.date) -> str:
     """Why the lock does not hold on this day, and what to do; or nothing. Raises LockError."""
-    return load(_lock(values)).over(today)
+    return load(lock(values)).over(today)
 
 
 def lock_warnings(values: Mapping[str, Any], today: datetime.date) -> list[str]:
     """That the lock ends soon. Raises LockError."""
-    end = load(_lock(values)).expires
+    end = load(lock(values)).expires
     if not end or not today <= datetime.date.fromisoformat(end) <= today + SOON:
         return []
     return [
-        f"The artifact lock {_lock(values)} ends on {end}, and nothing is installed by it after. {lock_validity.RENEW}"
+        f"The artifact lock {lock(values)} ends on {end}, and nothing is installed by it after. {lock_validity.RENEW}"
     ]
 
 
@@ -237,16 +237,16 @@ def over_problems(values: Mapping[str, Any], seen: Mapping[str, str], over: str)
     """
     if not over:
         return []
-    release, machine = load(_lock(values)).release(values.get("casemate_k3s_version")), seen.get("machine", "")
+    release, machine = load(lock(values)).release(values.get("casemate_k3s_version")), seen.get("machine", "")
     wanted = {"k3s": release.binary(machine)[1]}
-    wanted |= {what: digest for what, (_, digest) in _brought(values, machine).items()}
+    wanted |= {what: digest for what, (_, digest) in brought(values, machine).items()}
     lacking = [what for what, digest in wanted.items() if seen.get(f"{what}_sha256", "").split(" ")[0] != digest]
     if not lacking:
         return []
     there = "another K3s is installed here" if seen.get("installed") else "no K3s is installed here"
     if "k3s" not in lacking:
         there = "its images are not here yet"
-    return [f"casemate_artifact_lock {_lock(values)} does not hold, and {there}, so nothing is installed: {over}"]
+    return [f"casemate_artifact_lock {lock(values)} does not hold, and {there}, so nothing is installed: {over}"]
 
 
 def accepted_problems(values: Mapping[str, Any], record: str, where: str = "") -> list[str]:
@@ -255,11 +255,11 @@ def accepted_problems(values: Mapping[str, Any], record: str, where: str = "") -
     `where` names a host that this run leaves out.
     """
     try:
-        refused = lock_validity.older(load(_lock(values)).serial, lock_validity.accepted(record))
+        refused = lock_validity.older(load(lock(values)).serial, lock_validity.accepted(record))
     except lock_validity.RecordError as wrong:
         refused = str(wrong)
     said = f"{where}: " if where else ""
-    return [f"{said}casemate_artifact_lock {_lock(values)} is refused: {refused}"] if refused else []
+    return [f"{said}casemate_artifact_lock {lock(values)} is refused: {refused}"] if refused else []
 
 
 def folder_problems(values: Mapping[str, Any], machine: str) -> list[str]:
@@ -269,7 +269,7 @@ def folder_problems(values: Mapping[str, Any], machine: str) -> list[str]:
     """
     problems = []
     try:
-        for file, digest in _brought(values, machine).values():
+        for file, digest in brought(values, machine).values():
             with file.open("rb") as handle:
                 found = hashlib.file_digest(handle, "sha256").hexdigest()
             if found != digest:
@@ -291,18 +291,18 @@ def room(values: Mapping[str, Any], seen: Mapping[str, str]) -> int:
     What is there already is told by its size, which costs no reading: another release has another one.
     """
     try:
-        files = {what: file.stat().st_size for what, (file, _) in _brought(values, seen.get("machine", "")).items()}
+        files = {what: file.stat().st_size for what, (file, _) in brought(values, seen.get("machine", "")).items()}
     except (LockError, OSError):
         return 0  # refused for that
     largest = max((size for what, size in files.items() if str(size) != seen.get(what)), default=0)
     return -(-largest // 2**20) + MARGIN if largest else 0
 
 
-def _brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, str]]:
+def brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, str]]:
     """Of INSTALLED what comes from the controller -> (file, sha256); images only where they lie in the folder."""
     if not values.get("casemate_artifact_dir"):
         return {}
-    release = load(_lock(values)).release(values.get("casemate_k3s_version"))
+    release = load(lock(values)).release(values.get("casemate_k3s_version"))
     named = {"k3s": release.binary(machine), "images": release.images(machine)}
     folder = Path(str(values["casemate_artifact_dir"])).expanduser()
     files = {what: (folder / file[0], file[1]) for what, file in named.items() if file}
@@ -312,17 +312,18 @@ def _brought(values: Mapping[str, Any], machine: str) -> dict[str, tuple[Path, s
 def brings_images(values: Mapping[str, Any], machine: str) -> bool:
     """Whether the images of K3s itself come from the controller, verified; so that a node has to pull none of them."""
     try:
-        return "images" in _brought(values, machine)
+        return "images" in brought(values, machine)
     except (LockError, OSError):
         return False
 
 
 def version(values: Mapping[str, Any]) -> str:
     """The K3s version that is wanted: the one asked for, or the lock's default. Raises LockError."""
-    return load(_lock(values)).release(values.get("casemate_k3s_version")).version
+    return load(lock(values)).release(values.get("casemate_k3s_version")).version
 
 
-def _lock(values: Mapping[str, Any]) -> Path:
+def lock(values: Mapping[str, Any]) -> Path:
+    """The artifact lock of a host's inputs, that of the role by default."""
     given = values.get("casemate_artifact_lock") or ROOT / "roles/k3s_node/files/artifacts.lock.json"
     return Path(str(given)).expanduser()
 

@@ -110,6 +110,7 @@ FORMATS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "toml": ("text in TOML", _toml),
     "file": ("the absolute path of a file that is on this controller", _there(Path.is_file)),
     "folder": ("the absolute path of a folder that is on this controller", _there(Path.is_dir)),
+    "path": ("the absolute path of a file or folder that is on this controller", _there(Path.exists)),
 }
 """Format -> (what it is in words, whether a value fits)."""
 

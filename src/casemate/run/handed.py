@@ -1,4 +1,5 @@
-"""Findings on their way from Ansible's workers to the run: a file for each host, in the private folder of the run.
+"""Findings, and what else is large, on their way from Ansible's workers to the run: a file for each host, in the
+private folder of the run.
 
 As a part of Ansible's results each byte of them would be encoded and decoded five times over, between the worker, its
 parent, the callback of ansible-runner, ansible-runner and us. Where no run of ours listens, they stay in the result.
@@ -24,7 +25,10 @@ NEEDED = frozenset(KEYS)
 
 
 def over(findings: list[dict[str, Any]]) -> str:
-    """Write findings where the run looks for them; return the name to ask for, or, where none listens, their text."""
+    """Write findings, or other dicts, where the run looks for them.
+
+    Returns the name to ask for, or, where none listens, their text.
+    """
     folder = os.environ.get(FOLDER, "")
     if not os.path.isdir(folder):
         return json.dumps(findings)
@@ -35,24 +39,28 @@ def over(findings: list[dict[str, Any]]) -> str:
 
 
 def taken(found: Any, folder: Path, known: dict[str, Finding] | None = None) -> list[Finding]:
-    """The findings of a result: as they are, of their text, or of the file that was named. The file is gone then.
+    """The findings of a result, as `lines` takes them; what is none is left out."""
+    return [made for made in lines(found, folder, known) if made.keys() >= NEEDED]
 
-    `known` holds what was read before in this run, by its line, and takes in what is new: nobody changes a finding.
+
+def lines(found: Any, folder: Path, known: dict[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """The dicts of a result: as they are, of their text, or of the file that was named. The file is gone then.
+
+    `known` holds what was read before in this run, by its line, and takes in what is new: nobody changes any of it.
 
     A host decides what many results say: nothing but a name that a worker of ours makes is looked for, and what can't
-    be read are no findings, so that its run ends as one that judged nothing, and the others' goes on.
+    be read is left out, so that its run ends as one that said nothing, and the others' goes on.
     """
     known = {} if known is None else known
     if isinstance(found, str):
         try:
             if NAME.fullmatch(found):
-                lines = (folder / found).read_text().splitlines()
+                read = (folder / found).read_text().splitlines()
                 (folder / found).unlink()
-                known.update({line: json.loads(line) for line in set(lines) - known.keys()})
-                found = [known[line] for line in lines]
+                known.update({line: json.loads(line) for line in set(read) - known.keys()})
+                found = [known[line] for line in read]
             else:
                 found = json.loads(found)
         except (OSError, ValueError):
             return []
-    every = found if isinstance(found, list) else []
-    return [made for made in every if isinstance(made, dict) and made.keys() >= NEEDED]
+    return [made for made in found if isinstance(made, dict)] if isinstance(found, list) else []

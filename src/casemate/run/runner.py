@@ -53,6 +53,7 @@ class Host:
 
     `changed` are the controls that a pass has changed: they are counted as they come, and settled once, in the end.
     `reverted` is what a revert takes back (`back`), and what it leaves, with the reason (`stay`).
+    `gathered` is what the host is made of, as the module k3s_components says it.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Host:
     left_out: list[str] = field(default_factory=list)
     roles_to_apply: list[str] = field(default_factory=list)
     reverted: dict[str, Any] = field(default_factory=dict)
+    gathered: dict[str, Any] = field(default_factory=dict)
     lost: str = ""
 
     @property
@@ -152,6 +154,8 @@ class Run:
             self._steps(result)
             if "back" in result and "stay" in result:
                 host.reverted = {name: result[name] for name in ("back", "stay")}
+            if "gathered" in result:
+                host.gathered = next(iter(handed.lines(result["gathered"], self.folder)), {})
             if "findings" in result:
                 host.accepted = list(result.get("accepted") or host.accepted)
                 host.left_out = list(result.get("left_out") or ())

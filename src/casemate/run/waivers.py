@@ -15,7 +15,9 @@ from ansible import constants
 from ansible.inventory.helpers import sort_groups
 from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
 
-NAME, VOUCHED = "casemate_waivers", "casemate_vouched"
+NAME, VOUCHED, ADVISORIES = "casemate_waivers", "casemate_vouched", "casemate_advisory_waivers"
+EVERY = (NAME, VOUCHED, ADVISORIES)
+"""The inputs of this form."""
 Place = tuple[str, Any]
 """Where waivers stand, in words, and what stands there."""
 

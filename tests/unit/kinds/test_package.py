@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from unit.fake_host import FakeHost
 
 from module_utils.casemate.formats.dpkg_status import STATUS
@@ -79,30 +75,6 @@ def test_what_a_waiver_keeps_is_nobodys_to_remove(tmp_path: Path) -> None:
 def test_no_dpkg_is_an_error_and_never_absent(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         package.observe([{"name": "telnet", "state": "absent"}], FakeHost(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("version", "floor"),
-    [
-        ("1.0~rc1", "1.0"), ("1.0", "1.0+b1"), ("1.0", "1.0a"), ("1.9", "1.10"), ("1.0-1", "1.0-1.1"),
-        ("9", "1:1"), ("1.0~~", "1.0~"), ("1.0-1~bpo", "1.0-1"), ("5.10.1", "5.10.1a"), ("1.0", "1.0-1"),
-    ],
-)  # fmt: skip
-def test_older(version: str, floor: str) -> None:
-    assert package.older(version, floor)
-    assert not package.older(floor, version)
-    assert not package.older(floor, floor)
-
-
-VERSIONS = st.from_regex(r"([0-2]:)?[0-9][a-z0-9.+~]{0,5}(-[a-z0-9.+~]{1,3})?", fullmatch=True)
-
-
-@pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg decides")
-@settings(max_examples=60)
-@given(VERSIONS, VERSIONS)
-def test_the_order_is_dpkgs(one: str, other: str) -> None:
-    said = subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode
-    assert package.older(one, other) is (said == 0)
 
 
 @pytest.mark.parametrize(("name", "ok"), [("systemd-timesyncd", True), ("chrony", True), ("ntpdate", False)])

@@ -58,3 +58,14 @@ def test_a_host_names_no_file_of_the_controller(said: str, folder: Path) -> None
     run.record({"event": "runner_on_ok", "event_data": data})
     run.record({"event": "playbook_on_stats", "event_data": {"failures": {}, "dark": {}}})
     assert [(host["status"], host["findings"]) for host in run.entries()] == [("error", [])]
+
+
+def test_what_a_host_is_made_of_comes_the_same_way(folder: Path) -> None:
+    run = runner.Run(folder=folder)
+    told = {"os": {"ID": "debian"}, "unread": {}}
+    data: dict[str, Any] = {"host": "n1", "task": "Ask", "res": {"gathered": handed.over([told])}}
+    run.record({"event": "runner_on_ok", "event_data": data})
+    assert run.hosts["n1"].gathered == told
+    data["res"] = {"gathered": "[7]"}
+    run.record({"event": "runner_on_ok", "event_data": data})
+    assert run.hosts["n1"].gathered == {}

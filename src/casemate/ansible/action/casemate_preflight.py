@@ -18,7 +18,17 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate.catalogue import declarations
-from casemate.preflight import address_families, birth, combinations, entrance, host_facts, inputs, neighbours, people
+from casemate.preflight import (
+    address_families,
+    advisories,
+    birth,
+    combinations,
+    entrance,
+    host_facts,
+    inputs,
+    neighbours,
+    people,
+)
 from casemate.preflight import k3s_values as k3s_rules
 from casemate.run import account, escalation, waivers, workers
 from casemate.supply import image_list, registries, scan_gate
@@ -52,7 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return self._compare(task_vars)
         values, failed = self._inputs(task_vars)
         problems = inputs.input_problems(values, KNOWN, failed) + [
-            wrong for name in (waivers.NAME, waivers.VOUCHED) for wrong in self._added_up(name, task_vars, values)
+            wrong for name in waivers.EVERY for wrong in self._added_up(name, task_vars, values)
         ]
         right = {n: v for n, v in values.items() if n in KNOWN and not inputs.value_problems(n, v, KNOWN[n])}
         servers = (task_vars.get("groups") or {}).get("k3s_server") or []
@@ -73,6 +83,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         today = waiver.today_in_utc()
         problems = problems or host_facts.lock_problems(values)
         if is_first and not problems:
+            problems = advisories.data_problems(right)  # the same for all, as a rule, and large
             warnings += host_facts.lock_warnings(values, today)
         version = str(right.get("casemate_k3s_version", "")) if problems else host_facts.version(values)
         node = "server" if "k3s_server" in task_vars.get("group_names", ()) else "agent"
@@ -89,8 +100,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         files = RESOLVERS if given == "auto" else [given]
         python = str(task_vars.get("ansible_python_interpreter") or "")
         ours = entrance.planned(automation, right, waived)
-        over = host_facts.lock_over(values, today)
-        asked = (python, k3s_rules.named_files(right), files, automation, ours, bool(over))
+        over, gated = host_facts.lock_over(values, today), bool(advisories.asked(right).data)
+        asked = (python, k3s_rules.named_files(right), files, automation, ours, bool(over) or gated)
         seen = self._probe(host_facts.script(*asked))
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
@@ -114,6 +125,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if not host_facts.brings_images(values, seen["machine"]):
             problems += image_list.pause_problems(right, today) + registries.own_images_problems(right)
+        if gated and not problems:
+            problems, of_gate = advisories.gate(right, seen["machine"], seen.get("k3s_sha256", "")[:64])
+            more += of_gate
         if problems:
             return self._refusal(problems)
         facts = {"os": seen["os"], "arch": seen["machine"], "etcd": bool(running.get("etcd"))}

@@ -27,7 +27,18 @@ for folder in (PROJECT, PROJECT / "src"):
 from casemate import ROOT
 from casemate.catalogue import declarations
 from casemate.preflight.people import VARIABLE, admitted
-from casemate.run import account, built, compiled, for_all_hosts, handed, known_hosts, people, refusals, workers
+from casemate.run import (
+    account,
+    advised,
+    built,
+    compiled,
+    for_all_hosts,
+    handed,
+    known_hosts,
+    people,
+    refusals,
+    workers,
+)
 from casemate.supply import registries
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.flow import quoted
@@ -174,10 +185,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         listed = [*templar.template(known["k3s_access_allow_users"]), *admitted(declared)]
         context = {**(given.get("context") or {}), "account": known[account.NAME], "people": listed}
         context["today"] = waiver.today_in_utc().isoformat()
+        from_here = resolved("controller")
+        of_what_it_is_made = parted(from_here)
+        context["tells_components"] = any(of_what_it_is_made.values())
         given["context"], waivers = context, given.get("waivers")
         with ThreadPoolExecutor(max_workers=1) as pool:
             # A port that is shut is known by silence: the waiting passes while the host works.
-            controller, from_here = Host(context=context), resolved("controller")
+            controller = Host(context=context)
             seen = pool.submit(run, from_here, controller, True, waivers, from_outside=True)
             there = resolved(*elsewhere)
             given["controls"] = for_all_hosts.as_text(there)
@@ -189,6 +203,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return result
         try:
             result["findings"] = json.loads(result["findings"]) + seen.result().findings
+            told = result.pop("components", "")
+            known_of = advised.found(told, templar.template(known["__casemate_advisories"])) if told else {}
+            beside = Host(context={**context, "advisories": known_of})
+            result["findings"] += run(of_what_it_is_made, beside, True, waivers, from_outside=True).findings
         except ControlError as refused:
             raise AnsibleActionFail(f"The controls are malformed: {refused}") from refused
         settings = {
@@ -224,6 +242,19 @@ def declared_for(variables: Mapping[str, Any]) -> dict[str, list[declarations.Ra
     """Role -> its controls, as far as they are rendered already for a host whose tasks have these variables."""
     own = OF_ROLES & variables.keys()
     return {role: [one.of(own) for one in controls] for role, controls in CONTROLS.items()}
+
+
+def parted(controls: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Role -> those that are judged by what the host is made of, which are no more among the given ones."""
+
+    def waits(control: dict[str, Any]) -> bool:
+        kind = KINDS.get(str(control["setting"].get("kind")))
+        return kind is not None and kind.made_of(control["setting"])
+
+    taken = {role: [control for control in every if waits(control)] for role, every in controls.items()}
+    for role, every in controls.items():
+        controls[role] = [control for control in every if not waits(control)]
+    return taken
 
 
 def named(control: dict[str, Any], evicted: Collection[str]) -> dict[str, Any]:

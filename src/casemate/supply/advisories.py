@@ -1,0 +1,328 @@
+"""Which advisories are about what is installed: their data on the controller, and the comparison. No network is used.
+
+The data is a folder of entries in the form of OSV, as `data/osv` of the Go module golang.org/x/vulndb, one file of it,
+a zip archive of such files, or the file of Debian's security tracker.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from casemate import kept
+from casemate.supply import debian, osv
+from casemate.supply.component import UNKNOWN, Component
+from module_utils.casemate.formats import deb_version
+
+OWN_FORK = re.compile(r"github\.com/(k3s-io|rancher)/")
+FORK = re.compile(r"(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+?)?)-k3s\d+")
+STAGING = "github.com/k3s-io/kubernetes/staging/src/"
+K3S = "github.com/k3s-io/k3s"
+PARTS = {
+    "k3s": (K3S,),
+    "kubernetes": ("k8s.io/kubernetes", "github.com/k3s-io/kubernetes"),
+    "containerd": ("github.com/containerd/containerd", "github.com/k3s-io/containerd"),
+    "runc": ("github.com/opencontainers/runc",),
+    "etcd": ("go.etcd.io/etcd", "github.com/k3s-io/etcd"),
+    "flannel": ("github.com/flannel-io/flannel", "github.com/coreos/flannel"),
+    "kine": ("github.com/k3s-io/kine",),
+}
+"""What K3s is made of, by the modules that each is; those below them belong to it, too."""
+LARGEST = 512 * 1024 * 1024
+"""Bytes of one file that are read as advisories. That of Debian's security tracker had 70 MiB in 2025."""
+STAMPED = re.compile(r"@v0\.0\.0-(\d{14})-[0-9a-f]{12}(?:/|$)")
+"""How Go names the folder of a module at a commit, with its date in UTC."""
+SHOWN = 5
+"""Faults of one source package that are named in words."""
+KERNEL = "linux"
+"""The source package of Debian's kernel."""
+NO_DATE = "0001-01-01"
+"""The date of entries in golang.org/x/vulndb, which get theirs when the database is published."""
+
+
+class DataError(Exception):
+    """The data of advisories cannot be read, or is something else; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What one source knows: advisories of OSV, and faults by Debian's source packages, of one release.
+
+    `told` is the moment in UTC up to which it tells, None where nothing says so; `told_by` is what says it. `tracks`:
+    it is Debian's security tracker, whether it has that release or not.
+    """
+
+    advisories: tuple[osv.Advisory, ...]
+    told: datetime.datetime | None
+    told_by: str = ""
+    faults: Mapping[str, tuple[debian.Fault, ...]] = field(default_factory=dict)
+    tracks: bool = False
+
+
+@dataclass(frozen=True, order=True)
+class Match:
+    """An advisory that is about a component.
+
+    `part` is which part of K3s that is, "" for any other. `module` and `version` are those by which the advisory knows
+    it: with `of_fork`, those of what K3s' own fork is made of; of a Debian package, those of its source. `fixed` is the
+    oldest version without the fault, "" where none is known. `where` are paths of programs, or Debian packages.
+    """
+
+    id: str
+    aliases: tuple[str, ...]
+    part: str
+    module: str
+    version: str
+    fixed: str
+    severity: str
+    summary: str
+    where: tuple[str, ...]
+    of_fork: bool
+    ecosystem: str = "go"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Its id and its other names."""
+        return frozenset((self.id, *self.aliases))
+
+
+def load(path: Path, release: str = "") -> Data:
+    """The advisories of a folder, file or zip archive. Raises DataError.
+
+    `release` is a release of Debian, such as "bookworm", of which the data of its tracker is taken. What was read once
+    is kept for the next run, as long as the files are the same by name, size and time.
+    """
+    asked = [release, str(path), *map(str, _seen(path))]
+    code = [Path(str(one)).read_bytes() for one in (__file__, osv.__file__, debian.__file__)]
+    plain = kept.value("advisories", [*(one.encode() for one in asked), *code], lambda: _plain(_load(path, release)))
+    entries, told, told_by, faults, tracks = plain
+    return Data(
+        tuple(osv.advisory_of(one) for one in entries),
+        datetime.datetime.fromisoformat(told) if told else None,
+        told_by,
+        {source: tuple(debian.Fault(*one) for one in known) for source, known in faults.items()},
+        tracks,
+    )
+
+
+def _seen(path: Path) -> list[tuple[str, int, int]]:
+    """(path, size, time) of the files that would be read. Raises DataError."""
+    try:
+        files = _files(path) if path.is_dir() else [path]
+        return [(str(one), (found := one.stat()).st_size, found.st_mtime_ns) for one in files]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Correct the path, or fetch it again") from error
+
+
+def _plain(data: Data) -> tuple[Any, ...]:
+    """Data in the values that can be kept."""
+    faults = {source: tuple(astuple(one) for one in known) for source, known in data.faults.items()}
+    entries = tuple(astuple(one) for one in data.advisories)
+    return entries, data.told.isoformat() if data.told else "", data.told_by, faults, data.tracks
+
+
+def _load(path: Path, release: str) -> Data:
+    found: list[osv.Advisory] = []
+    faults: dict[str, list[debian.Fault]] = {}
+    newest, tracked = "", ""
+    for name, raw in _texts(path):
+        try:
+            entries = json.loads(raw)
+            if debian.is_tracker(entries):
+                tracked = name
+                for source, fault in debian.faults(entries, release):
+                    faults.setdefault(source, []).append(fault)
+                continue
+            for entry in entries if isinstance(entries, list) else [entries]:
+                made = osv.advisory(entry)
+                newest = max(newest, str(entry.get("modified") or ""))
+                found += [made] if made else []
+        except ValueError as odd:  # what is no JSON, no UTF-8, no OSV and no tracker
+            why = f"{odd}. Remove it, or fetch it again"
+            raise DataError(f"{name} holds no advisories of OSV or of Debian's security tracker: {why}") from odd
+    if not newest and not tracked:
+        known = (
+            "Name a folder of OSV's JSON files, one such file, a zip of them, or the JSON of Debian's security tracker"
+        )
+        raise DataError(f"{path} holds no advisory. {known}")
+    told, told_by = _told(path, newest, tracked)
+    by_source = {source: tuple(known) for source, known in faults.items()}
+    return Data(tuple(found), told, told_by, by_source, bool(tracked))
+
+
+def _told(path: Path, newest: str, tracked: str) -> tuple[datetime.datetime | None, str]:
+    """The moment up to which data tells, and what says so. Raises DataError.
+
+    The tracker's own file has no date but the one that it was fetched with.
+    """
+    stamp = STAMPED.search(str(path.resolve()))
+    try:
+        if newest[:10] > NO_DATE:
+            return _utc(newest), "the newest entry"
+        if stamp:
+            return _utc(stamp[1]), "the name of its folder"
+        if tracked and path.is_file():
+            return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC), "the time of the file"
+    except ValueError as odd:
+        raise DataError(f"{path} has an entry with a date that is none: {odd}. Fetch it again") from odd
+    return None, ""
+
+
+def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory], machine: str = "") -> list[Match]:
+    """Every advisory about one of these Go modules; one fault of one module is told once.
+
+    A module that go.mod replaced counts as what replaced it, as for govulncheck. A fork of K3s' own counts as what it
+    forks, too: no database knows it by its own name. `machine` is a GOARCH such as amd64, "" for any.
+    """
+    by_name: dict[str, list[tuple[osv.Advisory, osv.Affected]]] = {}
+    for one in advisories:
+        for affected in one.affected:
+            by_name.setdefault(affected.name, []).append((one, affected))
+    found: list[Match] = []
+    for component in components:
+        if component.ecosystem != "go" or component.version in ("", UNKNOWN):
+            continue
+        for name, version, fork in _known_as(component):
+            for one, affected in by_name.get(name, ()):
+                within = osv.holding(affected, version, project=fork or name == K3S)
+                if within is None or not _concerns(affected, machine):
+                    continue
+                fixed = osv.fixed_in(version, within.events)
+                about = (part_of(name), name, version, fixed, one.severity, one.summary)
+                found.append(Match(one.id, one.aliases, *about, component.where, fork))
+    return together(found)
+
+
+def matches_on_debian(components: Iterable[Component], faults: Mapping[str, Iterable[debian.Fault]]) -> list[Match]:
+    """Every fault of the tracker that an installed package or the running kernel has, by the source it was built from.
+
+    Of the kernel's source, what runs counts, and no package: those of older kernels stay installed.
+    """
+    found = []
+    for one in components:
+        if (
+            one.ecosystem not in ("deb", "kernel")
+            or not one.source
+            or (one.ecosystem == "deb" and one.source == KERNEL)
+        ):
+            continue
+        installed = deb_version.key(one.source_version)
+        where = (one.name,) if one.ecosystem == "deb" else ("the running kernel",)
+        for fault in faults.get(one.source, ()):
+            if not fault.fixed or installed < deb_version.key(fault.fixed):
+                about = (fault.fixed, fault.severity, fault.summary, where, False, "deb")
+                found.append(Match(fault.id, (), "", one.source, one.source_version, *about))
+    return together(found)
+
+
+def unknown(components: Iterable[Component]) -> list[Component]:
+    """Those modules of which the program does not say the version, so that no advisory can be compared."""
+    return [one for one in components if one.ecosystem == "go" and one.version in ("", UNKNOWN)]
+
+
+def part_of(module: str) -> str:
+    """Which part of K3s a module is, or "": the module of its name and those below it, as of a major version."""
+    for part, names in PARTS.items():
+        if any(module == name or module.startswith(f"{name}/") for name in names):
+            return part
+    return ""
+
+
+def _known_as(component: Component) -> Iterator[tuple[str, str, bool]]:
+    """(name, version, whether it is what K3s' own fork stands for) by which advisories may know a component."""
+    yield component.name, component.version, False
+    fork = FORK.fullmatch(component.version)
+    if not component.replaces or not fork or not OWN_FORK.match(component.name):
+        return
+    version = fork[1]
+    if component.name.startswith(STAGING):  # k8s.io/api v0.36.3 is that of Kubernetes v1.36.3
+        version = "v0" + version.removeprefix("v1")
+    yield component.replaces, version, True
+
+
+def _concerns(affected: osv.Affected, machine: str) -> bool:
+    """Whether it is about Linux on this type of machine."""
+    return not affected.systems or any(
+        system in ("", "linux") and (not machine or name in ("", machine)) for system, name in affected.systems
+    )
+
+
+def in_words(found: Iterable[Match]) -> list[str]:
+    """A line for each module that an advisory is about, or for each source package, whose faults may be many."""
+    lines, of_sources = [], dict[tuple[str, str], list[Match]]()
+    for one in found:
+        if one.ecosystem == "deb":
+            of_sources.setdefault((one.module, one.version), []).append(one)
+            continue
+        names = f"{one.id} ({', '.join(one.aliases)})" if one.aliases else one.id
+        of = f", as K3s' own fork of {one.module}" if one.of_fork else ""
+        severity = f"{one.severity}, " if one.severity else ""
+        fixed = f"fixed in {one.fixed}" if one.fixed else "no fixed version is known"
+        lines.append(f"{names}: {one.module} {one.version}{of}, {severity}{fixed}: {one.summary}".rstrip(": "))
+    for (source, version), every in of_sources.items():
+        names = ", ".join(one.id for one in every[:SHOWN])
+        more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+        fixed = max((one.fixed for one in every if one.fixed), key=deb_version.key, default="")
+        lines.append(f"{source} {version}: {names}{more}, " + (f"fixed in {fixed}" if fixed else "not fixed yet"))
+    return lines
+
+
+def together(found: Iterable[Match]) -> list[Match]:
+    """The same with each fault of a module's version once, with all of its names and every place where it is."""
+    told: list[Match] = []
+    at: dict[tuple[str, str, str], int] = {}
+    for one in sorted(found):
+        names = {(name, one.module, one.version) for name in one.names}
+        place = min((at[name] for name in names if name in at), default=len(told))
+        if place == len(told):
+            told.append(one)
+        else:
+            first = told[place]
+            aliases = tuple(sorted({*first.aliases, one.id, *one.aliases} - {first.id}))
+            where = tuple(sorted({*first.where, *one.where}))
+            told[place] = replace(first, aliases=aliases, where=where, severity=first.severity or one.severity)
+        at.update(dict.fromkeys(names, place))
+    return told
+
+
+def _texts(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every file of advisories. The index of a published database is none. Raises DataError."""
+    try:
+        if path.is_dir():
+            for one in _files(path):
+                yield str(one), _read(one)
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for info in archive.infolist():
+                    if info.filename.endswith(".json") and Path(info.filename).parent.name != "index":
+                        if info.file_size > LARGEST:
+                            raise DataError(f"{info.filename} in {path} is larger than {LARGEST >> 20} MiB: refused")
+                        yield f"{info.filename} in {path}", archive.read(info)
+        else:
+            yield str(path), _read(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {why}. Correct the path, or fetch it again") from error
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted((one for one in folder.rglob("*.json") if one.parent.name != "index"), key=str)
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > LARGEST:
+        raise DataError(f"{path} is larger than {LARGEST >> 20} MiB: refused")
+    return path.read_bytes()
+
+
+def _utc(text: str) -> datetime.datetime:
+    if re.fullmatch(r"\d{14}", text):
+        text = f"{text[:8]}T{text[8:]}Z"
+    made = datetime.datetime.fromisoformat(text)
+    return made if made.tzinfo else made.replace(tzinfo=datetime.UTC)

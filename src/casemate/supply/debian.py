@@ -1,0 +1,55 @@
+"""Debian's security tracker: which faults of source packages are known, and which version fixes each. Pure.
+
+Sources: https://security-tracker.debian.org/tracker/data/json, and https://security-team.debian.org/security_tracker.html
+for what its fields mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+UNIMPORTANT = "unimportant"
+"""What the tracker calls a fault that is none for whoever uses the package as Debian ships it."""
+SEVERITIES = {"low": "low", "medium": "medium", "high": "high", UNIMPORTANT: UNIMPORTANT}
+"""Urgency -> severity; "not yet assigned" and "end-of-life" say nothing of it."""
+NEVER = "0"
+"""The fixed version of a fault that the release never had."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of a source package in one release; `fixed` is its version there without it, "" for none yet."""
+
+    id: str
+    fixed: str
+    severity: str
+    summary: str
+
+
+def is_tracker(raw: Any) -> bool:
+    """Whether what was read from JSON has the form of the tracker's data: source package -> id -> releases."""
+    if not isinstance(raw, Mapping) or "id" in raw or not raw:
+        return False
+    first = next(iter(raw.values()))
+    return isinstance(first, Mapping) and all(isinstance(one, Mapping) and "releases" in one for one in first.values())
+
+
+def faults(raw: Mapping[str, Any], release: str) -> Iterator[tuple[str, Fault]]:
+    """(source package, fault) for all that a release such as "bookworm" has, or had before a version of it.
+
+    What is not yet looked into ("undetermined") is none. Raises ValueError for data of another shape.
+    """
+    try:
+        for source, known in raw.items():
+            for name, about in known.items():
+                here = about["releases"].get(release) or {}
+                status, fixed = here.get("status"), str(here.get("fixed_version") or "")
+                if status not in ("open", "resolved") or (status == "resolved" and fixed in ("", NEVER)):
+                    continue
+                severity = SEVERITIES.get(str(here.get("urgency") or "").rstrip("*"), "")
+                summary = " ".join(str(about.get("description") or "").split())
+                yield source, Fault(name, fixed if status == "resolved" else "", severity, summary)
+    except (AttributeError, KeyError, TypeError) as odd:
+        raise ValueError(f"it is not as Debian's security tracker writes it: {odd!r}") from odd
