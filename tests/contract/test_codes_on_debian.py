@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
 from typing import Any
 
 import pytest
+from contract.debian import seen_on
 
-from casemate import ROOT
 from casemate.catalogue import load
 from casemate_lab.image import RELEASES, base, missing_tools, packages
 
@@ -25,26 +23,15 @@ pytestmark = [
 @functools.cache
 def seen(release: str) -> dict[str, Any]:
     """What is seen in a copy of the lab's Debian, which nothing outlives."""
-    script = """set -e
-mount -t tmpfs casemate /mnt; mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay casemate -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
-mount -t proc proc /mnt/root/proc; mount --rbind /dev /mnt/root/dev
-cp -r "$2/module_utils" "$2/tests/contract/codes_on_debian.py" /mnt/root/
-cp "$4"/libpam-google-authenticator_*.deb "$4"/libqrencode4_*.deb /mnt/root/
-printf %s "$3" >/mnt/root/given.json
-chroot /mnt/root sh -c 'dpkg -i /*.deb >/dev/null && useradd erin && echo "alice:a password" | chpasswd'
-exec chroot /mnt/root python3 /codes_on_debian.py"""
-    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
     line = {**load()["TOTP-CODE-ASKED"]["setting"], "needed_by": ["erin"]}
     line["options"] = [one.replace("{{ __k3s_access_codes_folder }}", FOLDER) for one in line["options"]]
     options = ["RATE_LIMIT 3 30", "WINDOW_SIZE 3", "DISALLOW_REUSE", "TOTP_AUTH"]
     secrets = {"path": FOLDER, "options": options}
-    given = json.dumps({"secret": SECRET, "line": line, "secrets": secrets, "password": "a password"})
-    argv += [str(base(release)), str(ROOT), given, str(packages(base(release)))]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    given = {"secret": SECRET, "line": line, "secrets": secrets, "password": "a password"}
+    brought = packages(base(release))
+    files = (*brought.glob("libpam-google-authenticator_*.deb"), *brought.glob("libqrencode4_*.deb"))
+    prepared = 'dpkg -i /*.deb >/dev/null && useradd erin && echo "alice:a password" | chpasswd'
+    return seen_on(release, "codes_on_debian.py", given, prepared, files)
 
 
 debians = pytest.mark.parametrize("release", RELEASES)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
 from typing import Any
 
 import jinja2
 import pytest
 import yaml
+from contract.debian import seen_on
 
 from casemate import ROOT
 from casemate.catalogue import load
-from casemate_lab.image import RELEASES, base, missing_tools
+from casemate_lab.image import RELEASES, missing_tools
 
 SEEDS = 12
 """How many changes of our lines by hand are tried, each drawn from a number."""
@@ -46,20 +45,8 @@ def rendered(value: Any) -> Any:
 @functools.cache
 def seen(release: str) -> dict[str, Any]:
     """What is seen in a copy of the lab's Debian, which nothing outlives."""
-    script = """set -e
-mount -t tmpfs casemate /mnt; mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay casemate -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
-mount -t proc proc /mnt/root/proc; mount --rbind /dev /mnt/root/dev
-cp -r "$2/module_utils" "$2/tests/contract/pam_lines_on_debian.py" /mnt/root/
-printf %s "$3" >/mnt/root/given.json
-exec chroot /mnt/root python3 /pam_lines_on_debian.py"""
     lines = [{name: rendered(value) for name, value in setting.items()} for setting in BROUGHT]
-    given = json.dumps({"lines": lines, "seeds": SEEDS})
-    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
-    done = subprocess.run([*argv, str(base(release)), str(ROOT), given], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return seen_on(release, "pam_lines_on_debian.py", {"lines": lines, "seeds": SEEDS})
 
 
 debians = pytest.mark.parametrize("release", RELEASES)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
 from typing import Any
 
 import pytest
+from contract.debian import seen_on
 
-from casemate import ROOT
-from casemate_lab.image import RELEASES, base, missing_tools
+from casemate_lab.image import RELEASES, missing_tools
 
 BLOCKS = {
     "all": "all",
@@ -60,20 +58,8 @@ CASES = {"12": BLOCKS, "13": {**BLOCKS, **NEWER}}
 def seen(release: str) -> dict[str, Any]:
     """What is judged in a copy of the lab's Debian, which nothing outlives."""
     blocks = {**CASES[release], **{name: b for name, b in NOBODY.items() if release != "12" or "Version" not in b}}
-    script = """set -e
-mount -t tmpfs casemate /mnt; mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay casemate -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
-mount -t proc proc /mnt/root/proc; mount --rbind /dev /mnt/root/dev
-cp -r "$2/module_utils" "$2/tests/contract/sshd_on_debian.py" /mnt/root/
-printf %s "$3" >/mnt/root/given.json
-chroot /mnt/root sh -c 'rm -rf /tmp/*; adduser() { usermod -aG "$2" "$1"; }; adduser alice sudo; mkdir -p /run/sshd'
-exec chroot /mnt/root python3 /sshd_on_debian.py"""
-    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
-    given = json.dumps({"blocks": blocks})
-    done = subprocess.run([*argv, base(release), ROOT, given], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    prepared = 'rm -rf /tmp/*; adduser() { usermod -aG "$2" "$1"; }; adduser alice sudo; mkdir -p /run/sshd'
+    return seen_on(release, "sshd_on_debian.py", {"blocks": blocks}, prepared)
 
 
 pytestmark = [

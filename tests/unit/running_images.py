@@ -61,4 +61,5 @@ def node(
         tuple(images.CONTAINERS): json.dumps({"containers": list(containers)}),
     }
     commands = {" ".join(command): (0, out, "") for command, out in said.items()}
+    commands["systemctl show k3s.service"] = (0, "ActiveState=active\nMainPID=7\n", "")
     return FakeHost(folder, blobs, commands, context)

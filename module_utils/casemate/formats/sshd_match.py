@@ -7,7 +7,6 @@ fail; invalid-user is a word without a value, and Version compares with sshd's o
 
 from __future__ import annotations
 
-import fnmatch
 import ipaddress
 import itertools
 import re
@@ -17,6 +16,7 @@ from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple, 
 
 from ..host.accounts import group, passwd
 from ..host.machine import Host
+from ..host.ssh_patterns import fits, listed, negated, positive
 
 T = TypeVar("T")
 Spec = dict[str, Optional[str]]
@@ -170,28 +170,6 @@ def _filled(patterns: Iterable[str]) -> Iterator[str]:
             made = re.sub(r"[*?]", fill, pattern.lstrip("!"))
             if made:
                 yield made
-
-
-def positive(patterns: str) -> list[str]:
-    """What a list asks for."""
-    return [one for one in patterns.split(",") if one and not one.startswith("!")]
-
-
-def negated(patterns: str) -> list[str]:
-    """What a list leaves out."""
-    return [one[1:] for one in patterns.split(",") if one.startswith("!")]
-
-
-def listed(name: str, patterns: str) -> bool:
-    """Whether a list of patterns matches a name."""
-    return any(fits(name, one) for one in positive(patterns)) and not any(fits(name, one) for one in negated(patterns))
-
-
-def fits(name: str, pattern: str) -> bool:
-    """Whether one pattern matches; in those of OpenSSH * and ? alone are special."""
-    if "*" not in pattern and "?" not in pattern:
-        return name == pattern
-    return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def addresses(pattern: str) -> Iterator[str]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fnmatch
 import hashlib
 import re
 from collections.abc import Iterable
 from typing import Dict, List, NamedTuple, Set, Tuple
 
+from . import ssh_patterns
 from .text import split_lines
 
 TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[A-Za-z0-9-]+(@openssh\.com)?")
@@ -42,7 +42,7 @@ def lines(text: str, namespace: str) -> List[Line]:
             continue
         bound = NAMESPACES.search(options)
         names = tuple(name for name in fields[0].strip('"').split(",") if name)
-        if (bound is None or _matches(namespace, bound[1])) and (fingerprint := _fingerprint(rest[1])):
+        if (bound is None or ssh_patterns.listed(namespace, bound[1])) and (fingerprint := _fingerprint(rest[1])):
             found.append(Line(names, fingerprint, bool(AUTHORITY.search(options))))
     return found
 
@@ -67,13 +67,6 @@ def names(known: Iterable[Line]) -> List[str]:
     """The signers, each once, in the order of the file."""
     seen: Set[str] = set(signers(known).values())
     return sorted(seen, key=list(signers(known)).index)
-
-
-def _matches(name: str, patterns: str) -> bool:
-    """Whether a pattern-list has a name: * and ? stand for any characters, and ! before a pattern takes out."""
-    listed = patterns.split(",")
-    taken_out = any(fnmatch.fnmatchcase(name, one[1:]) for one in listed if one.startswith("!"))
-    return not taken_out and any(fnmatch.fnmatchcase(name, one) for one in listed)
 
 
 def _fingerprint(key: str) -> str:

@@ -17,6 +17,7 @@ from ..core.verdict import Unavailable
 from ..formats.image_reference import repository
 from ..host.machine import Host
 from ..host.text import split_lines, split_words
+from .services import running_unit
 
 STORE = "/var/lib/rancher/k3s/agent/containerd/io.containerd.content.v1.content/blobs/sha256"
 K3S = "/usr/local/bin/k3s"
@@ -88,8 +89,10 @@ class Use(NamedTuple):
 def running(host: Host) -> List[Image]:
     """The images of all containers and sandboxes that run, by digest; read once in a pass.
 
-    Raises Unavailable where the container runtime does not answer.
+    Raises Unavailable where K3s does not run, or the container runtime does not answer.
     """
+    if not running_unit(host)[0]:
+        raise Unavailable("k3s", "K3s does not run here, and no image by it")
     return host.cached("images that run", lambda: _running(host))
 
 

@@ -22,7 +22,7 @@ from ..host.machine import EnforceError, Host
 from ..k3s import manifests
 from ..k3s.api import Api
 from ..k3s.listed import Lists, digest_of, key_of, path_of
-from .kind import Enforceable, Kind
+from .kind import Enforceable, Kind, each
 
 
 class Needed(TypedDict):
@@ -69,13 +69,7 @@ def identity(setting: Setting) -> str:
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """For each setting: which objects differ from their manifests and nobody vouches for it, and how."""
     lists = Lists(host)
-    seen: List[Any] = []
-    for setting in settings:
-        try:
-            seen.append(_look(setting, lists, host))
-        except Unavailable as lacking:
-            seen.append(lacking)
-    return seen
+    return each(settings, lambda setting: _look(setting, lists, host), (Unavailable,))
 
 
 def _look(setting: Setting, lists: Lists, host: Host) -> Observation:

@@ -22,7 +22,7 @@ from ..host.signature import SignatureError, signers
 from ..k3s import lock_validity
 from ..k3s.artifact import at_least, digest_of, mapped, stated_version
 from ..k3s.services import UNITS, running_unit
-from .kind import Enforceable, Kind, Owned
+from .kind import Enforceable, Kind, Owned, each
 
 
 class Needed(TypedDict):
@@ -71,13 +71,7 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """Each aspect by itself; what cannot be had is returned as the reason why not."""
-    seen: List[Any] = []
-    for setting in settings:
-        try:
-            seen.append(_LOOK[setting["aspect"]](setting, host))
-        except (Unavailable, OSError) as why:
-            seen.append(why)
-    return seen
+    return each(settings, lambda setting: _LOOK[setting["aspect"]](setting, host))
 
 
 def _file(setting: Setting, host: Host) -> Observation:

@@ -13,15 +13,15 @@ from typing import Annotated, Any, Dict, FrozenSet, List, TypedDict
 from ..core import waiver
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Observation, Unasked, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Verdict
 from ..host.machine import Host
 from ..k3s import image_verifier as program
 from ..k3s.artifact import digest_of
 from ..k3s.image_archive import configurations
 from ..k3s.images import Image, running
-from ..k3s.services import UNITS, running_unit
+from ..k3s.services import UNITS
 from .image_list import UNSET
-from .kind import Kind
+from .kind import Kind, each
 
 
 class Setting(TypedDict):
@@ -40,20 +40,12 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """Image -> why it should not run; and how many run."""
-    seen: List[Any] = []
-    for setting in settings:
-        try:
-            if not setting["wanted"]:
-                raise Unasked(UNSET)
-            if not running_unit(host)[0]:
-                raise Unavailable("k3s", "K3s does not run here, and no image by it")
-            seen.append(_seen(setting, host))
-        except (Unavailable, OSError) as why:
-            seen.append(why)
-    return seen
+    return each(settings, lambda setting: _seen(setting, host))
 
 
 def _seen(setting: Setting, host: Host) -> Observation:
+    if not setting["wanted"]:
+        raise Unasked(UNSET)
     found, listed, refusal = running(host), program.Images(waiver.day(host.context), ()), ""
     try:
         listed = program.read(program.signed(host.path(setting["lists"])))

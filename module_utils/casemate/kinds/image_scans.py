@@ -16,8 +16,8 @@ from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..host.machine import Host
 from ..k3s.image_verifier import Refused, read
 from ..k3s.images import Image, running
-from ..k3s.services import UNITS, running_unit
-from .kind import Kind
+from ..k3s.services import UNITS
+from .kind import Kind, each
 
 
 class Needed(TypedDict):
@@ -61,20 +61,16 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """For each setting: digest of an image that did not pass -> what is known of it; and how many images there are."""
-    seen: List[Any] = []
-    for setting in settings:
-        try:
-            if not setting["wanted"]:
-                raise Unasked(NO_SCANNER)
-            seen.append(_running(setting, host) if setting["of"] == "running" else _listed(setting, host))
-        except (Unavailable, OSError) as why:
-            seen.append(why)
-    return seen
+    return each(settings, lambda setting: _look(setting, host))
+
+
+def _look(setting: Setting, host: Host) -> Observation:
+    if not setting["wanted"]:
+        raise Unasked(NO_SCANNER)
+    return _running(setting, host) if setting["of"] == "running" else _listed(setting, host)
 
 
 def _running(setting: Setting, host: Host) -> Observation:
-    if not running_unit(host)[0]:
-        raise Unavailable("k3s", "K3s does not run here, and no image by it")
     found = running(host)
     stands = {one.digest: (one, _of_image(one, setting["scans"])) for one in found}
     return {

@@ -15,7 +15,7 @@ from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..formats.image_reference import tagged
 from ..host.machine import Host
 from ..k3s.images import Image, running
-from ..k3s.services import UNITS, running_unit
+from ..k3s.services import UNITS
 from .kind import Kind
 
 
@@ -51,8 +51,6 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     """For each setting: reference -> platform -> images -> how they stand to it."""
     if not any(setting["wanted"] for setting in settings):
         raise Unasked(UNSET)
-    if not running_unit(host)[0]:
-        raise Unavailable("k3s", "K3s does not run here, and no image by it")
     return [{"images": list(_images(setting, running(host)))} for setting in settings]
 
 

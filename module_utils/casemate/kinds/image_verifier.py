@@ -21,7 +21,7 @@ from ..host.machine import Host
 from ..k3s import image_verifier as program
 from ..k3s.services import UNITS, running_unit
 from .image_list import UNSET
-from .kind import Enforceable, Kind
+from .kind import Enforceable, Kind, each
 
 
 class Needed(TypedDict):
@@ -66,15 +66,13 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """What is wrong with each aspect, or why nobody can say."""
-    seen: List[Any] = []
-    for setting in settings:
-        try:
-            if not setting["wanted"]:
-                raise Unasked(UNSET)
-            seen.append({"asked": _asked, "answers": _answers}[setting["aspect"]](setting, host))
-        except (Unavailable, OSError) as why:
-            seen.append(why)
-    return seen
+    return each(settings, lambda setting: _look(setting, host))
+
+
+def _look(setting: Setting, host: Host) -> Observation:
+    if not setting["wanted"]:
+        raise Unasked(UNSET)
+    return _asked(setting, host) if setting["aspect"] == "asked" else _answers(setting, host)
 
 
 def _asked(setting: Setting, host: Host) -> Observation:

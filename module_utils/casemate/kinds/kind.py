@@ -12,7 +12,7 @@ from typing import Annotated, Any, Callable, Generic, TypedDict, TypeVar
 
 from ..core.diff import Pair, of_values
 from ..core.schema import Field, Key, schema_of
-from ..core.verdict import Left, Observation, Verdict
+from ..core.verdict import Left, Observation, Unavailable, Verdict
 from ..host.machine import Host
 
 S = TypeVar("S")
@@ -111,6 +111,19 @@ class Kind(Generic[S]):
     def schema(self) -> Mapping[str, Field]:
         """What a declared setting is held against; made for the kinds alone that a run comes upon."""
         return schema_of(self.setting)
+
+
+def each(
+    settings: Iterable[S], look: Callable[[S], Any], lacks: tuple[type[Exception], ...] = (Unavailable, OSError)
+) -> list[Any]:
+    """What `look` sees for each setting, or the exception of `lacks` that says why it cannot be seen."""
+    seen: list[Any] = []
+    for setting in settings:
+        try:
+            seen.append(look(setting))
+        except lacks as why:
+            seen.append(why)
+    return seen
 
 
 def not_waived(settings: Sequence[S], waived: Collection[int]) -> list[S]:

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Callable, Dict, List, Literal, Mapping, Typed
 
 from ..core.flow import several
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Verdict
 from ..formats.dpkg_status import STATUS
 from ..host.machine import Host
 from . import patch_packages, patch_running
-from .kind import Kind
+from .kind import Kind, each
 
 
 class Needed(TypedDict):
@@ -57,13 +57,7 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """For each setting: what is behind, and why."""
-    seen: List[Any] = []
-    for setting in settings:
-        try:
-            seen.append({"faults": LOOKS[setting["of"]](setting, host)})
-        except (Unavailable, OSError) as lacking:
-            seen.append(lacking)
-    return seen
+    return each(settings, lambda setting: {"faults": LOOKS[setting["of"]](setting, host)})
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

@@ -18,7 +18,7 @@ from ..host.clock import after, content_time
 from ..host.machine import EnforceError, Host
 from ..host.text import split_lines
 from ..k3s import registries as of_k3s
-from .kind import Enforceable, Kind, Owned, Pass
+from .kind import Enforceable, Kind, Owned, Pass, each
 
 
 class Needed(TypedDict):
@@ -53,13 +53,8 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """What is wrong with each aspect, or why nobody can say."""
-    seen: List[Any] = []
-    for setting in settings:
-        try:
-            seen.append({"file": _file, "limited": _limited, "verified": _verified}[setting["aspect"]](setting, host))
-        except (Unavailable, OSError) as why:
-            seen.append(why)
-    return seen
+    looks = {"file": _file, "limited": _limited, "verified": _verified}
+    return each(settings, lambda setting: looks[setting["aspect"]](setting, host))
 
 
 def _file(setting: Setting, host: Host) -> Observation:

@@ -19,7 +19,7 @@ from ..host.machine import Host
 from ..k3s.listed import Lists, digest_of, key_of
 from ..k3s.objects import dig
 from . import evicting_objects
-from .kind import Enforceable, Kind
+from .kind import Enforceable, Kind, each
 
 
 class Needed(TypedDict):
@@ -64,13 +64,7 @@ def identity(setting: Setting) -> str:
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Any]:
     """For each setting: for which objects nobody vouches, why, and what they are."""
     lists = Lists(host)
-    seen: List[Any] = []
-    for setting in settings:
-        try:
-            seen.append(_look(setting, lists, host))
-        except Unavailable as lacking:
-            seen.append(lacking)
-    return seen
+    return each(settings, lambda setting: _look(setting, lists, host), (Unavailable,))
 
 
 def _look(setting: Setting, lists: Lists, host: Host) -> Observation:

@@ -6,12 +6,12 @@ where the next login would fail is refused, with what to do there. `logins` told
 
 from __future__ import annotations
 
-import fnmatch
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from casemate.catalogue import declarations
+from module_utils.casemate.host import ssh_patterns
 
 KEYS = {
     "allowusers": "",
@@ -84,7 +84,7 @@ def _group(groups: Sequence[str], patterns: Sequence[str]) -> bool:
 
 def _fits(name: str, pattern: str) -> bool:
     """Whether a pattern of OpenSSH matches; a network of addresses counts as met, since that cannot be said here."""
-    return "/" in pattern or fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
+    return "/" in pattern or ssh_patterns.fits(name, pattern)
 
 
 def _proof(seen: Mapping[str, Any]) -> str:
