@@ -141,6 +141,27 @@ def test_the_second_name_of_the_automation_account_is_spared(tmp_path: Path) -> 
     assert judged("revoked", tmp_path, one("twin", state="revoked"), passwd=text).ok
 
 
+def test_an_account_of_a_directory_is_told_and_left_alone(tmp_path: Path) -> None:
+    """One of sssd or LDAP stands in no file here: usermod refuses it, and its password goes on letting somebody in."""
+    host = FakeHost(
+        tmp_path,
+        {"/etc/passwd": PASSWD, "/etc/shadow": SHADOW, "/etc/group": GROUP},
+        {"getent passwd dora erik": (2, "dora:*:70001:70001:Dora:/home/dora:/bin/bash\n", "")},
+        {"account": "ops", "today": "2026-11-28"},
+    )
+    people = [one(), one("dora", state="revoked"), one("erik")]
+    settings: Any = [{"of": of, "people": people} for of in ("accounts", "revoked")]
+    accounts, revoked = (kind.assess(*pair) for pair in zip(settings, kind.observe(settings, host), strict=True))
+    assert accounts.reason == "erik has no account" and accounts.todo == ["erik"]
+    assert "dora is revoked and an account of a directory: end it there" in revoked.blocked_by
+    assert revoked.todo == [] and not revoked.still_enforced
+    settings[0]["people"] = [one("dora"), one("erik")]
+    verdict = kind.assess(settings[0], kind.observe(settings, host)[0])
+    assert "dora is an account of a directory here" in verdict.blocked_by
+    assert verdict.todo == ["erik"] and verdict.observed["dora"] == "uid 70001"
+    assert sum(argv[0] == "getent" for argv in host.ran) == 1, "asked once for all"
+
+
 def test_files_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot be read"):
         judged("accounts", tmp_path, passwd="")
