@@ -123,6 +123,16 @@ def test_no_other_proof_than_a_token_is_let_in_by_a_waiver(waived: str) -> None:
     assert rules.problems({"casemate_people": [{"name": "alice", "keys": [TOKEN]}]}, "ops", [waived]) == []
 
 
+@pytest.mark.parametrize("factor", rules.FACTORS)
+def test_ansible_comes_as_nobody_who_needs_a_second_factor(factor: str) -> None:
+    values = {"casemate_people": [{**ALICE, "second_factor": factor}, {"name": "bob", "keys": [OTHER]}]}
+    (problem,) = rules.login_problems(values, "alice", "ops")
+    assert f"Ansible comes as alice, of whom casemate_people asks second_factor: {factor}" in problem
+    assert "such as ops. Name that in ansible_user" in problem
+    assert [rules.login_problems(values, login, "ops") for login in ("bob", "ops", "")] == [[], [], []]
+    assert rules.login_problems({}, "alice", "ops") == []
+
+
 def test_a_certificate_is_no_second_factor() -> None:
     token = {"name": "alice", "keys": [TOKEN], "second_factor": "fido"}
     (wrong,) = said(token, k3s_access_trusted_user_ca_keys="/etc/ssh/ca.pub")

@@ -103,6 +103,17 @@ def _asks_for(factor: str, person: Person) -> bool:
     return person.get("state", PRESENT) == PRESENT and person.get("second_factor") == factor
 
 
+def login_problems(values: Mapping[str, Any], login: str, automation: str) -> list[str]:
+    """Whether whom Ansible came as will be asked for what no run can give."""
+    people: list[Person] = values.get(VARIABLE) or []
+    asked = [factor for factor in FACTORS for one in people if one["name"] == login and _asks_for(factor, one)]
+    return [
+        f"Ansible comes as {login}, of whom {VARIABLE} asks second_factor: {factor}, which no run can give; allowed: "
+        f"an account without one, such as {automation}. Name that in ansible_user"
+        for factor in asked
+    ]
+
+
 def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Iterator[str]:
     if not isinstance(person["name"], str):
         yield f"{VARIABLE} has {person['name']}, which is a number to YAML; allowed: text. Put the name into quotes"

@@ -110,6 +110,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         root = host_facts.ROOT_LOGIN in waived
         allowed = [*(values.get("k3s_access_allow_users") or []), *people.admitted(right.get(people.VARIABLE) or [])]
         problems += host_facts.login_problems(seen.get("login", ""), automation, allowed, root)
+        problems += people.login_problems(right, seen.get("login", ""), automation)
         problems += entrance.problems(host_facts.answer_of("logins", seen))
         running, address = host_facts.answer_of("host", seen), mine
         problems += k3s_rules.room_problems(running)
