@@ -24,6 +24,8 @@ Person = Mapping[str, Any]
 REVOKED = "revoked"
 NEVER = -1
 NOBODY = 65534
+OF_EVERYBODY = "users"
+"""The group that useradd gives to whom it makes no group of their own."""
 PLACES = {
     "accounts": "/etc/passwd",
     "groups": "/etc/group",
@@ -54,6 +56,7 @@ class Lists(NamedTuple):
     passwords: Dict[str, str]
     last_days: Dict[str, int]
     groups: Dict[str, List[str]]
+    group_names: Dict[int, str]
     least_uid: int
     automation: str
     today: int
@@ -86,7 +89,8 @@ def read(host: Host, people: Iterable[Person] = ()) -> Lists:
         raise OSError("/etc/passwd cannot be read as accounts")
     secrets = host.text("/etc/shadow") or ""
     groups: Dict[str, List[str]] = {}
-    for one in group(host.text("/etc/group") or ""):
+    known = group(host.text("/etc/group") or "")
+    for one in known:
         for member in one.members:
             groups.setdefault(member, []).append(one.name)
     accounts = {one.name: one for one in found if one.first}
@@ -97,6 +101,7 @@ def read(host: Host, people: Iterable[Person] = ()) -> Lists:
         {name: password(field) for name, field in shadow(secrets).items()},
         last_days(secrets),
         {name: sorted(set(named)) for name, named in groups.items()},
+        {one.gid: one.name for one in reversed(known)},
         least_uid(login_defs(host.text(LOGIN_DEFS) or "").get("UID_MIN", "")),
         str(host.context.get("account") or ""),
         days(waiver.day(host.context)),
@@ -165,13 +170,17 @@ def _groups(person: Person, lists: Lists) -> Fault | None:
     account, want = lists.accounts.get(name), sorted(person["groups"])
     if account is None or spared(name, lists):
         return None
-    have = lists.groups.get(name, [])
+    have, own = lists.groups.get(name, []), lists.group_names.get(account.gid, name)
+    by_hand = ""
+    if own not in (name, OF_EVERYBODY, *want):
+        by_hand = f"{name} has {own} for a group of their own, which nobody declared: by hand: usermod -g {name} {name}"
     if have == want:
-        return None
+        return Fault(by_hand, [own, *have], want, by_hand) if by_hand else None
     lacks, beyond = [one for one in want if one not in have], [one for one in have if one not in want]
     words = [f"is not in {', '.join(lacks)}"] if lacks else []
     words += [f"is in {', '.join(beyond)}, which nobody declared"] if beyond else []
-    return Fault(f"{name} {' and '.join(words)}", have, want)
+    why = f"{name} {' and '.join(words)}"
+    return Fault(f"{why}; {by_hand}" if by_hand else why, have, want)
 
 
 def _last_day(person: Person, lists: Lists) -> Fault | None:

@@ -91,6 +91,34 @@ def test_groups_are_those_that_are_declared(tmp_path: Path, groups: list[str], s
 
 
 @pytest.mark.parametrize(
+    ("gid", "groups", "says"),
+    [
+        (1001, ["video"], ""),
+        (100, ["video"], ""),  # where a group of the name was there already
+        (4711, ["video"], ""),  # that there is no such group is another control's
+        (
+            27,
+            ["video"],
+            "alice has sudo for a group of their own, which nobody declared: by hand: usermod -g alice alice",
+        ),
+        (27, [], "alice is in video, which nobody declared; alice has sudo for a group of their own"),
+        (44, ["video"], ""),
+        (4, ["adm", "video"], "alice is not in adm"),
+    ],
+)
+def test_the_first_group_of_an_account_counts_as_sudo_takes_it(
+    tmp_path: Path, gid: int, groups: list[str], says: str
+) -> None:
+    """A rule for %sudo is for those, too, whose group it is in /etc/passwd; usermod -G leaves that as it is."""
+    text = PASSWD.replace("alice:x:1001:1001:", f"alice:x:1001:{gid}:")
+    verdict = judged("groups", tmp_path, one(groups=groups), passwd=text, group=f"{GROUP}sudo:x:27:\nusers:x:100:\n")
+    assert verdict.ok is (says == "") and says in verdict.reason
+    by_people_alone = says.startswith("alice has")
+    assert bool(verdict.blocked_by) is by_people_alone
+    assert verdict.todo == (["alice"] if says and not by_people_alone else [])
+
+
+@pytest.mark.parametrize(
     ("field", "over", "says"),
     [
         ("", -1, ""),
