@@ -47,7 +47,8 @@ if [ -d @LAST@/@ASIDE@ ]; then
 fi
 """
 AFTER = r"""case $restored in *"$newline/etc/casemate/firewall.nft"*)
-  if [ -s /etc/casemate/firewall.nft ]; then nft -f /etc/casemate/firewall.nft || failed=1
+  if ! command -v nft >/dev/null; then echo "casemate: there is no nft, so the table stays as it is"
+  elif [ -s /etc/casemate/firewall.nft ]; then nft -f /etc/casemate/firewall.nft || failed=1
   elif nft list table inet casemate >/dev/null 2>&1; then nft delete table inet casemate || failed=1; fi
 esac
 unit=/etc/systemd/system/casemate-firewall.service  # it may be enabled by the time that it goes
