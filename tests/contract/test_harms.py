@@ -89,6 +89,31 @@ def test_no_unit_that_a_node_needs_is_switched_off() -> None:
     assert [unit for unit in stopped for need in NEEDED_UNITS if fnmatch.fnmatchcase(unit, need)] == []
 
 
+def test_what_makes_pods_start_and_outlive_a_restart_is_demanded() -> None:
+    """Without AppArmor's parser every pod ends in CreateContainerError."""
+    assert "apparmor" in [setting["name"] for _, setting in settings("package") if setting["state"] == "present"]
+    (unit,) = [
+        setting["properties"] for _, setting in settings("service") if "KillMode" in setting.get("properties", {})
+    ]
+    assert (unit["KillMode"], unit["Delegate"]) == ("process", True)
+
+
+def test_what_bans_nodes_or_reads_all_layers_is_not_brought() -> None:
+    """fail2ban without the cluster's addresses bans nodes; AIDE over the layers of containers runs for half a day."""
+    brought = [setting["name"] for _, setting in settings("package") if setting["state"] == "present"]
+    assert brought
+    assert [name for name in brought if name.startswith(("fail2ban", "aide"))] == []
+
+
+def test_a_disk_that_is_full_of_audit_stops_no_machine() -> None:
+    values = [value for _, setting in settings("audit_daemon") for value in setting["values"].values()]
+    assert values
+    assert [one for one in values if {"halt", "single"} & set(one)] == []
+    rules = " ".join(str(setting) for _, setting in settings("audit_rules"))
+    assert rules
+    assert "-f 2" not in rules, "the kernel panics where it cannot audit"
+
+
 def test_masks_of_files_are_for_people_and_never_for_services() -> None:
     """With a umask in K3s' unit /etc/rancher would be closed to everybody who uses kubectl."""
     written = {setting["path"]: str(setting["content"]) for _, setting in settings("file") if "content" in setting}

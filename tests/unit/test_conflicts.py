@@ -221,6 +221,21 @@ def test_rules_of_iptables_are_read_where_nft_is_not_there(
 
 
 @pytest.mark.parametrize(
+    ("settings", "on"),
+    [
+        ("ENABLED=yes\n", True),
+        ('ENABLED="yes"\n', True),
+        ("ENABLED='YES'\n", True),
+        ("ENABLED=no\n", False),
+        ("# ENABLED=yes\n", False),
+        ("", False),
+    ],
+)
+def test_ufw_is_on_where_its_settings_say_so_as_sh_reads_them(settings: str, on: bool) -> None:
+    assert conflicts.ufw(settings) is on
+
+
+@pytest.mark.parametrize(
     ("units", "ufw", "says"),
     [
         ({"ufw.service": "active"}, True, "ufw is active: rules that are not Casemate's drop"),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from casemate import ROOT
+from casemate.catalogue import declarations
 from casemate.preflight import entrance
 from casemate.run import advice, escalation
 from module_utils.casemate.host import logins
@@ -42,6 +43,13 @@ def after(**given: str) -> dict[str, Any]:
     return {"after": {**AFTER, **given}}
 
 
+STRICT = ",".join(declarations.variables()[1]["__k3s_access_userkeys"])
+
+
+def of_type(sort: str) -> dict[str, Any]:
+    return {"accepted": {"method": "publickey", "account": "ops", "key": KEY, "type": sort}}
+
+
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "nothing to say": ({}, ""),
     "no sshd to ask": ({"after": {}, **NONE}, ""),
@@ -58,6 +66,16 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "it is not admitted": (after(allowusers="bob"), "add ops to that list"),
     "a second proof": (after(authenticationmethods="publickey,password"), "AuthenticationMethods publickey,password"),
     "one proof of several": (after(authenticationmethods="publickey,password publickey"), ""),
+    "its key is of a type that stays": ({**of_type("RSA"), **after(pubkeyacceptedalgorithms=STRICT)}, ""),
+    "its token stays": ({**of_type("ECDSA-SK"), **after(pubkeyacceptedalgorithms=STRICT)}, ""),
+    "its key is of a type that goes": (
+        {**of_type("ECDSA"), **after(pubkeyacceptedalgorithms=STRICT)}, "type ECDSA, which sshd will take no more"
+    ),
+    "so is its certificate": (
+        {**of_type("ECDSA-CERT"), **after(pubkeyacceptedalgorithms=STRICT)}, "or waive SSH-USERKEYS-MODERN"
+    ),
+    "a pattern takes it": ({**of_type("ECDSA"), **after(pubkeyacceptedalgorithms="ssh-*,ecdsa-*")}, ""),
+    "sshd does not say": ({**of_type("ECDSA"), **after()}, ""),
     "two keys": (after(authenticationmethods="publickey,publickey"), ""),
     "no keys are taken": (after(pubkeyauthentication="no"), "remove that line"),
     "it comes by a password": ({"accepted": {"method": "password", "account": "ops"}}, "comes in by password"),
@@ -114,7 +132,12 @@ def test_what_apply_would_write_is_what_sshd_is_asked_about() -> None:
     lines = entrance.planned("ops", {"k3s_access_allow_users": ["bob"]}, []).splitlines()
     assert "allowusers ops bob" in lines
     assert "authorizedkeysfile .ssh/authorized_keys .ssh/authorized_keys2" in lines
-    assert {line.split()[0] for line in lines} == set(entrance.KEYS)
+    assert {line.split()[0] for line in lines} == {*entrance.KEYS} - {"pubkeyacceptedalgorithms"}
+    strict = entrance.planned("ops", {"casemate_level": "strict"}, [])
+    assert f"pubkeyacceptedalgorithms {STRICT}\n" in strict
+    assert "pubkey" not in entrance.planned("ops", {"casemate_level": "strict"}, ["SSH-USERKEYS-MODERN"]).replace(
+        "pubkeyauthentication", ""
+    )
     values = {"k3s_access_authorized_keys_files": ["/etc/keys/%u"], "k3s_access_trusted_user_ca_keys": "/etc/ssh/ca"}
     waived = entrance.planned("ops", values, ["SSH-KEYCOMMAND-ABSENT"])
     assert "authorizedkeyscommand" not in waived

@@ -113,6 +113,26 @@ def test_nothing_of_what_makes_a_code_count_is_waived(waived: str) -> None:
     assert rules.problems({"casemate_people": [ALICE]}, "ops", [waived]) == []
 
 
+@pytest.mark.parametrize("waived", rules.NEEDED_BY_TOKENS)
+def test_no_other_proof_than_a_token_is_let_in_by_a_waiver(waived: str) -> None:
+    """By a password, a plain key in the home, or a certificate, who needs a token would be in without it."""
+    token = {"name": "alice", "keys": [TOKEN], "second_factor": "fido"}
+    (problem,) = rules.problems({"casemate_people": [token]}, "ops", [waived])
+    assert f"casemate_waivers has {waived}, without which a token of alice is no second factor; allowed" in problem
+    assert rules.problems({"casemate_people": [{**token, "state": "revoked"}]}, "ops", [waived]) == []
+    assert rules.problems({"casemate_people": [{"name": "alice", "keys": [TOKEN]}]}, "ops", [waived]) == []
+
+
+@pytest.mark.parametrize("factor", rules.FACTORS)
+def test_ansible_comes_as_nobody_who_needs_a_second_factor(factor: str) -> None:
+    values = {"casemate_people": [{**ALICE, "second_factor": factor}, {"name": "bob", "keys": [OTHER]}]}
+    (problem,) = rules.login_problems(values, "alice", "ops")
+    assert f"Ansible comes as alice, of whom casemate_people asks second_factor: {factor}" in problem
+    assert "such as ops. Name that in ansible_user" in problem
+    assert [rules.login_problems(values, login, "ops") for login in ("bob", "ops", "")] == [[], [], []]
+    assert rules.login_problems({}, "alice", "ops") == []
+
+
 def test_a_certificate_is_no_second_factor() -> None:
     token = {"name": "alice", "keys": [TOKEN], "second_factor": "fido"}
     (wrong,) = said(token, k3s_access_trusted_user_ca_keys="/etc/ssh/ca.pub")
@@ -129,6 +149,8 @@ def test_a_certificate_is_no_second_factor() -> None:
         {**ALICE, "name": "ALICE", "break_glass": True},
         {**ALICE, "groups": ["adm", "video"], "sudo": "with_password", "uid": 1500, "expires": "2027-03-31"},
         {"name": "alice", "keys": [TOKEN], "second_factor": "fido"},
+        {**ALICE, "name": "1.5", "expires": "1970-01-01"},
+        {**ALICE, "expires": datetime.date(9999, 12, 31)},
         {"name": "carol", "state": "revoked"},
         {"name": "carol", "state": "revoked", "keys": [PLAIN], "expires": datetime.date(2026, 1, 1)},
     ],
@@ -174,6 +196,12 @@ def test_a_value_is_refused_by_name(change: dict[str, Any], says: str) -> None:
         ([{**ALICE, "name": "www-data"}], "an account of the system"),
         ([{**ALICE, "name": "_apt"}], "an account of the system"),
         ([{**ALICE, "name": "systemd-network"}], "an account of the system"),
+        ([{**ALICE, "name": 1.5}], "has 1.5, which is a number to YAML; allowed: text. Put the name into quotes"),
+        (
+            [{**ALICE, "expires": "1026-12-31"}],
+            "expires of alice is 1026-12-31, with which an account would never end",
+        ),
+        ([{"name": "carol", "state": "revoked", "expires": "0026-12-31"}], "expires of carol is 0026-12-31"),
         ([{"name": "alice"}], "without keys"),
         ([{**ALICE, "groups": ["sudo"]}], "puts alice into sudo"),
         ([{**ALICE, "groups": ["docker"]}], "puts alice into docker"),
@@ -195,11 +223,14 @@ def test_people_who_do_not_fit_are_refused(given: list[Any], says: str) -> None:
     assert "AAAA" not in problem
 
 
-def test_who_is_revoked_is_let_in_by_no_other_list() -> None:
+@pytest.mark.parametrize("listing", rules.OTHER_LISTS)
+def test_who_is_revoked_is_let_in_by_no_other_list(listing: str) -> None:
+    assert listing in inputs.known_inputs()
     gone = {"name": "carol", "state": "revoked"}
-    assert said(gone, k3s_access_allow_users=["bob"]) == []
-    (problem,) = said(gone, k3s_access_allow_users=["carol"])
-    assert "Take carol off that list" in problem
+    assert said(gone, **{listing: ["bob"]}) == []
+    assert said(ALICE, **{listing: ["alice"]}) == []
+    (problem,) = said(gone, **{listing: ["carol"]})
+    assert f"revokes carol, and {listing} " in problem and "Take carol off that list" in problem
 
 
 @pytest.mark.parametrize(

@@ -793,6 +793,42 @@ def test_hosts(change: dict[str, str], says: str) -> None:
     assert not says or says in problems[0]
 
 
+OPEN = {"proto": "tcp", "port": "2200-2299", "sources": ["198.18.0.0/24"]}
+
+
+@pytest.mark.parametrize(
+    ("came", "connected", "values", "waived", "says"),
+    [
+        ("22", 22, {}, [], ""),
+        ("", 22, {}, [], ""),
+        ("2222", "2222", {}, [], ""),
+        ("2222", 22, {"k3s_firewall_ssh_port": "2222"}, [], ""),
+        ("22", 2222, {"k3s_firewall_ssh_port": 22}, [], ""),
+        ("2222", 22, {"k3s_firewall_allow": [OPEN]}, [], ""),
+        ("2222", 22, {}, ["FW-RULES-LOADED"], ""),
+        # By Port of ssh's own configuration, or a port that is forwarded on the way.
+        (
+            "2222",
+            22,
+            {},
+            [],
+            "k3s_firewall_ssh_port is 22 (ansible_port, or 22), and this controller comes in at port 2222",
+        ),
+        ("22", 2222, {}, [], "allowed: 22. Set k3s_firewall_ssh_port: 22 for this host"),
+        ("2222", 2222, {"k3s_firewall_ssh_port": 22}, [], "k3s_firewall_ssh_port is 22, and"),
+        ("2222", 22, {"k3s_firewall_allow": [{**OPEN, "proto": "udp"}]}, [], "the firewall would lock it out"),
+        ("2222", 22, {"k3s_firewall_allow": [{**OPEN, "port": 2223}]}, [], "the firewall would lock it out"),
+        ("2222", 22, {"k3s_firewall_allow": [{**OPEN, "sources": ["192.0.2.0/24"]}]}, [], "would lock it out"),
+    ],
+)
+def test_the_port_by_which_one_comes_in_stays_open(
+    came: str, connected: Any, values: dict[str, Any], waived: list[str], says: str
+) -> None:
+    found = host_facts.port_problems({**HOST, "port": came}, values, connected, waived)
+    assert len(found) == bool(says)
+    assert not says or says in found[0]
+
+
 def test_a_home_needs_no_room_where_nothing_is_brought_through_it() -> None:
     assert host_facts.host_problems({**HOST, "home": "0"}, RIGHT["casemate_admin_sources"], 0) == ([], [])
 
@@ -832,7 +868,7 @@ def test_the_probe_answers_on_this_machine_and_finds_the_controller_among_the_pa
     command = ["sh", "-c", 'env -u SSH_CONNECTION sh -c "$1"; true', "parent", script]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     seen = host_facts.parse(f"Welcome! casemate:uid=9\n{said}")
-    assert seen["source"] == "198.51.100.7"
+    assert (seen["source"], seen["port"]) == ("198.51.100.7", "22")
     assert seen["uid"] == str(os.getuid())
     assert seen["python"] == "{}.{}".format(*sys.version_info)
     assert all(int(seen[key]) >= 0 for key in host_facts.SPACE)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import ipaddress
 import re
+import time
 from typing import Dict, List, NamedTuple, Tuple
 
 FIDO = ("sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com")
@@ -33,13 +34,16 @@ UNSAFE = {
     "principals": "is for authorities, and none may stand here",
 }
 """Options that undo what else is demanded, each with what it does."""
-OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?')
+OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\"|\\(?!"))*)")?')
+"""A backslash hides a quote that follows it, and nothing else: not another backslash (opt_dequote of OpenSSH)."""
 ADDRESSES = re.compile(r"!?[A-Za-z0-9.:*?_/-]+")
 WORDS = (
     f"a public key as ssh-keygen writes it ({', '.join(TYPES)}, RSA of {LEAST_BITS} bits or more), "
     f"with any of {', '.join((*WITH_VALUE, *WITHOUT_VALUE))} before it"
 )
 """What a line may be."""
+TIMES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+"""How many digits a time has -> what they are (parse_absolute_time of OpenSSH)."""
 ENDS = re.compile("[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 """Whatever ends a line for anybody who reads it."""
 
@@ -118,11 +122,20 @@ def _judge_options(options: List[Tuple[str, str]], type_: str) -> None:
     given: Dict[str, str] = dict(options)
     if VERIFY in given and type_ not in FIDO:
         raise Unfit(f"its option {VERIFY} is for keys of tokens ({', '.join(FIDO)})")
-    if "expiry-time" in given and not re.fullmatch(r"\d{8}(\d{4}(\d\d)?)?Z?", given["expiry-time"]):
-        raise Unfit("its option expiry-time is no YYYYMMDD or YYYYMMDDHHMM")
+    if "expiry-time" in given and not _is_time(given["expiry-time"]):
+        raise Unfit("its option expiry-time is no YYYYMMDD or YYYYMMDDHHMM that there is")
     for one in given["from"].split(",") if "from" in given else ():
         if not ADDRESSES.fullmatch(one) or ("/" in one and not _is_network(one.lstrip("!"))):
             raise Unfit(f"its option from has {one!r}, which is no address, network without host bits, or pattern")
+
+
+def _is_time(text: str) -> bool:
+    """Whether sshd takes a text for a time: with another one it takes the whole key for none."""
+    digits = re.fullmatch(r"([0-9]+)Z?", text)
+    try:
+        return bool(digits and time.strptime(digits[1], TIMES[len(digits[1])]))
+    except (KeyError, ValueError):
+        return False
 
 
 def _is_network(text: str) -> bool:

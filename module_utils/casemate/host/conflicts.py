@@ -195,13 +195,18 @@ def denying(root: str = "", run: Run = output) -> List[str]:
     return found
 
 
+def ufw(settings: str) -> bool:
+    """Whether somebody has enabled ufw, by the text of its ufw.conf: a script of sh, in which a value may be quoted."""
+    return bool(re.search(r"(?im)^\s*ENABLED=[\"']?yes", settings))
+
+
 def main() -> None:
     """Say what is on this host that conflicts with K3s, and what else preflight compares hosts by."""
     key = text("/etc/ssh/ssh_host_ed25519_key.pub").split()[1:2]
     found = {
         "cluster": cluster(),
         "units": states(),
-        "ufw": bool(re.search(r"(?im)^\s*ENABLED=yes", text("/etc/ufw/ufw.conf"))),
+        "ufw": ufw(text("/etc/ufw/ufw.conf")),
         "listeners": listeners(),
         "denying": denying(),
         "machine": text("/etc/machine-id").strip(),

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import way_in
 from .backup import BOOT_ID, IN_CASE, Backup
-from .last_change import LastChange
+from .last_change import ASIDE, LastChange
 from .machine import EnforceError, Host
 from .run_lock import Lock
 
@@ -40,10 +40,15 @@ OWNED = tuple(f"{UNITS}/{name}" for name in ("casemate-guard.service", "casemate
 BEFORE = r"""if [ "${1-}" = boot ] && [ "$(cat pending/boot 2>/dev/null)" = "$(cat @BOOT_ID@)" ]; then exit 0; fi
 rm -f @RESERVES@
 """
+# What was being taken back may be taken back again: see last_change.py.
 SAYS = r"""[ -z "$restored" ] || echo "casemate-guard: nobody confirmed the change in time"
+if [ -d @LAST@/@ASIDE@ ]; then
+  rm -rf @LAST@/pending @LAST@/reverting && mv @LAST@/@ASIDE@ @LAST@/pending || echo "casemate-guard: no revert is kept"
+fi
 """
 AFTER = r"""case $restored in *"$newline/etc/casemate/firewall.nft"*)
-  if [ -s /etc/casemate/firewall.nft ]; then nft -f /etc/casemate/firewall.nft || failed=1
+  if ! command -v nft >/dev/null; then echo "casemate: there is no nft, so the table stays as it is"
+  elif [ -s /etc/casemate/firewall.nft ]; then nft -f /etc/casemate/firewall.nft || failed=1
   elif nft list table inet casemate >/dev/null 2>&1; then nft delete table inet casemate || failed=1; fi
 esac
 unit=/etc/systemd/system/casemate-firewall.service  # it may be enabled by the time that it goes
@@ -118,14 +123,14 @@ class Guard(Backup):
     `account` is who came in: what it needs to come in again is kept, too. `root` lets tests point it at a folder.
     """
 
-    AFTER = SAYS + AFTER
-
     def __init__(self, seconds: int = 120, root: str = "/", account: str = "") -> None:
         super().__init__(HOME, root)
         self.seconds = min(max(int(seconds), 60), 900)
         self.account = account
         self.reserves = [self._real(path) for path in RESERVES]
         self.BEFORE = BEFORE.replace("@BOOT_ID@", BOOT_ID).replace("@RESERVES@", shlex.join(self.reserves))
+        last = shlex.quote(LastChange(root=root).home)
+        self.AFTER = SAYS.replace("@LAST@", last).replace("@ASIDE@", ASIDE) + AFTER
 
     def arm(self, names: Sequence[str], sort: str = "file", note: str = "") -> None:
         """Guard some of a sort (see backup.py) before they change, with a note such as OF_PACKAGES.
@@ -223,7 +228,9 @@ class Guard(Backup):
                 os.unlink(path)
 
     def _hand_over(self) -> None:
-        if os.path.isdir(self.confirmed) and not os.path.exists(os.path.join(self.confirmed, FINAL)):
+        if os.path.exists(os.path.join(self.confirmed, FINAL)):
+            LastChange(root=self.root).settle()
+        elif os.path.isdir(self.confirmed):
             run = (Lock(self.root).read() or {}).get("run") or str(time.time())
             with contextlib.suppress(OSError):
                 LastChange(AFTER, self.root).take_over(self.confirmed, run)

@@ -1,7 +1,8 @@
 """What the last run that changed this host has changed, kept so that an operator can have it back.
 
 A confirmed change is handed over by the guard. The changes of one run add up; the first one of another run takes their
-place. Putting them back is itself a change, which the guard undoes where nobody confirms it.
+place. Putting them back is itself a change, which the guard undoes where nobody confirms it; then they can be put back
+again.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import shutil
 from collections.abc import Iterable
 from typing import List, NamedTuple, Optional
 
+from .accounts import passwd
 from .backup import IN_CASE, NAMED, Backup
 from .files import sync_folder
 from .machine import EnforceError
 
 HOME = "/var/lib/casemate/last"
+ASIDE = "aside"
+"""A folder with all that is being put back, until that is confirmed: the guard's script gives it its name again."""
 OF_PACKAGES = "of-packages"
 """A note with what packages change while they are installed: it goes with them."""
 
@@ -74,6 +78,29 @@ class LastChange(Backup):
         """Files that somebody else has changed after that run: putting them back would undo their work, too."""
         files = [one for one in self.entries() if one.sort == "file"]
         return [one.name for one in files if self._applied(one) != digest(self._real(one.name))]
+
+    def gone(self) -> List[str]:
+        """Of what is no whole file, the paths and accounts that are there no more: nothing of them can be put back."""
+        accounts = {account.name for account in passwd(self._text("/etc/passwd"))}
+        return [
+            one.name
+            for one in self.entries()
+            if (one.sort in ("mode", "value") and not os.path.lexists(self._real(one.name)))
+            or (one.sort in ("account", "person") and one.name not in accounts)
+        ]
+
+    def set_aside(self) -> None:
+        """Keep all of it until `settle`, by further names of the same files. Raises OSError."""
+        aside = os.path.join(self.home, ASIDE)
+        for folder in (f"{aside}.new", aside):
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.pending, f"{aside}.new", symlinks=True, copy_function=os.link)
+        os.rename(f"{aside}.new", aside)
+        sync_folder(self.home)
+
+    def settle(self) -> None:
+        """Forget what was set aside: that it was put back is confirmed."""
+        shutil.rmtree(os.path.join(self.home, ASIDE), ignore_errors=True)
 
     def leave(self, names: Iterable[str]) -> None:
         """Put none of these back."""

@@ -25,7 +25,8 @@ from typing import Any, Dict, List, Optional, Tuple
 SSHD, MAIN = "/usr/sbin/sshd", "/etc/ssh/sshd_config"
 TOLD = (
     "allowusers", "allowgroups", "denyusers", "denygroups", "authenticationmethods", "authorizedkeyscommand",
-    "authorizedkeysfile", "pubkeyauthentication", "strictmodes", "trustedusercakeys", "usepam",
+    "authorizedkeysfile", "pubkeyacceptedalgorithms", "pubkeyauthentication", "strictmodes", "trustedusercakeys",
+    "usepam",
 )  # fmt: skip
 ACCEPTED = re.compile(r"Accepted (\S+) for (\S+) from (\S+) port (\d+) ssh2(?:: (\S+) (\S+))?(?:.*? CA \S+ (\S+))?")
 """method, account, address, port, type of key, fingerprint, fingerprint of its authority: sshd's own words."""

@@ -53,6 +53,7 @@ class Setting(Needed, Enforceable, total=False):
     service: Annotated[str, Key("pam_module: file in /etc/pam.d")]
     module: Annotated[str, Key("pam_module: module that its stack must call")]
     option: Annotated[str, Key("pam_module: word that the module must get")]
+    beaten_by: Annotated[list[str], Key("pam_module: words that count instead of it where they come later")]
 
 
 SUDOERS, FOLDER = "/etc/sudoers", "/etc/sudoers.d"
@@ -143,7 +144,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         )
     if check == "pam_module":
         wanted = [setting[name] for name in ("module", "option") if name in setting]
-        ok = any(line.split(" ")[0] == wanted[0] and set(wanted) <= set(line.split(" ")) for line in seen["modules"])
+        ok = any(_calls(setting, line.split(" ")) for line in seen["modules"])
         reason = "" if ok else f"{setting['service']} does not call {' '.join(wanted)}"
         return Verdict(
             ok=ok,
@@ -173,6 +174,16 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         fine = {"empty", "locked", *(setting.get("schemes") or ())}
         wrong, why = [a for a in accounts if a["hash"] not in fine], "has a password with a weak hash"
     return _judged(setting, seen, sorted(wrong, key=lambda a: str(a["name"])), why)
+
+
+def _calls(setting: Setting, words: list[str]) -> bool:
+    """Whether a line, as its module and options, calls the module with the option; of those that exclude each other the
+    last one counts (pam_unix, _set_ctrl)."""
+    option = setting.get("option")
+    if words[0] != setting["module"] or option is None:
+        return words[0] == setting["module"]
+    deciding = [word for word in words[1:] if word == option or word in setting.get("beaten_by", ())]
+    return deciding[-1:] == [option]
 
 
 def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:

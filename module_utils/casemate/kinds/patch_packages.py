@@ -98,6 +98,9 @@ def automatic(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
             found[origin] = "this origin is not among those of Unattended-Upgrade::Origins-Pattern"
     for package in filter(None, lines.get("Unattended-Upgrade::Package-Blacklist", [])):
         found[package] = "Unattended-Upgrade::Package-Blacklist keeps updates from it"
+    only = ", ".join(filter(None, lines.get("Unattended-Upgrade::Package-Whitelist", [])))
+    if only:
+        found["Unattended-Upgrade::Package-Whitelist"] = f"it has {only}, so no other package gets updates"
     if last.get("Unattended-Upgrade::Automatic-Reboot", "false").lower() in ("true", "yes", "1", "on"):
         found["Unattended-Upgrade::Automatic-Reboot"] = "a node would reboot without asking the cluster"
     by_hand = "take that out of the file below /etc/apt/apt.conf.d that says so"

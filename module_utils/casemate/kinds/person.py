@@ -7,7 +7,7 @@ logs in as is ever among them, whatever is declared. Sources: passwd(5), shadow(
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Callable, Dict, List, Literal, Mapping, NamedTuple, Optional, TypedDict
 
 from ..core import waiver
@@ -24,6 +24,8 @@ Person = Mapping[str, Any]
 REVOKED = "revoked"
 NEVER = -1
 NOBODY = 65534
+OF_EVERYBODY = "users"
+"""The group that useradd gives to whom it makes no group of their own."""
 PLACES = {
     "accounts": "/etc/passwd",
     "groups": "/etc/group",
@@ -43,13 +45,18 @@ class Setting(TypedDict):
 
 
 class Lists(NamedTuple):
-    """What the files say: accounts by name and by uid, kinds of passwords, last days, groups by member, least uid."""
+    """What the files say: accounts by name and by uid, kinds of passwords, last days, groups by member, least uid.
+
+    `elsewhere` are accounts of people that stand in no file of this host but in a directory, such as LDAP.
+    """
 
     accounts: Dict[str, Account]
+    elsewhere: Dict[str, Account]
     names: Dict[int, str]
     passwords: Dict[str, str]
     last_days: Dict[str, int]
     groups: Dict[str, List[str]]
+    group_names: Dict[int, str]
     least_uid: int
     automation: str
     today: int
@@ -71,30 +78,42 @@ def identity(setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """Name -> Fault, for each setting. Raises OSError where the accounts cannot be read."""
-    lists = read(host)
+    lists = read(host, (person for setting in settings for person in setting["people"]))
     return [{"faults": faults(setting, lists)} for setting in settings]
 
 
-def read(host: Host) -> Lists:
-    """What decides, as libc reads it."""
+def read(host: Host, people: Iterable[Person] = ()) -> Lists:
+    """What decides, as libc reads it; of these people the accounts of directories, too."""
     found = passwd(host.text("/etc/passwd") or "")
     if not found:
         raise OSError("/etc/passwd cannot be read as accounts")
     secrets = host.text("/etc/shadow") or ""
     groups: Dict[str, List[str]] = {}
-    for one in group(host.text("/etc/group") or ""):
+    known = group(host.text("/etc/group") or "")
+    for one in known:
         for member in one.members:
             groups.setdefault(member, []).append(one.name)
+    accounts = {one.name: one for one in found if one.first}
     return Lists(
-        {one.name: one for one in found if one.first},
+        accounts,
+        _elsewhere(sorted({str(person["name"]) for person in people} - set(accounts)), host),
         {one.uid: one.name for one in reversed(found)},
         {name: password(field) for name, field in shadow(secrets).items()},
         last_days(secrets),
         {name: sorted(set(named)) for name, named in groups.items()},
+        {one.gid: one.name for one in reversed(known)},
         least_uid(login_defs(host.text(LOGIN_DEFS) or "").get("UID_MIN", "")),
         str(host.context.get("account") or ""),
         days(waiver.day(host.context)),
     )
+
+
+def _elsewhere(names: List[str], host: Host) -> Dict[str, Account]:
+    """Those of the names that whatever /etc/nsswitch.conf names beside the files has an account for."""
+    if not names:
+        return {}
+    said = host.cached(f"accounts beside the files: {names}", lambda: host.run(["getent", "passwd", *names]).out)
+    return {one.name: one for one in passwd(said) if one.name in names}
 
 
 def faults(setting: Setting, lists: Lists) -> Dict[str, Fault]:
@@ -111,7 +130,7 @@ def is_persons(uid: int, lists: Lists) -> bool:
 
 def spared(name: str, lists: Lists) -> str:
     """Why nothing is ever done to an account of this name, with what to do; nothing for a person's."""
-    account = lists.accounts.get(name)
+    account = lists.accounts.get(name) or lists.elsewhere.get(name)
     automation = lists.accounts.get(lists.automation)
     if name == lists.automation or (account and automation and account.uid == automation.uid):
         return f"{name} is the account that Casemate logs in as: take it off casemate_people"
@@ -128,6 +147,12 @@ def _account(person: Person, lists: Lists) -> Fault | None:
         return Fault(barred, f"uid {account.uid}" if account else "absent", "a person's account", barred)
     if person["state"] == REVOKED:
         return None
+    if name in lists.elsewhere:
+        barred = (
+            f"{name} is an account of a directory here, which nothing on this host changes: give the person another "
+            "name, or take them off casemate_people and list them in k3s_access_allow_users"
+        )
+        return Fault(barred, f"uid {lists.elsewhere[name].uid}", "an account in /etc/passwd", barred)
     if account is None:
         taken = lists.names.get(uid, "") if uid else ""
         barred = f"the uid {uid} is {taken}'s here: give {name} another one" if taken else ""
@@ -145,13 +170,17 @@ def _groups(person: Person, lists: Lists) -> Fault | None:
     account, want = lists.accounts.get(name), sorted(person["groups"])
     if account is None or spared(name, lists):
         return None
-    have = lists.groups.get(name, [])
+    have, own = lists.groups.get(name, []), lists.group_names.get(account.gid, name)
+    by_hand = ""
+    if own not in (name, OF_EVERYBODY, *want):
+        by_hand = f"{name} has {own} for a group of their own, which nobody declared: by hand: usermod -g {name} {name}"
     if have == want:
-        return None
+        return Fault(by_hand, [own, *have], want, by_hand) if by_hand else None
     lacks, beyond = [one for one in want if one not in have], [one for one in have if one not in want]
     words = [f"is not in {', '.join(lacks)}"] if lacks else []
     words += [f"is in {', '.join(beyond)}, which nobody declared"] if beyond else []
-    return Fault(f"{name} {' and '.join(words)}", have, want)
+    why = f"{name} {' and '.join(words)}"
+    return Fault(f"{why}; {by_hand}" if by_hand else why, have, want)
 
 
 def _last_day(person: Person, lists: Lists) -> Fault | None:
@@ -164,6 +193,9 @@ def _last_day(person: Person, lists: Lists) -> Fault | None:
 
 def _revoked(person: Person, lists: Lists) -> Fault | None:
     name = str(person["name"])
+    if person["state"] == REVOKED and name in lists.elsewhere and not spared(name, lists):
+        by_hand = f"{name} is revoked and an account of a directory: end it there, then take it off casemate_people"
+        return Fault(by_hand, "an account of a directory", "locked and ended", by_hand)
     if person["state"] != REVOKED or name not in lists.accounts or spared(name, lists):
         return None
     usable = lists.passwords.get(name, "locked") != "locked"

@@ -41,16 +41,15 @@ def identity(_setting: Setting) -> str:
 
 def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -> List[Observation]:
     """Name -> what runs, by its number and program; who has a session that outlives logins; whom apply leaves alone."""
-    lists = person.read(host)
+    lists = person.read(host, (one for setting in settings for one in setting["people"]))
     return [{"running": _running(setting, lists, host), "barred": _barred(setting, lists)} for setting in settings]
 
 
 def _gone(setting: Setting, lists: person.Lists) -> Dict[str, int]:
     """Name -> uid of each account that may run nothing."""
     names = [str(one["name"]) for one in setting["people"] if person.has_ended(one, lists.today)]
-    return {
-        name: lists.accounts[name].uid for name in names if name in lists.accounts and not person.spared(name, lists)
-    }
+    accounts = {**lists.elsewhere, **lists.accounts}
+    return {name: accounts[name].uid for name in names if name in accounts and not person.spared(name, lists)}
 
 
 def _barred(setting: Setting, lists: person.Lists) -> Dict[str, str]:
@@ -95,7 +94,7 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 def enforce(settings: List[Setting], failing: set[int], host: Host) -> None:
     """End what runs. Raises EnforceError where something does not go."""
     for setting in (settings[i] for i in sorted(failing)):
-        lists = person.read(host)
+        lists = person.read(host, setting["people"])
         barred = _barred(setting, lists)
         for name, uid in sorted(_gone(setting, lists).items()):
             if name in barred:

@@ -1,7 +1,8 @@
 """Rules of sudo for somebody whom nobody declared.
 
 Known are those for root, for the account that Casemate logs in as, for the people who are declared with sudo, and for
-groups whose members another control judges. Sources: sudoers(5), cvtsudoers(1).
+groups whose members another control judges. A directory that sudo asks beside its files shows its rules to nobody, so
+somebody has to vouch for it. Sources: sudoers(5), cvtsudoers(1), sudoers.ldap(5) (nsswitch.conf).
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from ..core.verdict import Unavailable
 from ..core.vouched_for import Stranger
 from ..formats.sudoers import grantees, places, written
 from ..host.accounts import passwd
+from ..host.machine import Host
+from ..host.text import split_lines
 from ..k3s.listed import digest_of
 from .account import SUDOERS
 from .vouchers import Known
+
+NSSWITCH = "/etc/nsswitch.conf"
 
 
 def strangers(setting: Mapping[str, Any], known: Known) -> Iterator[Stranger]:
@@ -45,6 +50,21 @@ def strangers(setting: Mapping[str, Any], known: Known) -> Iterator[Stranger]:
             f"{', '.join(where)}, or declare the person with it"
         )
         yield Stranger(f"sudo/{whom}", why, digest_of(of_theirs), where[0])
+    for source in _beside_the_files(host):
+        why = (
+            f"sudo takes rules from {source}, too, as {NSSWITCH} says in sudoers:, and no file here shows them: vouch "
+            "for it, or by hand take it off that line"
+        )
+        yield Stranger(f"sudo/nsswitch:{source}", why, digest_of(source), NSSWITCH)
+
+
+def _beside_the_files(host: Host) -> List[str]:
+    """What else than files /etc/nsswitch.conf has sudo ask for rules, such as sss or ldap; its first line counts."""
+    for line in split_lines(host.text(NSSWITCH) or ""):
+        database, _, sources = line.split("#", 1)[0].partition(":")
+        if database.strip().lower() == "sudoers":
+            return [word for word in re.sub(r"\[[^\]]*\]", " ", sources).split() if word != "files"]
+    return []
 
 
 def whose(line: str) -> str:

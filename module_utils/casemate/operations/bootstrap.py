@@ -41,6 +41,8 @@ INSTEAD = (
 """What cloud-init puts before a key of root's, so that it tells people to come as somebody else."""
 
 
+OF_PEOPLE = 1000
+"""The least number that a group of a person has on Debian; what has a lower one is the system's, and stays."""
 GROUPS = ("sudo", "admin", "wheel", "lxd")
 """Groups into which cloud images put their default user, and whose members become root."""
 
@@ -240,7 +242,10 @@ def _problem(name: str, account: Optional[pwd.struct_passwd], host: Host) -> str
         home = f"{_homes(host)}/{name}"
         if host.stat(home) is not None:
             return f"there is no account {name}, but a home {home}: move that away, or name another account"
-        if host.run(["getent", "group", name]).rc == 0:
+        shown = host.run(["getent", "group", name])
+        if any(one.gid < OF_PEOPLE for one in group(shown.out)):
+            return f"{name} is a group of the system and no account: name another account in ansible_user"
+        if shown.rc == 0:
             return f"there is no account {name}, but a group of that name: groupdel {name}, or name another account"
         return ""
     if account.pw_uid == 0:

@@ -18,6 +18,7 @@ from ..kinds import sysctl
 
 OF_THE_KERNEL = "/proc/sys/"
 CHANGED = "somebody has changed it after that run"
+GONE = "it is there no more"
 NEEDED = "K3s is installed, and its kubelet starts with these values only"
 WHOLE = "what pam-auth-update makes goes back as a whole, and packages or somebody else have changed some of it"
 
@@ -30,9 +31,10 @@ class Plan:
     stay: Dict[str, str]
 
 
-def plan(entries: List[Entry], changed: List[str], runs_k3s: bool) -> Plan:
+def plan(entries: List[Entry], changed: List[str], runs_k3s: bool, gone: Collection[str] = ()) -> Plan:
     """Which of what the last run changed goes back. Pure."""
-    stay = dict.fromkeys(changed, CHANGED)
+    files = {one.name for one in entries if one.sort == "file"}  # which come back whole, and so do their modes
+    stay = {**dict.fromkeys(set(gone) - files, GONE), **dict.fromkeys(changed, CHANGED)}
     if runs_k3s:
         kernel = (one for one in entries if one.name == sysctl.OWNED or one.name.startswith(OF_THE_KERNEL))
         stay.update({one.name: NEEDED for one in kernel})
@@ -56,7 +58,7 @@ def _half_of_pam(names: Set[str], stay: Collection[str]) -> Set[str]:
 def look(host: Host, last: LastChange) -> Plan:
     """What a revert of this host would do."""
     installed = any(host.systemctl(unit).get("LoadState") == "loaded" for unit in UNITS)
-    return plan(last.entries(), last.changed_since(), installed)
+    return plan(last.entries(), last.changed_since(), installed, last.gone())
 
 
 def take_back(guard: Guard, last: LastChange, planned: Plan) -> None:
@@ -65,12 +67,14 @@ def take_back(guard: Guard, last: LastChange, planned: Plan) -> None:
     Raises EnforceError where that fails; the guard has put everything as it was, then.
     """
     by_sort: Dict[str, List[str]] = {}
-    for one in planned.back:
+    gone = last.gone()  # of which there is no state that could be kept
+    for one in (one for one in planned.back if one.sort == "file" or one.name not in gone):
         by_sort.setdefault(one.sort, []).append(one.name)
     for sort, names in by_sort.items():
         guard.arm(names, sort)
     guard.final()
     try:
+        last.set_aside()
         last.leave(planned.stay)
         last.restore()
     except (EnforceError, OSError) as failed:

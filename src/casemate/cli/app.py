@@ -163,10 +163,10 @@ def revert(plan: bool, verbose: int, limit: str | None, inventories: tuple[str, 
     with runner.progress(err, quiet=bool(verbose)) as watch:
         run = runner.play("revert.yml", inventories, limit, None, verbose, watch, check=plan)
     tell(run.errors, run.messages())
-    for host in run.hosts.values():
+    for host in (one for one in run.hosts.values() if one.status == "ok"):  # what nobody confirmed is undone again
         back, stay = host.reverted.get("back", []), host.reverted.get("stay", {})
         becomes = "would go back" if plan else "as it was before"
-        said = [f"{becomes}: {', '.join(back)}"] if back else ["nothing to take back"] if host.status == "ok" else []
+        said = [f"{becomes}: {', '.join(back)}"] if back else ["nothing to take back"]
         for why in dict.fromkeys(stay.values()):
             said.append(f"stays, since {why}: {', '.join(name for name in stay if stay[name] == why)}")
         for line in said:

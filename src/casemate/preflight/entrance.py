@@ -21,10 +21,20 @@ KEYS = {
     "authorizedkeyscommand": "none",
     "authorizedkeysfile": "",
     "trustedusercakeys": "",
+    "pubkeyacceptedalgorithms": "",
 }
-"""What apply gives sshd and decides who gets in; what stands empty is the operator's."""
+"""What apply gives sshd and decides who gets in; what stands empty is the operator's, or depends on the level."""
 CONTROLS = {key: declarations.control("sshd", key=key) for key in KEYS}
 """Which control declares each of them."""
+ALGORITHMS = {
+    "RSA": ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"],
+    "ECDSA": ["ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"],
+    "ECDSA-CERT": [f"ecdsa-sha2-nistp{bits}-cert-v01@openssh.com" for bits in (256, 384, 521)],
+    "ECDSA-SK": ["sk-ecdsa-sha2-nistp256@openssh.com", "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"],
+    "ECDSA-SK-CERT": ["sk-ecdsa-sha2-nistp256-cert-v01@openssh.com"],
+    "ED25519": ["ssh-ed25519"],
+}
+"""A key as sshd's log names its type -> what PubkeyAcceptedAlgorithms calls its signatures."""
 PASSWORD_OVER = (12, 27)
 """PAM_NEW_AUTHTOK_REQD and PAM_AUTHTOK_EXPIRED, of pam(3)."""
 
@@ -38,7 +48,9 @@ def planned(automation: str, values: Mapping[str, Any], waived: Iterable[str]) -
     given["trustedusercakeys"] = values.get(
         "k3s_access_trusted_user_ca_keys", defaults["k3s_access_trusted_user_ca_keys"]
     )
-    return "".join(f"{key} {value}\n" for key, value in given.items() if CONTROLS[key] not in waived)
+    if values.get("casemate_level") == "strict":
+        given["pubkeyacceptedalgorithms"] = ",".join(declarations.variables()[1]["__k3s_access_userkeys"])
+    return "".join(f"{key} {value}\n" for key, value in given.items() if value and CONTROLS[key] not in waived)
 
 
 def problems(seen: Mapping[str, Any]) -> list[str]:
@@ -99,6 +111,14 @@ def _proof(seen: Mapping[str, Any]) -> str:
     if method != "publickey":
         cause = f"Ansible comes in by {method}, and only keys are taken from the next reload on"
         return f"{cause}: give {account} a key on this host, and name it in ansible_ssh_private_key_file"
+    sort, taken = accepted.get("type", ""), after.get("pubkeyacceptedalgorithms", "")
+    named = ALGORITHMS.get(sort, [])
+    if taken and named and not any(ssh_patterns.listed(one, taken) for one in named):
+        cause = f"{accepted.get('account', account)} comes in by a key of the type {sort}, which sshd will take no more"
+        return (
+            f"{cause}: make one by ssh-keygen -t ed25519, put its .pub into a file of keys here, and name it in "
+            f"ansible_ssh_private_key_file; or waive {CONTROLS['pubkeyacceptedalgorithms']}"
+        )
     trusted = after.get("trustedusercakeys", "none") != "none"
     if accepted.get("authority") and not trusted:
         cause = (

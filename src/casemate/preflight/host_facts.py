@@ -27,6 +27,8 @@ from module_utils.casemate.k3s import lock_validity, running
 BOOTSTRAP = "casemate bootstrap -i hosts.yml"
 """What makes the account by which Casemate comes in, as messages name it."""
 ROOT_LOGIN = declarations.control("sshd", key="permitrootlogin")
+RULES = declarations.control("nft", gate=True)
+"""The control by which the firewall is loaded."""
 SUPPORTED = {
     ("debian", "12"): True,
     ("debian", "13"): True,
@@ -72,8 +74,8 @@ ACCEPTED
 DIGESTS
 p=$$
 while [ "${p:-1}" -gt 1 ]; do
-  s=$(tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | sed -n 's/^SSH_CONNECTION=\([^ ]*\) .*/\1/p')
-  [ -n "$s" ] && say source "$s" && break
+  s=$(tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | sed -n 's/^SSH_CONNECTION=//p')
+  [ -n "$s" ] && say source "${s%% *}" && say port "${s##* }" && break
   p=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$p/status" 2>/dev/null)
 done
 true
@@ -169,6 +171,28 @@ def host_problems(seen: Mapping[str, str], sources: Sequence[str], home: int) ->
             "add it, or the firewall would lock the controller out"
         )
     return problems, warnings
+
+
+def port_problems(
+    seen: Mapping[str, str], values: Mapping[str, Any], connected: Any, waived: Iterable[str]
+) -> list[str]:
+    """Whether the firewall will admit this controller at the port by which it came; `connected`: ansible_port, or 22.
+
+    A port that is forwarded on the way, or that ssh's own configuration names, is another one than Ansible knows.
+    """
+    came, admitted = seen.get("port", ""), str(values.get("k3s_firewall_ssh_port", connected))
+    if not came.isdigit() or came == admitted or RULES in waived:
+        return []
+    for rule in values.get("k3s_firewall_allow") or []:
+        first, _, last = str(rule["port"]).partition("-")
+        is_open = rule["proto"] == "tcp" and int(first) <= int(came) <= int(last or first)
+        if is_open and any(inside(seen["source"], net) for net in rule["sources"]):
+            return []
+    given = "" if "k3s_firewall_ssh_port" in values else " (ansible_port, or 22)"
+    problem = f"k3s_firewall_ssh_port is {admitted}{given}, and this controller comes in at port {came} of the host, so"
+    return [
+        f"{problem} the firewall would lock it out; allowed: {came}. Set k3s_firewall_ssh_port: {came} for this host"
+    ]
 
 
 def inside(address: str, net: str) -> bool:

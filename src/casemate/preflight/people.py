@@ -5,6 +5,7 @@ Each problem names the person, what is allowed and what to do. A key is never sh
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -31,11 +32,29 @@ NEEDED_BY_CODES = [
     declarations.control("totp_secrets"),
 ]
 """The controls without which a code would be the only proof, or none, or nobody's."""
+NEEDED_BY_TOKENS = [
+    declarations.control("sshd", key=key)
+    for key in (
+        "authorizedkeysfile", "authorizedkeyscommand", "trustedusercakeys", "passwordauthentication",
+        "kbdinteractiveauthentication", "hostbasedauthentication", "gssapiauthentication",
+    )
+]  # fmt: skip
+"""The controls without which another proof than a key of a token may let somebody in."""
+NEEDED = {SECOND_FACTOR: ("token", NEEDED_BY_TOKENS), CODES: ("code", NEEDED_BY_CODES)}
+"""Second factor -> its name in words, and what it needs."""
+OTHER_LISTS = {
+    "k3s_access_allow_users": "lets in",
+    "k3s_access_sudo_without_password": "excuses a rule of sudo for",
+    "k3s_host_ageless_accounts": "excuses the password of",
+}
+"""Other inputs that let somebody do something -> what they do for a name."""
 OF_SERVICES = (
     "backup", "bin", "daemon", "games", "gnats", "irc", "kube", "list", "lp", "mail", "man", "messagebus", "news",
     "nobody", "ntp", "polkitd", "proxy", "sshd", "sync", "sys", "tss", "uucp", "uuidd", "www-data",
 )  # fmt: skip
 """Accounts that Debian and its packages bring, beside those that begin with _ or systemd-."""
+FIRST_END = datetime.date(1970, 1, 1)
+"""The first last day that an account can have: shadow(5) counts from it, and takes what is before for none."""
 Person = Mapping[str, Any]
 
 
@@ -59,30 +78,54 @@ def problems(values: Mapping[str, Any], automation: str, waived: Collection[str]
             f"casemate_waivers has {KEYS_WRITTEN} without {KEYS_READ}, so sshd would look for keys of people where "
             "nobody puts any, and let none of them in; allowed: both, or none. Add the other one, or take this one off"
         )
-    found += _codes_waived(people, waived)
+    found += _factors_waived(people, waived)
     return found
 
 
-def _codes_waived(people: Iterable[Person], waived: Collection[str]) -> Iterator[str]:
-    """Waivers that do not go with codes: who needs one would be let in without it or without a key, or not at all."""
-    names = [str(one["name"]) for one in people if asks_for_codes(one)]
-    lacking = [one for one in NEEDED_BY_CODES if one in waived]
-    if names and lacking:
-        yield (
-            f"casemate_waivers has {', '.join(lacking)}, without which a code of {', '.join(names)} is no second "
-            f"factor; allowed: none of {', '.join(NEEDED_BY_CODES)}. Take it off, or leave out second_factor: {CODES}"
-        )
+def _factors_waived(people: Iterable[Person], waived: Collection[str]) -> Iterator[str]:
+    """Waivers that do not go with a second factor: who needs it would be let in without it, or not at all."""
+    for factor, (word, needed) in NEEDED.items():
+        names = [str(one["name"]) for one in people if _asks_for(factor, one)]
+        lacking = [one for one in needed if one in waived]
+        if names and lacking:
+            yield (
+                f"casemate_waivers has {', '.join(lacking)}, without which a {word} of {', '.join(names)} is no second "
+                f"factor; allowed: none of {', '.join(needed)}. Take it off, or leave out second_factor: {factor}"
+            )
 
 
 def asks_for_codes(person: Person) -> bool:
     """Whether somebody is there who needs a code."""
-    return person.get("state", PRESENT) == PRESENT and person.get("second_factor") == CODES
+    return _asks_for(CODES, person)
+
+
+def _asks_for(factor: str, person: Person) -> bool:
+    return person.get("state", PRESENT) == PRESENT and person.get("second_factor") == factor
+
+
+def login_problems(values: Mapping[str, Any], login: str, automation: str) -> list[str]:
+    """Whether whom Ansible came as will be asked for what no run can give."""
+    people: list[Person] = values.get(VARIABLE) or []
+    asked = [factor for factor in FACTORS for one in people if one["name"] == login and _asks_for(factor, one)]
+    return [
+        f"Ansible comes as {login}, of whom {VARIABLE} asks second_factor: {factor}, which no run can give; allowed: "
+        f"an account without one, such as {automation}. Name that in ansible_user"
+        for factor in asked
+    ]
 
 
 def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Iterator[str]:
+    if not isinstance(person["name"], str):
+        yield f"{VARIABLE} has {person['name']}, which is a number to YAML; allowed: text. Put the name into quotes"
+        return
     name, state = person["name"], person.get("state", PRESENT)
     keys = list(_keys(person))
     yield from (one for one in keys if isinstance(one, str))
+    if "expires" in person and datetime.date.fromisoformat(str(person["expires"])) < FIRST_END:
+        yield (
+            f"{VARIABLE}: expires of {name} is {person['expires']}, with which an account would never end; allowed: "
+            f"from {FIRST_END} on. Correct it, or leave it out for somebody who stays"
+        )
     if name == automation:
         yield (
             f"{VARIABLE} has {name}, the account that Casemate logs in as, which nothing here may change. Take it off "
@@ -91,8 +134,9 @@ def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Itera
     if name == "root" or name in OF_SERVICES or name.startswith(("_", "systemd-")):
         yield f"{VARIABLE} has {name}, which is an account of the system. Give the person a name of their own"
     if state == REVOKED:
-        if name in (values.get("k3s_access_allow_users") or ()):
-            yield f"{VARIABLE} revokes {name}, and k3s_access_allow_users lets {name} in. Take {name} off that list"
+        for listing, does in OTHER_LISTS.items():
+            if name in (values.get(listing) or ()):
+                yield f"{VARIABLE} revokes {name}, and {listing} {does} {name}. Take {name} off that list"
         return
     if not person.get("keys"):
         yield (

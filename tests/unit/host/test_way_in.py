@@ -395,6 +395,23 @@ esac"""
     assert subprocess.run(["/bin/sh", "-c", script], check=False).returncode == 1, "it is tried again"
 
 
+@pytest.mark.parametrize(("nft", "ends"), [("exit 0", 0), ("exit 1", 1), (None, 0)])
+def test_a_table_that_cannot_be_loaded_is_tried_again_unless_nft_is_gone(
+    tmp_path: Path, nft: str | None, ends: int
+) -> None:
+    """With its package, say: the host would try for ever, and no guard could be armed meanwhile."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/rm").symlink_to("/bin/rm")
+    if nft is not None:
+        (tmp_path / "bin/nft").write_text(f"#!/bin/sh\n{nft}\n")
+        (tmp_path / "bin/nft").chmod(0o755)
+    (tmp_path / "firewall.nft").write_text("table inet casemate {}\n")
+    after = guarding.AFTER.replace("/etc/casemate/", f"{tmp_path}/").replace("/etc/systemd/system/", f"{tmp_path}/")
+    script = f"newline='\n' restored='\n{tmp_path}/firewall.nft' how= failed=0\n{after}\nexit $failed"
+    done = subprocess.run(["/bin/sh", "-c", script], env={"PATH": f"{tmp_path}/bin"}, check=False)
+    assert done.returncode == ends
+
+
 def test_what_is_kept_last_comes_back_first(place: Path) -> None:
     """A mode below a folder that nobody may enter cannot be set, and keys are written by their owner."""
     kept = [(sort, name) for sort, names in way_in.kept("ops", Host(str(place))) for name in names]

@@ -212,6 +212,8 @@ def test_kinds_of_password(field: str, kind: str) -> None:
         ({"common-password": "@include other\n", "other": PAM}, True),
         ({"common-password": "password include other\n", "other": PAM}, True),
         ({"common-password": PAM.replace("yescrypt", "md5 # yescrypt")}, False),
+        ({"common-password": PAM.replace("yescrypt", "yescrypt sha512")}, False),  # the last one counts
+        ({"common-password": PAM.replace("yescrypt", "sha512 yescrypt")}, True),
         ({"common-password": PAM.replace("pam_unix", "pam_evil")}, False),
         ({"common-password": "@include common-password\n"}, False),
         ({}, False),
@@ -219,6 +221,7 @@ def test_kinds_of_password(field: str, kind: str) -> None:
 )
 def test_pam_stack(tmp_path: Path, given: dict[str, str], ok: bool) -> None:
     setting: Any = {"check": "pam_module", "service": "common-password", "module": "pam_unix.so", "option": "yescrypt"}
+    setting["beaten_by"] = ["md5", "sha512"]
     assert judge(tmp_path, setting, **{f"/etc/pam.d/{n}": t for n, t in given.items()}).ok is ok
 
 

@@ -57,6 +57,7 @@ def judged(host: FakeHost, setting: Any = KEEP) -> Verdict:
     [
         ((), {}, ""),
         ((), UFW, "ufw"),  # `ufw enable` starts no unit
+        ((), {other_firewalls.UFW: 'ENABLED="yes"\n'}, "ufw"),  # a script of sh
         (("ufw",), {other_firewalls.UFW: "ENABLED=no\n"}, ""),  # as Debian installs it
         (("firewalld",), {}, "firewalld"),
         (("netfilter-persistent",), {}, ""),  # as Debian installs it

@@ -135,6 +135,8 @@ Unattended-Upgrade::Automatic-Reboot "false";
         ('APT::Periodic::Update-Package-Lists "0";\n', "APT::Periodic::Update-Package-Lists"),
         ('APT::Periodic::Enable "0";\n', "APT::Periodic::Enable"),
         ('Unattended-Upgrade::Package-Blacklist:: "openssl";\n', "openssl"),
+        ('Unattended-Upgrade::Package-Whitelist "";\n', ""),
+        ('Unattended-Upgrade::Package-Whitelist:: "bash";\n', "Unattended-Upgrade::Package-Whitelist"),
         ('Unattended-Upgrade::Automatic-Reboot "true";\n', "Unattended-Upgrade::Automatic-Reboot"),
     ],
 )

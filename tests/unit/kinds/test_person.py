@@ -91,6 +91,34 @@ def test_groups_are_those_that_are_declared(tmp_path: Path, groups: list[str], s
 
 
 @pytest.mark.parametrize(
+    ("gid", "groups", "says"),
+    [
+        (1001, ["video"], ""),
+        (100, ["video"], ""),  # where a group of the name was there already
+        (4711, ["video"], ""),  # that there is no such group is another control's
+        (
+            27,
+            ["video"],
+            "alice has sudo for a group of their own, which nobody declared: by hand: usermod -g alice alice",
+        ),
+        (27, [], "alice is in video, which nobody declared; alice has sudo for a group of their own"),
+        (44, ["video"], ""),
+        (4, ["adm", "video"], "alice is not in adm"),
+    ],
+)
+def test_the_first_group_of_an_account_counts_as_sudo_takes_it(
+    tmp_path: Path, gid: int, groups: list[str], says: str
+) -> None:
+    """A rule for %sudo is for those, too, whose group it is in /etc/passwd; usermod -G leaves that as it is."""
+    text = PASSWD.replace("alice:x:1001:1001:", f"alice:x:1001:{gid}:")
+    verdict = judged("groups", tmp_path, one(groups=groups), passwd=text, group=f"{GROUP}sudo:x:27:\nusers:x:100:\n")
+    assert verdict.ok is (says == "") and says in verdict.reason
+    by_people_alone = says.startswith("alice has")
+    assert bool(verdict.blocked_by) is by_people_alone
+    assert verdict.todo == (["alice"] if says and not by_people_alone else [])
+
+
+@pytest.mark.parametrize(
     ("field", "over", "says"),
     [
         ("", -1, ""),
@@ -139,6 +167,27 @@ def test_the_second_name_of_the_automation_account_is_spared(tmp_path: Path) -> 
     verdict = judged("accounts", tmp_path, one("twin", state="revoked"), passwd=text)
     assert verdict.blocked_by and not verdict.still_enforced
     assert judged("revoked", tmp_path, one("twin", state="revoked"), passwd=text).ok
+
+
+def test_an_account_of_a_directory_is_told_and_left_alone(tmp_path: Path) -> None:
+    """One of sssd or LDAP stands in no file here: usermod refuses it, and its password goes on letting somebody in."""
+    host = FakeHost(
+        tmp_path,
+        {"/etc/passwd": PASSWD, "/etc/shadow": SHADOW, "/etc/group": GROUP},
+        {"getent passwd dora erik": (2, "dora:*:70001:70001:Dora:/home/dora:/bin/bash\n", "")},
+        {"account": "ops", "today": "2026-11-28"},
+    )
+    people = [one(), one("dora", state="revoked"), one("erik")]
+    settings: Any = [{"of": of, "people": people} for of in ("accounts", "revoked")]
+    accounts, revoked = (kind.assess(*pair) for pair in zip(settings, kind.observe(settings, host), strict=True))
+    assert accounts.reason == "erik has no account" and accounts.todo == ["erik"]
+    assert "dora is revoked and an account of a directory: end it there" in revoked.blocked_by
+    assert revoked.todo == [] and not revoked.still_enforced
+    settings[0]["people"] = [one("dora"), one("erik")]
+    verdict = kind.assess(settings[0], kind.observe(settings, host)[0])
+    assert "dora is an account of a directory here" in verdict.blocked_by
+    assert verdict.todo == ["erik"] and verdict.observed["dora"] == "uid 70001"
+    assert sum(argv[0] == "getent" for argv in host.ran) == 1, "asked once for all"
 
 
 def test_files_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:

@@ -93,6 +93,17 @@ def test_each_hierarchy_has_a_group_of_the_system_s_own(tmp_path: Path) -> None:
     assert not processes.in_container(7, host)
 
 
+def test_so_are_those_of_an_account_of_a_directory(tmp_path: Path) -> None:
+    host = made(tmp_path, {7: ("S", 70001, "/user.slice/user-70001.slice/session-4.scope")})
+    host.commands["getent passwd dora"] = (0, "dora:*:70001:70001:Dora:/home/dora:/bin/bash\n", "")
+    verdict = judged(host, one("dora", state="revoked"))
+    assert verdict.observed == {"dora": 1} and not verdict.blocked_by
+    assert judged(host, one("dora")).ok, "who is there may have what runs"
+    host.commands["getent passwd dora"] = (0, "dora:*:1000:1000:as ops:/home/ops:/bin/bash\n", "")
+    host = FakeHost(tmp_path, {}, host.commands, host.context)
+    assert judged(host, one("dora", state="revoked")).ok, "the automation account by another name"
+
+
 def test_so_are_those_of_people_whose_last_day_is_over(tmp_path: Path) -> None:
     host = made(tmp_path, {8: ("S", 1001, "/")})
     assert judged(host, one(over=20786)).ok

@@ -536,6 +536,23 @@ class TestSudo:
         assert list(found.observed) == [f"sudo/{name}"]
         assert "remove the rule from /etc/sudoers:3" in found.reason
 
+    @pytest.mark.parametrize(
+        ("line", "sources"),
+        [
+            ("sudoers: files sss\n", ["sss"]),
+            ("passwd: files sss\nsudoers:\tldap [SUCCESS=return] sss files # rules\n", ["ldap", "sss"]),
+            ("sudoers: files\nsudoers: files sss\n", []),
+            ("passwd: files sss\n# sudoers: sss\n", []),
+            ("", []),
+        ],
+    )
+    def test_a_directory_that_sudo_asks_is_named(self, tmp_path: Path, line: str, sources: list[str]) -> None:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc/nsswitch.conf").write_text(line)
+        found = self.judged(tmp_path, {"username": "ops"})
+        assert found.ok is not bool(sources)
+        assert not sources or list(found.observed) == [f"sudo/nsswitch:{source}" for source in sources]
+
     def test_a_rule_that_changes_is_another(self, tmp_path: Path) -> None:
         eve = {"username": "eve"}
         assert self.judged(tmp_path, eve).observed != self.judged(tmp_path, eve, eve).observed

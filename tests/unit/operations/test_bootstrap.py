@@ -104,17 +104,18 @@ def test_a_rule_that_is_there_already_is_enough(tmp_path: Path, rule: str, becom
 
 
 @pytest.mark.parametrize(
-    ("entry", "home", "group", "said"),
+    ("entry", "home", "gid", "said"),
     [
-        (ENTRY.format(uid=0, shell="/bin/bash"), True, False, "root by another name"),
-        (ENTRY.format(uid=34, shell="/usr/sbin/nologin"), True, False, "has the shell /usr/sbin/nologin"),
-        (ENTRY.format(uid=1000, shell="/bin/bash"), False, False, "its home /home/ops is not"),
-        ("", True, False, "but a home /home/ops: move that away"),
-        ("", False, True, "but a group of that name: groupdel ops"),
+        (ENTRY.format(uid=0, shell="/bin/bash"), True, "", "root by another name"),
+        (ENTRY.format(uid=34, shell="/usr/sbin/nologin"), True, "", "has the shell /usr/sbin/nologin"),
+        (ENTRY.format(uid=1000, shell="/bin/bash"), False, "", "its home /home/ops is not"),
+        ("", True, "", "but a home /home/ops: move that away"),
+        ("", False, "1000", "but a group of that name: groupdel ops"),
+        ("", False, "27", "ops is a group of the system and no account: name another"),  # such as sudo, adm or staff
     ],
 )
-def test_what_only_people_can_clear_is_refused(tmp_path: Path, entry: str, home: bool, group: bool, said: str) -> None:
-    made = host(tmp_path, entry, **({"getent_group_ops": (0, "ops:x:1000:\n", "")} if group else {}))
+def test_what_only_people_can_clear_is_refused(tmp_path: Path, entry: str, home: bool, gid: str, said: str) -> None:
+    made = host(tmp_path, entry, **({"getent_group_ops": (0, f"ops:x:{gid}:\n", "")} if gid else {}))
     if home:
         (tmp_path / "home/ops").mkdir(parents=True)
     with pytest.raises(EnforceError, match=said):

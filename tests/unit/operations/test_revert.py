@@ -23,6 +23,8 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        (root / "etc").mkdir()
+        (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/bash\nalice:x:1001:1001::/home/alice:/bin/bash\n")
         for name, text in BEFORE.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
@@ -55,7 +57,7 @@ class Machine:
 
     def planned(self) -> revert.Plan:
         last = self.last()
-        return revert.plan(last.entries(), last.changed_since(), runs_k3s=False)
+        return revert.plan(last.entries(), last.changed_since(), runs_k3s=False, gone=last.gone())
 
     def revert(self) -> revert.Plan:
         planned, guard = self.planned(), self.guard()
@@ -66,7 +68,7 @@ class Machine:
 
     def files(self) -> dict[str, str]:
         return {str(path.relative_to(self.root)): path.read_text() for path in sorted(self.root.glob("etc/???*"))
-                if path.is_file()}  # fmt: skip
+                if path.is_file() and path.name not in ("passwd", "shadow")}  # fmt: skip
 
 
 @pytest.fixture
@@ -108,11 +110,60 @@ def test_a_revert_that_nobody_confirms_is_undone(machine: Machine) -> None:
     assert machine.files() == {"etc/new": "made\n", "etc/one": "second\n", "etc/two": "first\n"}
 
 
+def test_it_can_be_taken_back_again_then_and_only_then(machine: Machine) -> None:
+    """A controller that dies in the middle of a revert must not take with it what there was before."""
+    machine.change(one="second\n", two="second\n", new="made\n")
+    (machine.root / "etc/two").write_text("somebody else's\n")
+    planned, guard = machine.planned(), machine.guard()
+    revert.take_back(guard, machine.last(), planned)
+    assert guard.revert()
+    assert machine.planned() == planned and planned.stay
+    machine.revert()
+    assert machine.files() == {"etc/one": "first\n", "etc/two": "somebody else's\n"}
+    assert machine.planned() == revert.Plan([], {})
+    machine.change(one="third\n")
+    assert machine.guard().revert() is False and [one.name for one in machine.planned().back] == ["/etc/one"]
+
+
+def test_so_it_can_where_putting_back_is_killed_on_its_way(machine: Machine) -> None:
+    machine.change(one="second\n")
+    planned, guard, last = machine.planned(), machine.guard(), machine.last()
+    guard.arm(["/etc/one"])
+    guard.final()
+    last.set_aside()
+    (machine.root / "var/lib/casemate/last/pending").rename(machine.root / "var/lib/casemate/last/reverting")
+    (machine.root / "etc/one").write_text("half of")
+    assert guard.revert()
+    assert machine.planned() == planned
+    machine.revert()
+    assert machine.files() == BEFORE
+
+
 def test_what_somebody_else_changed_since_stays(machine: Machine) -> None:
     machine.change(one="second\n", two="second\n")
     (machine.root / "etc/one").write_text("somebody else's\n")
     assert list(machine.revert().stay) == ["/etc/one"]
     assert machine.files() == {"etc/one": "somebody else's\n", "etc/two": "first\n"}
+
+
+def test_what_went_with_its_package_keeps_nothing_else_from_going_back(machine: Machine) -> None:
+    """The guard cannot keep the mode of what is not there, and would refuse all of it."""
+    (machine.root / "etc/program").write_text("")
+    (machine.root / "etc/shadow").write_text("alice:!:19000::::::\n")
+    guard = machine.guard()
+    guard.arm(["/etc/program", "/etc/one"], "mode")
+    guard.arm(["alice"], "account")
+    guard.arm(["/etc/one"])
+    (machine.root / "etc/program").chmod(0o600)
+    (machine.root / "etc/one").unlink()
+    passwd = machine.root / "etc/passwd"
+    passwd.write_text(passwd.read_text().replace("/bin/bash", "/usr/sbin/nologin"))
+    assert guard.confirm()
+    (machine.root / "etc/program").unlink()
+    passwd.write_text("root:x:0:0::/root:/bin/bash\n")
+    planned = machine.revert()
+    assert planned.stay == {"/etc/program": revert.GONE, "alice": revert.GONE}
+    assert (machine.root / "etc/one").read_text() == "first\n"
 
 
 def test_another_mode_is_a_change_too(machine: Machine) -> None:

@@ -105,9 +105,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         seen = self._probe(host_facts.script(*asked))
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
+        connected = self._templar.template(task_vars.get("ansible_port", 22))
+        problems += host_facts.port_problems(seen, right, connected, waived)
         root = host_facts.ROOT_LOGIN in waived
         allowed = [*(values.get("k3s_access_allow_users") or []), *people.admitted(right.get(people.VARIABLE) or [])]
         problems += host_facts.login_problems(seen.get("login", ""), automation, allowed, root)
+        problems += people.login_problems(right, seen.get("login", ""), automation)
         problems += entrance.problems(host_facts.answer_of("logins", seen))
         running, address = host_facts.answer_of("host", seen), mine
         problems += k3s_rules.room_problems(running)
