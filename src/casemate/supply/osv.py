@@ -15,6 +15,8 @@ from typing import Any
 Event = tuple[str, str]
 """("introduced", "fixed", "last_affected" or "limit"; version)."""
 EVENTS = ("introduced", "fixed", "last_affected", "limit")
+ENDS = ("fixed", "introduced", "last_affected")
+"""In which order events of one version are taken: it may end one line and begin the next, or be affected alone."""
 NUMBER = r"(?:0|[1-9]\d*)"
 VERSION = re.compile(
     rf"(?:v|go)?({NUMBER})(?:\.({NUMBER})(?:\.({NUMBER})(?:-([0-9A-Za-z.-]+))?(?:\+([0-9A-Za-z.-]+))?)?)?"
@@ -92,7 +94,7 @@ def in_range(version: str, events: Iterable[Event]) -> bool:
         return False
     ordered = sorted(
         (event for event in events if event[0] != "limit"),
-        key=lambda e: ((-2,), 0) if e == ("introduced", "0") else (key(e[1]), e[0] == "introduced"),
+        key=lambda e: ((-2,), 0) if e == ("introduced", "0") else (key(e[1]), ENDS.index(e[0])),
     )
     affected = False
     for what, at in ordered:
@@ -117,15 +119,15 @@ def holding(affected: Affected, version: str, project: bool) -> Range | None:
     `project`: it is a version of the project itself. Then ranges of such versions count, too, and where there are any,
     a range of Go's that never ends says no more than that Go does not know these versions.
     """
-    if version in affected.versions or version.removeprefix("v") in affected.versions:
-        return Range(())
     known = [one for one in affected.ranges if not one.of_project]
     own = [one for one in affected.ranges if one.of_project]
     if project and own:
         known = [one for one in known if one.events != (("introduced", "0"),)] + own
-    if not known:
-        return None if affected.versions else Range(())
-    return next((one for one in known if in_range(version, one.events)), None)
+    found = next((one for one in known if in_range(version, one.events)), None)
+    named = not affected.versions.isdisjoint((version, version.removeprefix("v")))
+    if found is None and (named or not (known or affected.versions)):
+        return Range(())
+    return found
 
 
 def advisory(entry: Any, ecosystem: str = "Go") -> Advisory | None:
