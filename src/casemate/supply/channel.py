@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ SECONDS = 30
 """How long an address may take for its whole answer."""
 CAP = 1024 * 1024
 """The most bytes of a file of checksums: those of a release have about 500."""
+GITHUB = ("github.com", "githubusercontent.com")
+"""Its downloads are sent on from the first to hosts below the second."""
 SUMS = "sha256sum-{}.txt"
 """How a release of K3s names its files of checksums."""
 
@@ -81,14 +83,35 @@ def _in_common(one: str, other: str) -> str:
 
 
 def _host(address: str) -> str:
-    """The host of an address; all names and addresses of this machine are one."""
+    """The host of an address, however it is written; all of this machine are one, and so are all of GitHub."""
     host = (urllib.parse.urlsplit(address).hostname or "").rstrip(".").lower()
-    return "localhost" if _is_loopback(host) else host
+    if _is_loopback(host):
+        return "localhost"
+    if host in GITHUB or host.endswith(tuple(f".{one}" for one in GITHUB)):
+        return GITHUB[0]
+    try:
+        return str(_address(host))
+    except ValueError:
+        return _ascii(host)
+
+
+def _ascii(host: str) -> str:
+    """A name as the domain name system has it, in which others than those of ASCII are written with these."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return host
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    """An address of IP; one of IPv4 that is written as one of IPv6 is the former. Raises ValueError for a name."""
+    found = ip_address(host)
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        return _address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 
