@@ -118,7 +118,11 @@ def test_settings_are_what_the_inventory_says(tmp_path: Path) -> None:
     assert scan_gate.settings(None) is None
 
 
-@pytest.mark.parametrize("argument", ["--severity=CRITICAL", "--ignorefile", "-sCRITICAL", "--vex=file", "--cache-dir"])
+@pytest.mark.parametrize(
+    "argument",
+    ["--severity=CRITICAL", "--ignorefile", "-sCRITICAL", "-qsCRITICAL", "--vex=file", "--cache-dir",
+     "--vuln-type=os", "--security-checks=config", "--distro=alpine/3.9", "--offline-scan=false"],
+)  # fmt: skip
 def test_arguments_that_hide_findings_are_refused(tmp_path: Path, argument: str) -> None:
     given: Any = scanning.inventory(scanning.settings(tmp_path))
     given["scanner"]["arguments"] = ["--debug", "--insecure", argument]
