@@ -12,6 +12,7 @@ lists by it, too. Whatever it does not understand, it refuses.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import hashlib
 import json
@@ -65,7 +66,7 @@ def read(text: str) -> Images:
     """The list that a text holds. Raises Refused, which names every fault."""
     try:
         raw = json.loads(text, object_pairs_hook=_once)
-    except ValueError as broken:
+    except (ValueError, RecursionError) as broken:
         raise Refused(f"it is not JSON: {broken}") from None
     if not isinstance(raw, dict) or set(raw) != {"schema", "expires", "images"} or raw["schema"] != 1:
         raise Refused('it is no list of images: {"schema": 1, "expires": a date, "images": [...]}')
@@ -74,8 +75,8 @@ def read(text: str) -> Images:
     faults: List[str] = []
     expires = _day(raw["expires"], "expires", faults)
     entries = [_entry(one, f"images[{place}]", faults) for place, one in enumerate(raw["images"])]
-    places = [entry[:2] for entry in entries]
-    faults += [f"{one[0]}@{one[1]} stands twice in it" for one in sorted(set(places)) if places.count(one) > 1]
+    times = collections.Counter(entry[:2] for entry in entries)
+    faults += [f"{one[0]}@{one[1]} stands twice in it" for one, many in sorted(times.items()) if many > 1]
     if faults:
         raise Refused("; ".join(faults[:5]))
     return Images(expires, tuple(entries))
@@ -144,6 +145,8 @@ def signed(folder: str) -> str:
     for name in (LIST, SIGNATURE, SIGNERS):
         if not _is_plain(os.path.join(folder, name)):
             raise Refused(f"{os.path.join(folder, name)} is missing, or no regular file")
+    for name in ("", LIST, SIGNATURE, SIGNERS):
+        _demand_own(os.path.join(folder, name))
     with open(os.path.join(folder, LIST), "rb") as file:
         document = file.read()
     by = ["-s", os.path.join(folder, SIGNATURE), "-f", os.path.join(folder, SIGNERS)]
@@ -163,6 +166,13 @@ def _is_plain(path: str) -> bool:
         return False
 
 
+def _demand_own(path: str) -> None:
+    """Raise Refused where somebody else may write: whoever says who may sign could let anything through."""
+    found = os.stat(path)
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Refused(f"{path} may be written by others than root")
+
+
 def ask_further(folder: str, image: str) -> List[str]:
     """The names of the operator's own verifiers, all of which let the image pass. Raises Refused.
 
@@ -171,6 +181,7 @@ def ask_further(folder: str, image: str) -> List[str]:
     path = os.path.join(folder, FURTHER)
     if not _is_plain(path):
         raise Refused(f"{path} is missing, or no regular file")
+    _demand_own(path)
     with open(path, encoding="utf-8") as file:
         listed = json.load(file)
     for one in listed:

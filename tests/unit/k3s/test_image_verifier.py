@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,9 @@ SPOILED: list[tuple[Callable[[Node], object], str]] = [
     (linked, "no regular file"),
     (lambda node: (node.folder / verifier.SIGNATURE).unlink(), "list.json.sig is missing"),
     (lambda node: (node.folder / verifier.SIGNERS).write_text(""), "not signed by anybody"),
+    (lambda node: (node.folder / verifier.SIGNERS).chmod(0o666), "allowed_signers may be written by others than root"),
+    (lambda node: (node.folder / verifier.FURTHER).chmod(0o664), "verifiers.json may be written by others"),
+    (lambda node: node.folder.chmod(0o777), "images/ may be written by others"),
     (lambda node: (node.folder / verifier.FURTHER).unlink(), "verifiers.json is missing"),
     (lambda node: (node.folder / verifier.FURTHER).write_text("{"), "so nothing is pulled: JSONDecodeError"),
     (lambda node: node.list.write_text(listed(entry(), entry(digest=OTHER))), "was changed since"),
@@ -188,3 +192,18 @@ def test_a_malformed_list_is_refused_and_says_why(text: str, says: str) -> None:
     with pytest.raises(verifier.Refused) as refusal:
         verifier.read(text)
     assert says in str(refusal.value)
+
+
+def test_a_long_list_is_read_before_containerd_gives_up() -> None:
+    """It waits ten seconds, and each pull reads all of it."""
+    entries = [entry(digest=f"sha256:{number:064x}") for number in range(20_000)]
+    started = time.monotonic()
+    assert len(verifier.read(listed(*entries)).entries) == len(entries)
+    assert time.monotonic() - started < 5
+    with pytest.raises(verifier.Refused, match="stands twice"):
+        verifier.read(listed(*entries, entries[7]))
+
+
+def test_what_is_nested_without_end_is_refused_as_what_is_no_json() -> None:
+    with pytest.raises(verifier.Refused, match="not JSON"):
+        verifier.read("[" * 100_000)
