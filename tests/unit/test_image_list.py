@@ -82,6 +82,14 @@ def test_allow_refuses_what_counts_for_nothing(tmp_path: Path, more: tuple[str, 
     assert code == 1 and says in said
 
 
+@pytest.mark.parametrize(
+    "reference", ["nginx", "library/nginx", "docker.io/nginx", "index.docker.io/nginx", "index.docker.io/library/nginx"]
+)
+def test_allow_writes_the_one_name_by_which_containerd_asks(tmp_path: Path, reference: str) -> None:
+    assert allow(tmp_path / "images.json", f"{reference}@{A}")[0] == 0
+    assert [one.image for one in image_list.load(tmp_path / "images.json").entries] == ["docker.io/library/nginx"]
+
+
 def test_allow_refuses_a_file_that_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "images.json").write_text("{}")
     code, said = allow(tmp_path / "images.json", f"good@{A}")
@@ -121,6 +129,17 @@ def test_a_list_that_is_over_stops_an_apply_and_is_a_finding_of_a_check(signed: 
     assert f"ended on {TODAY - DAY}" in signed.problems() and signed.problems(changes=False) == ""
     signed.write(until=TODAY - DAY)
     assert "allows no image today" in signed.problems()
+
+
+def test_an_entry_by_a_name_that_containerd_never_asks_by_stops_an_apply(signed: Signed) -> None:
+    for image, right in [
+        ("docker.io/mirrored-pause", "docker.io/library/mirrored-pause"),
+        ("index.docker.io/org/app", "docker.io/org/app"),
+        ("registry/app", "docker.io/registry/app"),
+    ]:
+        signed.write(image=image)
+        said = signed.problems()
+        assert f"{image}, by which containerd never asks" in said and f"Write {right} there" in said
 
 
 def test_an_unsigned_changed_or_foreign_list_stops_an_apply(signed: Signed, tmp_path: Path) -> None:
