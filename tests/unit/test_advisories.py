@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import socket
 import zipfile
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from casemate.supply import osv
 from casemate.supply.advisories import DataError, load, matches, part_of, unknown
 from casemate.supply.component import Component
 
@@ -67,10 +70,37 @@ def test_one_fault_by_several_names_is_told_once_and_with_every_place(folder: Pa
     assert {one.part for one in found} == {"runc"}
 
 
+def of_one_fault(*entries: dict[str, Any]) -> list[Any]:
+    advisories = [made for one in entries if (made := osv.advisory(one))]
+    return matches([Component("go", RUNC, "v1.4.1")], advisories)
+
+
+def test_entries_that_a_third_one_calls_the_same_are_one_fault_in_whatever_order_they_come() -> None:
+    one = entry(RUNC, until("1.4.2"), 1, id="CVE-2026-1", aliases=["GO-2026-3"])
+    other = entry(RUNC, until("1.4.2"), 2, id="GHSA-aaaa")
+    both = entry(RUNC, until("1.4.2"), 3, id="GO-2026-3", aliases=["CVE-2026-1", "GHSA-aaaa"])
+    for order in itertools.permutations([one, other, both]):
+        (found,) = of_one_fault(*order)
+        assert (found.id, found.aliases) == ("CVE-2026-1", ("GHSA-aaaa", "GO-2026-3"))
+
+
+def test_of_what_several_sources_say_the_worst_severity_counts_and_a_fix_that_one_of_them_knows() -> None:
+    def rated(name: str, severity: str, events: list[dict[str, str]]) -> dict[str, Any]:
+        return entry(RUNC, events, 1, id=name, aliases=["CVE-2026-1"], database_specific={"severity": severity})
+
+    (found,) = of_one_fault(
+        rated("GHSA-aaaa", "LOW", [{"introduced": "0"}]),
+        rated("GHSA-bbbb", "CRITICAL", until("1.4.2")),
+        rated("GHSA-cccc", "", until("1.4.2")),
+    )
+    assert (found.severity, found.fixed) == ("critical", "1.4.2")
+
+
 @pytest.mark.parametrize(
     ("version", "found"),
-    [("v2.3.3-k3s2", [("GO-2026-1", CONTAINERD, "2.3.4")]), ("v2.3.4-k3s1", []), ("v2.3.3", [])],
-)
+    [("v2.3.3-k3s2", [("GO-2026-1", CONTAINERD, "2.3.4")]), ("v2.3.3-k3s1.36", [("GO-2026-1", CONTAINERD, "2.3.4")]),
+     ("v2.3.4-k3s1.36", []), ("v2.3.4-k3s1", []), ("v2.3.3", [])],
+)  # fmt: skip
 def test_a_fork_of_k3s_counts_as_what_it_forks(folder: Path, version: str, found: list[Any]) -> None:
     fork = Component("go", "github.com/k3s-io/containerd/v2", version, replaces=CONTAINERD)
     assert named(folder, fork) == found
@@ -82,7 +112,8 @@ def test_a_fork_of_somebody_else_counts_by_its_own_name_alone(folder: Path) -> N
 
 def test_staging_modules_have_the_minor_version_of_kubernetes(folder: Path) -> None:
     name = "github.com/k3s-io/kubernetes/staging/src/k8s.io/api"
-    assert named(folder, Component("go", name, "v1.36.3-k3s1", replaces="k8s.io/api"))
+    (found,) = matches([Component("go", name, "v1.36.3-k3s1", replaces="k8s.io/api")], load(folder).advisories)
+    assert (found.id, found.part) == ("GO-2026-4", "kubernetes")
     assert not named(folder, Component("go", name, "v1.36.4-k3s1", replaces="k8s.io/api"))
 
 
@@ -107,6 +138,24 @@ def test_a_module_without_a_version_is_told_as_such(folder: Path) -> None:
     devel = Component("go", RUNC, "(devel)")
     assert named(folder, devel) == []
     assert unknown([devel, Component("deb", "runc", "")]) == [devel]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "replaces", "strange"),
+    [
+        ("github.com/k3s-io/containerd/v2", "v2.3.3-k3s1.36", CONTAINERD, False),
+        ("github.com/k3s-io/containerd/v2", "v2.3.3-0.20261101000000-0123456789ab", CONTAINERD, True),
+        ("example.org/runc", "v1.4.1", RUNC, True),
+        (RUNC, "v1.4.1", RUNC, False),
+        (RUNC, "v1.4.1", "", False),
+        ("example.org/net", "v1.4.1", "golang.org/x/net", False),
+    ],
+)
+def test_a_part_whose_fork_does_not_say_of_what_it_is_made_is_told_as_such(
+    name: str, version: str, replaces: str, strange: bool
+) -> None:
+    one = Component("go", name, version, replaces=replaces)
+    assert unknown([one]) == [one] * strange
 
 
 def test_names_that_only_begin_alike_are_no_part() -> None:

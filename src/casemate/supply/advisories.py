@@ -21,7 +21,8 @@ from casemate.supply.component import UNKNOWN, Component
 from module_utils.casemate.formats import deb_version
 
 OWN_FORK = re.compile(r"github\.com/(k3s-io|rancher)/")
-FORK = re.compile(r"(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+?)?)-k3s\d+")
+FORK = re.compile(r"(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+?)?)-k3s\d+(?:\.\d+)*")
+"""Such as v2.3.2-k3s2, or v2.0.5-k3s1.32 of a branch for a minor version of K3s."""
 STAGING = "github.com/k3s-io/kubernetes/staging/src/"
 K3S = "github.com/k3s-io/k3s"
 PARTS = {
@@ -194,7 +195,8 @@ def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory],
                 if within is None or not _concerns(affected, machine):
                     continue
                 fixed = osv.fixed_in(version, within.events)
-                about = (part_of(name), name, version, fixed, one.severity, one.summary)
+                part = part_of(name) or (part_of(component.name) if fork else "")  # a staging module is Kubernetes
+                about = (part, name, version, fixed, one.severity, one.summary)
                 found.append(Match(one.id, one.aliases, *about, component.where, fork))
     return together(found)
 
@@ -222,8 +224,18 @@ def matches_on_debian(components: Iterable[Component], faults: Mapping[str, Iter
 
 
 def unknown(components: Iterable[Component]) -> list[Component]:
-    """Those modules of which the program does not say the version, so that no advisory can be compared."""
-    return [one for one in components if one.ecosystem == "go" and one.version in ("", UNKNOWN)]
+    """Those modules with which no advisory can be compared, as the program does not say a version that one knows.
+
+    So it is of a part of K3s that a fork took the place of, whose version does not say which one it was made of.
+    """
+    modules = [one for one in components if one.ecosystem == "go"]
+    return [one for one in modules if one.version in ("", UNKNOWN) or _is_strange_fork(one)]
+
+
+def _is_strange_fork(one: Component) -> bool:
+    if one.replaces in ("", one.name) or not (part_of(one.replaces) or part_of(one.name)):
+        return False
+    return not (OWN_FORK.match(one.name) and FORK.fullmatch(one.version))
 
 
 def part_of(module: str) -> str:
@@ -275,20 +287,36 @@ def in_words(found: Iterable[Match]) -> list[str]:
 
 def together(found: Iterable[Match]) -> list[Match]:
     """The same with each fault of a module's version once, with all of its names and every place where it is."""
-    told: list[Match] = []
+    groups: dict[int, list[Match]] = {}
     at: dict[tuple[str, str, str], int] = {}
-    for one in sorted(found):
-        names = {(name, one.module, one.version) for name in one.names}
-        place = min((at[name] for name in names if name in at), default=len(told))
-        if place == len(told):
-            told.append(one)
-        else:
-            first = told[place]
-            aliases = tuple(sorted({*first.aliases, one.id, *one.aliases} - {first.id}))
-            where = tuple(sorted({*first.where, *one.where}))
-            told[place] = replace(first, aliases=aliases, where=where, severity=first.severity or one.severity)
-        at.update(dict.fromkeys(names, place))
-    return told
+    for number, one in enumerate(sorted(found)):
+        same = {at[name] for name in _names_of(one) if name in at}  # of several, which then are one by its names
+        groups[number] = [*(other for place in sorted(same) for other in groups.pop(place)), one]
+        at.update({name: number for other in groups[number] for name in _names_of(other)})
+    return sorted(_one_of(group) for group in groups.values())
+
+
+def _names_of(one: Match) -> list[tuple[str, str, str]]:
+    """What makes two matches one: a name in common, of the same version of a module."""
+    return [(name, one.module, one.version) for name in one.names]
+
+
+def _one_of(group: list[Match]) -> Match:
+    """One fault by all that is known of it: the worst severity, and what fixes it where only one source knows that."""
+    first = min(group)
+    return replace(
+        first,
+        aliases=tuple(sorted({name for one in group for name in one.names} - {first.id})),
+        where=tuple(sorted({place for one in group for place in one.where})),
+        severity=max((one.severity for one in group), key=_rank),
+        fixed=next((one.fixed for one in group if one.fixed), ""),
+    )
+
+
+def _rank(severity: str) -> int:
+    """From the least to the worst; a word that is not known is the worst, since it never counts for less."""
+    ranks = ("", debian.UNIMPORTANT, "low", "medium", "high", "critical")
+    return ranks.index(severity) if severity in ranks else len(ranks)
 
 
 def _texts(path: Path) -> Iterator[tuple[str, bytes]]:

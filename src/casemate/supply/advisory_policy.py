@@ -101,7 +101,8 @@ def judged(installed: Installed, asked: Policy, now: datetime.datetime) -> Judge
     answers = _answers(installed, asked, now.date(), found)
     counts = {one for one in found if counted(one, asked.severity)}
     tracked = any(data.tracks for data in read.values())
-    silent = [one for one in advisories.unknown(installed.components) if advisories.part_of(one.name)]
+    unknown = advisories.unknown(installed.components)
+    silent = [one for one in unknown if advisories.part_of(one.name) or advisories.part_of(one.replaces)]
     silent += [one for one in installed.components if one.ecosystem == "kernel" and not one.source and tracked]
     return Judged(
         tuple(one for one in found if one in counts and one not in answers),
