@@ -199,6 +199,71 @@ def test_what_is_no_data_is_refused_by_name(tmp_path: Path, text: str, said: str
         load(tmp_path / "missing.json")
 
 
+def test_an_entry_without_a_date_is_an_entry_of_which_nobody_knows_the_age(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({**entry(RUNC, until("1.0.0")), "modified": None}))
+    found = load(tmp_path)
+    assert len(found.advisories) == 1 and found.told is None
+
+
+def test_of_a_tracker_beside_entries_the_older_of_both_counts(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(entry(RUNC, until("1.0.0"), modified="2026-11-20T00:00:00Z")))
+    tracker = tmp_path / "tracker.json"
+    tracker.write_text(json.dumps({"openssl": {"CVE-1": {"releases": {}}}}))
+    os.utime(tracker, (1_600_000_000, 1_600_000_000))
+    found = load(tmp_path)
+    assert found.told is not None and found.told.year == 2020 and found.told_by == "the time of tracker.json"
+    os.utime(tracker, (1_800_000_000, 1_800_000_000))
+    assert load(tmp_path).told_by == "the newest entry"
+
+
+def encrypted(data: bytes) -> bytes:
+    """An archive whose members say that they are encrypted."""
+    at = data.find(b"PK\x01\x02") + 8
+    return data[:6] + b"\x01" + data[7:at] + b"\x01" + data[at + 1 :]
+
+
+def spoiled(data: bytes) -> bytes:
+    at = data.find(b"GO-2026")
+    return data[:at] + b"XX" + data[at + 2 :]
+
+
+@pytest.mark.parametrize(("spoil", "said"), [(encrypted, "encrypted"), (spoiled, "Bad CRC-32")])
+def test_an_archive_that_cannot_be_read_is_refused_by_name(tmp_path: Path, spoil: Any, said: str) -> None:
+    path = tmp_path / "osv.zip"
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("one.json", json.dumps(entry(RUNC, until("1.0.0"))))
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"one\.json in .*osv\.zip cannot be read: .*{said}"):
+        load(path)
+
+
+def test_links_to_folders_are_followed_once_and_a_folder_that_cannot_be_read_is_no_empty_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "osv").symlink_to(folder)
+    (folder / "back").symlink_to(linked)
+    assert sorted(load(linked).advisories, key=str) == sorted(load(folder).advisories, key=str)
+
+    def refused(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match=r"linked cannot be read: Permission denied"):
+        load(linked)
+
+
+def test_what_is_no_regular_file_or_nested_without_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match=r"pipe\.json is no regular file"):
+        load(tmp_path)
+    (tmp_path / "pipe.json").unlink()
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"deep\.json holds no advisories"):
+        load(tmp_path)
+
+
 def test_no_network_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any, **__: Any) -> None:
         raise AssertionError("a socket was opened")

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
+import stat
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
@@ -131,20 +134,20 @@ def _plain(data: Data) -> tuple[Any, ...]:
 def _load(path: Path, release: str) -> Data:
     found: list[osv.Advisory] = []
     faults: dict[str, list[debian.Fault]] = {}
-    newest, tracked = "", ""
+    newest, tracked = "", list[str]()
     for name, raw in _texts(path):
         try:
             entries = json.loads(raw)
             if debian.is_tracker(entries):
-                tracked = name
+                tracked.append(name)
                 for source, fault in debian.faults(entries, release):
                     faults.setdefault(source, []).append(fault)
                 continue
             for entry in entries if isinstance(entries, list) else [entries]:
                 made = osv.advisory(entry)
-                newest = max(newest, str(entry.get("modified") or ""))
+                newest = max(newest, str(entry.get("modified") or NO_DATE))
                 found += [made] if made else []
-        except ValueError as odd:  # what is no JSON, no UTF-8, no OSV and no tracker
+        except (ValueError, RecursionError) as odd:  # what is no JSON, no UTF-8, no OSV and no tracker
             why = f"{odd}. Remove it, or fetch it again"
             raise DataError(f"{name} holds no advisories of OSV or of Debian's security tracker: {why}") from odd
     if not newest and not tracked:
@@ -157,22 +160,29 @@ def _load(path: Path, release: str) -> Data:
     return Data(tuple(found), told, told_by, by_source, bool(tracked))
 
 
-def _told(path: Path, newest: str, tracked: str) -> tuple[datetime.datetime | None, str]:
-    """The moment up to which data tells, and what says so. Raises DataError.
+def _told(path: Path, newest: str, tracked: list[str]) -> tuple[datetime.datetime | None, str]:
+    """The moment up to which data tells, and what says so: of entries and trackers in one folder the oldest of both.
 
-    The tracker's own file has no date but the one that it was fetched with.
+    None where nothing says so of one of them. Raises DataError. The tracker's own file has no date but the one that it
+    was fetched with.
     """
     stamp = STAMPED.search(str(path.resolve()))
     try:
+        by_name = (_utc(stamp[1]), "the name of its folder") if stamp else None
+        told = [by_name or _of_file(Path(one) if path.is_dir() else path) for one in tracked]
         if newest[:10] > NO_DATE:
-            return _utc(newest), "the newest entry"
-        if stamp:
-            return _utc(stamp[1]), "the name of its folder"
-        if tracked and path.is_file():
-            return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC), "the time of the file"
+            told.append((_utc(newest), "the newest entry"))
+        elif newest:
+            if by_name is None:
+                return None, ""
+            told.append(by_name)
     except ValueError as odd:
         raise DataError(f"{path} has an entry with a date that is none: {odd}. Fetch it again") from odd
-    return None, ""
+    return min(told)
+
+
+def _of_file(path: Path) -> tuple[datetime.datetime, str]:
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC), f"the time of {path.name}"
 
 
 def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory], machine: str = "") -> list[Match]:
@@ -325,26 +335,54 @@ def _texts(path: Path) -> Iterator[tuple[str, bytes]]:
         if path.is_dir():
             for one in _files(path):
                 yield str(one), _read(one)
-        elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if info.filename.endswith(".json") and Path(info.filename).parent.name != "index":
-                        if info.file_size > LARGEST:
-                            raise DataError(f"{info.filename} in {path} is larger than {LARGEST >> 20} MiB: refused")
-                        yield f"{info.filename} in {path}", archive.read(info)
+        elif path.is_file() and zipfile.is_zipfile(path):
+            yield from _zipped(path)
         else:
             yield str(path), _read(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except OSError as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read: {why}. Correct the path, or fetch it again") from error
 
 
+def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The same of a zip archive. Raises DataError, and OSError."""
+    name = ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                name = f"{info.filename} in "
+                if info.filename.endswith(".json") and Path(info.filename).parent.name != "index":
+                    if info.file_size > LARGEST:
+                        raise DataError(f"{info.filename} in {path} is larger than {LARGEST >> 20} MiB: refused")
+                    yield f"{info.filename} in {path}", archive.read(info)
+    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:  # broken, encrypted, of another method
+        raise DataError(f"{name}{path} cannot be read: {error}. Make it anew, or name a folder of its files") from error
+
+
 def _files(folder: Path) -> list[Path]:
-    return sorted((one for one in folder.rglob("*.json") if one.parent.name != "index"), key=str)
+    """The files of advisories in a folder and those below it, links to such too, each once. Raises OSError."""
+    found: list[Path] = []
+    been: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        if (real := os.path.realpath(parent)) in been:
+            folders.clear()  # a link leads back
+            continue
+        been.add(real)
+        if os.path.basename(parent) != "index":
+            found += [Path(parent, name) for name in names if name.endswith(".json")]
+    return sorted(found, key=str)
+
+
+def _refuse(unread: OSError) -> None:
+    """A folder that nobody can look into may hold what matters."""
+    raise unread
 
 
 def _read(path: Path) -> bytes:
-    if path.stat().st_size > LARGEST:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is no regular file. Remove it")
+    if found.st_size > LARGEST:
         raise DataError(f"{path} is larger than {LARGEST >> 20} MiB: refused")
     return path.read_bytes()
 

@@ -16,6 +16,8 @@ from module_utils.casemate.core import waiver
 
 SEVERITIES = ("low", "medium", "high", "critical")
 DEFAULT_SEVERITY, DEFAULT_AGE = "medium", 14
+AHEAD = datetime.timedelta(days=1)
+"""How far a date of data may lie in the future: clocks and time zones differ."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,13 @@ def counted(one: Match, least: str) -> bool:
 
 
 def old(data: Data, path: Path, most: int, now: datetime.datetime) -> str:
-    """Why data tells too little of today, or "". `most`: days."""
+    """Why data tells too little of today, or "". `most`: days. What says that it is of a later day tells nothing."""
     if data.told is None:
         return f"nobody can say how old {path} is: it has no dates. Name it as Go's module cache does, or fetch another"
     days = (now - data.told).days
     by = f"{data.told:%Y-%m-%d}, by {data.told_by}"
+    if data.told > now + AHEAD:
+        return f"{path} tells up to {by}, and today is {now:%Y-%m-%d}: set the clock of this machine, or fetch it again"
     return f"{path} tells up to {by}: {days} days are more than {most}. Fetch it again" if days > most else ""
 
 
