@@ -134,7 +134,7 @@ def test_a_part_without_a_version_is_silent_and_old_data_is_stale(data: Path) ->
 def test_data_of_a_day_that_is_yet_to_come_is_not_up_to_date_for_ever(data: Path) -> None:
     (data / "3.json").write_text(json.dumps(entry(NET.name, until("0.2.0"), 4, modified="2099-01-01T00:00:00Z")))
     (ahead,) = seen(data).stale
-    assert ahead.startswith(f"{data} tells up to 2099-01-01, by the newest entry, and today is 2026-11-20: set the clock")
+    assert "up to 2099-01-01, by the newest entry, and today is 2026-11-20: set the clock" in ahead
     (data / "3.json").write_text(json.dumps(entry(NET.name, until("0.2.0"), 4, modified="2026-11-20T20:00:00Z")))
     assert not seen(data).stale
 

@@ -78,7 +78,7 @@ def test_a_lock_says_until_when_it_holds() -> None:
         (json.dumps(raw(expires="2026-02-30")), "is no day"),
         (json.dumps(raw(expires="soon")), "expires"),
         (json.dumps(raw(default="v1.36.4+k3s1\n")), "does not match"),
-        (json.dumps(raw(default="v１.36.4+k3s1")), "does not match"),
+        (json.dumps(raw(default="v\uff11.36.4+k3s1")), "does not match"),
         (json.dumps(release(files={"k3s": DIGEST + "\n"})), "does not match"),
         (json.dumps(release(files={"k3s\n": DIGEST})), "does not match"),
         ("[" * 100_000, "not JSON"),

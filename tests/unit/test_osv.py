@@ -65,7 +65,7 @@ TWO = (("introduced", "0"), ("fixed", "1.4.44"), ("introduced", "1.6.0-alpha"), 
         ((("introduced", "0"), ("last_affected", "1.3.0")), ["v1.3.0", "v1.3.0+k3s7"], ["v1.3.1", "v1.3.1-rc1"]),
         ((("introduced", "1.3.0"), ("last_affected", "1.3.0")), ["v1.3.0"], ["v1.2.9", "v1.3.1", "v9.0.0"]),
         ((("last_affected", "1.3.0"), ("introduced", "1.3.0")), ["v1.3.0"], ["v1.2.9", "v1.3.1"]),
-        ((("introduced", "0"), ("fixed", "1.3.0"), ("introduced", "1.3.0"), ("fixed", "1.4.0")), ["v1.3.0"], ["v1.4.0"]),
+        ((("introduced", "0"), ("fixed", "1.3.0"), ("introduced", "1.3.0")), ["v1.3.0"], []),
         ((("introduced", "0"), ("limit", "1.3.0")), ["v1.2.9"], ["v1.3.0"]),
         ((("introduced", "0"), ("limit", "*")), ["v1.3.0"], []),
         ((("introduced", "1.0.0"), ("fixed", "1.36.3+k3s2")), ["v1.36.3+k3s1"], ["v1.36.3+k3s2", "v1.36.4+k3s1"]),
@@ -111,9 +111,10 @@ def test_what_names_neither_ranges_nor_versions_is_about_all() -> None:
 
 
 def test_a_range_says_what_fixes_a_version_that_is_named_beside_it() -> None:
-    ranges = (Range((("introduced", "0"), ("fixed", "1.4.0"))),)
-    assert holding(affected(ranges=ranges, versions=frozenset(["1.3.0", "2.0.0"])), "v1.3.0", project=False) == ranges[0]
-    assert holding(affected(ranges=ranges, versions=frozenset(["1.3.0", "2.0.0"])), "v2.0.0", project=False) == Range(())
+    until = Range((("introduced", "0"), ("fixed", "1.4.0")))
+    both = affected(ranges=(until,), versions=frozenset(["1.3.0", "2.0.0"]))
+    assert holding(both, "v1.3.0", project=False) == until
+    assert holding(both, "v2.0.0", project=False) == Range(())
 
 
 def test_versions_of_the_project_count_where_it_is_known_by_them() -> None:

@@ -216,7 +216,8 @@ def test_an_archive_that_is_cut_off_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"[" * 100_000, b"[]", b"null", b'{"SchemaVersion": 1}', b'{"SchemaVersion": 2, "ArtifactType": "filesystem"}',
+    [b"", b"[" * 100_000, b"[]",
+     b"null", b'{"SchemaVersion": 1}', b'{"SchemaVersion": 2, "ArtifactType": "filesystem"}',
      b'{"matches": 1}',
      b'{"SchemaVersion": 2, "ArtifactType": "container_image", "Metadata": {"ImageID": "x"}, "Results": [1]}'],
 )  # fmt: skip

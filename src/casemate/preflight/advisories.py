@@ -58,8 +58,8 @@ def gate(values: Mapping[str, Any], machine: str, digest: str) -> tuple[list[str
     problems = list(seen.stale)
     if not seen.has_go:
         warnings.append(
-            f"{PREFIX}data holds nothing in the form of OSV about Go modules, so K3s {release.version} is compared with "
-            "no advisory. Add such as data/osv of golang.org/x/vulndb"
+            f"{PREFIX}data holds nothing in the form of OSV about Go modules, so K3s {release.version} is compared "
+            "with no advisory. Add such as data/osv of golang.org/x/vulndb"
         )
     if seen.open:
         lines = advisories.in_words(seen.open)
