@@ -185,7 +185,8 @@ def _configs(host: Host, digest: str, above: Dict[str, str], depth: int) -> Iter
     if isinstance(config, dict) and config.get("digest"):
         yield str(config["digest"]), annotations
     elif depth:
-        for one in blob.get("manifests") or ():
+        below = blob.get("manifests")
+        for one in below if isinstance(below, list) else ():
             if isinstance(one, dict):
                 yield from _configs(host, str(one.get("digest")), annotations, depth - 1)
 
@@ -198,7 +199,7 @@ def _blob(host: Host, digest: str) -> Dict[str, Any]:
         return {}
     try:
         made = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # whoever may run an image writes what stands there
         return {}
     return made if isinstance(made, dict) else {}
 

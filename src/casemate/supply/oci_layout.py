@@ -64,7 +64,7 @@ class Archive:
             data = file.read(JSON_MOST)
         try:
             made = json.loads(data)
-        except ValueError as broken:
+        except (ValueError, RecursionError) as broken:
             raise LayoutError(f"{name} of {self.path} is not JSON") from broken
         if not isinstance(made, dict):
             raise LayoutError(f"{name} of {self.path} is no mapping")

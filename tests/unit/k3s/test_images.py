@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,17 @@ def test_a_blob_that_is_not_what_its_name_says_counts_for_nothing(tmp_path: Path
         made.node(tmp_path, blobs, [(f"{APP}:1", manifest)], [made.container(config, "shop/web")])
     )
     assert (found.digest, found.created) == (manifest, "")
+
+
+@pytest.mark.parametrize("odd", ['{"x": ' + "[" * 5000 + "]" * 5000 + "}", '{"manifests": 7}', '{"manifests": [7]}', "[]"])
+def test_what_whoever_made_an_image_wrote_there_stops_no_check(tmp_path: Path, odd: str) -> None:
+    """The runtime runs an image whose configuration is nested far deeper than Python reads."""
+    blobs: made.Blobs = {}
+    digest = hashlib.sha256(odd.encode()).hexdigest()
+    blobs[f"{images.STORE}/{digest}"] = odd
+    named = [(f"{APP}:1", f"sha256:{digest}")]
+    (found,) = images.running(made.node(tmp_path, blobs, named, [made.container(f"sha256:{digest}", "shop/web")]))
+    assert (found.digest, found.created, found.platform) == (f"sha256:{digest}", "", "")
 
 
 @pytest.mark.parametrize(
