@@ -89,7 +89,9 @@ def test_a_blob_that_is_not_what_its_name_says_counts_for_nothing(tmp_path: Path
     assert (found.digest, found.created) == (manifest, "")
 
 
-@pytest.mark.parametrize("odd", ['{"x": ' + "[" * 5000 + "]" * 5000 + "}", '{"manifests": 7}', '{"manifests": [7]}', "[]"])
+@pytest.mark.parametrize(
+    "odd", ['{"x": ' + "[" * 5000 + "]" * 5000 + "}", '{"manifests": 7}', '{"manifests": [7]}', "[]"]
+)
 def test_what_whoever_made_an_image_wrote_there_stops_no_check(tmp_path: Path, odd: str) -> None:
     """The runtime runs an image whose configuration is nested far deeper than Python reads."""
     blobs: made.Blobs = {}
