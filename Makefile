@@ -64,7 +64,6 @@ images: .venv/.ready lab-packages ## Which images a real K3s runs, and who refus
 	@CASEMATE_IMAGES="$(CURDIR)/docs/images.new" .ci/story images
 	@mv docs/images.new docs/images.md
 	@.ci/story scans
-	@.ci/story scans
 
 drifts: .venv/.ready lab-packages ## 200 changes by hand that SEED draws, and which of them a check names, as a table
 	@.ci/drifts

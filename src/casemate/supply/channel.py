@@ -11,11 +11,11 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import NamedTuple
 
 from casemate.supply import checksum_file
+from casemate.supply.address import is_loopback, of_ip, refusal
 from casemate.supply.checksum_file import ChecksumError
 from module_utils.casemate.k3s.artifact import ArtifactError, digest_of, fetch, stated_version
 
@@ -85,12 +85,12 @@ def _in_common(one: str, other: str) -> str:
 def _host(address: str) -> str:
     """The host of an address, however it is written; all of this machine are one, and so are all of GitHub."""
     host = (urllib.parse.urlsplit(address).hostname or "").rstrip(".").lower()
-    if _is_loopback(host):
+    if is_loopback(host):
         return "localhost"
     if host in GITHUB or host.endswith(tuple(f".{one}" for one in GITHUB)):
         return GITHUB[0]
     try:
-        return str(_address(host))
+        return str(of_ip(host))
     except ValueError:
         return _ascii(host)
 
@@ -101,19 +101,6 @@ def _ascii(host: str) -> str:
         return host.encode("idna").decode()
     except UnicodeError:
         return host
-
-
-def _address(host: str) -> IPv4Address | IPv6Address:
-    """An address of IP; one of IPv4 that is written as one of IPv6 is the former. Raises ValueError for a name."""
-    found = ip_address(host)
-    return getattr(found, "ipv4_mapped", None) or found
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return _address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _inodes(path: Path) -> dict[tuple[int, int], Path]:
@@ -193,11 +180,8 @@ def _parsed(where: str, data: bytes) -> dict[str, str]:
 
 def _fetched(address: str) -> bytes:
     """The first bytes of what an address answers, at most CAP and one more; raises ChannelError."""
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
-        raise ChannelError(f"{address} is no https address: anybody between here and there could change what it says")
-    if "@" in parts.netloc:
-        raise ChannelError(f"the address on {parts.hostname} names an account. Give one that everybody may read")
+    if refused := refusal(address):
+        raise ChannelError(refused)
     end, data = time.monotonic() + SECONDS, b""
     try:
         with fetch(address, timeout=SECONDS) as answer:
