@@ -92,6 +92,34 @@ def test_what_stands_on_the_list_is_scanned_and_what_runs_of_it_by_its_configura
         assert image_scan.wanted(run) == wanted
 
 
+@pytest.mark.parametrize(
+    ("digest", "change"),
+    [
+        ("../../cron", {}),
+        ("--output=/x", {}),
+        (DIGEST, {"image": "--cache-dir=/x"}),
+        (DIGEST, {"image": "registry.example.org/../app"}),
+        (DIGEST, {"config": "../c"}),
+        (DIGEST, {"platform": "--x"}),
+        (DIGEST, {"image": ["x"]}),
+    ],
+)
+def test_what_a_host_that_was_taken_over_tells_of_an_image_is_no_argument_and_no_path(digest: str, change: Any) -> None:
+    one = {"image": IMAGE, "config": CONFIG, "platform": PLATFORM, "state": "unscanned", **change}
+    run = ran(None)
+    run.hosts["node1"].passes["A-D"] = [made.finding("fail", "A-D", kind="image_scans", observed={digest: one})]
+    assert image_scan.wanted(run) == []
+
+
+@pytest.mark.parametrize("reference", ["", "app:1", "--x", "registry.example.org/app", "evil.example.org/x?y=:1", 7])
+def test_what_it_tells_of_a_tag_is_no_address(reference: Any) -> None:
+    asked = {"reference": reference, "platform": PLATFORM, "state": "unknown"}
+    run = ran(None)
+    found = made.finding("not_evaluated", "A-C", kind="image_updates", reason="registry: x", observed={"x": asked})
+    run.hosts["node1"].passes["A-C"] = [found]
+    assert image_scan.tags(run) == []
+
+
 def test_a_vulnerable_image_is_a_finding_with_digest_node_and_pod(tmp_path: Path, looks: list[Any]) -> None:
     settings = scanning.settings(tmp_path, built=now(), digests=[CONFIG], found=[CVE])
     looks += [ran(settings, "unscanned"), ran(settings, "vulnerable")]
