@@ -158,13 +158,16 @@ def signed(folder: str) -> str:
     by = ["-s", os.path.join(folder, SIGNATURE), "-f", os.path.join(folder, SIGNERS)]
     found = _run(["/usr/bin/ssh-keygen", "-Y", "find-principals", *by], b"", SECONDS)
     names = found.stdout.decode("utf-8", "replace").replace(",", "\n").split("\n") if found.returncode == 0 else []
+    if names:  # of the first line that has the key, and another one may let it sign for this
+        with open(os.path.join(folder, SIGNERS), encoding="utf-8", errors="replace") as lines:
+            names += [name for line in lines if line.strip() for name in line.split()[0].split(",")]
     with open(os.path.join(folder, REVOKED), "rb") as file:
         revoked = base64.b64decode(file.read(), validate=True)
     with open(os.memfd_create("revoked"), "r+b") as held:
         held.write(revoked)
         held.flush()
         by += ["-r", f"/proc/self/fd/{held.fileno()}"]
-        for name in filter(None, map(str.strip, names)):
+        for name in filter(None, dict.fromkeys(map(str.strip, names))):
             verify = ["/usr/bin/ssh-keygen", "-Y", "verify", "-I", name, "-n", NAMESPACE, *by]
             if _run(verify, document, SECONDS, held.fileno()).returncode == 0:
                 return document.decode("utf-8")

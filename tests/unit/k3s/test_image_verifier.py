@@ -73,6 +73,15 @@ def test_a_tag_that_leads_to_an_allowed_digest_may_be_pulled(node: Node) -> None
     assert node.pull("registry.example.org/team/app:1.0@" + GOOD)[0] == 0
 
 
+def test_a_key_may_sign_by_another_line_than_the_first_that_has_it(node: Node) -> None:
+    public = node.key.with_name("id.pub").read_text().strip()
+    lines = [f'git@example.org namespaces="git" {public}', "# others", "", f'ops namespaces="casemate-*" {public}']
+    (node.folder / verifier.SIGNERS).write_text("\n".join(lines) + "\n")
+    assert node.pull()[0] == 0
+    (node.folder / verifier.SIGNERS).write_text(lines[0] + "\n")
+    assert node.pull()[0] == 1
+
+
 def test_it_runs_as_a_program_of_its_own(node: Node) -> None:
     node.program.chmod(0o755)
     argv = [str(node.program), "-name", f"{IMAGE}:1", "-digest", GOOD, "-stdin-media-type", "x"]
