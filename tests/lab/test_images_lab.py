@@ -170,7 +170,7 @@ class Story:
         spec |= {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False}
         spec["nodeName"] = self.hosts[host]
         if asked.volume:
-            spec["volumes"] = [{"name": "held", "image": {"reference": asked.volume, "pullPolicy": "Always"}}]
+            spec["volumes"] = [{"name": "held", "image": {"reference": asked.volume, "pullPolicy": policy}}]
             spec["containers"][0]["volumeMounts"] = [{"name": "held", "mountPath": "/held"}]
         about = {"name": name, "namespace": asked.namespace}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": spec}
@@ -378,7 +378,9 @@ def test_the_verifier_refuses_what_is_not_listed(story: Story) -> None:
 def damaged(story: Story, damage: str, image: str) -> tuple[bool, str]:
     """Whether an image is pulled on the server while its list or verifier is damaged, and what is said."""
     kept, there = f"{cases.HOME}/kept", f"{cases.LISTS} {cases.VERIFIERS}"
-    back = f"rm -rf {there}; cp -a {kept}/images {cases.LISTS}; cp -a {kept}/image-verifiers {cases.VERIFIERS}"
+    extra = f"sleep 1; rm -f {cases.VERIFIERS}/00 {cases.VERIFIERS}/verifiers-are-missing"  # what watches has made
+    back = f"rm -rf {cases.LISTS}; cp -a {kept}/images {cases.LISTS}; mkdir -p {cases.VERIFIERS}"
+    back += f"; cp -a {kept}/image-verifiers/. {cases.VERIFIERS}/; {extra}"
     keep = f"rm -rf {kept}; mkdir -m 700 {kept}; cp -a {there} {kept}; trap '{back}' EXIT"
     return story.run(f"{keep}; {damage}; k3s crictl pull {image}")
 
@@ -458,15 +460,22 @@ def test_an_image_that_was_imported_is_found_by_what_runs(story: Story) -> None:
     assert "running" in story.becomes("imported")
     found = story.named()["server"]
     story.run("k3s kubectl delete pod --now imported")
+    taken, said = story.create(story.pod("mounted", cases.Pod(volume=image), policy="Never"))
+    assert taken, said
+    assert "running" in story.becomes("mounted")
+    mounted = story.named()["server"]
+    story.run("k3s kubectl delete pod --now mounted")
     with story.told():
-        title = "an image that was imported by hand, and runs"
-        story.tell(title, "check", found == {cases.RUNNING}, ", ".join(sorted(found)))
+        for title, named in (("and runs", found), ("and is a volume of a pod", mounted)):
+            right = named == {cases.RUNNING}
+            story.tell(f"an image that was imported by hand, {title}", "check", right, ", ".join(sorted(named)))
 
 
 def test_nothing_is_left_once_nothing_is_asked_for(story: Story) -> None:
     report = story.plain.ends(0, "apply")
     assert not failing(report)
-    left = f"{cases.LISTS}/list.json {cases.VERIFIERS}/casemate /etc/rancher/k3s/registries.yaml {cases.HOSTS}/_default"
+    left = f"{cases.LISTS}/list.json {cases.VERIFIERS}/casemate {cases.WATCH}.path {cases.WATCH}.service"
+    left += f" /etc/rancher/k3s/registries.yaml {cases.HOSTS}/_default"
     done, said = story.run(f"for one in {left}; do test ! -e $one || exit 1; done")
     assert done, said
     for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding"):

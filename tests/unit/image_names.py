@@ -60,6 +60,12 @@ NAMES = {
     "ghcr.io/org/%61pp": "",
     "\uff47hcr.io/org/app": "",
     "ghcr.io/org/a_____b": "",
+    # The runtime takes an image of this configuration that it already has, from wherever.
+    f"sha256:{'0' * 64}": "",
+    "sha256:0000": "",
+    "sha256:": "",
+    "sha256": "docker.io/library/sha256",
+    "sha256:5000/org/app": "sha256:5000/org/app",
     "": "",
     "/": "",
     ":": "",
@@ -79,5 +85,6 @@ ADMITTED = {
     f"ghcr.io/org/app{D}",
     "ghcr.io/org",
     "[2001:db8::1]:5000/app:2",
+    "sha256",
 }
 """Those that LISTED lets through."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import socket
 import zipfile
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from casemate.supply import osv
 from casemate.supply.advisories import DataError, load, matches, part_of, unknown
 from casemate.supply.component import Component
 
@@ -67,10 +70,37 @@ def test_one_fault_by_several_names_is_told_once_and_with_every_place(folder: Pa
     assert {one.part for one in found} == {"runc"}
 
 
+def of_one_fault(*entries: dict[str, Any]) -> list[Any]:
+    advisories = [made for one in entries if (made := osv.advisory(one))]
+    return matches([Component("go", RUNC, "v1.4.1")], advisories)
+
+
+def test_entries_that_a_third_one_calls_the_same_are_one_fault_in_whatever_order_they_come() -> None:
+    one = entry(RUNC, until("1.4.2"), 1, id="CVE-2026-1", aliases=["GO-2026-3"])
+    other = entry(RUNC, until("1.4.2"), 2, id="GHSA-aaaa")
+    both = entry(RUNC, until("1.4.2"), 3, id="GO-2026-3", aliases=["CVE-2026-1", "GHSA-aaaa"])
+    for order in itertools.permutations([one, other, both]):
+        (found,) = of_one_fault(*order)
+        assert (found.id, found.aliases) == ("CVE-2026-1", ("GHSA-aaaa", "GO-2026-3"))
+
+
+def test_of_what_several_sources_say_the_worst_severity_counts_and_a_fix_that_one_of_them_knows() -> None:
+    def rated(name: str, severity: str, events: list[dict[str, str]]) -> dict[str, Any]:
+        return entry(RUNC, events, 1, id=name, aliases=["CVE-2026-1"], database_specific={"severity": severity})
+
+    (found,) = of_one_fault(
+        rated("GHSA-aaaa", "LOW", [{"introduced": "0"}]),
+        rated("GHSA-bbbb", "CRITICAL", until("1.4.2")),
+        rated("GHSA-cccc", "", until("1.4.2")),
+    )
+    assert (found.severity, found.fixed) == ("critical", "1.4.2")
+
+
 @pytest.mark.parametrize(
     ("version", "found"),
-    [("v2.3.3-k3s2", [("GO-2026-1", CONTAINERD, "2.3.4")]), ("v2.3.4-k3s1", []), ("v2.3.3", [])],
-)
+    [("v2.3.3-k3s2", [("GO-2026-1", CONTAINERD, "2.3.4")]), ("v2.3.3-k3s1.36", [("GO-2026-1", CONTAINERD, "2.3.4")]),
+     ("v2.3.4-k3s1.36", []), ("v2.3.4-k3s1", []), ("v2.3.3", [])],
+)  # fmt: skip
 def test_a_fork_of_k3s_counts_as_what_it_forks(folder: Path, version: str, found: list[Any]) -> None:
     fork = Component("go", "github.com/k3s-io/containerd/v2", version, replaces=CONTAINERD)
     assert named(folder, fork) == found
@@ -82,7 +112,8 @@ def test_a_fork_of_somebody_else_counts_by_its_own_name_alone(folder: Path) -> N
 
 def test_staging_modules_have_the_minor_version_of_kubernetes(folder: Path) -> None:
     name = "github.com/k3s-io/kubernetes/staging/src/k8s.io/api"
-    assert named(folder, Component("go", name, "v1.36.3-k3s1", replaces="k8s.io/api"))
+    (found,) = matches([Component("go", name, "v1.36.3-k3s1", replaces="k8s.io/api")], load(folder).advisories)
+    assert (found.id, found.part) == ("GO-2026-4", "kubernetes")
     assert not named(folder, Component("go", name, "v1.36.4-k3s1", replaces="k8s.io/api"))
 
 
@@ -107,6 +138,24 @@ def test_a_module_without_a_version_is_told_as_such(folder: Path) -> None:
     devel = Component("go", RUNC, "(devel)")
     assert named(folder, devel) == []
     assert unknown([devel, Component("deb", "runc", "")]) == [devel]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "replaces", "strange"),
+    [
+        ("github.com/k3s-io/containerd/v2", "v2.3.3-k3s1.36", CONTAINERD, False),
+        ("github.com/k3s-io/containerd/v2", "v2.3.3-0.20261101000000-0123456789ab", CONTAINERD, True),
+        ("example.org/runc", "v1.4.1", RUNC, True),
+        (RUNC, "v1.4.1", RUNC, False),
+        (RUNC, "v1.4.1", "", False),
+        ("example.org/net", "v1.4.1", "golang.org/x/net", False),
+    ],
+)
+def test_a_part_whose_fork_does_not_say_of_what_it_is_made_is_told_as_such(
+    name: str, version: str, replaces: str, strange: bool
+) -> None:
+    one = Component("go", name, version, replaces=replaces)
+    assert unknown([one]) == [one] * strange
 
 
 def test_names_that_only_begin_alike_are_no_part() -> None:
@@ -148,6 +197,71 @@ def test_what_is_no_data_is_refused_by_name(tmp_path: Path, text: str, said: str
         load(path)
     with pytest.raises(DataError, match=r"missing\.json cannot be read"):
         load(tmp_path / "missing.json")
+
+
+def test_an_entry_without_a_date_is_an_entry_of_which_nobody_knows_the_age(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({**entry(RUNC, until("1.0.0")), "modified": None}))
+    found = load(tmp_path)
+    assert len(found.advisories) == 1 and found.told is None
+
+
+def test_of_a_tracker_beside_entries_the_older_of_both_counts(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(entry(RUNC, until("1.0.0"), modified="2026-11-20T00:00:00Z")))
+    tracker = tmp_path / "tracker.json"
+    tracker.write_text(json.dumps({"openssl": {"CVE-1": {"releases": {}}}}))
+    os.utime(tracker, (1_600_000_000, 1_600_000_000))
+    found = load(tmp_path)
+    assert found.told is not None and found.told.year == 2020 and found.told_by == "the time of tracker.json"
+    os.utime(tracker, (1_800_000_000, 1_800_000_000))
+    assert load(tmp_path).told_by == "the newest entry"
+
+
+def encrypted(data: bytes) -> bytes:
+    """An archive whose members say that they are encrypted."""
+    at = data.find(b"PK\x01\x02") + 8
+    return data[:6] + b"\x01" + data[7:at] + b"\x01" + data[at + 1 :]
+
+
+def spoiled(data: bytes) -> bytes:
+    at = data.find(b"GO-2026")
+    return data[:at] + b"XX" + data[at + 2 :]
+
+
+@pytest.mark.parametrize(("spoil", "said"), [(encrypted, "encrypted"), (spoiled, "Bad CRC-32")])
+def test_an_archive_that_cannot_be_read_is_refused_by_name(tmp_path: Path, spoil: Any, said: str) -> None:
+    path = tmp_path / "osv.zip"
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("one.json", json.dumps(entry(RUNC, until("1.0.0"))))
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"one\.json in .*osv\.zip cannot be read: .*{said}"):
+        load(path)
+
+
+def test_links_to_folders_are_followed_once_and_a_folder_that_cannot_be_read_is_no_empty_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "osv").symlink_to(folder)
+    (folder / "back").symlink_to(linked)
+    assert sorted(load(linked).advisories, key=str) == sorted(load(folder).advisories, key=str)
+
+    def refused(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match=r"linked cannot be read: Permission denied"):
+        load(linked)
+
+
+def test_what_is_no_regular_file_or_nested_without_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match=r"pipe\.json is no regular file"):
+        load(tmp_path)
+    (tmp_path / "pipe.json").unlink()
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"deep\.json holds no advisories"):
+        load(tmp_path)
 
 
 def test_no_network_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

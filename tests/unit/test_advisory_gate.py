@@ -99,3 +99,10 @@ def test_data_and_statements_that_cannot_be_read_are_refused_by_name(values: dic
     (problem,) = data_problems({**values, "casemate_advisory_data": [str(tmp_path / "vex.json")]})
     assert "holds no advisories" in problem
     assert gate({**values, "casemate_advisory_data": [str(tmp_path / "vex.json")]}, "x86_64", "")[0] == [problem]
+
+
+def test_data_without_any_advisory_on_go_is_no_silent_yes(values: dict[str, Any]) -> None:
+    tracker = Path(values["casemate_advisory_data"][0]).with_name("tracker.json")
+    tracker.write_text(json.dumps({"openssl": {"CVE-2026-1": {"releases": {}}}}))
+    problems, (warning,) = gate({**values, "casemate_advisory_data": [str(tracker)]}, "x86_64", "")
+    assert not problems and "is compared with no advisory" in warning

@@ -131,6 +131,14 @@ def test_a_part_without_a_version_is_silent_and_old_data_is_stale(data: Path) ->
     assert old == f"{data} tells up to 2026-11-15, by the newest entry: 5 days are more than 4. Fetch it again"
 
 
+def test_data_of_a_day_that_is_yet_to_come_is_not_up_to_date_for_ever(data: Path) -> None:
+    (data / "3.json").write_text(json.dumps(entry(NET.name, until("0.2.0"), 4, modified="2099-01-01T00:00:00Z")))
+    (ahead,) = seen(data).stale
+    assert "up to 2099-01-01, by the newest entry, and today is 2026-11-20: set the clock" in ahead
+    (data / "3.json").write_text(json.dumps(entry(NET.name, until("0.2.0"), 4, modified="2026-11-20T20:00:00Z")))
+    assert not seen(data).stale
+
+
 def test_what_is_kept_is_made_again_when_a_file_changes(data: Path) -> None:
     assert names(seen(data, FORK).open) == ["GO-2026-1"] == names(seen(data, FORK).open)
     (data / "0.json").write_text(json.dumps(entry(FORK.replaces, until("2.3.2"), 1)))

@@ -77,6 +77,11 @@ def test_a_lock_says_until_when_it_holds() -> None:
         (json.dumps(raw(serial=True)), "serial"),
         (json.dumps(raw(expires="2026-02-30")), "is no day"),
         (json.dumps(raw(expires="soon")), "expires"),
+        (json.dumps(raw(default="v1.36.4+k3s1\n")), "does not match"),
+        (json.dumps(raw(default="v\uff11.36.4+k3s1")), "does not match"),
+        (json.dumps(release(files={"k3s": DIGEST + "\n"})), "does not match"),
+        (json.dumps(release(files={"k3s\n": DIGEST})), "does not match"),
+        ("[" * 100_000, "not JSON"),
         (json.dumps(raw(issued="2026-02-02", expires="2026-02-01")), "before it was issued"),
     ],
 )
@@ -99,6 +104,12 @@ def test_what_is_not_locked_is_refused_by_name() -> None:
 def test_a_missing_lock_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LockError, match="cannot be read: No such file"):
         load(tmp_path / "none.json")
+
+
+def test_a_lock_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lock.json").write_bytes(b'{"default": "\xff"}')
+    with pytest.raises(LockError, match=r"lock\.json is refused: 'utf-8' codec"):
+        load(tmp_path / "lock.json")
 
 
 class Signed:

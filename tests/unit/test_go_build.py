@@ -244,6 +244,13 @@ def test_components_are_what_is_compiled_in() -> None:
     ]
 
 
+def test_what_the_linker_was_told_counts_before_what_the_toolchain_makes_of_the_commit() -> None:
+    commit = "v1.0.1-0.20260728170000-66a14f0ebc12+dirty"
+    built = EXPECTED._replace(main=Module("example.org/tool", commit))
+    assert list(of_go(built, "/opt/tool"))[1].version == "v9.8.7"
+    assert list(of_go(built._replace(settings={}), "/opt/tool"))[1].version == commit
+
+
 def test_a_version_that_nobody_stated_for_this_module_stays_unknown() -> None:
     other = EXPECTED._replace(settings={"-ldflags": "-X example.org/fork/pkg/version.Version=v1.0.0"})
     assert list(of_go(other, "/opt/tool"))[1].version == "(devel)"

@@ -82,6 +82,14 @@ def test_allow_refuses_what_counts_for_nothing(tmp_path: Path, more: tuple[str, 
     assert code == 1 and says in said
 
 
+@pytest.mark.parametrize(
+    "reference", ["nginx", "library/nginx", "docker.io/nginx", "index.docker.io/nginx", "index.docker.io/library/nginx"]
+)
+def test_allow_writes_the_one_name_by_which_containerd_asks(tmp_path: Path, reference: str) -> None:
+    assert allow(tmp_path / "images.json", f"{reference}@{A}")[0] == 0
+    assert [one.image for one in image_list.load(tmp_path / "images.json").entries] == ["docker.io/library/nginx"]
+
+
 def test_allow_refuses_a_file_that_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "images.json").write_text("{}")
     code, said = allow(tmp_path / "images.json", f"good@{A}")
@@ -123,6 +131,17 @@ def test_a_list_that_is_over_stops_an_apply_and_is_a_finding_of_a_check(signed: 
     assert "allows no image today" in signed.problems()
 
 
+def test_an_entry_by_a_name_that_containerd_never_asks_by_stops_an_apply(signed: Signed) -> None:
+    for image, right in [
+        ("docker.io/mirrored-pause", "docker.io/library/mirrored-pause"),
+        ("index.docker.io/org/app", "docker.io/org/app"),
+        ("registry/app", "docker.io/registry/app"),
+    ]:
+        signed.write(image=image)
+        said = signed.problems()
+        assert f"{image}, by which containerd never asks" in said and f"Write {right} there" in said
+
+
 def test_an_unsigned_changed_or_foreign_list_stops_an_apply(signed: Signed, tmp_path: Path) -> None:
     signed.path.write_text(signed.path.read_text().replace('"ops"', '"eve"'))
     assert "was changed after signing" in signed.problems()
@@ -135,6 +154,18 @@ def test_an_unsigned_changed_or_foreign_list_stops_an_apply(signed: Signed, tmp_
     assert "nobody may sign it" in signed.problems(changes=False, casemate_allowed_signers="")
     signed.path.write_text("{")
     assert "it is not JSON" in signed.problems(changes=False)
+
+
+def test_a_list_by_a_revoked_signer_stops_an_apply(signed: Signed, tmp_path: Path) -> None:
+    revoked = tmp_path / "revoked"
+    revoked.write_bytes(signing.key(tmp_path, "other").with_suffix(".pub").read_bytes())
+    assert signed.problems(casemate_revoked_signers=str(revoked)) == ""
+    revoked.write_bytes(signed.key.with_suffix(".pub").read_bytes())
+    said = signed.problems(casemate_revoked_signers=str(revoked))
+    assert f"{revoked} revokes the key" in said
+    assert signed.problems(changes=False, casemate_revoked_signers=str(revoked)) == "", "a check tells it as a finding"
+    revoked.unlink()
+    assert "is missing" in signed.problems(casemate_revoked_signers=str(revoked))
 
 
 def test_inputs_that_do_not_fit_are_named(signed: Signed) -> None:

@@ -62,4 +62,5 @@ def filled(name: str) -> str:
 
 def test_the_policy_has_the_same_patterns() -> None:
     assert filled("__k3s_cluster_image_reference") == f"^{reference.REFERENCE}$"
+    assert filled("__k3s_cluster_image_local") == f"^{reference.LOCAL}$"
     assert filled("__k3s_cluster_image_repository") == f"^({reference.HOST}/{reference.PATH})"

@@ -16,6 +16,7 @@ from unit.scanning import CVE, DIGEST
 from casemate.cli import image_scan, images
 from casemate.run import runner
 from casemate.supply import registry, registry_answers, scan_gate, scan_results, scanner
+from casemate.supply.scan_policy import Scan
 
 CONFIG = f"sha256:{'c' * 64}"
 IMAGE, TAG, PLATFORM = "registry.example.org/app", "registry.example.org/app:1", "linux/amd64"
@@ -79,6 +80,17 @@ def test_what_has_no_result_is_scanned_once_and_looked_at_again(tmp_path: Path, 
     assert json.loads((tmp_path / "report/images.json").read_text())["summary"]["findings"]["pass"] == 1
 
 
+def test_a_scan_removes_results_that_are_older_than_any_that_count(tmp_path: Path, looks: list[Any]) -> None:
+    settings = scanning.settings(tmp_path, built=now(), digests=[CONFIG])
+    other, then = f"sha256:{'b' * 64}", now() - 2 * scan_results.KEPT
+    old = Scan(other, "trivy", "0.70.0", "0" * 64, then, then, ())
+    scan_results.keep(settings.results, other, PLATFORM, old, settings.policy, True)
+    looks += [ran(settings, "unscanned"), ran(settings)]
+    done = scan()
+    assert "1 results of scans are removed" in done.output
+    assert scan_results.digests(settings.results) == [DIGEST]
+
+
 def test_what_stands_on_the_list_is_scanned_and_what_runs_of_it_by_its_configuration() -> None:
     other, run = f"sha256:{'b' * 64}", ran(None, "unscanned")
     entry = {"image": IMAGE, "config": "", "platform": "", "pods": [], "state": "unscanned", "why": ""}
@@ -90,6 +102,34 @@ def test_what_stands_on_the_list_is_scanned_and_what_runs_of_it_by_its_configura
         assert image_scan.wanted(run) == wanted
         run.hosts["node1"].passes = dict(reversed(run.hosts["node1"].passes.items()))
         assert image_scan.wanted(run) == wanted
+
+
+@pytest.mark.parametrize(
+    ("digest", "change"),
+    [
+        ("../../cron", {}),
+        ("--output=/x", {}),
+        (DIGEST, {"image": "--cache-dir=/x"}),
+        (DIGEST, {"image": "registry.example.org/../app"}),
+        (DIGEST, {"config": "../c"}),
+        (DIGEST, {"platform": "--x"}),
+        (DIGEST, {"image": ["x"]}),
+    ],
+)
+def test_what_a_host_that_was_taken_over_tells_of_an_image_is_no_argument_and_no_path(digest: str, change: Any) -> None:
+    one = {"image": IMAGE, "config": CONFIG, "platform": PLATFORM, "state": "unscanned", **change}
+    run = ran(None)
+    run.hosts["node1"].passes["A-D"] = [made.finding("fail", "A-D", kind="image_scans", observed={digest: one})]
+    assert image_scan.wanted(run) == []
+
+
+@pytest.mark.parametrize("reference", ["", "app:1", "--x", "registry.example.org/app", "evil.example.org/x?y=:1", 7])
+def test_what_it_tells_of_a_tag_is_no_address(reference: Any) -> None:
+    asked = {"reference": reference, "platform": PLATFORM, "state": "unknown"}
+    run = ran(None)
+    found = made.finding("not_evaluated", "A-C", kind="image_updates", reason="registry: x", observed={"x": asked})
+    run.hosts["node1"].passes["A-C"] = [found]
+    assert image_scan.tags(run) == []
 
 
 def test_a_vulnerable_image_is_a_finding_with_digest_node_and_pod(tmp_path: Path, looks: list[Any]) -> None:

@@ -63,6 +63,9 @@ TWO = (("introduced", "0"), ("fixed", "1.4.44"), ("introduced", "1.6.0-alpha"), 
         (TWO, ["v1.4.43", "v1.4.44-rc1", "v1.6.0", "v1.6.2-rc1"], ["v1.4.44", "v1.5.9", "v1.6.2"]),
         (tuple(reversed(TWO)), ["v1.4.43", "v1.6.0"], ["v1.5.0", "v1.7.0"]),  # their order in the file is no order
         ((("introduced", "0"), ("last_affected", "1.3.0")), ["v1.3.0", "v1.3.0+k3s7"], ["v1.3.1", "v1.3.1-rc1"]),
+        ((("introduced", "1.3.0"), ("last_affected", "1.3.0")), ["v1.3.0"], ["v1.2.9", "v1.3.1", "v9.0.0"]),
+        ((("last_affected", "1.3.0"), ("introduced", "1.3.0")), ["v1.3.0"], ["v1.2.9", "v1.3.1"]),
+        ((("introduced", "0"), ("fixed", "1.3.0"), ("introduced", "1.3.0")), ["v1.3.0"], []),
         ((("introduced", "0"), ("limit", "1.3.0")), ["v1.2.9"], ["v1.3.0"]),
         ((("introduced", "0"), ("limit", "*")), ["v1.3.0"], []),
         ((("introduced", "1.0.0"), ("fixed", "1.36.3+k3s2")), ["v1.36.3+k3s1"], ["v1.36.3+k3s2", "v1.36.4+k3s1"]),
@@ -105,6 +108,13 @@ def test_what_names_neither_ranges_nor_versions_is_about_all() -> None:
     assert holding(affected(), "v1.0.0", project=False)
     assert holding(affected(versions=frozenset(["1.0.0"])), "v1.0.0", project=False)
     assert not holding(affected(versions=frozenset(["1.0.1"])), "v1.0.0", project=False)
+
+
+def test_a_range_says_what_fixes_a_version_that_is_named_beside_it() -> None:
+    until = Range((("introduced", "0"), ("fixed", "1.4.0")))
+    both = affected(ranges=(until,), versions=frozenset(["1.3.0", "2.0.0"]))
+    assert holding(both, "v1.3.0", project=False) == until
+    assert holding(both, "v2.0.0", project=False) == Range(())
 
 
 def test_versions_of_the_project_count_where_it_is_known_by_them() -> None:

@@ -116,6 +116,7 @@ def test_a_tag_leads_to_a_manifest_or_by_an_index_to_that_of_a_platform(one: Reg
     [
         (b"<html>", "no manifest"),
         (b"[]", "no manifest"),
+        (b"[" * 100_000, "no manifest"),
         (b'{"config": 5}', "no manifest"),
         (b'{"manifests": [5]}', "no manifest"),
         (b'{"config": {"digest": "latest"}}', "no manifest"),

@@ -89,6 +89,11 @@ def test_without_a_list_nothing_is_demanded() -> None:
     [
         ([{"host": "index.docker.io"}], "host is index.docker.io, by which no image is named. Write docker.io"),
         ([{"host": "ghcr.io"}, {"host": "ghcr.io"}], "has ghcr.io/ twice"),
+        ([{"host": "a.io:0"}], "casemate_registries[0].host has a.io:0, which is no host: its port is 0"),
+        ([{"host": "a.io:65536"}], "[0].host has a.io:65536, which is no host: Port out of range"),
+        ([{"host": "a..io"}], "[0].host has a..io, which is no host"),
+        ([{"host": "[1.2:::]"}], "[0].host has [1.2:::], which is no host"),
+        ([{"host": "a.io", "mirrors": ["https://m.io:99999/v2"]}], "[0].mirrors has m.io:99999/v2, which is no host"),
         (
             [{"host": "ghcr.io", "path": "a"}, {"host": "ghcr.io", "path": "b", "mirrors": ["https://m.example.org"]}],
             "different mirrors for ghcr.io",

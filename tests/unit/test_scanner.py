@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
@@ -190,8 +191,33 @@ def test_a_changed_archive_is_no_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "index",
+    [{"manifests": ["x"]}, {"manifests": 7}, {"manifests": [{"digest": f"sha256:{'1' * 64}"}]}],
+)
+def test_an_archive_of_another_shape_is_refused_by_name(tmp_path: Path, index: Any) -> None:
+    image = tmp_path / "archives/image"
+    (image / "blobs/sha256").mkdir(parents=True)
+    (image / "index.json").write_text(json.dumps(index))
+    (image / "blobs/sha256" / ("1" * 64)).write_text('{"manifests": null}')
+    with pytest.raises(oci_layout.LayoutError, match=r"archives/image is no layout of images"):
+        oci_layout.extract(tmp_path / "archives", DIGEST, "", "linux/amd64", tmp_path / "out")
+
+
+def test_an_archive_that_is_cut_off_is_refused_by_name(tmp_path: Path) -> None:
+    made, archives = layout(), tmp_path / "archives"
+    archives.mkdir()
+    written(made, archives, as_tar=True)
+    path = archives / "image.tar"
+    packed = gzip.compress(path.read_bytes())
+    path.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(oci_layout.LayoutError, match=r"image\.tar is no tar archive that can be read"):
+        oci_layout.extract(archives, made.manifest, "", "linux/amd64", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
     "text",
-    [b"", b"[]", b"null", b'{"SchemaVersion": 1}', b'{"SchemaVersion": 2, "ArtifactType": "filesystem"}',
+    [b"", b"[" * 100_000, b"[]",
+     b"null", b'{"SchemaVersion": 1}', b'{"SchemaVersion": 2, "ArtifactType": "filesystem"}',
      b'{"matches": 1}',
      b'{"SchemaVersion": 2, "ArtifactType": "container_image", "Metadata": {"ImageID": "x"}, "Results": [1]}'],
 )  # fmt: skip

@@ -17,6 +17,11 @@ PATH = rf"{PART}(/{PART})*"
 TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 REFERENCE = rf"({HOST}/{PATH})(:{TAG})?(@sha256:[0-9a-f]{{64}})?"
 LATEST = ":latest"
+LOCAL = r"sha256:[^/]*"
+"""No name but the digest of a configuration, or its beginning: the runtime takes what it already has, from wherever.
+
+Source: LocalResolve of containerd, internal/cri/server/images/service.go.
+"""
 
 
 def repository(image: str) -> str:
@@ -35,6 +40,8 @@ def tagged(image: str) -> str:
 
 
 def _parsed(image: str) -> Optional[Match[str]]:
+    if re.fullmatch(LOCAL, image):
+        return None
     if image.startswith(FORMER_HUB):
         image = f"{HUB}/{image[len(FORMER_HUB) :]}"
     elif not re.match(r"[^/]*[.:A-Z][^/]*/|localhost/", image):

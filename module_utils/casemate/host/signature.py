@@ -34,14 +34,16 @@ def signer(
     allowed_signers: str,
     signature: str = "",
     namespace: str = NAMESPACE,
+    revoked: str = "",
 ) -> str:
     """Return the principal of `allowed_signers` whose key signed the file `document`.
 
-    All are paths. Raises SignatureError for a missing, wrong or foreign signature; `run` starts a command.
+    All are paths; `revoked` is as for `signers`. Raises SignatureError for a missing, wrong or foreign signature, and
+    for one by a revoked key; `run` starts a command.
     """
     signature = signature or document + ".sig"
-    _demand(document, allowed_signers)
-    return _verified(run, document, allowed_signers, signature, namespace, "").principal
+    _demand(document, allowed_signers, revoked)
+    return _verified(run, document, allowed_signers, signature, namespace, revoked).principal
 
 
 def signers(
@@ -126,8 +128,11 @@ def _verified(run: Run, document: str, allowed_signers: str, signature: str, nam
         raise SignatureError(f"{signature} is not by anybody listed in {allowed_signers}: {_last(found)}")
     with open(document, encoding="utf-8", errors="surrogateescape", newline="") as handle:
         text = handle.read()
+    # ssh-keygen names the first line that has the key, and another one may let it sign for this namespace.
+    with open(allowed_signers, encoding="utf-8", errors="surrogateescape") as handle:
+        names += [name for line in listed.lines(handle.read(), namespace) for name in line.principals]
     checked = found
-    for name in names:
+    for name in dict.fromkeys(names):
         argv = ["ssh-keygen", "-Y", "verify", "-f", allowed_signers, "-I", name, "-n", namespace, "-s", signature]
         checked = run([*argv, "-r", revoked] if revoked else argv, text)
         if checked.rc == 0:

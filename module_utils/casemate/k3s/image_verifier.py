@@ -12,6 +12,8 @@ lists by it, too. Whatever it does not understand, it refuses.
 
 from __future__ import annotations
 
+import base64
+import collections
 import datetime
 import hashlib
 import json
@@ -20,12 +22,14 @@ import re
 import stat
 import subprocess
 import sys
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 HEAD = "#!/usr/bin/python3 -IS\n# Managed by Casemate.\n"
 """What stands before this text where containerd runs it: without anybody's environment, folder or site-packages."""
 FOLDER = "/etc/casemate/images"
 LIST, SIGNATURE, SIGNERS, FURTHER = "list.json", "list.json.sig", "allowed_signers", "verifiers.json"
+REVOKED = "revoked_signers"
+"""Keys whose signatures count no more, as `ssh-keygen -Y verify -r` takes them, in base64: they may be no text."""
 NAMESPACE = "casemate-images"
 SECONDS = 3.0
 """How long ssh-keygen may take; it is asked twice."""
@@ -65,7 +69,7 @@ def read(text: str) -> Images:
     """The list that a text holds. Raises Refused, which names every fault."""
     try:
         raw = json.loads(text, object_pairs_hook=_once)
-    except ValueError as broken:
+    except (ValueError, RecursionError) as broken:
         raise Refused(f"it is not JSON: {broken}") from None
     if not isinstance(raw, dict) or set(raw) != {"schema", "expires", "images"} or raw["schema"] != 1:
         raise Refused('it is no list of images: {"schema": 1, "expires": a date, "images": [...]}')
@@ -74,8 +78,8 @@ def read(text: str) -> Images:
     faults: List[str] = []
     expires = _day(raw["expires"], "expires", faults)
     entries = [_entry(one, f"images[{place}]", faults) for place, one in enumerate(raw["images"])]
-    places = [entry[:2] for entry in entries]
-    faults += [f"{one[0]}@{one[1]} stands twice in it" for one in sorted(set(places)) if places.count(one) > 1]
+    times = collections.Counter(entry[:2] for entry in entries)
+    faults += [f"{one[0]}@{one[1]} stands twice in it" for one, many in sorted(times.items()) if many > 1]
     if faults:
         raise Refused("; ".join(faults[:5]))
     return Images(expires, tuple(entries))
@@ -140,19 +144,33 @@ def judged(images: Images, name: str, digest: str, today: datetime.date) -> Entr
 
 
 def signed(folder: str) -> str:
-    """The text of the list, once somebody who may has signed these very bytes. Raises Refused."""
-    for name in (LIST, SIGNATURE, SIGNERS):
+    """The text of the list, once somebody who may has signed these very bytes. Raises Refused.
+
+    A key that is revoked may not, whoever lists it. Where nobody can say which are, the list is not signed.
+    """
+    for name in (LIST, SIGNATURE, SIGNERS, REVOKED):
         if not _is_plain(os.path.join(folder, name)):
             raise Refused(f"{os.path.join(folder, name)} is missing, or no regular file")
+    for name in ("", LIST, SIGNATURE, SIGNERS, REVOKED):
+        _demand_own(os.path.join(folder, name))
     with open(os.path.join(folder, LIST), "rb") as file:
         document = file.read()
     by = ["-s", os.path.join(folder, SIGNATURE), "-f", os.path.join(folder, SIGNERS)]
     found = _run(["/usr/bin/ssh-keygen", "-Y", "find-principals", *by], b"", SECONDS)
     names = found.stdout.decode("utf-8", "replace").replace(",", "\n").split("\n") if found.returncode == 0 else []
-    for name in filter(None, map(str.strip, names)):
-        verify = ["/usr/bin/ssh-keygen", "-Y", "verify", "-I", name, "-n", NAMESPACE, *by]
-        if _run(verify, document, SECONDS).returncode == 0:
-            return document.decode("utf-8")
+    if names:  # of the first line that has the key, and another one may let it sign for this
+        with open(os.path.join(folder, SIGNERS), encoding="utf-8", errors="replace") as lines:
+            names += [name for line in lines if line.strip() for name in line.split()[0].split(",")]
+    with open(os.path.join(folder, REVOKED), "rb") as file:
+        revoked = base64.b64decode(file.read(), validate=True)
+    with open(os.memfd_create("revoked"), "r+b") as held:
+        held.write(revoked)
+        held.flush()
+        by += ["-r", f"/proc/self/fd/{held.fileno()}"]
+        for name in filter(None, dict.fromkeys(map(str.strip, names))):
+            verify = ["/usr/bin/ssh-keygen", "-Y", "verify", "-I", name, "-n", NAMESPACE, *by]
+            if _run(verify, document, SECONDS, held.fileno()).returncode == 0:
+                return document.decode("utf-8")
     raise Refused("the list of images is not signed by anybody who may, or was changed since")
 
 
@@ -163,6 +181,13 @@ def _is_plain(path: str) -> bool:
         return False
 
 
+def _demand_own(path: str) -> None:
+    """Raise Refused where somebody else may write: whoever says who may sign could let anything through."""
+    found = os.stat(path)
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Refused(f"{path} may be written by others than root")
+
+
 def ask_further(folder: str, image: str) -> List[str]:
     """The names of the operator's own verifiers, all of which let the image pass. Raises Refused.
 
@@ -171,6 +196,7 @@ def ask_further(folder: str, image: str) -> List[str]:
     path = os.path.join(folder, FURTHER)
     if not _is_plain(path):
         raise Refused(f"{path} is missing, or no regular file")
+    _demand_own(path)
     with open(path, encoding="utf-8") as file:
         listed = json.load(file)
     for one in listed:
@@ -181,20 +207,23 @@ def ask_further(folder: str, image: str) -> List[str]:
             if made.hexdigest() != one["sha256"]:
                 raise Refused(f"{one['path']} has not the digest of the verifier {one['name']}")
             argv = [one["path"], *(part.replace("{image}", image) for part in one["arguments"])]
-            said = _run(argv, b"", float(one["timeout"]), program.fileno())
+            executable = f"/proc/self/fd/{program.fileno()}"
+            said = _run(argv, b"", float(one["timeout"]), program.fileno(), executable)
         if said.returncode != 0:
             words = (said.stderr or said.stdout).decode("utf-8", "replace").strip().split("\n")[-1][:300]
             raise Refused(f"{one['name']} refuses {image}: {words}")
     return [str(one["name"]) for one in listed]
 
 
-def _run(argv: Sequence[str], data: bytes, seconds: float, program: int = -1) -> subprocess.CompletedProcess[bytes]:
-    """Run a program, or the open file `program`, with nothing of containerd's environment but its proxies."""
+def _run(
+    argv: Sequence[str], data: bytes, seconds: float, handed: int = -1, executable: Optional[str] = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program with nothing of containerd's environment but its proxies, and with one more open file, `handed`."""
     given = {name: os.environ[name] for name in PROXIES if name in os.environ}
     return subprocess.run(
         list(argv),
-        executable=f"/proc/self/fd/{program}" if program >= 0 else None,
-        pass_fds=(program,) if program >= 0 else (),
+        executable=executable,
+        pass_fds=(handed,) if handed >= 0 else (),
         input=data,
         capture_output=True,
         timeout=seconds,

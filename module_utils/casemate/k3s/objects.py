@@ -1,7 +1,8 @@
 """How objects of Kubernetes are compared: demanded fields, values at dotted paths, the subjects of a binding.
 
-Pure. Empty fields count as absent, as the API server drops them. Of a NetworkPolicy the whole `spec` is compared,
-because a further rule, selector or end of a range admits more.
+Pure. Empty fields count as absent, as the API server drops them. Of policies the whole `spec` is compared, because a
+further rule, selector or end of a range of a NetworkPolicy admits more, and so does a condition, a selector or an
+exclusion of one of admission.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ from typing import Any
 from ..core.flow import flow, lists_apart, short
 
 EMPTY: tuple[Any, ...] = (None, {}, [])
+WHOLE = ("NetworkPolicy", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+FILLED_IN: dict[str, Any] = {
+    "spec.matchConstraints.matchPolicy": "Equivalent",
+    "spec.matchConstraints.namespaceSelector": {},
+    "spec.matchConstraints.objectSelector": {},
+    "spec.matchConstraints.resourceRules[].scope": "*",
+}
+"""What the API server fills in, and means all. Source: pkg/apis/admissionregistration/v1/defaults.go of Kubernetes."""
 
 
 def leaves(body: Any, prefix: str = "") -> list[str]:
@@ -24,11 +33,11 @@ def leaves(body: Any, prefix: str = "") -> list[str]:
 
 def whole(body: dict[str, Any]) -> bool:
     """Whether what an object has beyond its demanded spec counts, so that it must be replaced and not patched."""
-    return body.get("kind") == "NetworkPolicy"
+    return body.get("kind") in WHOLE
 
 
 def faults(body: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Every demanded field of an object that differs, and what the spec of a NetworkPolicy has beyond its own."""
+    """Every demanded field of an object that differs, and what the spec of a policy has beyond its own."""
     wrong = missing(body, found)
     if whole(body):
         spec = dict(found.get("spec") or {})
@@ -64,6 +73,8 @@ def further(want: Any, have: Any, where: str) -> list[str]:
     """Every field that nobody demands, beside those that `missing` tells. An empty selector is one: it takes all."""
     if isinstance(want, dict) and want and isinstance(have, dict):
         more = [key for key in have if key not in want and have[key] is not None]
+        general = re.sub(r"\[[0-9]+\]", "[]", where)
+        more = [key for key in more if FILLED_IN.get(f"{general}.{key}") != have[key]]
         return [f"{where}.{key}: is {flow(have[key])}, not absent" for key in sorted(more)] + [
             fault for key in want for fault in further(want[key], have.get(key), f"{where}.{key}")
         ]

@@ -42,7 +42,8 @@ class Setting(Needed, Enforceable, total=False):
 
 HOME = "/var/lib/rancher/k3s/agent/etc/containerd"
 CONFIG, DROPINS = f"{HOME}/config.toml", f"{HOME}/config-v3.toml.d/*.toml"
-CONFIG_PATH = r"\s*[\"']?config_path[\"']?\s*=\s*[\"'](.*)[\"']\s*"
+CONFIG_PATH = re.compile(r"(?:[^#]*[\s.{,])?[\"']?config_path[\"']?\s*=\s*[\"']([^\"']*)[\"']")
+"""Where it begins a line, and behind a dot or within braces, as TOML has it, too."""
 MODE = 0o600
 
 
@@ -96,7 +97,7 @@ def _elsewhere(host: Host) -> List[str]:
     found = []
     for path in [CONFIG, *host.glob(DROPINS, hidden=True)]:
         for line in split_lines(host.text(path) or ""):
-            given = re.fullmatch(CONFIG_PATH, line)
+            given = CONFIG_PATH.match(line)
             if given and given[1] != of_k3s.FOLDER:
                 found.append(f"{path} has containerd read {given[1] or 'no folder'} instead of {of_k3s.FOLDER}")
     return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import platform as machine
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +21,16 @@ from casemate.supply import image_list, registries, registry, registry_answers, 
 from casemate.supply.artifact_lock import ARCHITECTURES
 from casemate.supply.scan_gate import VARIABLE, WAIVERS, Settings, refusal, settings
 from casemate.supply.scan_policy import OUTDATED, PASSED, UNSCANNED, standing
+from casemate.supply.scan_report import DIGEST
+from module_utils.casemate.formats.image_reference import repository, tagged
 
 PLAYBOOK = "images.yml"
 SCANNED, CURRENT = "image_scans", "image_updates"
 """Kinds of the controls that tell what is to be scanned, and what is to be asked for."""
 RESULTS, ANSWERS = "__casemate_image_scans", "__casemate_image_answers"
 """Variables with what is known of both: where they are empty, findings tell all that runs."""
+PLATFORM = re.compile(r"([a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?)?")
+"""Such as linux/arm/v7; "" where it is not known."""
 UNKNOWN = "unknown"
 """The state of a tag of which it is not known to what it leads."""
 UNSET = f"{VARIABLE} is not set, so that nothing can be scanned: name your scanner there"
@@ -59,6 +64,10 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
             raise click.ClickException(UNSET)
         todo = wanted(run) if asked.scans else []
         trouble = carried_out(asked.scans, todo) if asked.scans else []
+        removed = scan_results.prune(asked.scans.results, datetime.datetime.now(datetime.UTC)) if asked.scans else 0
+        if removed:
+            days = scan_results.KEPT.days
+            app.err.print(f"{removed} results of scans are removed: they are older than {days} days", markup=False)
         if _ask(asked, tags(run)) or again or todo:
             run = _look(given)
     hosts = run.entries()
@@ -119,6 +128,8 @@ def wanted(run: runner.Run) -> list[scanner.Wanted]:
     found: dict[tuple[str, str], scanner.Wanted] = {}
     for observed in _observed(run, SCANNED):
         for digest, one in observed.items():
+            if not _is_image(digest, one):
+                continue
             place = (digest, one["platform"] or own_platform())
             # That of which a node tells the configuration is asked for by it.
             if one["state"] in (UNSCANNED, OUTDATED) and (one["config"] or place not in found):
@@ -128,8 +139,25 @@ def wanted(run: runner.Run) -> list[scanner.Wanted]:
 
 def tags(run: runner.Run) -> list[tuple[str, str]]:
     """(tag, platform) of what runs somewhere, or is built on, and of which it is not known to what it leads."""
-    told = [one for observed in _observed(run, CURRENT) for one in observed.values()]
-    return sorted({(one["reference"], one["platform"]) for one in told if one["state"] == UNKNOWN})
+    told = [one for observed in _observed(run, CURRENT) for one in observed.values() if one["state"] == UNKNOWN]
+    return sorted({(one["reference"], one["platform"]) for one in told if _is_tag(one)})
+
+
+def _is_image(digest: str, one: Mapping[str, Any]) -> bool:
+    """Whether what a host tells of an image is of the shape of one. A host that was taken over tells anything, and it
+    becomes arguments of the scanner and the name of a file here.
+    """
+    digests = [digest, *([one["config"]] if one["config"] else [])]
+    return (
+        all(DIGEST.fullmatch(str(each)) for each in digests)
+        and one["image"] in ("", repository(str(one["image"])))
+        and bool(PLATFORM.fullmatch(str(one["platform"])))
+    )
+
+
+def _is_tag(one: Mapping[str, Any]) -> bool:
+    """The same of a tag, which becomes an address that is asked."""
+    return one["reference"] == tagged(str(one["reference"])) != "" and bool(PLATFORM.fullmatch(str(one["platform"])))
 
 
 def _observed(run: runner.Run, kind: str) -> list[Mapping[str, Any]]:

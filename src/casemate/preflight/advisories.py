@@ -56,6 +56,11 @@ def gate(values: Mapping[str, Any], machine: str, digest: str) -> tuple[list[str
     except DataError as refused:
         return [f"{PREFIX}data or {PREFIX}vex: {refused}"], warnings
     problems = list(seen.stale)
+    if not seen.has_go:
+        warnings.append(
+            f"{PREFIX}data holds nothing in the form of OSV about Go modules, so K3s {release.version} is compared "
+            "with no advisory. Add such as data/osv of golang.org/x/vulndb"
+        )
     if seen.open:
         lines = advisories.in_words(seen.open)
         more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""

@@ -1,27 +1,31 @@
 """Which advisories are about what is installed: their data on the controller, and the comparison. No network is used.
 
 The data is a folder of entries in the form of OSV, as `data/osv` of the Go module golang.org/x/vulndb, one file of it,
-a zip archive of such files, or the file of Debian's security tracker.
+a zip archive of such files, the file of Debian's security tracker, or what OSV's API answered (osv_folder.py).
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
+import stat
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from casemate import kept
-from casemate.supply import debian, osv
+from casemate.supply import debian, osv, osv_folder, severities
 from casemate.supply.component import UNKNOWN, Component
 from module_utils.casemate.formats import deb_version
 
 OWN_FORK = re.compile(r"github\.com/(k3s-io|rancher)/")
-FORK = re.compile(r"(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+?)?)-k3s\d+")
+FORK = re.compile(r"(v\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+?)?)-k3s\d+(?:\.\d+)*")
+"""Such as v2.3.2-k3s2, or v2.0.5-k3s1.32 of a branch for a minor version of K3s."""
 STAGING = "github.com/k3s-io/kubernetes/staging/src/"
 K3S = "github.com/k3s-io/k3s"
 PARTS = {
@@ -42,6 +46,7 @@ SHOWN = 5
 """Faults of one source package that are named in words."""
 KERNEL = "linux"
 """The source package of Debian's kernel."""
+AGAIN = "ask again, by casemate advisories --online --keep FOLDER"
 NO_DATE = "0001-01-01"
 """The date of entries in golang.org/x/vulndb, which get theirs when the database is published."""
 
@@ -55,7 +60,8 @@ class Data:
     """What one source knows: advisories of OSV, and faults by Debian's source packages, of one release.
 
     `told` is the moment in UTC up to which it tells, None where nothing says so; `told_by` is what says it. `tracks`:
-    it is Debian's security tracker, whether it has that release or not.
+    it is Debian's security tracker, whether it has that release or not. `asked`: the only Go modules that it knows of,
+    where OSV was asked for these; None where it knows of all.
     """
 
     advisories: tuple[osv.Advisory, ...]
@@ -63,6 +69,7 @@ class Data:
     told_by: str = ""
     faults: Mapping[str, tuple[debian.Fault, ...]] = field(default_factory=dict)
     tracks: bool = False
+    asked: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -99,15 +106,17 @@ def load(path: Path, release: str = "") -> Data:
     is kept for the next run, as long as the files are the same by name, size and time.
     """
     asked = [release, str(path), *map(str, _seen(path))]
-    code = [Path(str(one)).read_bytes() for one in (__file__, osv.__file__, debian.__file__)]
+    readers = (__file__, osv.__file__, osv_folder.__file__, severities.__file__, debian.__file__)
+    code = [Path(str(one)).read_bytes() for one in readers]
     plain = kept.value("advisories", [*(one.encode() for one in asked), *code], lambda: _plain(_load(path, release)))
-    entries, told, told_by, faults, tracks = plain
+    entries, told, told_by, faults, tracks, modules = plain
     return Data(
         tuple(osv.advisory_of(one) for one in entries),
         datetime.datetime.fromisoformat(told) if told else None,
         told_by,
         {source: tuple(debian.Fault(*one) for one in known) for source, known in faults.items()},
         tracks,
+        modules,
     )
 
 
@@ -124,54 +133,72 @@ def _plain(data: Data) -> tuple[Any, ...]:
     """Data in the values that can be kept."""
     faults = {source: tuple(astuple(one) for one in known) for source, known in data.faults.items()}
     entries = tuple(astuple(one) for one in data.advisories)
-    return entries, data.told.isoformat() if data.told else "", data.told_by, faults, data.tracks
+    return entries, data.told.isoformat() if data.told else "", data.told_by, faults, data.tracks, data.asked
 
 
 def _load(path: Path, release: str) -> Data:
     found: list[osv.Advisory] = []
     faults: dict[str, list[debian.Fault]] = {}
-    newest, tracked = "", ""
+    newest, tracked = "", list[str]()
+    record: osv_folder.Record | None = None
+    ids = set()
     for name, raw in _texts(path):
         try:
             entries = json.loads(raw)
+            if osv_folder.is_record(entries):
+                record = osv_folder.record(entries)
+                continue
             if debian.is_tracker(entries):
-                tracked = name
+                tracked.append(name)
                 for source, fault in debian.faults(entries, release):
                     faults.setdefault(source, []).append(fault)
                 continue
             for entry in entries if isinstance(entries, list) else [entries]:
                 made = osv.advisory(entry)
-                newest = max(newest, str(entry.get("modified") or ""))
+                ids.add(entry["id"])
+                newest = max(newest, str(entry.get("modified") or NO_DATE))
                 found += [made] if made else []
-        except ValueError as odd:  # what is no JSON, no UTF-8, no OSV and no tracker
+        except (ValueError, RecursionError) as odd:  # what is no JSON, no UTF-8, no OSV and no tracker
             why = f"{odd}. Remove it, or fetch it again"
             raise DataError(f"{name} holds no advisories of OSV or of Debian's security tracker: {why}") from odd
-    if not newest and not tracked:
+    if not newest and not tracked and record is None:
         known = (
             "Name a folder of OSV's JSON files, one such file, a zip of them, or the JSON of Debian's security tracker"
         )
         raise DataError(f"{path} holds no advisory. {known}")
-    told, told_by = _told(path, newest, tracked)
+    if record is None:
+        told, told_by = _told(path, newest, tracked)
+    else:
+        if lost := sorted(record.entries - ids):
+            raise DataError(f"{path} lacks {len(lost)} of what OSV answered, such as {lost[0]}: {AGAIN}")
+        told, told_by = record.asked, "when OSV was asked"
     by_source = {source: tuple(known) for source, known in faults.items()}
-    return Data(tuple(found), told, told_by, by_source, bool(tracked))
+    return Data(tuple(found), told, told_by, by_source, bool(tracked), record.names if record else None)
 
 
-def _told(path: Path, newest: str, tracked: str) -> tuple[datetime.datetime | None, str]:
-    """The moment up to which data tells, and what says so. Raises DataError.
+def _told(path: Path, newest: str, tracked: list[str]) -> tuple[datetime.datetime | None, str]:
+    """The moment up to which data tells, and what says so: of entries and trackers in one folder the oldest of both.
 
-    The tracker's own file has no date but the one that it was fetched with.
+    None where nothing says so of one of them. Raises DataError. The tracker's own file has no date but the one that it
+    was fetched with.
     """
     stamp = STAMPED.search(str(path.resolve()))
     try:
+        by_name = (_utc(stamp[1]), "the name of its folder") if stamp else None
+        told = [by_name or _of_file(Path(one) if path.is_dir() else path) for one in tracked]
         if newest[:10] > NO_DATE:
-            return _utc(newest), "the newest entry"
-        if stamp:
-            return _utc(stamp[1]), "the name of its folder"
-        if tracked and path.is_file():
-            return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC), "the time of the file"
+            told.append((_utc(newest), "the newest entry"))
+        elif newest:
+            if by_name is None:
+                return None, ""
+            told.append(by_name)
     except ValueError as odd:
         raise DataError(f"{path} has an entry with a date that is none: {odd}. Fetch it again") from odd
-    return None, ""
+    return min(told)
+
+
+def _of_file(path: Path) -> tuple[datetime.datetime, str]:
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC), f"the time of {path.name}"
 
 
 def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory], machine: str = "") -> list[Match]:
@@ -194,7 +221,8 @@ def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory],
                 if within is None or not _concerns(affected, machine):
                     continue
                 fixed = osv.fixed_in(version, within.events)
-                about = (part_of(name), name, version, fixed, one.severity, one.summary)
+                part = part_of(name) or (part_of(component.name) if fork else "")  # a staging module is Kubernetes
+                about = (part, name, version, fixed, one.severity, one.summary)
                 found.append(Match(one.id, one.aliases, *about, component.where, fork))
     return together(found)
 
@@ -221,9 +249,24 @@ def matches_on_debian(components: Iterable[Component], faults: Mapping[str, Iter
     return together(found)
 
 
+def names(components: Iterable[Component]) -> frozenset[str]:
+    """Every name by which advisories may know the Go modules among these components, as `matches` looks them up."""
+    return frozenset(name for one in components if one.ecosystem == "go" for name, _, _ in _known_as(one))
+
+
 def unknown(components: Iterable[Component]) -> list[Component]:
-    """Those modules of which the program does not say the version, so that no advisory can be compared."""
-    return [one for one in components if one.ecosystem == "go" and one.version in ("", UNKNOWN)]
+    """Those modules with which no advisory can be compared, as the program does not say a version that one knows.
+
+    So it is of a part of K3s that a fork took the place of, whose version does not say which one it was made of.
+    """
+    modules = [one for one in components if one.ecosystem == "go"]
+    return [one for one in modules if one.version in ("", UNKNOWN) or _is_strange_fork(one)]
+
+
+def _is_strange_fork(one: Component) -> bool:
+    if one.replaces in ("", one.name) or not (part_of(one.replaces) or part_of(one.name)):
+        return False
+    return not (OWN_FORK.match(one.name) and FORK.fullmatch(one.version))
 
 
 def part_of(module: str) -> str:
@@ -262,7 +305,7 @@ def in_words(found: Iterable[Match]) -> list[str]:
             continue
         names = f"{one.id} ({', '.join(one.aliases)})" if one.aliases else one.id
         of = f", as K3s' own fork of {one.module}" if one.of_fork else ""
-        severity = f"{one.severity}, " if one.severity else ""
+        severity = f"severity {one.severity}, " if one.severity else ""
         fixed = f"fixed in {one.fixed}" if one.fixed else "no fixed version is known"
         lines.append(f"{names}: {one.module} {one.version}{of}, {severity}{fixed}: {one.summary}".rstrip(": "))
     for (source, version), every in of_sources.items():
@@ -275,20 +318,30 @@ def in_words(found: Iterable[Match]) -> list[str]:
 
 def together(found: Iterable[Match]) -> list[Match]:
     """The same with each fault of a module's version once, with all of its names and every place where it is."""
-    told: list[Match] = []
+    groups: dict[int, list[Match]] = {}
     at: dict[tuple[str, str, str], int] = {}
-    for one in sorted(found):
-        names = {(name, one.module, one.version) for name in one.names}
-        place = min((at[name] for name in names if name in at), default=len(told))
-        if place == len(told):
-            told.append(one)
-        else:
-            first = told[place]
-            aliases = tuple(sorted({*first.aliases, one.id, *one.aliases} - {first.id}))
-            where = tuple(sorted({*first.where, *one.where}))
-            told[place] = replace(first, aliases=aliases, where=where, severity=first.severity or one.severity)
-        at.update(dict.fromkeys(names, place))
-    return told
+    for number, one in enumerate(sorted(found)):
+        same = {at[name] for name in _names_of(one) if name in at}  # of several, which then are one by its names
+        groups[number] = [*(other for place in sorted(same) for other in groups.pop(place)), one]
+        at.update({name: number for other in groups[number] for name in _names_of(other)})
+    return sorted(_one_of(group) for group in groups.values())
+
+
+def _names_of(one: Match) -> list[tuple[str, str, str]]:
+    """What makes two matches one: a name in common, of the same version of a module."""
+    return [(name, one.module, one.version) for name in one.names]
+
+
+def _one_of(group: list[Match]) -> Match:
+    """One fault by all that is known of it: the worst severity, and what fixes it where only one source knows that."""
+    first = min(group)
+    return replace(
+        first,
+        aliases=tuple(sorted({name for one in group for name in one.names} - {first.id})),
+        where=tuple(sorted({place for one in group for place in one.where})),
+        severity=severities.worst(one.severity for one in group),
+        fixed=next((one.fixed for one in group if one.fixed), ""),
+    )
 
 
 def _texts(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -297,26 +350,54 @@ def _texts(path: Path) -> Iterator[tuple[str, bytes]]:
         if path.is_dir():
             for one in _files(path):
                 yield str(one), _read(one)
-        elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if info.filename.endswith(".json") and Path(info.filename).parent.name != "index":
-                        if info.file_size > LARGEST:
-                            raise DataError(f"{info.filename} in {path} is larger than {LARGEST >> 20} MiB: refused")
-                        yield f"{info.filename} in {path}", archive.read(info)
+        elif path.is_file() and zipfile.is_zipfile(path):
+            yield from _zipped(path)
         else:
             yield str(path), _read(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except OSError as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read: {why}. Correct the path, or fetch it again") from error
 
 
+def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The same of a zip archive. Raises DataError, and OSError."""
+    name = ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                name = f"{info.filename} in "
+                if info.filename.endswith(".json") and Path(info.filename).parent.name != "index":
+                    if info.file_size > LARGEST:
+                        raise DataError(f"{info.filename} in {path} is larger than {LARGEST >> 20} MiB: refused")
+                    yield f"{info.filename} in {path}", archive.read(info)
+    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:  # broken, encrypted, of another method
+        raise DataError(f"{name}{path} cannot be read: {error}. Make it anew, or name a folder of its files") from error
+
+
 def _files(folder: Path) -> list[Path]:
-    return sorted((one for one in folder.rglob("*.json") if one.parent.name != "index"), key=str)
+    """The files of advisories in a folder and those below it, links to such too, each once. Raises OSError."""
+    found: list[Path] = []
+    been: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        if (real := os.path.realpath(parent)) in been:
+            folders.clear()  # a link leads back
+            continue
+        been.add(real)
+        if os.path.basename(parent) != "index":
+            found += [Path(parent, name) for name in names if name.endswith(".json")]
+    return sorted(found, key=str)
+
+
+def _refuse(unread: OSError) -> None:
+    """A folder that nobody can look into may hold what matters."""
+    raise unread
 
 
 def _read(path: Path) -> bytes:
-    if path.stat().st_size > LARGEST:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is no regular file. Remove it")
+    if found.st_size > LARGEST:
         raise DataError(f"{path} is larger than {LARGEST >> 20} MiB: refused")
     return path.read_bytes()
 

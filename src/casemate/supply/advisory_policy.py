@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from casemate.supply import advisories, debian, inventory
+from casemate.supply import advisories, debian, inventory, severities
 from casemate.supply.advisories import Data, DataError, Match
 from casemate.supply.artifact_lock import ARCHITECTURES
 from casemate.supply.component import Component
 from module_utils.casemate.core import waiver
 
-SEVERITIES = ("low", "medium", "high", "critical")
+SEVERITIES = severities.WORDS
 DEFAULT_SEVERITY, DEFAULT_AGE = "medium", 14
+AHEAD = datetime.timedelta(days=1)
+"""How far a date of data may lie in the future: clocks and time zones differ."""
+SHOWN = 5
+"""Modules that are named of those which OSV was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class Judged:
 
     `open` are the advisories that count and that nobody answers for; `answered` those with an answer, and who gives it;
     `told` those that do not count; `silent` are parts of K3s, or a kernel, that do not say their version, so that
-    nobody knows; `stale` says in words which data is old. `has_go` and `has_debian`: what the data is about;
-    `has_release`: whether it knows the release of that Debian.
+    nobody knows; `stale` says in words which data is old, or does not know of all modules. `has_go` and `has_debian`:
+    what the data is about; `has_release`: whether it knows the release of that Debian.
     """
 
     open: tuple[Match, ...]
@@ -101,14 +105,18 @@ def judged(installed: Installed, asked: Policy, now: datetime.datetime) -> Judge
     answers = _answers(installed, asked, now.date(), found)
     counts = {one for one in found if counted(one, asked.severity)}
     tracked = any(data.tracks for data in read.values())
-    silent = [one for one in advisories.unknown(installed.components) if advisories.part_of(one.name)]
+    unknown = advisories.unknown(installed.components)
+    silent = [one for one in unknown if advisories.part_of(one.name) or advisories.part_of(one.replaces)]
     silent += [one for one in installed.components if one.ecosystem == "kernel" and not one.source and tracked]
     return Judged(
         tuple(one for one in found if one in counts and one not in answers),
         tuple((one, answers[one]) for one in found if one in answers),
         tuple(one for one in found if one not in counts and one not in answers),
         tuple(silent),
-        tuple(why for path, data in read.items() if (why := old(data, path, asked.days, now))),
+        (
+            *(why for path, data in read.items() if (why := old(data, path, asked.days, now))),
+            *unasked(installed.components, read),
+        ),
         bool(known),
         tracked,
         any(data.faults for data in read.values()),
@@ -123,12 +131,27 @@ def counted(one: Match, least: str) -> bool:
 
 
 def old(data: Data, path: Path, most: int, now: datetime.datetime) -> str:
-    """Why data tells too little of today, or "". `most`: days."""
+    """Why data tells too little of today, or "". `most`: days. What says that it is of a later day tells nothing."""
     if data.told is None:
         return f"nobody can say how old {path} is: it has no dates. Name it as Go's module cache does, or fetch another"
     days = (now - data.told).days
     by = f"{data.told:%Y-%m-%d}, by {data.told_by}"
+    if data.told > now + AHEAD:
+        return f"{path} tells up to {by}, and today is {now:%Y-%m-%d}: set the clock of this machine, or fetch it again"
     return f"{path} tells up to {by}: {days} days are more than {most}. Fetch it again" if days > most else ""
+
+
+def unasked(components: Iterable[Component], read: Mapping[Path, Data]) -> list[str]:
+    """Why what OSV once answered tells too little: it was asked for other modules, and no other data knows of all."""
+    answers = {path: data.asked for path, data in read.items() if data.asked is not None}
+    if not answers or any(data.advisories and data.asked is None for data in read.values()):
+        return []
+    lacking = sorted(advisories.names(components).difference(*answers.values()))
+    if not lacking:
+        return []
+    shown = ", ".join(lacking[:SHOWN]) + (f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else "")
+    where = ", ".join(map(str, answers))
+    return [f"{where}: OSV was asked for other modules, and not for {shown}. {advisories.AGAIN.capitalize()}"]
 
 
 def _answers(installed: Installed, asked: Policy, today: datetime.date, found: Iterable[Match]) -> dict[Match, str]:

@@ -22,9 +22,9 @@ from module_utils.casemate.k3s import lock_validity
 from module_utils.casemate.k3s.artifact import at_least
 
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-VERSION = r"^v\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?\+k3s\d+$"
+VERSION = r"^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?\+k3s[0-9]+\Z"
 IMAGES = "k3s-airgap-images"
-DATE = r"^\d{4}-\d{2}-\d{2}$"
+DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z"
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["schema", "default", "releases"],
@@ -48,8 +48,8 @@ SCHEMA: dict[str, Any] = {
                     "files": {
                         "type": "object",
                         "minProperties": 1,
-                        "propertyNames": {"pattern": r"^k3s[A-Za-z0-9._-]*$"},
-                        "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                        "propertyNames": {"pattern": r"^k3s[A-Za-z0-9._-]*\Z"},
+                        "additionalProperties": {"type": "string", "pattern": r"^[0-9a-f]{64}\Z"},
                     },
                 },
             },
@@ -137,7 +137,7 @@ def _valid(text: str) -> dict[str, Any]:
     """What a lock says, once it fits the schema; raises LockError naming every fault."""
     try:
         raw: dict[str, Any] = json.loads(text, object_pairs_hook=_unique)
-    except ValueError as broken:
+    except (ValueError, RecursionError) as broken:
         raise LockError(f"it is not JSON: {broken}") from broken
     from jsonschema import Draft202012Validator  # here: a collection is also read where it is not installed
 
@@ -191,7 +191,7 @@ def load(path: str | Path) -> Lock:
         return parse(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise LockError(f"the artifact lock {path} cannot be read: {error.strerror}") from error
-    except LockError as fault:
+    except (LockError, UnicodeDecodeError) as fault:
         raise LockError(f"the artifact lock {path} is refused: {fault}") from fault
 
 

@@ -11,11 +11,11 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
-from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
 from casemate.supply import checksum_file
+from casemate.supply.address import is_loopback, of_ip, refusal
 from casemate.supply.checksum_file import ChecksumError
 from module_utils.casemate.k3s.artifact import ArtifactError, digest_of, fetch, stated_version
 
@@ -23,6 +23,8 @@ SECONDS = 30
 """How long an address may take for its whole answer."""
 CAP = 1024 * 1024
 """The most bytes of a file of checksums: those of a release have about 500."""
+GITHUB = ("github.com", "githubusercontent.com")
+"""Its downloads are sent on from the first to hosts below the second."""
 SUMS = "sha256sum-{}.txt"
 """How a release of K3s names its files of checksums."""
 
@@ -81,16 +83,24 @@ def _in_common(one: str, other: str) -> str:
 
 
 def _host(address: str) -> str:
-    """The host of an address; all names and addresses of this machine are one."""
+    """The host of an address, however it is written; all of this machine are one, and so are all of GitHub."""
     host = (urllib.parse.urlsplit(address).hostname or "").rstrip(".").lower()
-    return "localhost" if _is_loopback(host) else host
-
-
-def _is_loopback(host: str) -> bool:
+    if is_loopback(host):
+        return "localhost"
+    if host in GITHUB or host.endswith(tuple(f".{one}" for one in GITHUB)):
+        return GITHUB[0]
     try:
-        return ip_address(host).is_loopback
+        return str(of_ip(host))
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return _ascii(host)
+
+
+def _ascii(host: str) -> str:
+    """A name as the domain name system has it, in which others than those of ASCII are written with these."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return host
 
 
 def _inodes(path: Path) -> dict[tuple[int, int], Path]:
@@ -170,11 +180,8 @@ def _parsed(where: str, data: bytes) -> dict[str, str]:
 
 def _fetched(address: str) -> bytes:
     """The first bytes of what an address answers, at most CAP and one more; raises ChannelError."""
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
-        raise ChannelError(f"{address} is no https address: anybody between here and there could change what it says")
-    if "@" in parts.netloc:
-        raise ChannelError(f"the address on {parts.hostname} names an account. Give one that everybody may read")
+    if refused := refusal(address):
+        raise ChannelError(refused)
     end, data = time.monotonic() + SECONDS, b""
     try:
         with fetch(address, timeout=SECONDS) as answer:

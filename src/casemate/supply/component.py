@@ -47,7 +47,8 @@ def of_go(built: Build, where: str) -> Iterator[Component]:
     yield Component("go", "stdlib", toolchain_version(built.go), (where,))
     if built.main is not None:
         main = _of_module(built.main, where)
-        yield replace(main, version=linked_version(built, main.name)) if main.version == UNKNOWN else main
+        linked = linked_version(built, main.name)
+        yield main if linked == UNKNOWN else replace(main, version=linked)
     for module in built.modules:
         yield _of_module(module, where)
 
@@ -55,7 +56,8 @@ def of_go(built: Build, where: str) -> Iterator[Component]:
 def linked_version(built: Build, module: str) -> str:
     """The version that the linker was told to write into a package of this module called "version", else "(devel)".
 
-    K3s is built from a folder, so that the toolchain knows no version of it; its build passes one by `-X`.
+    K3s is built from a folder, so that the toolchain knows no version of it, or makes one of the commit, since the tags
+    of K3s are no versions of a module; its build passes its own by `-X`.
     """
     named = re.search(
         rf"(?<!\S){re.escape(module)}/pkg/version\.Version=(v[^\s\"']+)", built.settings.get("-ldflags", "")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from module_utils.casemate.formats.image_reference import repository
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.host.signature import SignatureError, signer
 from module_utils.casemate.k3s.image_verifier import DIGEST, NAMESPACE, REPOSITORY, Entry, Images, Refused, read
@@ -37,11 +38,15 @@ def load(path: str | Path) -> Images:
         raise ListError(f"the list of images {file} is refused: {fault}") from fault
 
 
-def verify(path: str | Path, allowed_signers: str | Path) -> str:
-    """The principal who signed the list (its signature is PATH.sig); raises ListError."""
-    document, signers = (str(Path(one).expanduser()) if one else "" for one in (path, allowed_signers))
+def verify(path: str | Path, allowed_signers: str | Path, revoked: str | Path = "") -> str:
+    """The principal who signed the list (its signature is PATH.sig); raises ListError.
+
+    `revoked` is a file of keys that count no more, or "".
+    """
+    given = (path, allowed_signers, revoked)
+    document, signers, gone = (str(Path(one).expanduser()) if one else "" for one in given)
     try:
-        return signer(Host().run, document, signers, namespace=NAMESPACE)
+        return signer(Host().run, document, signers, namespace=NAMESPACE, revoked=gone)
     except SignatureError as refusal:
         raise ListError(f"the list of images is refused: {refusal}") from refusal
 
@@ -69,16 +74,10 @@ def named(reference: str) -> tuple[str, str]:
         raise ListError(f"{reference} names no digest, so any bytes may hide behind it: write {name}@sha256:…")
     if not re.fullmatch(DIGEST, digest):
         raise ListError(f"the digest of {reference} is not sha256: and 64 digits of hexadecimal in small letters")
-    host, slash, rest = name.partition("/")
-    if not slash:
-        name = f"docker.io/library/{name}"
-    elif not (set(".:") & set(host) or host == "localhost"):
-        name = f"docker.io/{name}"
-    elif host == "docker.io" and "/" not in rest:
-        name = f"docker.io/library/{rest}"
-    if not re.fullmatch(REPOSITORY, name):
+    found = repository(name)
+    if not re.fullmatch(REPOSITORY, found):
         raise ListError(f"{reference} is no image as registries name them: small letters, digits, ., _, - and /")
-    return name, digest
+    return found, digest
 
 
 def _untagged(name: str) -> str:
@@ -124,8 +123,8 @@ def problems(values: Mapping[str, Any], today: datetime.date, changes: bool) -> 
     try:
         images = load(path)
         if changes and not found:
-            verify(path, signers)
-            found += _over(images, str(path), today)
+            verify(path, signers, str(values.get("casemate_revoked_signers") or ""))
+            found += _over(images, str(path), today) + _never_asked(images, str(path))
     except ListError as refusal:
         return [*found, f"{refusal}. Review, correct and sign it: {command(path)}"]
     return found
@@ -148,6 +147,16 @@ def _over(images: Images, path: str, today: datetime.date) -> list[str]:
     if not any(entry.until >= today for entry in images.entries):
         return [f"{VARIABLE} {path} allows no image today, so nothing could be pulled. Add some: casemate images allow"]
     return []
+
+
+def _never_asked(images: Images, path: str) -> list[str]:
+    """Entries by names that are never what containerd asks for, which names Docker Hub's images in one way alone."""
+    return [
+        f"{VARIABLE} {path} has {name}, by which containerd never asks, so that it lets nothing in. Write "
+        f"{repository(name) or 'host and path'} there, as casemate images allow does, and {command(path)}"
+        for name in sorted({entry.image for entry in images.entries})
+        if repository(name) != name
+    ]
 
 
 def _is_of(entry: Entry, image: str) -> bool:

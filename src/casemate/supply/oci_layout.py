@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -63,7 +64,7 @@ class Archive:
             data = file.read(JSON_MOST)
         try:
             made = json.loads(data)
-        except ValueError as broken:
+        except (ValueError, RecursionError) as broken:
             raise LayoutError(f"{name} of {self.path} is not JSON") from broken
         if not isinstance(made, dict):
             raise LayoutError(f"{name} of {self.path} is no mapping")
@@ -88,7 +89,7 @@ def _opened(path: Path) -> Iterator[Archive]:
     try:
         with tarfile.open(path) as tar:
             yield Archive(path, tar)
-    except tarfile.TarError as broken:
+    except (tarfile.TarError, EOFError, zlib.error) as broken:
         raise LayoutError(f"{path} is no tar archive that can be read: {broken}") from broken
 
 
@@ -112,11 +113,14 @@ def extract(folder: Path, digest: str, config: str, platform: str, into: Path) -
                 listed = archive.json(INDEX).get("manifests") or ()
             except LayoutError:
                 continue  # a tar archive of something else
-            found = [one for top in listed for one in _manifests(archive, top, digest, False, DEPTH)]
-            fitting = [one for one in found if _fits(archive, one, config, platform)]
-            if fitting:
-                _write(archive, fitting[0], into)
-                return fitting[0].config
+            try:
+                found = [one for top in listed for one in _manifests(archive, top, digest, False, DEPTH)]
+                fitting = [one for one in found if _fits(archive, one, config, platform)]
+                if fitting:
+                    _write(archive, fitting[0], into)
+                    return fitting[0].config
+            except (AttributeError, KeyError, TypeError) as odd:
+                raise LayoutError(f"{path} is no layout of images: {odd!r}. Export it again, or remove it") from odd
     return ""
 
 

@@ -12,9 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from casemate.supply import severities
+
 Event = tuple[str, str]
 """("introduced", "fixed", "last_affected" or "limit"; version)."""
 EVENTS = ("introduced", "fixed", "last_affected", "limit")
+ENDS = ("fixed", "introduced", "last_affected")
+"""In which order events of one version are taken: it may end one line and begin the next, or be affected alone."""
 NUMBER = r"(?:0|[1-9]\d*)"
 VERSION = re.compile(
     rf"(?:v|go)?({NUMBER})(?:\.({NUMBER})(?:\.({NUMBER})(?:-([0-9A-Za-z.-]+))?(?:\+([0-9A-Za-z.-]+))?)?)?"
@@ -49,7 +53,7 @@ class Affected:
 
 @dataclass(frozen=True)
 class Advisory:
-    """One advisory. `aliases` are its other names, `severity` that of its data in words, or "" where it has none."""
+    """One advisory. `aliases` are its other names, `severity` a word of severity.py, or "" where that is unknown."""
 
     id: str
     aliases: tuple[str, ...]
@@ -92,7 +96,7 @@ def in_range(version: str, events: Iterable[Event]) -> bool:
         return False
     ordered = sorted(
         (event for event in events if event[0] != "limit"),
-        key=lambda e: ((-2,), 0) if e == ("introduced", "0") else (key(e[1]), e[0] == "introduced"),
+        key=lambda e: ((-2,), 0) if e == ("introduced", "0") else (key(e[1]), ENDS.index(e[0])),
     )
     affected = False
     for what, at in ordered:
@@ -117,15 +121,15 @@ def holding(affected: Affected, version: str, project: bool) -> Range | None:
     `project`: it is a version of the project itself. Then ranges of such versions count, too, and where there are any,
     a range of Go's that never ends says no more than that Go does not know these versions.
     """
-    if version in affected.versions or version.removeprefix("v") in affected.versions:
-        return Range(())
     known = [one for one in affected.ranges if not one.of_project]
     own = [one for one in affected.ranges if one.of_project]
     if project and own:
         known = [one for one in known if one.events != (("introduced", "0"),)] + own
-    if not known:
-        return None if affected.versions else Range(())
-    return next((one for one in known if in_range(version, one.events)), None)
+    found = next((one for one in known if in_range(version, one.events)), None)
+    named = not affected.versions.isdisjoint((version, version.removeprefix("v")))
+    if found is None and (named or not (known or affected.versions)):
+        return Range(())
+    return found
 
 
 def advisory(entry: Any, ecosystem: str = "Go") -> Advisory | None:
@@ -138,17 +142,14 @@ def advisory(entry: Any, ecosystem: str = "Go") -> Advisory | None:
     if entry.get("withdrawn"):
         return None
     try:
-        every = [
-            _affected(one)
-            for one in entry.get("affected") or ()
-            if one.get("package", {}).get("ecosystem") == ecosystem
-        ]
+        ours = [one for one in entry.get("affected") or () if one.get("package", {}).get("ecosystem") == ecosystem]
+        every = [_affected(one) for one in ours]
         aliases = tuple(sorted({str(alias) for alias in entry.get("aliases") or ()} - {entry["id"]}))
-        severity = str((entry.get("database_specific") or {}).get("severity") or "").lower()
+        vectors = [*(entry.get("severity") or ()), *(one for has in ours for one in has.get("severity") or ())]
+        severity = severities.of((entry.get("database_specific") or {}).get("severity"), vectors)
         summary = str(entry.get("summary") or "")
     except (AttributeError, KeyError, TypeError) as odd:
         raise OsvError(f"{entry['id']} is not as the schema of OSV says: {odd!r}") from odd
-    severity = {"moderate": "medium"}.get(severity, severity)
     return Advisory(entry["id"], aliases, summary, severity, tuple(every)) if every else None
 
 

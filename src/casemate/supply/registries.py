@@ -10,6 +10,7 @@ import ssl
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,7 +47,12 @@ def prefix(entry: Entry) -> str:
 def endpoints(entry: Entry) -> list[str]:
     """Who is asked for the images of an entry: its mirrors, else its host itself."""
     own = of_k3s.HUBS_HOST if entry["host"] == of_k3s.HUB else entry["host"]
-    return [str(one) for one in entry.get("mirrors") or [f"https://{own}"]]
+    return mirrors(entry) or [f"https://{own}"]
+
+
+def mirrors(entry: Entry) -> list[str]:
+    """The mirrors of an entry."""
+    return [str(one) for one in entry.get("mirrors") or ()]
 
 
 def login(entry: Entry) -> tuple[str, str] | None:
@@ -134,8 +140,15 @@ def problems(values: Mapping[str, Any]) -> list[str]:
         for key, why in DECIDED.items()
         if key in config
     ]
+    no_hosts: list[str] = []
     for at, entry in enumerate(entries):
         name = f"{VARIABLE}[{at}]"
+        named = [("host", f"https://{entry['host']}"), *(("mirrors", one) for one in mirrors(entry))]
+        no_hosts += [
+            f"{name}.{key} has {address.partition('://')[2]}, which is no host: {why}. {FIX}"
+            for key, address in named
+            if (why := _no_host(address))
+        ]
         if entry["host"] in HUBS:
             found.append(f"{name}.host is {entry['host']}, by which no image is named. Write {of_k3s.HUB}")
         for key, read in (("credentials_file", login), ("ca_file", authority)):
@@ -143,7 +156,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
                 read(entry)
             except RegistryError as why:
                 found.append(f"{name}.{key}: {why}. Correct the path or the file")
-    found += _contradictions(entries)
+    found += no_hosts or _contradictions(entries)
     own = config.get("system-default-registry")
     if own and not is_below(f"{own}/{OWN}", map(prefix, entries)):
         found.append(f"k3s_node_config.system-default-registry is {own}, which {VARIABLE} does not list. Add it there")
@@ -154,6 +167,19 @@ def problems(values: Mapping[str, Any]) -> list[str]:
                 f"of {VARIABLE}. Remove them"
             )
     return found
+
+
+def _no_host(address: str) -> str:
+    """Why the host of an address, which has the right characters, is none; "" where it is one."""
+    try:
+        parts = urlsplit(address)
+        if parts.port == 0:
+            return "its port is 0; ports are 1 to 65535"
+        if parts.netloc.startswith("["):
+            ip_address(parts.hostname or "")
+    except ValueError as wrong:
+        return str(wrong)
+    return "there is nothing between two of its dots" if ".." in parts.netloc else ""
 
 
 def _contradictions(entries: Sequence[Entry]) -> list[str]:

@@ -81,7 +81,7 @@ class Asker:
                 return self._resolved(entry, f"{of_k3s.url(endpoint)}/{path}/manifests", tag, platform)
             except Unanswered as refused:
                 why = f"{urllib.parse.urlsplit(endpoint).netloc}: {refused}"
-            except (AttributeError, KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
                 why = f"{urllib.parse.urlsplit(endpoint).netloc}: it answers what is no manifest of an image"
         raise Unanswered(why)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,8 +102,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
         f"{VARIABLE}.scanner.arguments has {argument}, which keeps findings from the report, or is what Casemate sets "
         f"itself. Remove it: what may pass is said by fails_from, only_fixed and {WAIVERS}"
         for argument in map(str, tool.get("arguments") or ())
-        if argument.partition("=")[0] in hiding
-        or (argument[:1] == "-" and argument[1:2] not in ("-", "") and argument[:2] in hiding)
+        if _hides(argument, hiding)
     ]
     if not Path(str(tool["database"]), "db/metadata.json").expanduser().is_file() and tool["kind"] == "trivy":
         found.append(
@@ -111,3 +110,10 @@ def problems(values: Mapping[str, Any]) -> list[str]:
             "Fill one where there is a network (trivy image --download-db-only --cache-dir FOLDER), and copy it"
         )
     return found
+
+
+def _hides(argument: str, hiding: Collection[str]) -> bool:
+    """Whether an argument has one of these options; behind one dash each letter is one, or the value of that before."""
+    if argument.startswith("-") and not argument.startswith("--"):
+        return any(f"-{letter}" in hiding for letter in argument[1:])
+    return argument.partition("=")[0] in hiding

@@ -52,7 +52,7 @@ def parse(kind: str, text: bytes) -> Report:
     try:
         made = json.loads(text)
         return READERS[kind](made)
-    except ValueError as broken:
+    except (ValueError, RecursionError) as broken:
         raise ReportError(f"it is not JSON: {broken}") from broken
     except (AttributeError, KeyError, TypeError) as strange:
         raise ReportError(f"it is no report of {kind}: {type(strange).__name__} {strange}") from strange

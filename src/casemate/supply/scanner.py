@@ -37,6 +37,7 @@ HIDING = {
         "--pkg-types", "--pkg-relationships", "--skip-dirs", "--skip-files", "--scanners", "--format", "-f", "--output",
         "-o", "--template", "-t", "--input", "--image-src", "--platform", "--cache-dir", "--config", "-c",
         "--exit-code", "--compliance", "--report", "--server", "--skip-db-update", "--download-db-only",
+        "--vuln-type", "--security-checks", "--distro", "--skip-java-db-update", "--offline-scan",
     ),
     "grype": (
         "--only-fixed", "--only-notfixed", "--ignore-states", "--exclude", "--vex", "--output", "-o", "--file",

@@ -91,6 +91,16 @@ def test_one_key_under_two_names_counts_once(lock: Ceremony) -> None:
     assert "has 1 of 2" in lock.refused()
 
 
+def test_a_key_may_sign_by_another_line_than_the_first_that_has_it(lock: Ceremony) -> None:
+    others = [f"{name}@example.org {lock.public(name)}" for name in ("bob", "carol")]
+    own = f'alice namespaces="casemate-*" {lock.public("alice")}'
+    lock.allow(f'alice@git namespaces="git" {lock.public("alice")}', own, *others)
+    lock.sign("alice", "bob")
+    assert lock.signed() == ["alice", "bob@example.org"]
+    lock.allow(f'alice@git namespaces="git" {lock.public("alice")}', *others)
+    assert "has 1 of 2 (bob@example.org); missing: carol@example.org" in lock.refused()
+
+
 def test_a_stranger_counts_for_nobody(lock: Ceremony) -> None:
     signing.key(lock.folder, "mallory")
     lock.sign("alice", "mallory")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ class Node:
         self.key, self.stranger = signing.key(folder, "id"), signing.key(folder, "stranger")
         signing.allow(self.folder / verifier.SIGNERS, self.key, options='namespaces="casemate-images"')
         (self.folder / verifier.FURTHER).write_text("[]\n")
+        (self.folder / verifier.REVOKED).write_text("")
         self.write(listed(entry()))
 
     @property
@@ -68,6 +71,15 @@ def node(tmp_path: Path) -> Node:
 def test_a_tag_that_leads_to_an_allowed_digest_may_be_pulled(node: Node) -> None:
     assert node.pull(f"{IMAGE}:1.0")[0] == 0
     assert node.pull("registry.example.org/team/app:1.0@" + GOOD)[0] == 0
+
+
+def test_a_key_may_sign_by_another_line_than_the_first_that_has_it(node: Node) -> None:
+    public = node.key.with_name("id.pub").read_text().strip()
+    lines = [f'git@example.org namespaces="git" {public}', "# others", "", f'ops namespaces="casemate-*" {public}']
+    (node.folder / verifier.SIGNERS).write_text("\n".join(lines) + "\n")
+    assert node.pull()[0] == 0
+    (node.folder / verifier.SIGNERS).write_text(lines[0] + "\n")
+    assert node.pull()[0] == 1
 
 
 def test_it_runs_as_a_program_of_its_own(node: Node) -> None:
@@ -112,6 +124,9 @@ SPOILED: list[tuple[Callable[[Node], object], str]] = [
     (linked, "no regular file"),
     (lambda node: (node.folder / verifier.SIGNATURE).unlink(), "list.json.sig is missing"),
     (lambda node: (node.folder / verifier.SIGNERS).write_text(""), "not signed by anybody"),
+    (lambda node: (node.folder / verifier.SIGNERS).chmod(0o666), "allowed_signers may be written by others than root"),
+    (lambda node: (node.folder / verifier.FURTHER).chmod(0o664), "verifiers.json may be written by others"),
+    (lambda node: node.folder.chmod(0o777), "images/ may be written by others"),
     (lambda node: (node.folder / verifier.FURTHER).unlink(), "verifiers.json is missing"),
     (lambda node: (node.folder / verifier.FURTHER).write_text("{"), "so nothing is pulled: JSONDecodeError"),
     (lambda node: node.list.write_text(listed(entry(), entry(digest=OTHER))), "was changed since"),
@@ -131,6 +146,54 @@ SPOILED: list[tuple[Callable[[Node], object], str]] = [
 @pytest.mark.parametrize(("spoil", "says"), SPOILED)
 def test_it_fails_closed(node: Node, spoil: Callable[[Node], object], says: str) -> None:
     spoil(node)
+    code, said = node.pull()
+    assert code == 1 and says in said
+
+
+def revoke(node: Node, *keys: Path, as_list: bool = False) -> None:
+    """Revoke keys by a file of public keys, or by a list of revocations, which is no text."""
+    public = [key.with_name(key.name + ".pub") for key in keys]
+    data = b"".join(key.read_bytes() for key in public)
+    if as_list:
+        made = node.folder.parent / "revocations"
+        subprocess.run(["ssh-keygen", "-q", "-k", "-f", made, *public], check=True, capture_output=True)
+        data = made.read_bytes()
+        with pytest.raises(UnicodeDecodeError):
+            data.decode()
+    (node.folder / verifier.REVOKED).write_text(base64.b64encode(data).decode())
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_revoked_signer_vouches_for_nothing(node: Node, as_list: bool) -> None:
+    revoke(node, node.stranger, as_list=as_list)
+    assert node.pull()[0] == 0
+    revoke(node, node.stranger, node.key, as_list=as_list)
+    code, said = node.pull()
+    assert code == 1 and "not signed by anybody who may" in said
+    both = node.folder / verifier.SIGNERS
+    lines = both.read_text()
+    signing.allow(both, node.stranger)
+    both.write_text(lines + both.read_text())
+    node.write(node.list.read_text(), node.stranger)
+    assert node.pull()[0] == 1, "the stranger's key is revoked, too"
+    revoke(node, node.key, as_list=as_list)
+    assert node.pull()[0] == 0, "another one may sign"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.unlink(), "revoked_signers is missing"),
+        (lambda path: (path.rename(f"{path}.x"), path.symlink_to(f"{path}.x")), "no regular file"),
+        (lambda path: path.write_text("@"), "so nothing is pulled"),
+        (lambda path: path.write_bytes(base64.b64encode(b"nonsense\n")), "not signed by anybody who may"),
+        (lambda path: path.write_bytes(base64.b64encode(b"SSHKRL\n\0cut off")), "not signed by anybody who may"),
+    ],
+)
+def test_where_nobody_can_say_who_is_revoked_nothing_is_pulled(
+    node: Node, spoil: Callable[[Path], object], says: str
+) -> None:
+    spoil(node.folder / verifier.REVOKED)
     code, said = node.pull()
     assert code == 1 and says in said
 
@@ -188,3 +251,18 @@ def test_a_malformed_list_is_refused_and_says_why(text: str, says: str) -> None:
     with pytest.raises(verifier.Refused) as refusal:
         verifier.read(text)
     assert says in str(refusal.value)
+
+
+def test_a_long_list_is_read_before_containerd_gives_up() -> None:
+    """It waits ten seconds, and each pull reads all of it."""
+    entries = [entry(digest=f"sha256:{number:064x}") for number in range(20_000)]
+    started = time.monotonic()
+    assert len(verifier.read(listed(*entries)).entries) == len(entries)
+    assert time.monotonic() - started < 5
+    with pytest.raises(verifier.Refused, match="stands twice"):
+        verifier.read(listed(*entries, entries[7]))
+
+
+def test_what_is_nested_without_end_is_refused_as_what_is_no_json() -> None:
+    with pytest.raises(verifier.Refused, match="not JSON"):
+        verifier.read("[" * 100_000)

@@ -314,6 +314,66 @@ def test_the_spec_of_a_network_policy_is_judged_whole_and_replaced(
     assert not api.patched
 
 
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+RULE = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+LIMITED: Any = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingAdmissionPolicy",
+    "metadata": {"name": "p"},
+    "spec": {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [RULE]},
+        "validations": [{"expression": "false"}],
+    },
+}
+BOUND: Any = {**LIMITED, "kind": "ValidatingAdmissionPolicyBinding", "spec": {"policyName": "p"}}
+EVERY = {"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}}
+NONE = {"matchLabels": {"no": "namespace"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "change", "reason"),
+    [
+        (LIMITED, {"matchConstraints": {**EVERY, "resourceRules": [{**RULE, "scope": "*"}]}}, ""),
+        (LIMITED, {"matchConditions": [{"name": "never", "expression": "false"}]}, "spec.matchConditions: is"),
+        (
+            LIMITED,
+            {"matchConstraints": {**EVERY, "namespaceSelector": NONE, "resourceRules": [RULE]}},
+            "spec.matchConstraints.namespaceSelector: is",
+        ),
+        (
+            LIMITED,
+            {"matchConstraints": {"resourceRules": [RULE], "excludeResourceRules": [RULE]}},
+            "spec.matchConstraints.excludeResourceRules: is",
+        ),
+        (
+            LIMITED,
+            {"matchConstraints": {"resourceRules": [{**RULE, "resourceNames": ["x"]}]}},
+            "spec.matchConstraints.resourceRules[0].resourceNames: is",
+        ),
+        (
+            LIMITED,
+            {"matchConstraints": {"resourceRules": [{**RULE, "scope": "Cluster"}]}},
+            "spec.matchConstraints.resourceRules[0].scope: is",
+        ),
+        (BOUND, {}, ""),
+        (BOUND, {"matchResources": {"namespaceSelector": NONE}}, "spec.matchResources: is"),
+    ],
+)
+def test_the_spec_of_a_policy_of_admission_is_judged_whole_and_replaced(
+    tmp_path: Path, api: type[FakeApi], body: Any, change: Any, reason: str
+) -> None:
+    host, path = FakeHost(tmp_path), f"{ADMISSION}/x"
+    setting: Any = {"path": path, "body": body}
+    meta: Any = {**body["metadata"], "resourceVersion": "41"}
+    api.answers[path] = {**body, "metadata": meta, "spec": {**body["spec"], **change}}
+    verdict = kind.assess(setting, kind.observe([setting], host)[0])
+    assert verdict.ok is (reason == "") and reason in verdict.reason
+    kind.enforce([setting], {0}, host)
+    assert kind.assess(setting, kind.observe([setting], host)[0]).ok
+    assert list(api.put) == ([f"{path}?fieldManager=casemate"] if reason else [])
+
+
 def test_a_network_policy_that_is_not_there_is_applied(tmp_path: Path, api: type[FakeApi]) -> None:
     kind.enforce([{"path": POLICY, "body": DENY}], {0}, FakeHost(tmp_path))
     assert (api.patched, api.put) == ([POLICY], {})

@@ -92,8 +92,19 @@ def test_the_declared_hosts_pass_and_any_other_fails_by_name(tmp_path: Path) -> 
     assert "it asks that registry" in judged(setting("limited"), made(tmp_path / "b", gone)).reason
 
 
-def test_containerd_that_reads_another_folder_fails(tmp_path: Path) -> None:
-    dropin = {registries.DROPINS.replace("*", "zz"): "  config_path = '/opt/x'\n"}
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  config_path = '/opt/x'",
+        "config_path = '/opt/x' # of the cache",
+        "registry.config_path = '/opt/x'",
+        "registry.'config_path'='/opt/x'",
+        'registry = {config_path = "/opt/x", configs = {}}',
+        '"plugins"."io.containerd.cri.v1.images".registry = { "config_path" = "/opt/x" }',
+    ],
+)
+def test_containerd_that_reads_another_folder_fails(tmp_path: Path, line: str) -> None:
+    dropin = {registries.DROPINS.replace("*", "zz"): f"version = 3\n{line}\n"}
     assert "has containerd read /opt/x" in judged(setting("limited"), made(tmp_path, RIGHT, dropin)).reason
 
 
