@@ -2,7 +2,8 @@
 
 The host tells what it is made of, and the data lies on the controller, which compares the two (src/casemate/supply/
 advisory_policy.py). What came of that is in the context, under `advisories`: for each setting's `of` the `open` ones in
-words, the `places` that they are in, why data is `stale`, and in `lacks` why there is no judgement, as [code, reason].
+words, the `places` that they are in, why data is `stale` (old, or of other modules), and in `lacks` why there is no
+judgement, as [code, reason].
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ def _found(setting: Setting, host: Host) -> Any:
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
-    """Every advisory that is open fails, and so does data that is old: it says nothing of today."""
+    """Every advisory that is open fails, and so does data that says too little of what is there today."""
     wrong = [*seen["open"], *seen["stale"]]
     shown = "; ".join(wrong[:SHOWN]) + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else "")
-    reason = TODO if seen["open"] else "the data is too old" if wrong else ""
+    reason = TODO if seen["open"] else "the data is too old, or was asked for other modules" if wrong else ""
     return Verdict(
         ok=not wrong,
         expected=EXPECTED,

@@ -1,13 +1,16 @@
 """`casemate advisories`: which advisories are about what hosts are made of, or about programs of this machine.
 
-Programs are read, never run, and the data lies on this machine: no network is used but that to the hosts.
+Programs are read, never run, and the data lies on this machine: no network is used but that to the hosts, unless OSV is
+to be asked (--online).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +22,7 @@ from casemate import ROOT
 from casemate.cli import app
 from casemate.cli.sbom import asked_of_hosts
 from casemate.supply import advisories as supply
-from casemate.supply import advisory_policy, artifact_lock, osv, release_contents
+from casemate.supply import advisory_policy, artifact_lock, osv, osv_api, osv_folder, release_contents
 from casemate.supply.advisories import DataError, Match
 from casemate.supply.advisory_policy import Installed, Judged, Policy, judged
 from casemate.supply.component import Component, of_go
@@ -68,6 +71,12 @@ def programs(paths: Iterable[Path]) -> Installed:
               help="The lowest severity that counts. Default: casemate_advisory_severity, or medium.")  # fmt: skip
 @click.option("--max-age", type=click.IntRange(1, 3650), metavar="DAYS",
               help="Data that tells up to an earlier day is old. Default: that of the inventory, or 14.")  # fmt: skip
+@click.option("--online", is_flag=True,
+              help="Ask OSV about Go modules, too, by their names alone. Else no network is used.")  # fmt: skip
+@click.option("--osv-api", "address", metavar="URL",
+              help=f"Where OSV's API is asked by --online. Default: {osv_api.ADDRESS}.")  # fmt: skip
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Keep what --online is answered in a folder of its own, as data without a network.")  # fmt: skip
 @click.option("--release", "folders", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True,
               help="A folder with another K3s of the artifact lock: say what it fixes (repeatable).")  # fmt: skip
 @click.option("--all", "every", is_flag=True, help="Name those of other modules and packages one by one, too.")
@@ -80,6 +89,9 @@ def advisories(
     folders: tuple[Path, ...],
     every: bool,
     shape: str,
+    online: bool,
+    address: str | None,
+    keep: Path | None,
     verbose: int,
     limit: str | None,
     inventories: tuple[str, ...],
@@ -93,14 +105,17 @@ def advisories(
     """
     if paths and (inventories or limit):
         raise click.UsageError("Name programs of this machine, or hosts by -i and --limit, not both.")
+    if not online and (address or keep):
+        raise click.UsageError("--osv-api and --keep say how OSV is asked: give --online, too, which does ask it.")
+    codes: list[int] = []
     if paths:
-        if not given["data"]:
-            raise click.UsageError("there is no data to compare with: give --data PATH")
         lock = artifact_lock.load(ROOT / "roles/k3s_node/files/artifacts.lock.json")
-        seen = [Seen.of(HERE, programs(paths), overruled({}, given), folders, lock)]
-        codes: list[int] = []
+        asked = [Question.of(HERE, programs(paths), overruled({}, given), folders, lock)]
     else:
-        seen, codes = of_hosts(folders, given, verbose, limit, inventories)
+        asked, codes = of_hosts(folders, given, verbose, limit, inventories)
+    with contextlib.ExitStack() as stack:
+        answers = stack.enter_context(answered(asked, address or osv_api.ADDRESS, keep)) if online and asked else ()
+        seen = [Seen.of(one, answers) for one in asked]
     if shape == "json":
         click.echo(json.dumps([one.plain() for one in seen], indent=2))
     else:
@@ -116,12 +131,13 @@ def overruled(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Policy:
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """What came of one host, or of this machine: see Judged. `fixes`: id of an advisory -> the release without it."""
+class Question:
+    """What one host, or this machine, is made of, and what is asked about it. `others`: releases of K3s at hand."""
 
     name: str
-    judged: Judged
-    fixes: Mapping[str, str]
+    installed: Installed
+    policy: Policy
+    others: tuple[Installed, ...]
     unread: Mapping[str, str]
 
     @classmethod
@@ -129,30 +145,77 @@ class Seen:
         cls,
         name: str,
         installed: Installed,
-        asked: Policy,
+        policy: Policy,
         folders: Iterable[Path],
         lock: artifact_lock.Lock,
         unread: Mapping[str, str] | None = None,
-    ) -> Seen:
-        """Compare one. Raises ClickException."""
-        now = datetime.datetime.now(datetime.UTC)
-        machine = installed.machine
+    ) -> Question:
+        """A question, with the newer releases in folders. Raises ClickException."""
         try:
-            seen = judged(installed, asked, now)
-            others = [release_contents.at_hand(folder, lock, machine or "amd64") for folder in folders]
-            newer = {
-                version: judged(Installed(tuple(components), {}, machine, version), asked, now)
-                for version, components in sorted(others, key=lambda one: osv.key(one[0]))
-                if osv.key(version) > osv.key(installed.k3s)
-            }
-        except (DataError, release_contents.ContentsError) as refused:
+            found = [release_contents.at_hand(folder, lock, installed.machine or "amd64") for folder in folders]
+        except release_contents.ContentsError as refused:
+            raise click.ClickException(str(refused)) from None
+        newer = tuple(
+            Installed(tuple(components), {}, installed.machine, version)
+            for version, components in sorted(found, key=lambda one: osv.key(one[0]))
+            if osv.key(version) > osv.key(installed.k3s)
+        )
+        return cls(name, installed, policy, newer, unread or {})
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """The names of all Go modules that it is about."""
+        return supply.names(part for one in (self.installed, *self.others) for part in one.components)
+
+
+@contextlib.contextmanager
+def answered(asked: Iterable[Question], address: str, keep: Path | None) -> Iterator[tuple[Path, ...]]:
+    """A folder with what OSV answers about all of them: the one to keep, or one for now. Raises ClickException."""
+    names = frozenset(name for one in asked for name in one.modules)
+    if not names:
+        raise click.ClickException("OSV is asked about Go modules, and there are none: is K3s installed there?")
+    with tempfile.TemporaryDirectory(prefix="casemate-osv-") as scratch:
+        folder = keep or Path(scratch, "osv")
+        try:
+            now = datetime.datetime.now(datetime.UTC)
+            entries = osv_api.Api(address).entries(names)
+            osv_folder.keep(folder, names, entries, address, now)
+        except (osv_api.ApiError, osv_folder.FolderError) as refused:
+            raise click.ClickException(str(refused)) from None
+        kept = f", kept in {keep}" if keep else ""
+        click.echo(f"{address} has {len(entries)} advisories about {len(names)} Go modules{kept}", err=True)
+        yield (folder,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What came of one question: see Judged. `fixes`: id of an advisory -> the release without it."""
+
+    name: str
+    judged: Judged
+    fixes: Mapping[str, str]
+    unread: Mapping[str, str]
+
+    @classmethod
+    def of(cls, asked: Question, answers: Iterable[Path]) -> Seen:
+        """Compare one with its data, and with what OSV answered. Raises ClickException."""
+        now = datetime.datetime.now(datetime.UTC)
+        data = {one.resolve(): one for one in (*asked.policy.data, *answers)}
+        if not data:
+            known = "set casemate_advisory_data, give --data PATH, or ask OSV with --online"
+            raise click.UsageError(f"there is no data to compare with: {known}")
+        wanted, installed = dataclasses.replace(asked.policy, data=tuple(data.values())), asked.installed
+        try:
+            seen = judged(installed, wanted, now)
+            newer = {other.k3s: judged(other, wanted, now) for other in asked.others}
+        except DataError as refused:
             raise click.ClickException(str(refused)) from None
         found = [one for one in (*seen.open, *seen.told) if one.ecosystem == "go" and installed.k3s]
         fixes = {
             one.id: next((version for version, other in newer.items() if not other.names(one.module) & one.names), "")
             for one in found
         }
-        return cls(name, seen, {known: version for known, version in fixes.items() if version}, unread or {})
+        return cls(asked.name, seen, {known: version for known, version in fixes.items() if version}, asked.unread)
 
     @property
     def code(self) -> int:
@@ -187,7 +250,7 @@ class Seen:
             where = f" in {', '.join(part.where)}" if part.where else ""
             lines.append(f"not evaluated: {part.name} {part.version}{where} does not say its version as advisories do")
         lines += [f"not read: {place}: {why}" for place, why in self.unread.items()]
-        lines += [f"too old: {why}" for why in seen.stale]
+        lines += [f"too little data: {why}" for why in seen.stale]
         for line in lines:
             say(f"  {line}")
 
@@ -206,10 +269,10 @@ def say(text: str, style: str | None = None) -> None:
 
 def of_hosts(
     folders: tuple[Path, ...], given: Mapping[str, Any], verbose: int, limit: str | None, inventories: tuple[str, ...]
-) -> tuple[list[Seen], list[int]]:
-    """What came of each host, and the exit codes of what went wrong on the way."""
+) -> tuple[list[Question], list[int]]:
+    """What is asked about each host, and the exit codes of what went wrong on the way."""
     run = asked_of_hosts(verbose, limit, inventories)
-    codes, seen = [app.exit_code(run)], []
+    codes, questions = [app.exit_code(run)], []
     for host in run.hosts.values() if not run.errors else ():
         if host.status != "ok":
             continue
@@ -225,7 +288,5 @@ def of_hosts(
             app.tell([], [(f"nothing is compared: {odd!r}; is that host what you take it for?", [host.name])])
             codes.append(1)
             continue
-        if not asked.data:
-            raise click.UsageError("there is no data to compare with: set casemate_advisory_data, or give --data PATH")
-        seen.append(Seen.of(host.name, installed, asked, beside, lock, unread))
-    return seen, codes
+        questions.append(Question.of(host.name, installed, asked, beside, lock, unread))
+    return questions, codes

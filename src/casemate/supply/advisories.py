@@ -1,7 +1,7 @@
 """Which advisories are about what is installed: their data on the controller, and the comparison. No network is used.
 
 The data is a folder of entries in the form of OSV, as `data/osv` of the Go module golang.org/x/vulndb, one file of it,
-a zip archive of such files, or the file of Debian's security tracker.
+a zip archive of such files, the file of Debian's security tracker, or what OSV's API answered (osv_folder.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from casemate import kept
-from casemate.supply import debian, osv
+from casemate.supply import debian, osv, osv_folder
 from casemate.supply.component import UNKNOWN, Component
 from module_utils.casemate.formats import deb_version
 
@@ -42,6 +42,7 @@ SHOWN = 5
 """Faults of one source package that are named in words."""
 KERNEL = "linux"
 """The source package of Debian's kernel."""
+AGAIN = "ask again, by casemate advisories --online --keep FOLDER"
 NO_DATE = "0001-01-01"
 """The date of entries in golang.org/x/vulndb, which get theirs when the database is published."""
 
@@ -55,7 +56,8 @@ class Data:
     """What one source knows: advisories of OSV, and faults by Debian's source packages, of one release.
 
     `told` is the moment in UTC up to which it tells, None where nothing says so; `told_by` is what says it. `tracks`:
-    it is Debian's security tracker, whether it has that release or not.
+    it is Debian's security tracker, whether it has that release or not. `asked`: the only Go modules that it knows of,
+    where OSV was asked for these; None where it knows of all.
     """
 
     advisories: tuple[osv.Advisory, ...]
@@ -63,6 +65,7 @@ class Data:
     told_by: str = ""
     faults: Mapping[str, tuple[debian.Fault, ...]] = field(default_factory=dict)
     tracks: bool = False
+    asked: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -99,15 +102,16 @@ def load(path: Path, release: str = "") -> Data:
     is kept for the next run, as long as the files are the same by name, size and time.
     """
     asked = [release, str(path), *map(str, _seen(path))]
-    code = [Path(str(one)).read_bytes() for one in (__file__, osv.__file__, debian.__file__)]
+    code = [Path(str(one)).read_bytes() for one in (__file__, osv.__file__, osv_folder.__file__, debian.__file__)]
     plain = kept.value("advisories", [*(one.encode() for one in asked), *code], lambda: _plain(_load(path, release)))
-    entries, told, told_by, faults, tracks = plain
+    entries, told, told_by, faults, tracks, modules = plain
     return Data(
         tuple(osv.advisory_of(one) for one in entries),
         datetime.datetime.fromisoformat(told) if told else None,
         told_by,
         {source: tuple(debian.Fault(*one) for one in known) for source, known in faults.items()},
         tracks,
+        modules,
     )
 
 
@@ -124,16 +128,21 @@ def _plain(data: Data) -> tuple[Any, ...]:
     """Data in the values that can be kept."""
     faults = {source: tuple(astuple(one) for one in known) for source, known in data.faults.items()}
     entries = tuple(astuple(one) for one in data.advisories)
-    return entries, data.told.isoformat() if data.told else "", data.told_by, faults, data.tracks
+    return entries, data.told.isoformat() if data.told else "", data.told_by, faults, data.tracks, data.asked
 
 
 def _load(path: Path, release: str) -> Data:
     found: list[osv.Advisory] = []
     faults: dict[str, list[debian.Fault]] = {}
     newest, tracked = "", ""
+    record: osv_folder.Record | None = None
+    ids = set()
     for name, raw in _texts(path):
         try:
             entries = json.loads(raw)
+            if osv_folder.is_record(entries):
+                record = osv_folder.record(entries)
+                continue
             if debian.is_tracker(entries):
                 tracked = name
                 for source, fault in debian.faults(entries, release):
@@ -141,6 +150,7 @@ def _load(path: Path, release: str) -> Data:
                 continue
             for entry in entries if isinstance(entries, list) else [entries]:
                 made = osv.advisory(entry)
+                ids.add(entry["id"])
                 newest = max(newest, str(entry.get("modified") or ""))
                 found += [made] if made else []
         except ValueError as odd:  # what is no JSON, no UTF-8, no OSV and no tracker
@@ -152,8 +162,12 @@ def _load(path: Path, release: str) -> Data:
         )
         raise DataError(f"{path} holds no advisory. {known}")
     told, told_by = _told(path, newest, tracked)
+    if record is not None:
+        if lost := sorted(record.entries - ids):
+            raise DataError(f"{path} lacks {len(lost)} of what OSV answered, such as {lost[0]}: {AGAIN}")
+        told, told_by = record.asked, "when OSV was asked"
     by_source = {source: tuple(known) for source, known in faults.items()}
-    return Data(tuple(found), told, told_by, by_source, bool(tracked))
+    return Data(tuple(found), told, told_by, by_source, bool(tracked), record.names if record else None)
 
 
 def _told(path: Path, newest: str, tracked: str) -> tuple[datetime.datetime | None, str]:
@@ -219,6 +233,11 @@ def matches_on_debian(components: Iterable[Component], faults: Mapping[str, Iter
                 about = (fault.fixed, fault.severity, fault.summary, where, False, "deb")
                 found.append(Match(fault.id, (), "", one.source, one.source_version, *about))
     return together(found)
+
+
+def names(components: Iterable[Component]) -> frozenset[str]:
+    """Every name by which advisories may know the Go modules among these components, as `matches` looks them up."""
+    return frozenset(name for one in components if one.ecosystem == "go" for name, _, _ in _known_as(one))
 
 
 def unknown(components: Iterable[Component]) -> list[Component]:

@@ -16,6 +16,8 @@ from module_utils.casemate.core import waiver
 
 SEVERITIES = ("low", "medium", "high", "critical")
 DEFAULT_SEVERITY, DEFAULT_AGE = "medium", 14
+SHOWN = 5
+"""Modules that are named of those which OSV was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Judged:
 
     `open` are the advisories that count and that nobody answers for; `answered` those with an answer, and who gives it;
     `told` those that do not count; `silent` are parts of K3s, or a kernel, that do not say their version, so that
-    nobody knows; `stale` says in words which data is old. `has_go` and `has_debian`: what the data is about;
-    `has_release`: whether it knows the release of that Debian.
+    nobody knows; `stale` says in words which data is old, or does not know of all modules. `has_go` and `has_debian`:
+    what the data is about; `has_release`: whether it knows the release of that Debian.
     """
 
     open: tuple[Match, ...]
@@ -108,7 +110,10 @@ def judged(installed: Installed, asked: Policy, now: datetime.datetime) -> Judge
         tuple((one, answers[one]) for one in found if one in answers),
         tuple(one for one in found if one not in counts and one not in answers),
         tuple(silent),
-        tuple(why for path, data in read.items() if (why := old(data, path, asked.days, now))),
+        (
+            *(why for path, data in read.items() if (why := old(data, path, asked.days, now))),
+            *unasked(installed.components, read),
+        ),
         bool(known),
         tracked,
         any(data.faults for data in read.values()),
@@ -129,6 +134,19 @@ def old(data: Data, path: Path, most: int, now: datetime.datetime) -> str:
     days = (now - data.told).days
     by = f"{data.told:%Y-%m-%d}, by {data.told_by}"
     return f"{path} tells up to {by}: {days} days are more than {most}. Fetch it again" if days > most else ""
+
+
+def unasked(components: Iterable[Component], read: Mapping[Path, Data]) -> list[str]:
+    """Why what OSV once answered tells too little: it was asked for other modules, and no other data knows of all."""
+    answers = {path: data.asked for path, data in read.items() if data.asked is not None}
+    if not answers or any(data.advisories and data.asked is None for data in read.values()):
+        return []
+    lacking = sorted(advisories.names(components).difference(*answers.values()))
+    if not lacking:
+        return []
+    shown = ", ".join(lacking[:SHOWN]) + (f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else "")
+    where = ", ".join(map(str, answers))
+    return [f"{where}: OSV was asked for other modules, and not for {shown}. {advisories.AGAIN.capitalize()}"]
 
 
 def _answers(installed: Installed, asked: Policy, today: datetime.date, found: Iterable[Match]) -> dict[Match, str]:

@@ -11,11 +11,11 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
-from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
 from casemate.supply import checksum_file
+from casemate.supply.address import is_loopback, refusal
 from casemate.supply.checksum_file import ChecksumError
 from module_utils.casemate.k3s.artifact import ArtifactError, digest_of, fetch, stated_version
 
@@ -83,14 +83,7 @@ def _in_common(one: str, other: str) -> str:
 def _host(address: str) -> str:
     """The host of an address; all names and addresses of this machine are one."""
     host = (urllib.parse.urlsplit(address).hostname or "").rstrip(".").lower()
-    return "localhost" if _is_loopback(host) else host
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return "localhost" if is_loopback(host) else host
 
 
 def _inodes(path: Path) -> dict[tuple[int, int], Path]:
@@ -170,11 +163,8 @@ def _parsed(where: str, data: bytes) -> dict[str, str]:
 
 def _fetched(address: str) -> bytes:
     """The first bytes of what an address answers, at most CAP and one more; raises ChannelError."""
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
-        raise ChannelError(f"{address} is no https address: anybody between here and there could change what it says")
-    if "@" in parts.netloc:
-        raise ChannelError(f"the address on {parts.hostname} names an account. Give one that everybody may read")
+    if refused := refusal(address):
+        raise ChannelError(refused)
     end, data = time.monotonic() + SECONDS, b""
     try:
         with fetch(address, timeout=SECONDS) as answer:

@@ -36,7 +36,8 @@ def test_open_advisories_and_old_data_fail_with_where_they_are(tmp_path: Path) -
     assert verdict.where == ("/bin/runc",)
     assert "casemate_advisory_waivers" in verdict.reason
     old = assess(ASKED, seen(tmp_path, {**CLEAN, "stale": ["/data/osv tells up to 2020-01-01"]}))
-    assert (old.ok, old.observed, old.reason) == (False, "/data/osv tells up to 2020-01-01", "the data is too old")
+    assert (old.ok, old.observed) == (False, "/data/osv tells up to 2020-01-01")
+    assert old.reason.startswith("the data is too old")
 
 
 def test_what_is_open_counts_more_than_what_is_unknown(tmp_path: Path) -> None:
