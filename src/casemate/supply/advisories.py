@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from casemate import kept
-from casemate.supply import debian, osv, osv_folder
+from casemate.supply import debian, osv, osv_folder, severities
 from casemate.supply.component import UNKNOWN, Component
 from module_utils.casemate.formats import deb_version
 
@@ -102,7 +102,8 @@ def load(path: Path, release: str = "") -> Data:
     is kept for the next run, as long as the files are the same by name, size and time.
     """
     asked = [release, str(path), *map(str, _seen(path))]
-    code = [Path(str(one)).read_bytes() for one in (__file__, osv.__file__, osv_folder.__file__, debian.__file__)]
+    readers = (__file__, osv.__file__, osv_folder.__file__, severities.__file__, debian.__file__)
+    code = [Path(str(one)).read_bytes() for one in readers]
     plain = kept.value("advisories", [*(one.encode() for one in asked), *code], lambda: _plain(_load(path, release)))
     entries, told, told_by, faults, tracks, modules = plain
     return Data(
@@ -281,7 +282,7 @@ def in_words(found: Iterable[Match]) -> list[str]:
             continue
         names = f"{one.id} ({', '.join(one.aliases)})" if one.aliases else one.id
         of = f", as K3s' own fork of {one.module}" if one.of_fork else ""
-        severity = f"{one.severity}, " if one.severity else ""
+        severity = f"severity {one.severity}, " if one.severity else ""
         fixed = f"fixed in {one.fixed}" if one.fixed else "no fixed version is known"
         lines.append(f"{names}: {one.module} {one.version}{of}, {severity}{fixed}: {one.summary}".rstrip(": "))
     for (source, version), every in of_sources.items():
@@ -305,7 +306,8 @@ def together(found: Iterable[Match]) -> list[Match]:
             first = told[place]
             aliases = tuple(sorted({*first.aliases, one.id, *one.aliases} - {first.id}))
             where = tuple(sorted({*first.where, *one.where}))
-            told[place] = replace(first, aliases=aliases, where=where, severity=first.severity or one.severity)
+            severity = severities.worst([first.severity, one.severity])
+            told[place] = replace(first, aliases=aliases, where=where, severity=severity)
         at.update(dict.fromkeys(names, place))
     return told
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from casemate.supply import advisories, debian, inventory
+from casemate.supply import advisories, debian, inventory, severities
 from casemate.supply.advisories import Data, DataError, Match
 from casemate.supply.artifact_lock import ARCHITECTURES
 from casemate.supply.component import Component
 from module_utils.casemate.core import waiver
 
-SEVERITIES = ("low", "medium", "high", "critical")
+SEVERITIES = severities.WORDS
 DEFAULT_SEVERITY, DEFAULT_AGE = "medium", 14
 SHOWN = 5
 """Modules that are named of those which OSV was not asked for."""

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from casemate.supply import severities
+
 Event = tuple[str, str]
 """("introduced", "fixed", "last_affected" or "limit"; version)."""
 EVENTS = ("introduced", "fixed", "last_affected", "limit")
@@ -49,7 +51,7 @@ class Affected:
 
 @dataclass(frozen=True)
 class Advisory:
-    """One advisory. `aliases` are its other names, `severity` that of its data in words, or "" where it has none."""
+    """One advisory. `aliases` are its other names, `severity` a word of severity.py, or "" where that is unknown."""
 
     id: str
     aliases: tuple[str, ...]
@@ -138,17 +140,14 @@ def advisory(entry: Any, ecosystem: str = "Go") -> Advisory | None:
     if entry.get("withdrawn"):
         return None
     try:
-        every = [
-            _affected(one)
-            for one in entry.get("affected") or ()
-            if one.get("package", {}).get("ecosystem") == ecosystem
-        ]
+        ours = [one for one in entry.get("affected") or () if one.get("package", {}).get("ecosystem") == ecosystem]
+        every = [_affected(one) for one in ours]
         aliases = tuple(sorted({str(alias) for alias in entry.get("aliases") or ()} - {entry["id"]}))
-        severity = str((entry.get("database_specific") or {}).get("severity") or "").lower()
+        vectors = [*(entry.get("severity") or ()), *(one for has in ours for one in has.get("severity") or ())]
+        severity = severities.of((entry.get("database_specific") or {}).get("severity"), vectors)
         summary = str(entry.get("summary") or "")
     except (AttributeError, KeyError, TypeError) as odd:
         raise OsvError(f"{entry['id']} is not as the schema of OSV says: {odd!r}") from odd
-    severity = {"moderate": "medium"}.get(severity, severity)
     return Advisory(entry["id"], aliases, summary, severity, tuple(every)) if every else None
 
 
