@@ -126,6 +126,8 @@ LIST_DAMAGED = {
     "the list is gone": f"rm {LISTS}/list.json",
     "the list is a link": f"mv {LISTS}/list.json {LISTS}/l; ln -s l {LISTS}/list.json",
     "nobody may sign": f": >{LISTS}/allowed_signers",
+    "who signed the list is revoked": f"base64 -w0 {HOME}/key.pub >{LISTS}/revoked_signers",
+    "nobody can say who is revoked": f"rm {LISTS}/revoked_signers",
     "what names further verifiers is broken": f"echo '[' >{LISTS}/verifiers.json",
 }
 """What is done to the list of a node; then a listed image is refused by the verifier."""

@@ -137,6 +137,18 @@ def test_an_unsigned_changed_or_foreign_list_stops_an_apply(signed: Signed, tmp_
     assert "it is not JSON" in signed.problems(changes=False)
 
 
+def test_a_list_by_a_revoked_signer_stops_an_apply(signed: Signed, tmp_path: Path) -> None:
+    revoked = tmp_path / "revoked"
+    revoked.write_bytes(signing.key(tmp_path, "other").with_suffix(".pub").read_bytes())
+    assert signed.problems(casemate_revoked_signers=str(revoked)) == ""
+    revoked.write_bytes(signed.key.with_suffix(".pub").read_bytes())
+    said = signed.problems(casemate_revoked_signers=str(revoked))
+    assert f"{revoked} revokes the key" in said
+    assert signed.problems(changes=False, casemate_revoked_signers=str(revoked)) == "", "a check tells it as a finding"
+    revoked.unlink()
+    assert "is missing" in signed.problems(casemate_revoked_signers=str(revoked))
+
+
 def test_inputs_that_do_not_fit_are_named(signed: Signed) -> None:
     tool = {"name": "cosign", "path": "/x", "sha256": "a" * 64, "arguments": ["verify"], "timeout": 9}
     assert "arguments of cosign" in signed.problems(casemate_image_verifiers=[tool])

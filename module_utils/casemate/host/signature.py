@@ -34,14 +34,16 @@ def signer(
     allowed_signers: str,
     signature: str = "",
     namespace: str = NAMESPACE,
+    revoked: str = "",
 ) -> str:
     """Return the principal of `allowed_signers` whose key signed the file `document`.
 
-    All are paths. Raises SignatureError for a missing, wrong or foreign signature; `run` starts a command.
+    All are paths; `revoked` is as for `signers`. Raises SignatureError for a missing, wrong or foreign signature, and
+    for one by a revoked key; `run` starts a command.
     """
     signature = signature or document + ".sig"
-    _demand(document, allowed_signers)
-    return _verified(run, document, allowed_signers, signature, namespace, "").principal
+    _demand(document, allowed_signers, revoked)
+    return _verified(run, document, allowed_signers, signature, namespace, revoked).principal
 
 
 def signers(

@@ -12,6 +12,7 @@ lists by it, too. Whatever it does not understand, it refuses.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import json
@@ -20,12 +21,14 @@ import re
 import stat
 import subprocess
 import sys
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 HEAD = "#!/usr/bin/python3 -IS\n# Managed by Casemate.\n"
 """What stands before this text where containerd runs it: without anybody's environment, folder or site-packages."""
 FOLDER = "/etc/casemate/images"
 LIST, SIGNATURE, SIGNERS, FURTHER = "list.json", "list.json.sig", "allowed_signers", "verifiers.json"
+REVOKED = "revoked_signers"
+"""Keys whose signatures count no more, as `ssh-keygen -Y verify -r` takes them, in base64: they may be no text."""
 NAMESPACE = "casemate-images"
 SECONDS = 3.0
 """How long ssh-keygen may take; it is asked twice."""
@@ -140,8 +143,11 @@ def judged(images: Images, name: str, digest: str, today: datetime.date) -> Entr
 
 
 def signed(folder: str) -> str:
-    """The text of the list, once somebody who may has signed these very bytes. Raises Refused."""
-    for name in (LIST, SIGNATURE, SIGNERS):
+    """The text of the list, once somebody who may has signed these very bytes. Raises Refused.
+
+    A key that is revoked may not, whoever lists it. Where nobody can say which are, the list is not signed.
+    """
+    for name in (LIST, SIGNATURE, SIGNERS, REVOKED):
         if not _is_plain(os.path.join(folder, name)):
             raise Refused(f"{os.path.join(folder, name)} is missing, or no regular file")
     with open(os.path.join(folder, LIST), "rb") as file:
@@ -149,10 +155,16 @@ def signed(folder: str) -> str:
     by = ["-s", os.path.join(folder, SIGNATURE), "-f", os.path.join(folder, SIGNERS)]
     found = _run(["/usr/bin/ssh-keygen", "-Y", "find-principals", *by], b"", SECONDS)
     names = found.stdout.decode("utf-8", "replace").replace(",", "\n").split("\n") if found.returncode == 0 else []
-    for name in filter(None, map(str.strip, names)):
-        verify = ["/usr/bin/ssh-keygen", "-Y", "verify", "-I", name, "-n", NAMESPACE, *by]
-        if _run(verify, document, SECONDS).returncode == 0:
-            return document.decode("utf-8")
+    with open(os.path.join(folder, REVOKED), "rb") as file:
+        revoked = base64.b64decode(file.read(), validate=True)
+    with open(os.memfd_create("revoked"), "r+b") as held:
+        held.write(revoked)
+        held.flush()
+        by += ["-r", f"/proc/self/fd/{held.fileno()}"]
+        for name in filter(None, map(str.strip, names)):
+            verify = ["/usr/bin/ssh-keygen", "-Y", "verify", "-I", name, "-n", NAMESPACE, *by]
+            if _run(verify, document, SECONDS, held.fileno()).returncode == 0:
+                return document.decode("utf-8")
     raise Refused("the list of images is not signed by anybody who may, or was changed since")
 
 
@@ -181,20 +193,23 @@ def ask_further(folder: str, image: str) -> List[str]:
             if made.hexdigest() != one["sha256"]:
                 raise Refused(f"{one['path']} has not the digest of the verifier {one['name']}")
             argv = [one["path"], *(part.replace("{image}", image) for part in one["arguments"])]
-            said = _run(argv, b"", float(one["timeout"]), program.fileno())
+            executable = f"/proc/self/fd/{program.fileno()}"
+            said = _run(argv, b"", float(one["timeout"]), program.fileno(), executable)
         if said.returncode != 0:
             words = (said.stderr or said.stdout).decode("utf-8", "replace").strip().split("\n")[-1][:300]
             raise Refused(f"{one['name']} refuses {image}: {words}")
     return [str(one["name"]) for one in listed]
 
 
-def _run(argv: Sequence[str], data: bytes, seconds: float, program: int = -1) -> subprocess.CompletedProcess[bytes]:
-    """Run a program, or the open file `program`, with nothing of containerd's environment but its proxies."""
+def _run(
+    argv: Sequence[str], data: bytes, seconds: float, handed: int = -1, executable: Optional[str] = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program with nothing of containerd's environment but its proxies, and with one more open file, `handed`."""
     given = {name: os.environ[name] for name in PROXIES if name in os.environ}
     return subprocess.run(
         list(argv),
-        executable=f"/proc/self/fd/{program}" if program >= 0 else None,
-        pass_fds=(program,) if program >= 0 else (),
+        executable=executable,
+        pass_fds=(handed,) if handed >= 0 else (),
         input=data,
         capture_output=True,
         timeout=seconds,

@@ -24,6 +24,7 @@ class Setting(TypedDict):
 
     list: Annotated[str, Key("path of the list on the controller; empty for none")]
     allowed_signers: Annotated[str, Key("path of the operator's allowed_signers on the controller")]
+    revoked: Annotated[str, Key("path of the keys that count no more, on the controller; empty for none")]
 
 
 def identity(setting: Setting) -> str:
@@ -39,7 +40,8 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
 def _seen(setting: Setting, host: Host) -> Observation:
     today = waiver.day(host.context)
     try:
-        by = signer(host.run, setting["list"], setting["allowed_signers"], namespace=NAMESPACE)
+        known, revoked = setting["allowed_signers"], setting["revoked"]
+        by = signer(host.run, setting["list"], known, namespace=NAMESPACE, revoked=revoked)
         with open(setting["list"], encoding="utf-8") as file:
             images = read(file.read())
     except (SignatureError, Refused, OSError, UnicodeDecodeError) as refusal:

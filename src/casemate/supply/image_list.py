@@ -37,11 +37,15 @@ def load(path: str | Path) -> Images:
         raise ListError(f"the list of images {file} is refused: {fault}") from fault
 
 
-def verify(path: str | Path, allowed_signers: str | Path) -> str:
-    """The principal who signed the list (its signature is PATH.sig); raises ListError."""
-    document, signers = (str(Path(one).expanduser()) if one else "" for one in (path, allowed_signers))
+def verify(path: str | Path, allowed_signers: str | Path, revoked: str | Path = "") -> str:
+    """The principal who signed the list (its signature is PATH.sig); raises ListError.
+
+    `revoked` is a file of keys that count no more, or "".
+    """
+    given = (path, allowed_signers, revoked)
+    document, signers, gone = (str(Path(one).expanduser()) if one else "" for one in given)
     try:
-        return signer(Host().run, document, signers, namespace=NAMESPACE)
+        return signer(Host().run, document, signers, namespace=NAMESPACE, revoked=gone)
     except SignatureError as refusal:
         raise ListError(f"the list of images is refused: {refusal}") from refusal
 
@@ -124,7 +128,7 @@ def problems(values: Mapping[str, Any], today: datetime.date, changes: bool) -> 
     try:
         images = load(path)
         if changes and not found:
-            verify(path, signers)
+            verify(path, signers, str(values.get("casemate_revoked_signers") or ""))
             found += _over(images, str(path), today)
     except ListError as refusal:
         return [*found, f"{refusal}. Review, correct and sign it: {command(path)}"]

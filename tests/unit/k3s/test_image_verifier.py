@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import json
@@ -41,6 +42,7 @@ class Node:
         self.key, self.stranger = signing.key(folder, "id"), signing.key(folder, "stranger")
         signing.allow(self.folder / verifier.SIGNERS, self.key, options='namespaces="casemate-images"')
         (self.folder / verifier.FURTHER).write_text("[]\n")
+        (self.folder / verifier.REVOKED).write_text("")
         self.write(listed(entry()))
 
     @property
@@ -131,6 +133,54 @@ SPOILED: list[tuple[Callable[[Node], object], str]] = [
 @pytest.mark.parametrize(("spoil", "says"), SPOILED)
 def test_it_fails_closed(node: Node, spoil: Callable[[Node], object], says: str) -> None:
     spoil(node)
+    code, said = node.pull()
+    assert code == 1 and says in said
+
+
+def revoke(node: Node, *keys: Path, as_list: bool = False) -> None:
+    """Revoke keys by a file of public keys, or by a list of revocations, which is no text."""
+    public = [key.with_name(key.name + ".pub") for key in keys]
+    data = b"".join(key.read_bytes() for key in public)
+    if as_list:
+        made = node.folder.parent / "revocations"
+        subprocess.run(["ssh-keygen", "-q", "-k", "-f", made, *public], check=True, capture_output=True)
+        data = made.read_bytes()
+        with pytest.raises(UnicodeDecodeError):
+            data.decode()
+    (node.folder / verifier.REVOKED).write_text(base64.b64encode(data).decode())
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_revoked_signer_vouches_for_nothing(node: Node, as_list: bool) -> None:
+    revoke(node, node.stranger, as_list=as_list)
+    assert node.pull()[0] == 0
+    revoke(node, node.stranger, node.key, as_list=as_list)
+    code, said = node.pull()
+    assert code == 1 and "not signed by anybody who may" in said
+    both = node.folder / verifier.SIGNERS
+    lines = both.read_text()
+    signing.allow(both, node.stranger)
+    both.write_text(lines + both.read_text())
+    node.write(node.list.read_text(), node.stranger)
+    assert node.pull()[0] == 1, "the stranger's key is revoked, too"
+    revoke(node, node.key, as_list=as_list)
+    assert node.pull()[0] == 0, "another one may sign"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.unlink(), "revoked_signers is missing"),
+        (lambda path: (path.rename(f"{path}.x"), path.symlink_to(f"{path}.x")), "no regular file"),
+        (lambda path: path.write_text("@"), "so nothing is pulled"),
+        (lambda path: path.write_bytes(base64.b64encode(b"nonsense\n")), "not signed by anybody who may"),
+        (lambda path: path.write_bytes(base64.b64encode(b"SSHKRL\n\0cut off")), "not signed by anybody who may"),
+    ],
+)
+def test_where_nobody_can_say_who_is_revoked_nothing_is_pulled(
+    node: Node, spoil: Callable[[Path], object], says: str
+) -> None:
+    spoil(node.folder / verifier.REVOKED)
     code, said = node.pull()
     assert code == 1 and says in said
 

@@ -112,7 +112,7 @@ def test_without_a_list_nothing_is_judged(tmp_path: Path, kind: Any) -> None:
     setting = {**SETTING, "aspect": "answers", "archive": "/x", "digests": {}, "wanted": False}
     (why,) = kind.observe([setting], FakeHost(tmp_path))
     assert isinstance(why, Unavailable) and why.code == "unasked"
-    (why,) = image_list.observe([{"list": "", "allowed_signers": ""}], FakeHost(tmp_path))
+    (why,) = image_list.observe([{"list": "", "allowed_signers": "", "revoked": ""}], FakeHost(tmp_path))
     assert isinstance(why, Unavailable) and why.code == "unasked"
 
 
@@ -134,6 +134,7 @@ def signed_list(folder: Path, *entries: program.Entry, expires: datetime.date = 
     signing.allow(folder / program.SIGNERS, private)
     signing.sign(path, private, program.NAMESPACE)
     (folder / program.FURTHER).write_text("[]")
+    (folder / program.REVOKED).write_text("")
     return path
 
 
@@ -226,12 +227,19 @@ def test_an_archive_that_cannot_be_read_says_so(tmp_path: Path) -> None:
 def test_the_list_is_judged_on_the_controller(tmp_path: Path) -> None:
     host = RealHost(tmp_path / "root", context={"today": "2027-03-31"})
     path = signed_list(tmp_path / "lists", program.Entry("docker.io/library/x", "sha256:" + "a" * 64, "o", "r", DAY))
-    setting: Any = {"list": str(path), "allowed_signers": str(path.parent / program.SIGNERS)}
+    setting: Any = {"list": str(path), "allowed_signers": str(path.parent / program.SIGNERS), "revoked": ""}
 
     def verdict() -> Verdict:
         return image_list.assess(setting, image_list.observe([setting], host)[0])
 
     assert verdict().ok and "signed by ops@example.org, until 2027-03-31, 1 images" in str(verdict().observed)
+    revoked = tmp_path / "revoked"
+    revoked.write_bytes((tmp_path / "id.pub").read_bytes())
+    setting["revoked"] = str(revoked)
+    assert not verdict().ok and "revokes the key" in verdict().reason
+    revoked.unlink()
+    assert not verdict().ok and "is missing" in verdict().reason
+    setting["revoked"] = ""
     signed_list(path.parent, expires=datetime.date(2027, 3, 30))
     assert "it ended on 2027-03-30" in verdict().reason
     signed_list(path.parent)
