@@ -84,7 +84,10 @@ MASKS = {"HOST-MASKS-VOUCHED": "fail"}
 UNITS, PAM = {"HOST-UNITS-VOUCHED": "fail"}, {"HOST-PAM-VOUCHED": "fail"}
 ALSO |= {
     (cid, flip): UNITS
-    for cid in ("FW-UNIT-RUNNING", "NODE-UNIT-RUNNING", "SERVICE-UPGRADES-RUNNING", "SYSCTL-LOADER-RUNNING")
+    for cid in (
+        *("FW-UNIT-RUNNING", "IMAGES-WATCH-RUNNING", "NODE-UNIT-RUNNING"),
+        *("SERVICE-UPGRADES-RUNNING", "SYSCTL-LOADER-RUNNING"),
+    )
     for flip in ("drop-in", "drop-in, read")
 }
 ALSO |= {  # then nobody knows whether the run came in by the only key of its account

@@ -16,6 +16,7 @@ SHOWN = ("reg", "stranger", "below")
 REPOSITORIES = ("org/other", "org/x/app", "organisation/app", "library/nginx")
 """What the registry has beside org/app and org/index, by digests alone."""
 LISTS, VERIFIERS = "/etc/casemate/images", "/usr/local/lib/casemate/image-verifiers"
+WATCH = "/etc/systemd/system/casemate-image-verifiers"
 CONTAINERD = "/var/lib/rancher/k3s/agent/etc/containerd"
 DROPIN, HOSTS = f"{CONTAINERD}/config-v3.toml.d/zz.toml", f"{CONTAINERD}/certs.d"
 STATIC = "/var/lib/rancher/k3s/agent/pod-manifests"
@@ -126,13 +127,18 @@ LIST_DAMAGED = {
     "the list is gone": f"rm {LISTS}/list.json",
     "the list is a link": f"mv {LISTS}/list.json {LISTS}/l; ln -s l {LISTS}/list.json",
     "nobody may sign": f": >{LISTS}/allowed_signers",
-    "who signed the list is revoked": f"base64 -w0 {HOME}/key.pub >{LISTS}/revoked_signers",
+    "who signed the list is revoked": f"ssh-keygen -y -f {HOME}/key | base64 -w0 >{LISTS}/revoked_signers",
     "nobody can say who is revoked": f"rm {LISTS}/revoked_signers",
     "what names further verifiers is broken": f"echo '[' >{LISTS}/verifiers.json",
 }
 """What is done to the list of a node; then a listed image is refused by the verifier."""
 VERIFIER_DAMAGED = {
     "the verifier is removed": f"rm {VERIFIERS}/casemate",
+    "the folder of verifiers is removed": f"rm -r {VERIFIERS}; sleep 1",
+    "the folder of verifiers is emptied": f"rm {VERIFIERS}/*; sleep 1",
+    "another verifier takes the folder over": (
+        f"rm -r {VERIFIERS}; mkdir {VERIFIERS}; ln -s /bin/true {VERIFIERS}/00; sleep 1"
+    ),
     "the verifier is emptied": f": >{VERIFIERS}/casemate",
     "the verifier hangs": f"printf '#!/bin/sh\\nexec sleep 60\\n' >{VERIFIERS}/casemate",
     "the verifier lacks its interpreter": f"sed -i '1s/.*/#!.nowhere/' {VERIFIERS}/casemate",
@@ -167,7 +173,9 @@ NAMED = (
     (
         Damage("the verifier is replaced by one that lets all through",
                f"printf '#!/bin/sh\\nexit 0\\n' >{VERIFIERS}/casemate", frozenset({INSTALLED, ANSWERS})),
-        Damage("the folder of verifiers is removed", f"rm -r {VERIFIERS}", frozenset({INSTALLED, ANSWERS})),
+        Damage("the folder of verifiers is removed while nobody watches",
+               f"systemctl stop casemate-image-verifiers.path; rm -r {VERIFIERS}",
+               frozenset({INSTALLED, ANSWERS, "IMAGES-WATCH-RUNNING"})),
     ),
     (
         Damage("an older list, once signed, is put back",

@@ -378,7 +378,9 @@ def test_the_verifier_refuses_what_is_not_listed(story: Story) -> None:
 def damaged(story: Story, damage: str, image: str) -> tuple[bool, str]:
     """Whether an image is pulled on the server while its list or verifier is damaged, and what is said."""
     kept, there = f"{cases.HOME}/kept", f"{cases.LISTS} {cases.VERIFIERS}"
-    back = f"rm -rf {there}; cp -a {kept}/images {cases.LISTS}; cp -a {kept}/image-verifiers {cases.VERIFIERS}"
+    extra = f"sleep 1; rm -f {cases.VERIFIERS}/00 {cases.VERIFIERS}/verifiers-are-missing"  # what watches has made
+    back = f"rm -rf {cases.LISTS}; cp -a {kept}/images {cases.LISTS}; mkdir -p {cases.VERIFIERS}"
+    back += f"; cp -a {kept}/image-verifiers/. {cases.VERIFIERS}/; {extra}"
     keep = f"rm -rf {kept}; mkdir -m 700 {kept}; cp -a {there} {kept}; trap '{back}' EXIT"
     return story.run(f"{keep}; {damage}; k3s crictl pull {image}")
 
@@ -466,7 +468,8 @@ def test_an_image_that_was_imported_is_found_by_what_runs(story: Story) -> None:
 def test_nothing_is_left_once_nothing_is_asked_for(story: Story) -> None:
     report = story.plain.ends(0, "apply")
     assert not failing(report)
-    left = f"{cases.LISTS}/list.json {cases.VERIFIERS}/casemate /etc/rancher/k3s/registries.yaml {cases.HOSTS}/_default"
+    left = f"{cases.LISTS}/list.json {cases.VERIFIERS}/casemate {cases.WATCH}.path {cases.WATCH}.service"
+    left += f" /etc/rancher/k3s/registries.yaml {cases.HOSTS}/_default"
     done, said = story.run(f"for one in {left}; do test ! -e $one || exit 1; done")
     assert done, said
     for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding"):

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Annotated, Literal, TypedDict
 
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..host import entries as file_entries
 from ..host.entries import bring_back, digest, make_folder, matches
 from ..host.machine import EnforceError, Host
@@ -48,6 +48,7 @@ class Setting(Needed, Enforceable, total=False):
     advice: Annotated[str, Key("absent: what becomes of it or what to do, told where it is there")]
     missing: Annotated[Literal["fail", "pass", "k3s"], Key("what absence of a matched path means")]
     sensitive: Annotated[bool, Key("never show content, not even in a diff")]
+    unset: Annotated[str, Key("why nobody asks for it, so that it is taken away; empty where somebody does")]
 
 
 RELOADS = (
@@ -92,7 +93,9 @@ def _untaken(setting: Setting, host: Host) -> str:
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
     """Compare every match; the verdict shows only what was demanded, and the first offender by path."""
-    state, entries, evidence = setting.get("state", "file"), seen["entries"], f"stat {setting['path']}"
+    state, entries, evidence = _state(setting), seen["entries"], f"stat {setting['path']}"
+    if setting.get("unset") and not entries:
+        raise Unasked(setting["unset"])
     if state == "absent":
         there = ", ".join(entry["path"] for entry in entries)
         bars = "; ".join(entry["barred"] for entry in entries if entry["barred"])
@@ -158,6 +161,10 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     )
 
 
+def _state(setting: Setting) -> str:
+    return "absent" if setting.get("unset") else setting.get("state", "file")
+
+
 def _stale(setting: Setting, entry: Observation) -> str:
     return f"{setting['unit']} still runs with what was there before {entry['late']} changed" if entry["late"] else ""
 
@@ -205,7 +212,7 @@ def enforce(settings: list[Setting], failing: set[int], host: Host) -> None:
 
 
 def _settle(setting: Setting, host: Host) -> None:
-    path, state, owner, refused = setting["path"], setting.get("state", "file"), _ids(setting), []
+    path, state, owner, refused = setting["path"], _state(setting), _ids(setting), []
     mode, found = int(setting["mode"], 8) if "mode" in setting else None, host.stat(path)
     if state == "absent":
         for match in matches(setting, host):

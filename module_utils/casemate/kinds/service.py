@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Annotated, Any, Literal, TypedDict
 
 from ..core.schema import Key
-from ..core.verdict import Observation, Unavailable, Verdict
+from ..core.verdict import Observation, Unasked, Unavailable, Verdict
 from ..host.clock import after, content_time, start_of
 from ..host.machine import Host
 from .kind import Kind
@@ -31,6 +31,7 @@ class Setting(Needed, total=False):
     properties: Annotated[dict[str, Any], Key("property of the loaded unit -> exact value, such as KillMode: process")]
     missing: Annotated[Literal["fail", "pass", "k3s"], Key("what it means that there is no such unit")]
     enforced: Annotated[bool, Key("false: observe only (properties are never enforced by a task)")]
+    unset: Annotated[str, Key("why nobody asks for it, so that nothing is judged; empty for none")]
 
 
 FOLDERS = (
@@ -122,6 +123,8 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
 
     `observed.on` of an unwanted unit lists all that must be switched off (its sockets and timers too).
     """
+    if setting.get("unset"):
+        raise Unasked(setting["unset"])
     unit, state, shown = setting["unit"], setting.get("state"), seen["shown"]
     evidence = f"systemctl show {unit}: " + " ".join(f"{k}={v}" for k, v in sorted(shown.items()))
     if state == "stopped":

@@ -444,3 +444,18 @@ def test_what_is_there_and_may_not_be_says_what_becomes_of_it(tmp_path: Path) ->
     for files, said in (({"/etc/a": "x"}, "it is there; the host undoes it"), ({}, "")):
         host = FakeHost(tmp_path / str(len(files)), files)
         assert file.assess(setting, file.observe([setting], host)[0]).reason == said
+
+
+@root
+def test_what_nobody_asks_for_any_more_is_taken_away_and_then_not_judged(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    setting: Any = {**ME, "path": "/etc/x", "mode": "0644", "content": "x\n", "unset": "no list"}
+    asked: Any = {**setting, "unset": ""}
+    with pytest.raises(Unavailable, match="no list") as why:
+        judge(host, setting)
+    assert why.value.code == "unasked"
+    file.enforce([asked], {0}, host)
+    assert judge(host, asked).ok
+    assert judge(host, setting).reason == "it is there"
+    file.enforce([setting], {0}, host)
+    assert not os.path.exists(host.path("/etc/x"))

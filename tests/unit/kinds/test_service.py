@@ -59,6 +59,13 @@ def test_state_and_properties(tmp_path: Path, shown: dict[str, str], setting: An
     assert reason in verdict.reason
 
 
+def test_a_unit_that_nobody_asks_for_is_not_judged(tmp_path: Path) -> None:
+    for shown in (UP, DOWN, NONE):
+        with pytest.raises(Unavailable, match="no list") as why:
+            judge(host_of(tmp_path, shown), state="running", unset="no list")
+        assert why.value.code == "unasked"
+
+
 def test_a_socket_that_would_start_an_unwanted_service_counts(tmp_path: Path) -> None:
     verdict = judge(host_of(tmp_path, {**DOWN, "TriggeredBy": "a.socket"}, socket=UP), state="stopped")
     assert (verdict.ok, verdict.observed) == (False, {"on": ["a.socket"]})
