@@ -16,6 +16,7 @@ from unit.scanning import CVE, DIGEST
 from casemate.cli import image_scan, images
 from casemate.run import runner
 from casemate.supply import registry, registry_answers, scan_gate, scan_results, scanner
+from casemate.supply.scan_policy import Scan
 
 CONFIG = f"sha256:{'c' * 64}"
 IMAGE, TAG, PLATFORM = "registry.example.org/app", "registry.example.org/app:1", "linux/amd64"
@@ -77,6 +78,17 @@ def test_what_has_no_result_is_scanned_once_and_looked_at_again(tmp_path: Path, 
     assert scan_results.read(settings.results, DIGEST)["linux/amd64"].advisories == ()
     assert len(looks) == 1
     assert json.loads((tmp_path / "report/images.json").read_text())["summary"]["findings"]["pass"] == 1
+
+
+def test_a_scan_removes_results_that_are_older_than_any_that_count(tmp_path: Path, looks: list[Any]) -> None:
+    settings = scanning.settings(tmp_path, built=now(), digests=[CONFIG])
+    other, then = f"sha256:{'b' * 64}", now() - 2 * scan_results.KEPT
+    old = Scan(other, "trivy", "0.70.0", "0" * 64, then, then, ())
+    scan_results.keep(settings.results, other, PLATFORM, old, settings.policy, True)
+    looks += [ran(settings, "unscanned"), ran(settings)]
+    done = scan()
+    assert "1 results of scans are removed" in done.output
+    assert scan_results.digests(settings.results) == [DIGEST]
 
 
 def test_what_stands_on_the_list_is_scanned_and_what_runs_of_it_by_its_configuration() -> None:

@@ -133,3 +133,21 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "database/db/metadata.json").unlink()
     (said,) = scan_gate.problems({"casemate_image_scans": given})
     assert "--download-db-only" in said
+
+
+def test_results_that_count_for_nobody_any_more_are_removed(tmp_path: Path) -> None:
+    old, young, both, broken = (f"sha256:{letter * 64}" for letter in "abcd")
+    before = NOW - scan_results.KEPT - DAY
+    for digest, platform, scanned in (
+        (old, "linux/amd64", before),
+        (old, "linux/arm64", before),
+        (young, "linux/amd64", NOW - scan_results.KEPT + DAY),
+        (both, "linux/amd64", before),
+        (both, "linux/arm64", NOW),
+    ):
+        scan_results.keep(tmp_path, digest, platform, made(scanned=scanned), Policy(), True)
+    scan_results.file_of(tmp_path, broken).write_text("{")
+    (tmp_path / "mine.json").write_text("{}")
+    assert scan_results.prune(tmp_path, NOW) == 1
+    assert scan_results.digests(tmp_path) == [young, both, broken]
+    assert (tmp_path / "mine.json").exists()

@@ -59,6 +59,10 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
             raise click.ClickException(UNSET)
         todo = wanted(run) if asked.scans else []
         trouble = carried_out(asked.scans, todo) if asked.scans else []
+        removed = scan_results.prune(asked.scans.results, datetime.datetime.now(datetime.UTC)) if asked.scans else 0
+        if removed:
+            days = scan_results.KEPT.days
+            app.err.print(f"{removed} results of scans are removed: they are older than {days} days", markup=False)
         if _ask(asked, tags(run)) or again or todo:
             run = _look(given)
     hosts = run.entries()

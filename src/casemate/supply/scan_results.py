@@ -17,6 +17,9 @@ from casemate.supply.scan_policy import Policy, Scan
 from casemate.supply.scan_report import DIGEST, SEVERITIES, UNRATED, Advisory, moment
 from module_utils.casemate.host.files import replacing
 
+KEPT = datetime.timedelta(days=180)
+"""For how long a result is kept: twice as long as an inventory may have it count."""
+
 Scans = Mapping[str, Scan]
 """Platform -> its scan."""
 
@@ -78,6 +81,23 @@ def keep(folder: Path, digest: str, platform: str, scan: Scan, policy: Policy, p
         out.write(json.dumps(made, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n")
         os.chmod(name, 0o644)
     return path
+
+
+def prune(folder: Path, now: datetime.datetime) -> int:
+    """Remove the files of images of which no scan is as young as KEPT, and return how many; broken ones stay.
+
+    None of them counts any more, so that no image stands better afterwards.
+    """
+    removed = 0
+    for digest in digests(folder):
+        try:
+            scans = read(folder, digest)
+        except ResultError:
+            continue
+        if scans and all(scan.scanned < now - KEPT for scan in scans.values()):
+            file_of(folder, digest).unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 def _scan(kept: Mapping[str, Any]) -> Scan:
