@@ -170,7 +170,7 @@ class Story:
         spec |= {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False}
         spec["nodeName"] = self.hosts[host]
         if asked.volume:
-            spec["volumes"] = [{"name": "held", "image": {"reference": asked.volume, "pullPolicy": "Always"}}]
+            spec["volumes"] = [{"name": "held", "image": {"reference": asked.volume, "pullPolicy": policy}}]
             spec["containers"][0]["volumeMounts"] = [{"name": "held", "mountPath": "/held"}]
         about = {"name": name, "namespace": asked.namespace}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": spec}
@@ -460,9 +460,15 @@ def test_an_image_that_was_imported_is_found_by_what_runs(story: Story) -> None:
     assert "running" in story.becomes("imported")
     found = story.named()["server"]
     story.run("k3s kubectl delete pod --now imported")
+    taken, said = story.create(story.pod("mounted", cases.Pod(volume=image), policy="Never"))
+    assert taken, said
+    assert "running" in story.becomes("mounted")
+    mounted = story.named()["server"]
+    story.run("k3s kubectl delete pod --now mounted")
     with story.told():
-        title = "an image that was imported by hand, and runs"
-        story.tell(title, "check", found == {cases.RUNNING}, ", ".join(sorted(found)))
+        for title, named in (("and runs", found), ("and is a volume of a pod", mounted)):
+            right = named == {cases.RUNNING}
+            story.tell(f"an image that was imported by hand, {title}", "check", right, ", ".join(sorted(named)))
 
 
 def test_nothing_is_left_once_nothing_is_asked_for(story: Story) -> None:

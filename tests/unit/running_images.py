@@ -50,8 +50,12 @@ def node(
     containers: Sequence[dict[str, Any]],
     sandboxes: Mapping[str, str] | None = None,
     context: Mapping[str, Any] | None = None,
+    volumes: Sequence[tuple[str, str]] = (),
 ) -> FakeHost:
-    """A host whose runtime knows images by (name, digest), runs containers, and sandboxes: pod -> name of its image."""
+    """A host whose runtime knows images by (name, digest), runs containers, and sandboxes: pod -> name of its image.
+
+    `volumes` are (64 digits of a sandbox, digest of an image that is mounted below it).
+    """
     kind = "application/vnd.oci.image.manifest.v1+json"
     rows = [f"{name} {kind} {digest} 1.0 MiB linux/amd64 -" for name, digest in named]
     held = [f"sandbox-{pod} {name} io.containerd.runc.v2" for pod, name in (sandboxes or {}).items()]
@@ -62,4 +66,7 @@ def node(
     }
     commands = {" ".join(command): (0, out, "") for command, out in said.items()}
     commands["systemctl show k3s.service"] = (0, "ActiveState=active\nMainPID=7\n", "")
-    return FakeHost(folder, blobs, commands, context)
+    below = "/run/k3s/containerd/io.containerd.grpc.v1.cri/image-volumes"
+    mounts = [f"9 1 0:9 / {below}/{pod}/{digest[7:]} ro - overlay overlay ro" for pod, digest in volumes]
+    files = {**blobs, "/proc/self/mountinfo": "\n".join(["1 0 0:1 / / rw - ext4 /dev/vda rw", *mounts, ""])}
+    return FakeHost(folder, files, commands, context)

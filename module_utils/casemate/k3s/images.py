@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
 
 from ..core.verdict import Unavailable
 from ..formats.image_reference import repository
+from ..host.files import mount_points
 from ..host.machine import Host
 from ..host.text import split_lines, split_words
 from .services import running_unit
@@ -28,14 +29,17 @@ SECONDS = 60.0
 """How long the runtime may take to answer."""
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 LABELS = ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name", "io.kubernetes.container.name")
-SANDBOX = "(sandbox)"
-"""In place of a container's name: the container that holds the namespaces of a pod."""
+SANDBOX, VOLUME = "(sandbox)", "(volume)"
+"""In place of a container's name: the container that holds the namespaces of a pod, or a volume that is an image."""
+VOLUMES = re.compile(r"/run/k3s/containerd/.+/image-volumes/([0-9a-f]{64})/([0-9a-f]{64})")
+"""Where containerd mounts such a volume: below its sandbox, by the digest that its name leads to. The list of
+containers does not tell of it. Source: getImageVolumeHostPath in internal/cri/server/helpers.go of containerd 2.3."""
 DEPTH = 4
 """Levels of indexes within each other that are followed."""
 
 
 class Image(NamedTuple):
-    """An image that runs here.
+    """An image that runs here, or is mounted as a volume of a pod.
 
     `id` is the digest of its configuration, `digests` are those of the manifests and indexes by which the image store
     knows it; none where it was removed from there while it runs. `names` are its names there. `created` is when it was
@@ -87,7 +91,7 @@ class Use(NamedTuple):
 
 
 def running(host: Host) -> List[Image]:
-    """The images of all containers and sandboxes that run, by digest; read once in a pass.
+    """The images of all containers and sandboxes that run, and of volumes, by digest; read once in a pass.
 
     Raises Unavailable where K3s does not run, or the container runtime does not answer.
     """
@@ -134,7 +138,7 @@ def _platform(config: Mapping[str, Any]) -> str:
 
 
 def _containers(host: Host, named: Mapping[str, str]) -> Iterator[Tuple[str, Use]]:
-    """(digest of the configuration, its use) of what runs. `named`: name of an image -> that digest."""
+    """(digest of the configuration, its use) of what runs or is mounted. `named`: name or digest -> that digest."""
     try:
         listed = json.loads(_said(host, CONTAINERS))["containers"] or ()
         found = [
@@ -155,10 +159,15 @@ def _containers(host: Host, named: Mapping[str, str]) -> Iterator[Tuple[str, Use
         container, name = [*split_words(line), "", ""][:2]
         if container in of:
             yield named.get(name, name), Use(of[container], "")
+    for path in mount_points(host.text("/proc/self/mountinfo") or ""):
+        if mounted := VOLUMES.fullmatch(path):
+            sandbox, digest = mounted[1], f"sha256:{mounted[2]}"
+            pod = of.get(sandbox, f"(sandbox {sandbox[:12]})/").rpartition("/")[0]
+            yield named.get(digest, digest), Use(f"{pod}/{VOLUME}", "")
 
 
 def _stored(host: Host) -> Tuple[Dict[str, Stored], Dict[str, str]]:
-    """Digest of a configuration -> what leads to it; and name of an image -> digest of its configuration."""
+    """Digest of a configuration -> what leads to it; and name or digest of an image -> digest of its configuration."""
     found: Dict[str, Stored] = {}
     named: Dict[str, str] = {}
     rows = [[*split_words(line), "", "", ""][:3] for line in split_lines(_said(host, IMAGES))[1:]]
@@ -169,8 +178,9 @@ def _stored(host: Host) -> Tuple[Dict[str, Stored], Dict[str, str]]:
             known = found.setdefault(config, Stored([], [], {}))
             known.digests.append(digest)
             known.annotations.update(noted)
-            if config in of_this_platform or name not in named:
-                named[name] = config
+            for known_as in (name, digest):
+                if config in of_this_platform or known_as not in named:
+                    named[known_as] = config
             if name not in of_this_platform:
                 known.names.append(name)
     return found, named

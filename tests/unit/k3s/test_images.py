@@ -71,6 +71,23 @@ def test_of_an_image_with_many_platforms_a_sandbox_runs_the_one_that_the_runtime
     assert other not in [image.id for image in found]
 
 
+def test_a_volume_that_is_an_image_counts_as_what_runs(tmp_path: Path) -> None:
+    blobs: made.Blobs = {}
+    (app, app_config), (data, data_config) = made.image(blobs, BUILT), made.image(blobs, "2026-01-01T00:00:00Z")
+    index = made.blob(blobs, manifests=[{"digest": data}])
+    name = f"registry.example.org/data@{index}"
+    named = [(f"{APP}:1", app), (app_config, app), (name, index), (data_config, index)]
+    pod = {**made.container(app_config, "shop/web"), "podSandboxId": "a" * 64}
+    gone = f"sha256:{'d' * 64}"
+    volumes = [("a" * 64, index), ("a" * 64, app), ("b" * 64, index), ("b" * 64, gone)]
+    found = {one.id: one for one in images.running(made.node(tmp_path, blobs, named, [pod], volumes=volumes))}
+    assert found.keys() == {app_config, data_config, gone}
+    assert (found[data_config].name, found[data_config].created) == (name, "2026-01-01T00:00:00Z")
+    assert found[data_config].pods == [f"(sandbox {'b' * 12})/(volume)", "shop/web/(volume)"]
+    assert found[app_config].pods == ["shop/web/(volume)", "shop/web/main"]
+    assert found[gone].name == gone
+
+
 def test_what_was_removed_from_the_store_runs_on_by_its_own_digest(tmp_path: Path) -> None:
     gone = f"sha256:{'a' * 64}"
     (found,) = images.running(made.node(tmp_path, {}, [], [made.container(gone, "shop/web")]))
