@@ -40,7 +40,7 @@ unit: .venv/.ready ## Pure logic, on every interpreter that is present
 	@.ci/other-pythons
 
 contract: .venv/.ready lab-packages ## What the parts promise each other, the double and the real K3s included
-	$(BIN)/pytest tests/contract -q
+	$(BIN)/pytest tests/contract -q -n auto --dist loadfile
 
 molecule: .venv/.ready lab-packages ## Stories on real machines
 	@$(BIN)/casemate lab prepare

@@ -1465,7 +1465,7 @@ def main() -> None:
         cid, setting, status = control["id"], control["setting"], machine.start.get(control["id"])
         if status in ("fail", "error"):
             machine.wrong.append(f"{cid}: {status} before anything was flipped: {machine.reasons[cid]}")
-        if status != "pass" or lacking(setting):
+        if status != "pass" or lacking(setting) or control["role"] in given.get("judged_only", ()):
             continue
         if setting["kind"] == "journal_args" and cid not in NOT_BY_HAND:
             restarts.append(control)

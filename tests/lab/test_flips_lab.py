@@ -20,13 +20,18 @@ ELSEWHERE = {"CLUSTER-KUBELETS-GUARDED", "CLUSTER-HOSTS-JOINED"}
 """Judge the kubelets of all machines, and on the others flips go on as well."""
 OF_THE_SERVER = {"NODE-CLUSTER-JOINED", "NODE-TOKENS-CURRENT"}
 """On an agent these ask the first server, whose K3s is restarted meanwhile."""
+OF_ANY_HOST = {"k3s_host", "k3s_access"}
+"""Roles whose controls have nothing to do with what a machine is in its cluster: flipped on servers alone, for their
+number, and judged everywhere."""
 
 
 def flipped(machine: sending.Machine) -> dict[str, Any]:
     """What flips.py says of one machine, of whose controls some are left out."""
     left_out = ELSEWHERE | (OF_THE_SERVER if machine.is_agent else set())
     controls = [c for c in machine.controls if c.get("vantage", "self") == "self" and c["id"] not in left_out]
-    return machine.ran({"__main__.py": ROOT / "tests/lab/flips.py"}, {"controls": controls, "context": machine.context})
+    judged_only = sorted(OF_ANY_HOST) if machine.is_agent else []
+    given = {"controls": controls, "judged_only": judged_only, "context": machine.context}
+    return machine.ran({"__main__.py": ROOT / "tests/lab/flips.py"}, given)
 
 
 def test_each_flip_names_its_control_and_no_other(inventory_path: str) -> None:
