@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -226,5 +227,7 @@ def test_every_folder_of_an_owned_file_is_asked_for() -> None:
         for control in controls
         if control["setting"]["kind"] == "file" and {"content", "random_bytes"} & {*control["setting"]}
     ]
-    folders = {os.path.dirname(setting["path"]) for setting in owned if "{{" not in os.path.dirname(setting["path"])}
+    _, known = declarations.variables()
+    paths = [re.sub(r"\{\{ (\w+) \}\}", lambda name: str(known.get(name[1], name[0])), one["path"]) for one in owned]
+    folders = {os.path.dirname(path) for path in paths if "{{" not in os.path.dirname(path)}
     assert folders and folders <= {*k3s_running.WRITTEN}, folders - {*k3s_running.WRITTEN}
