@@ -40,7 +40,7 @@ PLACES = {
 }
 """Folder of the checkout -> folder of the collection."""
 FILES = ("LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-REQUIREMENTS = ("cvss", "jsonschema", "pyyaml")
+REQUIREMENTS = ("cvss", "jsonschema", "packageurl-python", "pyyaml")
 """Of what casemate depends on, what its plugins need beside ansible-core."""
 SYSTEM = ("openssh-client [platform:dpkg]", "openssh-clients [platform:rpm]")
 BOOTSTRAP = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import glob
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -183,6 +184,23 @@ def test_no_import_of_the_collection_is_left_over(release: Built) -> None:
             names = {(alias.asname or alias.name).split(".")[0] for node in imports for alias in node.names}
             unused = {one for one in names - {"annotations"} if len(re.findall(rf"\b{one}\b", text)) == 1}
             assert unused == set(), name
+
+
+def test_the_collection_names_all_that_its_programs_import(release: Built) -> None:
+    """Beside ansible-core, which brings jinja2."""
+    texts = texts_of(collection(release))
+    nodes = [
+        node
+        for name, text in texts.items()
+        if name.startswith("plugins/") and name.endswith(".py")
+        for node in ast.walk(ast.parse(text))
+    ]
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    others = {one.partition(".")[0] for one in named} - sys.stdlib_module_names - {"ansible", "ansible_collections"}
+    brought = importlib.metadata.packages_distributions()
+    needed = {brought[one][0].lower() for one in others} - {"jinja2"}
+    assert needed == {re.split(r"[^\w-]", line)[0] for line in texts["requirements.txt"].split()}
 
 
 def test_ansible_doc_explains_all_of_the_collection(
