@@ -5,6 +5,7 @@ The layer is that of an image which nodes have, as `ctr images export` packs it:
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -13,7 +14,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .applied import Lab
+
 OCI = "application/vnd.oci.image"
+
+
+EXPORT = """
+for try in 1 2 3 4 5 6; do
+  if k3s ctr -n k8s.io images export /run/exported.tar {image} >&2; then
+    base64 -w0 /run/exported.tar
+    exec rm /run/exported.tar
+  fi
+  sleep 5
+done
+exit 1
+"""
+
+
+def exported(lab: Lab, host: str, image: str) -> bytes:
+    """The archive of an image of a host; `image` is a word of the shell. A loaded runtime may need several tries."""
+    return base64.b64decode(lab.root(host, EXPORT.format(image=image)))
 
 
 def first_layer(exported: bytes) -> bytes:

@@ -74,8 +74,7 @@ class Story:
         self.rows: dict[str, Row] = {}
         self.read: dict[str, bool] = {}
         self.key, self.stranger = signing.key(folder, "key"), signing.key(folder, "stranger")
-        exported = self.plain.root(self.plain.server, f"k3s ctr -n k8s.io images export - {BASE} | base64 -w0")
-        layer = image_archive.first_layer(base64.b64decode(exported))
+        layer = image_archive.first_layer(image_archive.exported(self.plain, self.plain.server, BASE))
         digests = image_archive.write(folder / "images.tar", layer, ("good", "moved", "bad", "imported"))
         self.names = {"reg": cases.REGISTRY, "stranger": cases.STRANGER, "below": cases.BELOW, **digests}
         self.names["at"] = f"{self.address}:{cases.PORT}"

@@ -6,7 +6,6 @@ scanner of the test's own. With --ansible-inventory it runs on a lab that was ap
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
 import json
@@ -22,7 +21,7 @@ import pytest
 import yaml
 from lab import registry
 from lab.applied import Lab
-from lab.image_archive import Images, first_layer
+from lab.image_archive import Images, exported, first_layer
 from unit import scanning, signing
 
 from casemate_lab import for_tests
@@ -74,8 +73,7 @@ class Story:
 
     def made(self) -> None:
         """Make the images of the registry: all of one layer of an image that nodes have."""
-        exported = self.plain.root(self.server, f"k3s ctr -n k8s.io images export - {BASE} | base64 -w0")
-        images = Images(first_layer(base64.b64decode(exported)))
+        images = Images(first_layer(exported(self.plain, self.server, BASE)))
         self.good, self.bad, self.old = images.image("good"), images.image("bad"), images.image("old", LONG_AGO)
         self.moved, self.base, self.newer = images.image("moved"), images.image("base"), images.image("newer")
         about = {"name": f"{self.registry}/base:1", "digest": self.base}
@@ -261,8 +259,8 @@ def bring(story: Story, found: Findings) -> None:
         lacking = {image["image"]: digest for digest, image in one["observed"].items() if image["state"] == "unscanned"}
         for name in lacking:
             ref = f"k3s ctr -n k8s.io images ls -q name~={name} | grep -m 1 :"
-            text = story.plain.root(host, f"k3s ctr -n k8s.io images export - $({ref}) | base64 -w0")
-            (story.folder / "archives" / f"{name.rpartition('/')[2]}.tar").write_bytes(base64.b64decode(text))
+            archive = exported(story.plain, host, f"$({ref})")
+            (story.folder / "archives" / f"{name.rpartition('/')[2]}.tar").write_bytes(archive)
 
 
 def whatever_becomes_of_the_scanner_nothing_passes(story: Story) -> None:
