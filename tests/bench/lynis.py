@@ -19,6 +19,8 @@ from lab import sending
 
 COMMAND = "lynis audit system --quick --quiet --no-colors"
 REPORT, LOG = "/var/log/lynis-report.dat", "/var/log/lynis.log"
+AUDIT = 3600
+"""Seconds that an audit may take: thousands of small programs, on a processor that may be emulated."""
 LEVELS = ("baseline", "strict")
 KERNELS = {
     False: ("make lynis", "a container: no kernel of its own"),
@@ -118,7 +120,7 @@ def read(report: str, log: str) -> Said:
 
 
 def audited(server: sending.Machine) -> Said:
-    server.root(f"sudo sh -c '{COMMAND} >/dev/null 2>&1; true'", seconds=900)
+    server.root(f"sudo sh -c '{COMMAND} >/dev/null 2>&1; true'", seconds=AUDIT)
     report, log = (server.root(f"sudo cat {file}").decode("utf-8", "replace") for file in (REPORT, LOG))
     return read(report, log)
 
