@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if 
   'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo y),$(p))))
 # The longest first, since as many as AT_ONCE run side by side. They wait a lot, so these are more than most machines
 # that run CI have processors.
-SCENARIOS ?= drift operations host lockout sshd default provider readme release guard
+SCENARIOS ?= drift operations host lockout sshd default provider readme guard
 AT_ONCE ?= 3
 BIN := .venv/bin
 LAB_PACKAGES := acl dpkg-dev iproute2 mmdebstrap nftables openssh-client openssl systemd-container
@@ -90,8 +90,9 @@ release: test release-test ## Wheel, sdist, collection and execution environment
 	@rm -rf dist; .ci/release dist; cat dist/SHA256SUMS; \
 	echo "Sign it: ssh-keygen -Y sign -f KEY -n casemate-release dist/SHA256SUMS"
 
-release-test: .venv/.ready ## Ansible's sanity tests on the collection; some minutes, from the package index
+release-test: .venv/.ready lab-packages ## What is released hardens machines; Ansible's sanity tests on the collection; from the package index
 	@.ci/sanity
+	@$(MAKE) molecule SCENARIOS=release
 
 clean: ## Remove what was built
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache dist build
