@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import pytest
+
+from casemate.supply import osv_api
 
 PAGE = 2
 """Ids of one page."""
@@ -78,3 +83,15 @@ class OsvServer:
                 """Say nothing."""
 
         return Handler
+
+
+@contextlib.contextmanager
+def serving(entries: Sequence[Mapping[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Iterator[OsvServer]:
+    """A server of these entries, which is asked without pauses and by no proxy."""
+    monkeypatch.setattr(osv_api, "PAUSE", 0)
+    monkeypatch.delenv("http_proxy", raising=False)
+    made = OsvServer(entries)
+    try:
+        yield made
+    finally:
+        made.close()

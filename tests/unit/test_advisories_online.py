@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.osv_server import OsvServer, entry
+from unit.osv_server import OsvServer, entry, serving
 from unit.test_advisories_cli import NET, RUNC, data, hosts, program, run
 
 from casemate.run.runner import Run
-from casemate.supply import osv_api, osv_folder
+from casemate.supply import osv_folder
 
 __all__ = ["hosts", "program"]  # fixtures
 
@@ -28,11 +28,8 @@ HOLES = [
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OsvServer]:
-    monkeypatch.setattr(osv_api, "PAUSE", 0)
-    monkeypatch.delenv("http_proxy", raising=False)
-    made = OsvServer(HOLES)
-    yield made
-    made.close()
+    with serving(HOLES, monkeypatch) as made:
+        yield made
 
 
 def ask(server: OsvServer, *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from unit.osv_server import OsvServer, entry
+from unit.osv_server import OsvServer, entry, serving
 
 from casemate.supply import osv_api
 from casemate.supply.osv_api import Api, ApiError
@@ -23,11 +23,8 @@ ENTRIES = [
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OsvServer]:
-    monkeypatch.setattr(osv_api, "PAUSE", 0)
-    monkeypatch.delenv("http_proxy", raising=False)
-    made = OsvServer(ENTRIES)
-    yield made
-    made.close()
+    with serving(ENTRIES, monkeypatch) as made:
+        yield made
 
 
 def test_every_page_is_asked_for_and_each_entry_once(server: OsvServer) -> None:
