@@ -100,11 +100,15 @@ ALSO[("SSH-KEYCOMMAND-ABSENT", "edited")] = {**ALSO[("SSH-KEYCOMMAND-ABSENT", "e
 ALSO[("service", "started")] = UNITS
 ALSO[("registries", "one more")] = {"CONTAINERD-NETWORKS-VOUCHED": "fail"}  # K3s did not write it
 ALSO[("REGISTRIES-TLS-VERIFIED", "one more")] = {"REGISTRIES-RUNTIME-LIMITED": "fail"}  # nor is it listed
+ALSO |= {  # K3s was started before, so nobody knows whether containerd asks
+    ("CONTAINERD-DROPINS-DECLARED", flip): {"IMAGES-VERIFIER-ASKED": "fail"} for flip in ("planted", "planted, hidden")
+}
 ALSO[("IMAGES-VERIFIER-ASKED", "pulls by itself")] = {"CONTAINERD-DROPINS-DECLARED": "fail"}
 ALSO[("IMAGES-VERIFIER-ANSWERS", "lax")] = {"IMAGES-VERIFIER-INSTALLED": "fail"}
 ALSO[("IMAGES-VERIFIER-INSTALLED", "removed")] = {"IMAGES-VERIFIER-ANSWERS": "fail"}
 UNSIGNED = {"IMAGES-VERIFIER-ANSWERS": "fail", "IMAGES-RUNNING-LISTED": "fail"}
-ALSO[("IMAGES-LIST-INSTALLED", "removed")] = UNSIGNED  # its first file says who may sign
+# Its first file says who may sign, and the verifier goes by none that others may write.
+ALSO |= {("IMAGES-LIST-INSTALLED", flip): UNSIGNED for flip in ("removed", "chmod", "chown", "chmod of the folder")}
 ALSO[("IMAGES-RUNNING-LISTED", "unsigned")] = {**UNSIGNED, "IMAGES-LIST-INSTALLED": "fail"}
 ALSO |= {(cid, "mask"): MASKS for cid in ("MODULE-LOADER-RUNNING", "SYSCTL-LOADER-RUNNING")}
 ALSO[("ACCOUNT-HASHING-YESCRYPT", "pam")] = PAM
@@ -999,8 +1003,10 @@ def web(setting: Setting) -> Flips:
 
 @contextlib.contextmanager
 def replaced(path: str, change: Callable[[Setting], None] | None) -> Iterator[None]:
-    """Change an object, or delete it."""
+    """Change an object, or delete it. What was ours is ours again afterwards: else no apply would ever remove it."""
     old = json.loads(sh(f"k3s kubectl get --raw {path}"))
+    ours = any(one["manager"] == "casemate" for one in old["metadata"].get("managedFields", ()))
+    by = "?fieldManager=casemate" if ours else ""
     for volatile in ("resourceVersion", "uid", "creationTimestamp", "managedFields"):
         old["metadata"].pop(volatile, None)
     text = json.dumps(old)
@@ -1008,12 +1014,22 @@ def replaced(path: str, change: Callable[[Setting], None] | None) -> Iterator[No
         sh(f"k3s kubectl delete --raw {path}")
     else:
         change(old)
-        sh(f"k3s kubectl replace --raw {path} -f -", json.dumps(old))
+        put(path, old)
     try:
         yield
     finally:
-        back = f"create --raw {os.path.dirname(path)}" if change is None else f"replace --raw {path}"
-        sh(f"k3s kubectl {back} -f -", text)
+        if change is None:
+            sh(f"k3s kubectl create --raw {os.path.dirname(path)}{by} -f -", text)
+        else:
+            put(path, json.loads(text), by)
+
+
+def put(path: str, made: Setting, by: str = "") -> None:
+    """Replace an object. What decides on admission is replaced only by who names its version."""
+    if made["apiVersion"].startswith("admissionregistration.k8s.io/"):
+        now = json.loads(sh(f"k3s kubectl get --raw {path}"))
+        made["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"]
+    sh(f"k3s kubectl replace --raw {path}{by} -f -", json.dumps(made))
 
 
 @contextlib.contextmanager
