@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import re
@@ -37,7 +38,8 @@ def planted(tmp_path: Path) -> dict[str, Any]:
     """Inputs: data with one advisory about every containerd, by two names, and one about openssl of Debian."""
     ranges = [{"type": "SEMVER", "events": [{"introduced": "0"}, {"fixed": "99.0.0"}]}]
     affected = [{"package": {"ecosystem": "Go", "name": CONTAINERD}, "ranges": ranges}]
-    entry = {"id": "GO-2999-1", "aliases": ["CVE-2999-1"], "modified": "2999-01-01T00:00:00Z", "affected": affected}
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT00:00:00Z")
+    entry = {"id": "GO-2999-1", "aliases": ["CVE-2999-1"], "modified": today, "affected": affected}
     (tmp_path / "osv").mkdir()
     (tmp_path / "osv/one.json").write_text(json.dumps(entry))
     here = {"status": "resolved", "fixed_version": "99:1-1", "urgency": "high", "repositories": {}}

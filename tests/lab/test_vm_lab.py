@@ -32,7 +32,6 @@ FROM_THE_NEXT_BOOT = {"BOOT-ARGUMENTS-HARDENED", "BOOT-AUDIT-EARLY"}
 """What these arguments settle."""
 BY_HAND = {
     "BOOT-PASSWORD-ASKED": "a password of the boot loader is the operator's",
-    "MOUNT-SHM-NOEXEC": "/etc/fstab is the operator's",
     "MOUNT-TMP-RESTRICTED": "the disk has one partition",
     "MOUNT-HOME-RESTRICTED": "the disk has one partition",
     "MOUNT-VAR-RESTRICTED": "the disk has one partition",
