@@ -22,7 +22,7 @@ from casemate import ROOT
 pytestmark = pytest.mark.lab
 
 LOOK = """
-getent passwd; cat /run/faillock/* /etc/security/opasswd 2>/dev/null | sha256sum; nft list tables
+getent passwd; cat /run/faillock/* /etc/security/opasswd 2>/dev/null | sha256sum; nft list tables | sort
 ls -A /home /tmp /var/tmp; ls -A /var/lib/casemate/attacks 2>/dev/null || :; find /home -name authorized_keys2
 systemctl list-units --all --plain --no-legend 'casemate-attack-*' | cut -d' ' -f1
 ps -e -o args= | grep '[s]shd -D -e' || :
