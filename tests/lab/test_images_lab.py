@@ -441,6 +441,9 @@ def test_a_check_names_what_only_a_check_can_tell(story: Story) -> None:
 
 def test_each_flip_names_its_control_and_no_other(story: Story) -> None:
     """Those of images, which the drift story cannot flip: nobody asks for them there."""
+    for host in story.hosts:  # so that something runs on each of them which the list has to allow
+        taken, said = story.create(story.pod(f"flipped-{host}", cases.Pod(), host=host))
+        assert taken and "running" in story.becomes(f"flipped-{host}"), said
     for machine in sending.machines(story.lab.path, str(story.folder / "more.yml")):
         controls = [one for one in machine.controls if one["id"].startswith(("IMAGES-", "REGISTRIES-", "CONTAINERD-"))]
         controls = [one for one in controls if one.get("vantage", "self") == "self"]
@@ -448,6 +451,7 @@ def test_each_flip_names_its_control_and_no_other(story: Story) -> None:
         machine.root("sleep 120")  # before, files of containerd may be K3s' own
         found = machine.ran(program, {"controls": controls, "context": machine.context})
         assert not found["wrong"], f"{machine.name}: {found['wrong']}"
+    story.run("k3s kubectl delete pod --now " + " ".join(f"flipped-{host}" for host in story.hosts))
 
 
 def test_an_image_that_was_imported_is_found_by_what_runs(story: Story) -> None:
