@@ -1,9 +1,29 @@
-"""Addresses that an operator names, and which of them are asked at all. Pure."""
+"""Addresses that an operator names: which of them are asked at all, and how much of an answer is waited for."""
 
 from __future__ import annotations
 
+import time
 import urllib.parse
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+
+class SlowError(TimeoutError):
+    """An answer goes on, and its time is over."""
+
+
+def whole(answer: Any, most: int, end: float) -> bytes:
+    """The first bytes of an answer of HTTP, at most `most` and one more.
+
+    `end` is the moment, of time.monotonic, by which they have to be there: each piece alone may come in time, and all
+    of them never. Raises SlowError, and what the connection raises.
+    """
+    data = bytearray()
+    while len(data) <= most and (piece := answer.read1(min(65536, most + 1 - len(data)))):
+        data += piece
+        if time.monotonic() > end:
+            raise SlowError
+    return bytes(data)
 
 
 def refusal(address: str) -> str:

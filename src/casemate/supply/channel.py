@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from casemate.supply import checksum_file
-from casemate.supply.address import is_loopback, of_ip, refusal
+from casemate.supply.address import SlowError, is_loopback, of_ip, refusal, whole
 from casemate.supply.checksum_file import ChecksumError
 from module_utils.casemate.k3s.artifact import ArtifactError, digest_of, fetch, stated_version
 
@@ -182,13 +182,11 @@ def _fetched(address: str) -> bytes:
     """The first bytes of what an address answers, at most CAP and one more; raises ChannelError."""
     if refused := refusal(address):
         raise ChannelError(refused)
-    end, data = time.monotonic() + SECONDS, b""
+    end = time.monotonic() + SECONDS
     try:
         with fetch(address, timeout=SECONDS) as answer:
-            while len(data) <= CAP and (piece := answer.read(min(4096, CAP + 1 - len(data)))):
-                data += piece
-                if time.monotonic() > end:
-                    raise ChannelError(f"{address} has not answered whole within {SECONDS} s: try it again")
+            return whole(answer, CAP, end)
+    except SlowError as slow:
+        raise ChannelError(f"{address} has not answered whole within {SECONDS} s: try it again") from slow
     except (ArtifactError, OSError, HTTPException) as failed:
         raise ChannelError(f"{failed}. Correct the address, or try it again") from failed
-    return data

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from casemate.supply import osv
-from casemate.supply.address import refusal
+from casemate.supply.address import SlowError, refusal, whole
 
 ADDRESS = "https://api.osv.dev"
 """The public one."""
@@ -133,6 +133,8 @@ class Api:
                 refused.close()
                 if refused.code != BUSY and refused.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
                     break
+            except SlowError:
+                why = f"it has not answered whole within {SECONDS} s"
             except (OSError, http.client.HTTPException) as failed:
                 why = str(getattr(failed, "reason", None) or failed or type(failed).__name__)
         unknown = f"{url} cannot be asked, so nobody knows which advisories there are: {why}"
@@ -140,14 +142,10 @@ class Api:
 
 
 def _whole(url: str, answer: Any) -> bytes:
-    end, data = time.monotonic() + SECONDS, bytearray()
-    while piece := answer.read1(65536):
-        data += piece
-        if len(data) > MOST:
-            raise ApiError(_odd(url, f"it is larger than {MOST >> 20} MiB"))
-        if time.monotonic() > end:
-            raise TimeoutError(f"it has not answered whole within {SECONDS} s")
-    return bytes(data)
+    data = whole(answer, MOST, time.monotonic() + SECONDS)
+    if len(data) > MOST:
+        raise ApiError(_odd(url, f"it is larger than {MOST >> 20} MiB"))
+    return data
 
 
 def _parsed(url: str, data: bytes) -> Mapping[str, Any]:
