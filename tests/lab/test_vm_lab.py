@@ -45,7 +45,7 @@ ACCEPTED = ["vantage"]
 """Why something may be not evaluated: there is no second machine to attack from."""
 SHOWS = {
     "arguments": "cat /proc/cmdline | cut -d' ' -f3-",
-    "parameters": "grep -s '' $(sed -n 's/^\\([a-z][^ ]*\\) = .*/\\1/p' /etc/sysctl.d/99-zz-casemate.conf"
+    "parameters": "grep -s '' $(sed -n 's/^-\\?\\([a-z][^ ]*\\) = .*/\\1/p' /etc/sysctl.d/99-zz-casemate.conf"
     " | sed 's,\\.,/,g; s,^,/proc/sys/,') || true",
     "module": "grep -c '^br_netfilter ' /proc/modules",
     "profiles": "grep -c '(enforce)' /sys/kernel/security/apparmor/profiles",

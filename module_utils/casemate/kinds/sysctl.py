@@ -90,8 +90,11 @@ def boot_value(name: str, lines: Boot) -> tuple[str | None, str]:
 
 
 def written(settings: list[Setting]) -> str:
-    """The owned file that holds these settings."""
-    lines = [f"{setting['key']} = {normal(setting['value'])}\n" for setting in sorted(settings, key=identity)]
+    """The owned file that holds these settings; "-" has a kernel without the parameter pass the line over."""
+    lines = [
+        f"{'-' if setting.get('missing') == 'pass' else ''}{setting['key']} = {normal(setting['value'])}\n"
+        for setting in sorted(settings, key=identity)
+    ]
     return "# Managed by Casemate (roles/k3s_host). Read last, so that it decides.\n" + "".join(lines)
 
 
@@ -187,7 +190,7 @@ def set_live(path: str, value: str, host: Host) -> None:
 
 def _names(host: Host) -> list[str]:
     """The parameters of the owned file."""
-    return [line.partition("=")[0].strip() for line in entries(OWNED, host)]
+    return [line.partition("=")[0].strip(" -") for line in entries(OWNED, host)]
 
 
 def left(setting: Setting, run: Pass, host: Host) -> Left:

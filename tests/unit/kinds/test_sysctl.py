@@ -140,6 +140,23 @@ def test_one_refused_parameter_does_not_stop_the_others(tmp_path: Path) -> None:
     assert host.read(P + "b/x") == b"1"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
+def test_a_line_that_the_kernel_may_lack_fails_no_loader(tmp_path: Path) -> None:
+    """`sysctl --system` ends with 1 at a parameter that is not there, unless "-" stands before it (sysctl(8))."""
+    host = FakeHost(tmp_path, {P + "kernel/panic": "0\n", P + "kernel/some": "0\n"})
+    settings: list[Any] = [
+        {"key": "kernel.panic", "value": 10},
+        {"key": "kernel.none", "value": 1, "missing": "pass"},
+        {"key": "kernel.some", "value": 1, "missing": "pass"},
+    ]
+    sysctl.enforce(settings, {0, 2}, host)
+    lines = (host.text(sysctl.OWNED) or "").splitlines()
+    assert lines[1:] == ["-kernel.none = 1", "kernel.panic = 10", "-kernel.some = 1"]
+    assert all(sysctl.assess(s, o).ok for s, o in zip(settings, sysctl.observe(settings, host), strict=True))
+    assert sysctl.OURS.unasked(settings, host) == ""
+    assert sysctl.OURS.unasked(settings[:2], host)
+
+
 NAMES = st.sampled_from(["kernel.panic", "net.ipv4.conf.*.x", "vm/swappiness", "-a.b", "weird key", ""])
 
 
