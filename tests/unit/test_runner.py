@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -304,16 +305,38 @@ def test_the_waits_are_told_by_themselves_without_a_terminal(monkeypatch: pytest
         assert asked.wait(10)
 
 
-def test_ansible_may_not_wait_for_a_password_and_finds_the_operator_s_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "vault").touch()
-    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "vault")
+def test_ansible_may_not_wait_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANSIBLE_ASK_VAULT_PASS", "true")
     made = runner.environment(str(tmp_path))
-    assert made["ANSIBLE_VAULT_PASSWORD_FILE"] == str(tmp_path / "vault")
     assert {made[name] for name in runner.ASKING} == {"False"}
+
+
+def test_folders_of_the_environment_come_beside_those_of_the_project() -> None:
+    settled = (ROOT / "ansible.cfg").read_text()
+    for name, folder in runner.FOLDERS.items():
+        assert f"\n{name.removeprefix('ANSIBLE_').lower()} = {folder}\n" in settled
+
+
+def test_paths_of_an_inventory_count_from_where_casemate_is_called_and_ours_stay_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for ansible-playbook: the password of a vault, a key, options of ssh. Others' plugins may be named, too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANSIBLE_VAULT_IDENTITY_LIST", "dev@vault")
+    for name in runner.FOLDERS:
+        monkeypatch.setenv(name, "/nowhere")
+    (tmp_path / "vault").write_text("secret\n")
+    place = "ansible_host: 127.0.0.1, ansible_port: 1, casemate_admin_sources: [192.0.2.0/24]"
+    (tmp_path / "hosts.yml").write_text(f"all: {{children: {{k3s_server: {{hosts: {{n1: {{{place}}}}}}}}}}}\n")
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "config").write_text("Host *\n  HostName 127.0.0.2\n")
+    (tmp_path / "group_vars/all.yml").write_text("ansible_ssh_common_args: -F config\n")
+    vault = ["ansible-vault", "encrypt", "--encrypt-vault-id", "dev", "group_vars/all.yml"]
+    subprocess.run(vault, check=True, capture_output=True)
+    run = runner.play("check.yml", ("hosts.yml",))
+    assert run.errors == []
+    assert run.hosts["n1"].status == "unreachable", run.hosts["n1"].message
+    assert "connect to host 127.0.0.2 port 1" in run.hosts["n1"].message
 
 
 @pytest.mark.parametrize("home", ["writable", "missing", "a file", "named"])

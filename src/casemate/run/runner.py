@@ -40,8 +40,14 @@ UNSEEN = {"ANSIBLE_DISPLAY_OK_HOSTS": "False", "ANSIBLE_NOCOLOR": "True"}
 IDENT = "run"
 """What ansible-runner calls the folder of the only run that it does for us."""
 ASKING = ("ANSIBLE_ASK_PASS", "ANSIBLE_ASK_VAULT_PASS", "ANSIBLE_BECOME_ASK_PASS")
-FILES = ("ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_BECOME_PASSWORD_FILE",
-         "ANSIBLE_CONNECTION_PASSWORD_FILE")  # fmt: skip
+FOLDERS = {
+    "ANSIBLE_ROLES_PATH": "roles",
+    "ANSIBLE_LIBRARY": "library",
+    "ANSIBLE_MODULE_UTILS": "module_utils",
+    "ANSIBLE_ACTION_PLUGINS": "src/casemate/ansible/action",
+    "ANSIBLE_LOOKUP_PLUGINS": "src/casemate/ansible/lookup",
+}
+"""What names folders in place of those of ansible.cfg -> the one of these that has to stay among them."""
 HOMES = {"ANSIBLE_HOME": "home", "ANSIBLE_SSH_CONTROL_PATH_DIR": "cp"}
 """What names a folder of Ansible in the home -> the one in the run's folder. Source: ansible-doc -t connection ssh."""
 UNSETTLED = "Ansible ended before the run was complete; what was begun is finished or rolled back there: run it again"
@@ -234,7 +240,7 @@ def play(
         done = ansible_runner.run(
             private_data_dir=private,
             ident=IDENT,
-            project_dir=str(ROOT),
+            project_dir=os.getcwd(),  # from where relative paths count in inventories, as for ansible-playbook
             playbook=str(ROOT / "playbooks" / playbook),
             inventory=[os.path.abspath(path) if os.path.exists(path) else path for path in inventories] or None,
             limit=limit,
@@ -264,8 +270,8 @@ def play(
 def environment(private: str) -> dict[str, str]:
     """What Ansible gets besides the operator's environment, from `apply` as from `prove`.
 
-    Ansible runs in the project's folder, so relative paths of files are made whole; and it has no terminal of its own,
-    so it must not wait for a password that nobody can type. Where it can't write into its own folder in the home, as
+    Plugins and roles of the operator's environment come beside ours. Ansible has no terminal of its own, so it must not
+    wait for a password that nobody can type. Where it can't write into its own folder in the home, as
     in many a container and under a timer, it takes the run's folder `private` instead.
     """
     made = {
@@ -273,7 +279,9 @@ def environment(private: str) -> dict[str, str]:
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
         **dict.fromkeys(ASKING, "False"),
     }
-    made.update((name, os.path.abspath(os.environ[name])) for name in FILES if os.path.exists(os.environ.get(name, "")))
+    for name, folder in FOLDERS.items():
+        if theirs := os.environ.get(name):
+            made[name] = f"{ROOT / folder}{os.pathsep}{theirs}"
     if not has_home():
         made.update((name, os.path.join(private, folder)) for name, folder in HOMES.items() if not os.environ.get(name))
     return made
@@ -345,7 +353,7 @@ def progress(console: Console, quiet: bool) -> Iterator[Callable[[Run], None]]:
     def tell_waits() -> None:
         while not ended.wait(WAIT):
             for wait in waits(seen[0], time.monotonic()) if seen else ():
-                console.print(wait, markup=False)
+                console.print(wait)
 
     thread = threading.Thread(target=tell_waits, daemon=True)
     thread.start()
