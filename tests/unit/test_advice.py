@@ -122,6 +122,7 @@ FILES = {
     "vars that are no YAML": ({"group_vars/all.yml": "a: [1\nb: 2\n"}, "group_vars/all.yml:", "correct that file"),
     "vars that are a list": ({"group_vars/all.yml": "- a\n- b\n"}, "group_vars/all.yml", "correct that file"),
     "no inventory": ({"hosts.yml": "all: [\n"}, "hosts.yml:", "correct that file"),
+    "a range that is none": ({"hosts.yml": "all: {hosts: {'[a]b': }}\n"}, "host range must be", "ansible-inventory -i"),
     "plugin": ({"hosts.yml": "plugin: aws_ec2\n"}, "hosts.yml", "install the collection"),
 }  # fmt: skip
 

@@ -455,6 +455,24 @@ def test_each_host_is_attacked_by_itself_beside_what_takes_several(tmp_path: Pat
     assert found[("a1", "SSH-ROOT-REFUSED")] == "fail"
 
 
+def test_a_host_without_ssh_is_unreachable_and_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever ssh says, such as of a jump host, its exit code 255 counts; dots of pytest stand in no line."""
+    said = "CommandResult(backend=<testinfra.backend.ssh.SshBackend object at 0x7f>, exit_status=255, command=b'x', "
+    said += "_stdout=b'', _stderr=b'kex_exchange_identification: closed\\r\\nConnection closed\\r\\n')"
+    crash = f"raise RuntimeError({said!r})"
+    attacks = ATTACKS.replace("def nodes(): return", f"def nodes(request):\n    {crash}\n    return")
+    (tmp_path / "test_attacks.py").write_text(attacks)
+    (tmp_path / "hosts.ini").write_text("[k3s_server]\ns1\n")
+    command = [sys.executable, "-m", "pytest", "-p", recording.__name__, "-p", "no:cacheprovider", "-q", "--tb=no",
+               f"--ansible-inventory={tmp_path / 'hosts.ini'}", str(tmp_path / "test_attacks.py")]  # fmt: skip
+    environment = {**os.environ, **runner.environment(str(tmp_path)), "NOTES": str(tmp_path / "notes")}
+    _, read = prove.run_lanes(command, environment, ["s1"], tmp_path, verbose=False)
+    assert [host["status"] for host in prove.judged(read)] == ["unreachable"]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "s1" in line]
+    assert lines[0] == "s1: unreachable: kex_exchange_identification: closed; Connection closed"
+    assert len(lines) == 2 and lines[1].startswith("3/3 s1 withstood: first")
+
+
 def test_one_host_takes_one_process(tmp_path: Path) -> None:
     trouble, _, ran = lanes(tmp_path, ["s1"])
     assert (trouble, sorted(ran)) == ("", ["alone None", "each None", "first None"])

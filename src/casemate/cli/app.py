@@ -259,7 +259,7 @@ def revert(plan: bool, verbose: int, limit: str | None, inventories: tuple[str, 
 def unlock(name: str, limit: str | None, inventories: tuple[str, ...]) -> int:
     """End the lock of a run that was killed, by its holder's NAME; whoever it kept out says it."""
     run = played("unlock.yml", inventories, limit, {"__casemate_unlocks": name})
-    tell(run.errors, [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"])
+    tell(run.errors, run.failures())
     ended = {host: result["broken"] for host, result in run.results.items() if result.get("broken")}
     for host, places in ended.items():
         out.print(f"{host}: the lock of {name} is ended ({', '.join(places)})")

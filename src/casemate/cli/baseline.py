@@ -135,7 +135,7 @@ def baseline(owner: str, reason: str, expires: str, scan: bool, output: Path, **
     app.tell(run.errors, run.messages())
     hosts = {entry["name"]: unvouched(entry["findings"]) for entry in run.entries() if entry["findings"]}
     if run.errors or not hosts:
-        return 1
+        return app.exit_code(run)
     left = {host: [path for path, made in found.items() if made == "special"] for host, found in hosts.items()}
     for host, paths in left.items():
         for path in paths:
@@ -148,4 +148,4 @@ def baseline(owner: str, reason: str, expires: str, scan: bool, output: Path, **
         output.write_text(text(inventory(known, hosts, {"owner": owner, "reason": reason, "expires": expires})))
         path = shlex.quote(str(output))
         app.out.print(f"{output}: {count} more. Review it, commit it, and give it to every command by -i {path}")
-    return 3 if any(entry["status"] == "unreachable" for entry in run.entries()) else 0
+    return app.exit_code(run)

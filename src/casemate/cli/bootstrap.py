@@ -47,8 +47,7 @@ def bootstrap(
     }
     variables = {name: value for name, value in given.items() if value}
     run = app.played("bootstrap.yml", inventories, limit, variables, verbose, plan)
-    found = [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"]
-    app.tell(run.errors, found)
+    app.tell(run.errors, run.failures())
     for host in run.hosts.values():
         outcome = run.results.get(host.name, {}).get("bootstrap")
         if host.status == "ok" and outcome:

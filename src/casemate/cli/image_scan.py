@@ -68,7 +68,7 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
     run = _look(given, {ANSWERS: {}, **({RESULTS: {}} if again else {})})
     asked = asked_by(run)
     trouble: list[str] = []
-    if not run.errors:
+    if not run.errors and any(host.status == "ok" for host in run.hosts.values()):
         if asked.scans is None and not asked.updates:
             raise click.ClickException(UNSET)
         todo = wanted(run) if asked.scans else []

@@ -47,7 +47,7 @@ def sbom(output: Path, verbose: int, limit: str | None, inventories: tuple[str, 
 def asked_of_hosts(verbose: int, limit: str | None, inventories: tuple[str, ...]) -> runner.Run:
     """The run that asked hosts what they are made of; what went wrong is said."""
     run = app.played("components.yml", inventories, limit, None, verbose)
-    app.tell(run.errors, [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"])
+    app.tell(run.errors, run.failures())
     return run
 
 

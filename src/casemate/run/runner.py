@@ -39,6 +39,8 @@ UNSEEN = {"ANSIBLE_DISPLAY_OK_HOSTS": "False", "ANSIBLE_NOCOLOR": "True"}
 """Spares Ansible output that nobody is shown: events are told all the same."""
 IDENT = "run"
 """What ansible-runner calls the folder of the only run that it does for us."""
+NO_PLUGIN = "no root 'plugin' key found"
+"""What Ansible says first of any inventory in YAML that it cannot read, and of none is the cause."""
 ASKING = ("ANSIBLE_ASK_PASS", "ANSIBLE_ASK_VAULT_PASS", "ANSIBLE_BECOME_ASK_PASS")
 FOLDERS = {
     "ANSIBLE_ROLES_PATH": "roles",
@@ -130,6 +132,14 @@ class Run:
                 grouped.setdefault(message, []).append(host.name)
         return list(grouped.items())
 
+    def failures(self) -> list[tuple[str, list[str]]]:
+        """The same of a command that judges nothing, in which a host that was settled without a finding is well."""
+        grouped: dict[str, list[str]] = {}
+        for host in self.hosts.values():
+            if host.status != "ok":
+                grouped.setdefault(host.message, []).append(host.name)
+        return list(grouped.items())
+
     def _ended(self, host: Host) -> tuple[str, str]:
         """How a host stands, and what is to be said of it."""
         if host.status == "ok" and not self.settled:  # what it found so far says nothing of how it ends
@@ -204,7 +214,7 @@ class Run:
                 head = self.errors[-1].partition("\n")[0]
                 cause = "" if self._line in head else f": {self._line}"
                 self.errors[-1] = f"{head}\n-> {origin[1] or origin[2]}{cause}"
-            elif origin:
+            elif origin and NO_PLUGIN not in self._line:
                 self.clue = self.clue or f"{origin[1] or origin[2]}: {self._line}"
             self._line = line or self._line
 
