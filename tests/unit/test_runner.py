@@ -339,6 +339,19 @@ def test_paths_of_an_inventory_count_from_where_casemate_is_called_and_ours_stay
     assert "connect to host 127.0.0.2 port 1" in run.hosts["n1"].message
 
 
+@pytest.mark.parametrize("named", [{"LC_ALL": "C"}, {"LC_ALL": "xx_YY.UTF-8"}, {"LC_ALL": "", "LC_CTYPE": "UTF-8"}, {}])
+def test_ansible_has_a_locale_of_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    assert "LC_ALL" not in runner.environment(str(tmp_path))
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    made = {**os.environ, **runner.environment(str(tmp_path))}
+    done = subprocess.run(["ansible-inventory", "-i", "n1,", "--list"], env=made, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("home", ["writable", "missing", "a file", "named"])
 def test_ansible_has_a_folder_even_where_the_home_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str

@@ -53,10 +53,6 @@ LATER = {
 SHOWN = 60
 """Failing findings that are printed; the reports have all."""
 INTERRUPTED = "interrupted: what was begun on a host is finished or taken back there; run it again"
-NO_HOST = (
-    "no host of k3s_server or k3s_agent is in this inventory and --limit. Put the hosts into these groups, or groups "
-    "of other names into them as children"
-)
 
 
 def console(stderr: bool = False) -> Console:
@@ -206,7 +202,7 @@ def played(
     if run.cancelled:
         run.errors.append(INTERRUPTED)
     elif not run.hosts and not run.errors:
-        run.errors.append(NO_HOST)
+        run.errors.append(runner.NO_HOST)
     for warning in run.warnings:
         err.print("warning ", style="yellow", end="")
         err.print(legible(warning))
@@ -286,7 +282,11 @@ def prove(pytest_arguments: tuple[str, ...], **given: Any) -> int:
     inventories = demand(given["inventories"])
     demand_places(path for _, path in given["formats"] or DEFAULT_FORMATS)
     started = findings.now()
+    err.print("Prove …")
     hosts, accepted, trouble = proof.attack(inventories, given["limit"], pytest_arguments, bool(given["verbose"]))
+    if not hosts:
+        tell([trouble or runner.NO_HOST], [])
+        return 1
     made = findings.report("prove", started, hosts, accepted, [trouble] if trouble else [])
     return finish(made, given["formats"], [(trouble, [])] if trouble else [])
 

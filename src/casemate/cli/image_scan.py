@@ -121,7 +121,7 @@ def of_inventory(inventories: tuple[str, ...], limit: str | None = None, verbose
     run = _look(given, {"__casemate_only_settings": True})
     wrong = [*run.errors, *(host.message for host in run.hosts.values() if host.status != "ok")]
     if wrong or not run.results:
-        raise click.ClickException("; ".join(wrong) or app.NO_HOST)
+        raise click.ClickException("; ".join(wrong) or runner.NO_HOST)
     return asked_by(run).scans
 
 

@@ -42,7 +42,9 @@ def attack(
         except subprocess.CalledProcessError as refused:
             said = adding_up.result().errors or [str(refused.stderr).strip()]
             return [], {}, "; ".join(["the inventory cannot be read", *said])
-        terse = () if verbose else ("-q", "--no-header", "--no-summary", "--tb=no", "-W", "ignore")
+        if not hosts:
+            return [], {}, runner.NO_HOST
+        terse = () if verbose else ("-qq", "--no-header", "--no-summary", "--tb=no", "-W", "ignore")
         command = [
             sys.executable, "-P", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}",
             "-p", recorder.__name__, "-p", "no:cacheprovider", *terse,

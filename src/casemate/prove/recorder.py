@@ -96,8 +96,9 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """No dots: each attack has a line of its own."""
-        return (report.outcome, "", "") if self.show is not print else None
+        """No dots: each attack has a line of its own. It counts once, whatever its phases."""
+        counts = report.when == "call" or not report.passed
+        return (report.outcome if counts else "", "", "") if self.show is not print else None
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item], config: pytest.Config) -> None:
         """Note which controls and fixtures each attack has, and leave out those of other lanes."""

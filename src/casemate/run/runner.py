@@ -7,6 +7,7 @@ a terminal, one line for each stage.
 from __future__ import annotations
 
 import contextlib
+import locale
 import os
 import re
 import select
@@ -37,6 +38,8 @@ WAIT, MOMENT = 30, 5
 """Seconds between two looks at what is waited for, and from which a task is told as a wait."""
 UNSEEN = {"ANSIBLE_DISPLAY_OK_HOSTS": "False", "ANSIBLE_NOCOLOR": "True"}
 """Spares Ansible output that nobody is shown: events are told all the same."""
+LOCALES = ("C.UTF-8", "en_US.UTF-8")
+"""Of these a system has one, which Ansible takes."""
 IDENT = "run"
 """What ansible-runner calls the folder of the only run that it does for us."""
 NO_PLUGIN = "no root 'plugin' key found"
@@ -52,6 +55,10 @@ FOLDERS = {
 """What names folders in place of those of ansible.cfg -> the one of these that has to stay among them."""
 HOMES = {"ANSIBLE_HOME": "home", "ANSIBLE_SSH_CONTROL_PATH_DIR": "cp"}
 """What names a folder of Ansible in the home -> the one in the run's folder. Source: ansible-doc -t connection ssh."""
+NO_HOST = (
+    "no host of k3s_server or k3s_agent is in this inventory and --limit. Put the hosts into these groups, or groups "
+    "of other names into them as children"
+)
 UNSETTLED = "Ansible ended before the run was complete; what was begun is finished or rolled back there: run it again"
 
 
@@ -282,19 +289,34 @@ def environment(private: str) -> dict[str, str]:
 
     Plugins and roles of the operator's environment come beside ours. Ansible has no terminal of its own, so it must not
     wait for a password that nobody can type. Where it can't write into its own folder in the home, as
-    in many a container and under a timer, it takes the run's folder `private` instead.
+    in many a container and under a timer, it takes the run's folder `private` instead. Where the locale is none of
+    UTF-8, or not there, as ssh hands on that of another machine, it takes one that is: it would end at once.
     """
     made = {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
         **dict.fromkeys(ASKING, "False"),
     }
+    if not is_of_utf_8(""):
+        made["LC_ALL"] = next(filter(is_of_utf_8, LOCALES), LOCALES[0])
     for name, folder in FOLDERS.items():
         if theirs := os.environ.get(name):
             made[name] = f"{ROOT / folder}{os.pathsep}{theirs}"
     if not has_home():
         made.update((name, os.path.join(private, folder)) for name, folder in HOMES.items() if not os.environ.get(name))
     return made
+
+
+def is_of_utf_8(name: str) -> bool:
+    """Whether there is a locale of that name, "" for that of the environment, and it is one of UTF-8."""
+    kept = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, name)
+        return str(locale.getlocale()[1]).replace("-", "").upper() == "UTF8"
+    except (locale.Error, ValueError):
+        return False
+    finally:
+        locale.setlocale(locale.LC_ALL, kept)
 
 
 def has_home() -> bool:
