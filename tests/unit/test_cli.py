@@ -98,6 +98,21 @@ def test_reports_are_written_where_asked(invoke: Invoke, monkeypatch: pytest.Mon
     assert not Path("report").exists()
 
 
+def test_a_report_on_standard_output_is_alone_there(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    played(
+        monkeypatch,
+        outcome(finding("fail", expected="no", observed="yes"), finding("not_evaluated", "A-B", reason="x: y")),
+    )
+    done = invoke("check", "--format", "json:-", "--format", "html:~/r.html")
+    assert json.loads(done.stdout)["run"]["verb"] == "check"
+    assert "1 finding fails" in done.stderr and "expected no" in done.stderr
+    assert (tmp_path / "r.html").is_file()
+    assert "1 finding fails" in invoke("check").stdout
+
+
 def test_the_default_reports(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     played(monkeypatch, outcome(finding("pass")))
     assert invoke("check").exit_code == 0

@@ -73,7 +73,7 @@ class Format(click.ParamType[tuple[str, Path]]):
         name, colon, path = str(value).partition(":")
         if name not in render.FORMATS or not colon or not path:
             self.fail(f"{value!r} is not NAME:PATH with a NAME of {', '.join(render.FORMATS)}", param, ctx)
-        return name, Path(path)
+        return name, Path(path).expanduser()  # a shell expands ~ at the beginning of a word alone
 
 
 class Cli(click.Group):
@@ -415,6 +415,7 @@ def look(
 def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], messages: list[tuple[str, list[str]]]) -> int:
     """Print the summary, write the reports, and return the exit code.
 
+    Where a report goes to standard output, nothing else does.
     Raises ClickException when the report does not fit its schema: nothing is written then.
     """
     made = render.fit(made)
@@ -423,6 +424,7 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
     except ValueError as wrong:
         raise click.ClickException(f"this is a bug, the report does not fit its schema: {wrong}") from None
     tell([], messages)
+    said = err if any(str(path) == "-" for _, path in formats) else out
     failing: dict[tuple[str, str, str], list[str]] = {}
     for host in made["hosts"]:
         for finding in host["findings"]:
@@ -430,25 +432,25 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
                 key = (finding["status"], finding["control"], words.difference(finding))
                 failing.setdefault(key, []).append(host["name"])
     for (status, control, difference), names in list(failing.items())[:SHOWN]:
-        out.print(f"{status:5} ", style=STYLE[status], end="")
-        out.print(f"{control:32} {', '.join(names)}: {difference}")
+        said.print(f"{status:5} ", style=STYLE[status], end="")
+        said.print(f"{control:32} {', '.join(names)}: {difference}")
     if len(failing) > SHOWN:
-        out.print(f"… and {len(failing) - SHOWN} more in the report")
+        said.print(f"… and {len(failing) - SHOWN} more in the report")
     for why, names in words.not_evaluated(made):
-        out.print("not evaluated ", style="yellow", end="")
-        out.print(f"{', '.join(names)}: {why}")
+        said.print("not evaluated ", style="yellow", end="")
+        said.print(f"{', '.join(names)}: {why}")
     for note in findings.notes(made["hosts"]):
-        out.print("note  ", style="bold yellow", end="")
-        out.print(note)
+        said.print("note  ", style="bold yellow", end="")
+        said.print(note)
     left_out = made["summary"].get("left_out", [])
     if left_out:
-        out.print("left out  ", style="yellow", end="")
-        out.print(f"{len(left_out)} expensive: casemate check --scan judges them too")
+        said.print("left out  ", style="yellow", end="")
+        said.print(f"{len(left_out)} expensive: casemate check --scan judges them too")
     head = render.verdict(made)
     counts = ", ".join(f"{n} {render.LABELS[s]}" for s, n in made["summary"]["findings"].items() if n)
     changed = f"; {made['summary']['changed']} changed" if made["run"]["verb"] == "apply" else ""
-    out.print(head["headline"], style=f"bold {STYLE[head['tone']]}", end="")
-    out.print(f"  ({counts}{changed})" if counts else "")
+    said.print(head["headline"], style=f"bold {STYLE[head['tone']]}", end="")
+    said.print(f"  ({counts}{changed})" if counts else "")
     for name, path in formats or DEFAULT_FORMATS:
         if str(path) == "-":
             click.echo(render.FORMATS[name](made))
