@@ -58,7 +58,8 @@ def attack(
         return [], {}, f"pytest {trouble}"
     accepted = {host: codes for one in read for host, codes in one["accepted"].items()}
     if any(host not in added_up.results for host in accepted):
-        return [], {}, "the waivers cannot be read"
+        why = (f"{', '.join(hosts)}: {message}" for message, hosts in added_up.failures())
+        return [], {}, "; ".join(["the waivers cannot be read", *why])
     entries, today = judged(read), waiver.today_in_utc()
     for host in entries:
         theirs = added_up.results[host["name"]]["waivers"] or {}
