@@ -317,12 +317,11 @@ def test_folders_of_the_environment_come_beside_those_of_the_project() -> None:
         assert f"\n{name.removeprefix('ANSIBLE_').lower()} = {folder}\n" in settled
 
 
-def test_paths_of_an_inventory_count_from_where_casemate_is_called_and_ours_stay_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As for ansible-playbook: the password of a vault, a key, options of ssh. Others' plugins may be named, too."""
+def test_what_an_operator_is_used_to_from_ansible_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths count from where casemate is called: the password of a vault, a key, options of ssh; others' plugins and output beside ours."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ANSIBLE_VAULT_IDENTITY_LIST", "dev@vault")
+    monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "yaml")
     for name in runner.FOLDERS:
         monkeypatch.setenv(name, "/nowhere")
     (tmp_path / "vault").write_text("secret\n")

@@ -270,6 +270,7 @@ def play(
                 "ANSIBLE_HOST_KEY_CHECKING": os.environ.get(
                     "ANSIBLE_HOST_KEY_CHECKING", "True"
                 ),  # else it turns it off
+                "ANSIBLE_STDOUT_CALLBACK": "default",  # ansible-runner builds on it, and on few others
                 handed.FOLDER: str(run.folder),
                 "ANSIBLE_LOCAL_TEMP": os.path.join(private, "ansible"),  # what is copied to hosts passes through here
             },
