@@ -56,6 +56,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
                 "kex_exchange_identification: Connection closed\r\nConnection closed by UNKNOWN port 65535"},
         "jump host",
     ),
+    "no account here": ({"msg": f"{SSH}No user exists for uid 12345"}, "/etc/passwd"),
     "ssh option": ({"msg": f"{SSH}command-line: line 0: Bad configuration option: nosuch"}, "ansible_ssh_common_args"),
     "expired": ({"msg": f"{SSH}Connection closed by 198.18.106.10 port 22"}, "expired"),
     "ended at once": (

@@ -330,6 +330,12 @@ def test_prove_that_could_not_run_exits_1(invoke: Invoke, monkeypatch: pytest.Mo
     assert "found no attack" in done.output
 
 
+def test_an_inventory_that_may_not_be_read_is_told_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hosts.yml").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root reads everything
+    assert "you may not read 'hosts.yml'" in invoke("check", "-i", "hosts.yml").output
+
+
 @pytest.mark.parametrize("text", ['{"hosts": []}', "", "[" * 100_000, "\udcff", "7"])
 def test_a_file_that_is_no_report_is_refused(invoke: Invoke, text: str) -> None:
     Path("x.json").write_bytes(text.encode(errors="surrogateescape"))

@@ -318,7 +318,7 @@ def test_folders_of_the_environment_come_beside_those_of_the_project() -> None:
 
 
 def test_what_an_operator_is_used_to_from_ansible_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths count from where casemate is called: the password of a vault, a key, options of ssh; others' plugins and output beside ours."""
+    """Paths count from where casemate is called, and plugins and output of others may be named in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ANSIBLE_VAULT_IDENTITY_LIST", "dev@vault")
     monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "yaml")

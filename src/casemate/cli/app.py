@@ -132,10 +132,12 @@ def inventory_option(verb: Verb) -> Verb:
 
 
 def check_inventories(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a path that is not there: Ansible would go on with no hosts."""
+    """Refuse a path that is not there, or that may not be read, of which Ansible says no reason."""
     for path in given:
         if "," not in path and not os.path.exists(path):
             raise click.BadParameter(f"there is no inventory at {path!r} (casemate init writes one)")
+        if os.path.exists(path) and not os.access(path, os.R_OK):
+            raise click.BadParameter(f"you may not read {path!r}: correct its owner or mode")
     return given
 
 
