@@ -330,6 +330,18 @@ def test_prove_that_could_not_run_exits_1(invoke: Invoke, monkeypatch: pytest.Mo
     assert "found no attack" in done.output
 
 
+@pytest.mark.parametrize("command", ["check", "prove"])
+def test_an_ansible_cfg_that_is_not_read_is_told(command: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    played(monkeypatch, outcome(finding("pass")))
+    monkeypatch.setattr(prove, "attack", lambda *_: ([], {}, "no"))
+    monkeypatch.setenv("ANSIBLE_CONFIG", str(ROOT / "ansible.cfg"))
+    assert "is not read" not in invoke(command, "-i", "n1,").output
+    monkeypatch.delenv("ANSIBLE_CONFIG")
+    assert "is not read" not in invoke(command, "-i", "n1,").output
+    Path("ansible.cfg").touch()
+    assert "warning ansible.cfg is not read" in invoke(command, "-i", "n1,").output
+
+
 def test_an_inventory_that_may_not_be_read_is_told_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("hosts.yml").touch()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root reads everything

@@ -186,6 +186,19 @@ def demand_places(paths: Iterable[Path]) -> None:
         seen.add(path.absolute())
 
 
+def warn_of_settings() -> None:
+    """Say that an ansible.cfg is not read which Ansible would read here, but for the project's own."""
+    path = os.environ.get("ANSIBLE_CONFIG") or "ansible.cfg"
+    if os.path.isfile(path) and not os.path.samefile(path, ROOT / "ansible.cfg"):
+        warn(f"{path} is not read, for Casemate has its own: set that in the inventory, or by ANSIBLE_ variables")
+
+
+def warn(text: str) -> None:
+    """Print what is no error, but has to be known."""
+    err.print("warning ", style="yellow", end="")
+    err.print(legible(text))
+
+
 def played(
     playbook: str,
     inventories: tuple[str, ...],
@@ -199,6 +212,7 @@ def played(
     That it was interrupted, or came to no host, is among its errors.
     """
     asked = demand(inventories)
+    warn_of_settings()
     with runner.progress(err, quiet=bool(verbose)) as watch:
         run = runner.play(playbook, asked, limit, variables, verbose, watch, check=check)
     if run.cancelled:
@@ -206,8 +220,7 @@ def played(
     elif not run.hosts and not run.errors:
         run.errors.append(runner.NO_HOST)
     for warning in run.warnings:
-        err.print("warning ", style="yellow", end="")
-        err.print(legible(warning))
+        warn(warning)
     return run
 
 
@@ -284,6 +297,7 @@ def prove(pytest_arguments: tuple[str, ...], **given: Any) -> int:
     inventories = demand(given["inventories"])
     demand_places(path for _, path in given["formats"] or DEFAULT_FORMATS)
     started = findings.now()
+    warn_of_settings()
     err.print("Prove …")
     hosts, accepted, trouble = proof.attack(inventories, given["limit"], pytest_arguments, bool(given["verbose"]))
     if not hosts:
