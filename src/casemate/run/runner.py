@@ -278,7 +278,7 @@ def play(
             event_handler=handle,
         )
     run.cancelled = done.status == "canceled"
-    if done.rc != 0 and not run.errors and all(host.status == "ok" for host in run.hosts.values()):
+    if done.rc != 0 and not (run.errors or run.cancelled) and all(host.status == "ok" for host in run.hosts.values()):
         where = "before its end" if run.hosts else "before it came to any host"
         run.errors.append(f"ansible-playbook ended with {done.rc} {where}; -v shows its output")
     run.errors = [advised(located(error, inventories)) for error in run.errors]
