@@ -101,7 +101,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         python = str(task_vars.get("ansible_python_interpreter") or "")
         ours = entrance.planned(automation, right, waived)
         over, gated = host_facts.lock_over(values, today), bool(advisories.asked(right).data)
-        asked = (python, k3s_rules.named_files(right), files, automation, ours, bool(over) or gated)
+        names = [str(one["name"]) for one in right.get(people.VARIABLE) or []]
+        asked = (python, k3s_rules.named_files(right), files, automation, ours, bool(over) or gated, names)
         seen = self._probe(host_facts.script(*asked))
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
@@ -111,7 +112,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         allowed = [*(values.get("k3s_access_allow_users") or []), *people.admitted(right.get(people.VARIABLE) or [])]
         problems += host_facts.login_problems(seen.get("login", ""), automation, allowed, root)
         problems += people.login_problems(right, seen.get("login", ""), automation)
-        problems += entrance.problems(host_facts.answer_of("logins", seen))
+        told = host_facts.answer_of("logins", seen)
+        problems += entrance.problems(told)
+        problems += people.host_problems(right, host_facts.answer_of("people", seen), automation)
+        more += people.host_warnings(right, told.get("accepted") or {})
         running, address = host_facts.answer_of("host", seen), mine
         problems += k3s_rules.room_problems(running)
         problems += k3s_rules.host_problems(right, running, address)
