@@ -128,6 +128,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             conflicts, node, files, waived, stops=right.get("casemate_other_firewalls") == "stop"
         )
         problems += host_facts.accepted_problems(values, seen.get("accepted", ""))
+        problems += image_list.accepted_problems(right, running.get("image_list"))
+        problems += scan_gate.platform_problems(right, seen.get("machine", ""))
         problems = problems or host_facts.over_problems(values, seen, over)
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if not host_facts.brings_images(values, seen["machine"]):
