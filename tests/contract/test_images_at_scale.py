@@ -66,7 +66,10 @@ def test_a_node_is_asked_for_its_images_once_however_many_there_are(tmp_path: Pa
         assert len(found["IMAGES-RUNNING-SCANNED"]["observed"]) == count
         assert len(found["IMAGES-TAGS-CURRENT"]["observed"]) == count
     assert asked[1] == asked[IMAGES]
-    runtime = [" ".join(argv) for argv in (images.CONTAINERS, images.SANDBOXES, images.IMAGES)]
+    runtime = [
+        " ".join(argv)
+        for argv in (images.CONTAINERS, images.containers_of(images.KUBELETS), images.images_of(images.KUBELETS))
+    ]
     assert [asked[IMAGES][command] for command in runtime] == [1, 1, 1]
 
 

@@ -373,7 +373,7 @@ def vouched(setting: Setting) -> Flips:
         brought = (os.path.basename(path) for path in host.glob("/usr/lib/tmpfiles.d/*.conf"))
         mask = next(path for path in (f"/etc/tmpfiles.d/{name}" for name in brought) if not os.path.lexists(path))
         yield f"planted {mask}", functools.partial(planted, mask, "", 0o644)
-        timer = "/run/systemd/system/apt-daily.timer"
+        timer = "/run/systemd/system/dpkg-db-backup.timer"
         yield f"linked {timer}", functools.partial(linked, timer, "/dev/null")
         return
     patterns = [pattern for pattern in setting["paths"] if pattern.endswith("/*")]
@@ -617,6 +617,10 @@ def account(setting: Setting) -> Flips:
     elif check == "nopasswd_sudo":
         yield "sudoers", lambda: planted("/etc/sudoers.d/eve", "#2001 ALL=(ALL) NOPASSWD: ALL\n", 0o440)
         yield "defaults", lambda: planted("/etc/sudoers.d/all", "Defaults !authenticate\n", 0o440)
+    elif check == "sudo_folder":
+        inner = sh("cat /etc/sudoers.d/*")  # which goes on to count
+        line = re.compile(r"(?m)^[@#]includedir .*$")
+        yield "not included", lambda: rewritten("/etc/sudoers", lambda text: line.sub(lambda _: inner, text))
     elif check == "sudo_defaults":
         for name in setting["options"]:
             other = f"{name}=-1" if name == "timestamp_timeout" else f"!{name}"
@@ -917,14 +921,21 @@ def nft(setting: Setting) -> Flips:
         yield "shut", rule(f"delete rule inet casemate {setting['chain']} handle {handle(setting['chain'], admitting)}")
 
 
+def admission(setting: Setting) -> Flips:
+    present = [one["name"] for one in setting["people"] if one["state"] == "present"]
+    if present:
+        line = f"DenyUsers {present[0]}\n"
+        yield "denied", lambda: after(REREAD_SSH, by=reloaded(planted(f"{SSHD}.d/zz.conf", line)))
+
+
 def other_firewalls(setting: Setting) -> Flips:
     kept = 'ct state established,related accept; iifname "lo" accept'  # what runs goes on, and the host with itself
     for name, policy, last in (("policy", "drop", "counter"), ("last rule", "accept", "counter drop")):
         chain = f"type filter hook input priority 10; policy {policy}; {kept}; {last};"
         adding = f"nft 'table inet flipped {{ chain input {{ {chain} }}; }}'"
         yield name, functools.partial(did, adding, "nft delete table inet flipped")
-    enabled = "mkdir -p /etc/ufw; echo ENABLED=yes >/etc/ufw/ufw.conf"
-    yield "ufw enabled", functools.partial(did, enabled, "rm -r /etc/ufw")
+    enabled = "mkdir -p /etc/ufw /lib/ufw; touch /lib/ufw/ufw-init; echo ENABLED=yes >/etc/ufw/ufw.conf"
+    yield "ufw enabled", functools.partial(did, enabled, "rm -r /etc/ufw /lib/ufw")
 
 
 def handle(chain: str, about: str) -> str:
@@ -1440,7 +1451,7 @@ def flips_of(control: Setting, machine: Machine) -> Flips:
         return port(setting, machine.context["address"])
     makers: dict[str, Callable[[Setting], Flips]] = {
         "sysctl": sysctl, "package": package, "account": account, "account_lists": account_lists, "home": home,
-        "person": person, "sessions": sessions, "folder": folder,
+        "person": person, "admission": admission, "sessions": sessions, "folder": folder,
         "totp_secrets": totp_secrets,
         "sshd": sshd, "k3s_config": k3s_config,
         "service": service, "nft": nft, "other_firewalls": other_firewalls,

@@ -121,6 +121,7 @@ LIST_DAMAGED = {
     "the list is signed for something else": _signed(namespace="casemate-lock"),
     "the list is changed after it was signed": f"sed -i s/ops/eve/ {LISTS}/list.json",
     "the list is over": _signed(f"""sed -i 's/"expires": .*/"expires": "2026-01-01",/' {LISTS}/list.json"""),
+    "the list is of a later day": _signed(f"""sed -i 's/"issued": .*/"issued": "2098-01-01",/' {LISTS}/list.json"""),
     "the entry is over": _signed(f"""sed -i 's/"until": .*/"until": "2026-01-01"/' {LISTS}/list.json"""),
     "the list allows nothing": _signed(EMPTY),
     "the list is broken": _signed(f"echo '{{' >{LISTS}/list.json"),

@@ -205,7 +205,8 @@ def neither_what_was_not_scanned_nor_what_did_not_pass_goes_on_the_list(story: S
         story.use(kind)
         code, said = story.scan(story.app(story.bad))
         assert code == 2, said
-        assert f"{story.app(story.bad)}: vulnerable: CVE-2026-1 in openssl 3.0.1 (high, fixed in 3.0.2)" in said
+        vulnerable = "(linux/amd64): vulnerable: CVE-2026-1 in openssl 3.0.1 (high, fixed in 3.0.2)"
+        assert f"{story.app(story.bad)} {vulnerable}" in said
         code, said = story.allow(story.app(story.bad))
         assert (code, "CVE-2026-1" in said) == (1, True), said
     assert not story.list.exists()

@@ -60,8 +60,8 @@ def node(
     rows = [f"{name} {kind} {digest} 1.0 MiB linux/amd64 -" for name, digest in named]
     held = [f"sandbox-{pod} {name} io.containerd.runc.v2" for pod, name in (sandboxes or {}).items()]
     said = {
-        tuple(images.IMAGES): "\n".join(["REF TYPE DIGEST SIZE PLATFORMS LABELS", *rows, ""]),
-        tuple(images.SANDBOXES): "\n".join(["CONTAINER IMAGE RUNTIME", *held, ""]),
+        tuple(images.images_of(images.KUBELETS)): "\n".join(["REF TYPE DIGEST SIZE PLATFORMS LABELS", *rows, ""]),
+        tuple(images.containers_of(images.KUBELETS)): "\n".join(["CONTAINER IMAGE RUNTIME", *held, ""]),
         tuple(images.CONTAINERS): json.dumps({"containers": list(containers)}),
     }
     commands = {" ".join(command): (0, out, "") for command, out in said.items()}

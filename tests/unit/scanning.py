@@ -31,7 +31,7 @@ def settings(folder: Path, kind: str = "trivy", built: datetime.datetime = NOW, 
     program.write_bytes(DOUBLE.read_bytes())
     program.chmod(0o755)
     digest = hashlib.sha256(program.read_bytes()).hexdigest()
-    return Settings(Scanner(kind, program, digest, database, timeout=20), results, Policy())
+    return Settings(Scanner(kind, program, digest, database, timeout=20), results, Policy(), ("linux/amd64",))
 
 
 def asked(one: Settings) -> dict[str, Any]:
@@ -44,4 +44,4 @@ def inventory(one: Settings) -> dict[str, Any]:
     """The same as `casemate_image_scans`."""
     tool = one.scanner
     named = {"kind": tool.kind, "path": str(tool.path), "sha256": tool.sha256, "database": str(tool.database)}
-    return {"scanner": named, "results": str(one.results)}
+    return {"scanner": named, "results": str(one.results), "platforms": list(one.platforms)}

@@ -94,6 +94,8 @@ def test_of_what_several_sources_say_the_worst_severity_counts_and_a_fix_that_on
         rated("GHSA-cccc", "", until("1.4.2")),
     )
     assert (found.severity, found.fixed) == ("critical", "1.4.2")
+    (found,) = of_one_fault(rated("GHSA-aaaa", "LOW", until("1.4.10")), rated("GHSA-bbbb", "LOW", until("1.4.9")))
+    assert found.fixed == "1.4.10"
 
 
 @pytest.mark.parametrize(
@@ -134,10 +136,15 @@ def test_other_systems_and_machines_are_not_ours(folder: Path) -> None:
     assert [one[0] for one in named(folder, library, machine="ppc64le")] == ["GO-2026-8"]
 
 
-def test_a_module_without_a_version_is_told_as_such(folder: Path) -> None:
+def test_a_module_without_a_version_is_told_as_such(folder: Path, tmp_path: Path) -> None:
     devel = Component("go", RUNC, "(devel)")
     assert named(folder, devel) == []
     assert unknown([devel, Component("deb", "runc", "")]) == [devel]
+    commit = Component("go", "stdlib", "devel go1.27-abcdef")
+    (tmp_path / "one.json").write_text(json.dumps(entry("stdlib", until("1.20.0"))))
+    known = load(tmp_path / "one.json").advisories
+    assert matches([commit], known) == [] != matches([Component("go", "stdlib", "v1.19.0")], known)
+    assert unknown([commit]) == [commit]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +221,17 @@ def test_of_a_tracker_beside_entries_the_older_of_both_counts(tmp_path: Path) ->
     assert found.told is not None and found.told.year == 2020 and found.told_by == "the time of tracker.json"
     os.utime(tracker, (1_800_000_000, 1_800_000_000))
     assert load(tmp_path).told_by == "the newest entry"
+
+
+def test_of_entries_about_go_and_about_debian_in_one_folder_the_older_count(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(entry(RUNC, until("1.0.0"), modified="2026-11-20T00:00:00Z")))
+    debian = {**entry("openssl", until("1.0.0"), 2, modified="2026-10-01T00:00:00Z")}
+    debian["affected"][0]["package"]["ecosystem"] = "Debian:12"
+    (tmp_path / "two.json").write_text(json.dumps(debian))
+    told = load(tmp_path).told
+    assert told is not None and told.isoformat() == "2026-10-01T00:00:00+00:00"
+    (tmp_path / "one.json").write_text(json.dumps(entry(RUNC, until("1.0.0"), modified="0001-01-01T00:00:00Z")))
+    assert load(tmp_path).told is None
 
 
 def encrypted(data: bytes) -> bytes:

@@ -156,3 +156,28 @@ def test_what_a_host_gathers_is_what_is_installed() -> None:
     assert {one.ecosystem for one in made.components} >= {"go", "deb", "kernel"}
     with pytest.raises(ValueError, match="another shape"):
         of_host({"kernel": ""})
+
+
+def test_debian_is_judged_by_data_in_the_form_of_osv_too(data: Path) -> None:
+    data.with_name("tracker.json").unlink()
+    fixed = {"introduced": "0"}, {"fixed": "3.0.18-1~deb12u1"}
+    for number, (ecosystem, events) in enumerate({"Debian:12": fixed, "Debian:13": fixed[:1]}.items()):
+        affected = {"package": {"name": "openssl", "ecosystem": ecosystem}}
+        one = {"id": f"DEBIAN-CVE-2026-{number}", "modified": "2026-11-15T00:00:00Z"}
+        ranges = [{"type": "ECOSYSTEM", "events": list(events)}]
+        (data / f"debian-{number}.json").write_text(json.dumps({**one, "affected": [{**affected, "ranges": ranges}]}))
+
+    def at(*components: Component, **asked: Any) -> Any:
+        system = {**BOOKWORM, **asked.pop("system", {})}
+        return judged(Installed(components, system, "amd64"), policy({"data": [data], **asked}), NOW)
+
+    found = at(OPENSSL)
+    assert [(one.id, one.aliases, one.fixed, one.where) for one in found.open] == [
+        ("DEBIAN-CVE-2026-0", ("CVE-2026-0",), "3.0.18-1~deb12u1", ("libssl3",))
+    ]
+    assert found.has_debian and found.has_release and not found.stale
+    waived = {"CVE-2026-0": {"reason": "r", "owner": "o", "expires": "2026-12-31"}}
+    assert not at(OPENSSL, waivers=waived).open
+    assert names(at(OPENSSL, system={"VERSION_ID": "13", "VERSION_CODENAME": "trixie"}).told) == ["DEBIAN-CVE-2026-1"]
+    other = at(OPENSSL, system={"VERSION_ID": "11", "VERSION_CODENAME": "bullseye"})
+    assert other.has_debian and not other.has_release

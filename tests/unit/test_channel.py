@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from io import BytesIO
@@ -166,6 +167,14 @@ def test_an_address_that_leads_elsewhere_fails_or_never_ends_is_refused(
     [
         ("https://mirror.example.org/k3s/", "https://MIRROR.example.org./other/"),
         ("https://mirror.example.org/k3s/", "https://mirror.example.org:8443/k3s/"),
+        ("https://mirror.example.org/k3s/", "https://m%69rror.example%2Eorg/k3s/"),
+        ("https://mirror.example.org/k3s/", "https://mirror。example。org。/k3s/"),
+        ("https://192.0.2.1/", "https://3221225985/"),
+        ("https://192.0.2.1/", "https://192.0.513:8443/"),
+        ("https://192.0.2.1/", "https://0xC0.0.0x2.01/"),
+        ("http://127.1:8000/", "http://0x7f000001:9000/"),
+        ("https://0.0.0.0/", "https://[::]:8443/"),
+        ("https://0.0.0.0/", "https://localhost/"),
         ("http://127.0.0.1:8000/", "http://localhost:9000/"),
         ("http://127.0.0.1:8000/", "http://[::ffff:127.0.0.1]:9000/"),
         ("https://[2001:db8::1]/", "https://[2001:db8:0:0::1]:8443/"),
@@ -205,3 +214,19 @@ def test_one_channel_is_compared_with_nothing(tmp_path: Path) -> None:
 def test_places_of_different_people_are_two(tmp_path: Path) -> None:
     one, other = release(tmp_path / "one"), release(tmp_path / "other")
     demand_independent([Channel("a", (str(one),)), Channel("b", (str(other),)), Channel("c", ("https://c.example/",))])
+
+
+def test_two_names_of_one_machine_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"a.example.org": "192.0.2.7", "b.example.org": "192.0.2.7", "c.example.org": "192.0.2.9"}
+
+    def addresses(host: str, *_: Any, **__: Any) -> Any:
+        if host not in known:
+            raise OSError("unknown")
+        return [(2, 1, 6, "", (known[host], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    channel._addresses.cache_clear()
+    places = [(name, f"https://{name}.example.org/k3s/") for name in "abcd"]
+    made = [Channel(name, (place, "/srv/release")) for name, place in places]
+    assert channel.at_one_place(made) == ["the channels a (a.example.org) and b (b.example.org) are both at 192.0.2.7"]
+    assert channel.at_one_place([Channel("a", tuple(place for _, place in places))]) == []

@@ -231,8 +231,17 @@ def test_rules_of_iptables_are_read_where_nft_is_not_there(
         ("", False),
     ],
 )
-def test_ufw_is_on_where_its_settings_say_so_as_sh_reads_them(settings: str, on: bool) -> None:
-    assert conflicts.ufw(settings) is on
+def test_ufw_is_on_where_its_settings_say_so_as_sh_reads_them(tmp_path: Path, settings: str, on: bool) -> None:
+    for path, content in (("etc/ufw/ufw.conf", settings), ("lib/ufw/ufw-init", "")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(content)
+    assert conflicts.ufw(str(tmp_path)) is on
+
+
+def test_ufw_that_was_removed_is_off_whatever_its_settings_say(tmp_path: Path) -> None:
+    (tmp_path / "etc/ufw").mkdir(parents=True)
+    (tmp_path / "etc/ufw/ufw.conf").write_text("ENABLED=yes\n")
+    assert not conflicts.ufw(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from casemate.supply.debian import Fault, faults, is_tracker
+from casemate.supply import osv
+from casemate.supply.debian import ORDER, Fault, faults, is_of_osv, is_tracker, of_osv
 
 
 def here(status: str, **more: Any) -> dict[str, Any]:
@@ -42,3 +43,55 @@ def test_other_data_is_not_taken_for_the_tracker() -> None:
     for broken in shapes:
         with pytest.raises(ValueError, match="not as Debian's security tracker writes it"):
             list(faults(broken, "bookworm"))
+
+
+def entry(*affected: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": "DEBIAN-CVE-2026-1", "upstream": ["CVE-2026-1"], "affected": list(affected), **more}
+
+
+def package(ecosystem: str, *events: dict[str, str], name: str = "openssl", urgency: str = "") -> dict[str, Any]:
+    one: dict[str, Any] = {"package": {"name": name, "ecosystem": ecosystem}}
+    one["ranges"] = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, *events]}] if events else []
+    return {**one, "versions": ["1.0-1"], **({"ecosystem_specific": {"urgency": urgency}} if urgency else {})}
+
+
+def test_in_the_form_of_osv_each_release_and_source_package_is_told_with_its_urgency() -> None:
+    fixed = {"fixed": "3.0.18-1~deb12u1"}
+    made = entry(
+        package("Debian:12", fixed, urgency="unimportant"),
+        package("Debian:12", fixed, name="nodejs", urgency="not yet assigned"),
+        package("Debian:13", fixed, urgency="high"),
+        package("Go", fixed),
+        database_specific={"severity": "HIGH"},
+    )
+    assert is_of_osv(made) and not is_of_osv(entry(package("Go", fixed)))
+    found = of_osv(made, "12")
+    assert [(one.affected[0].name, one.severity, one.aliases) for one in found] == [
+        ("openssl", "unimportant", ("CVE-2026-1",)),
+        ("nodejs", "high", ("CVE-2026-1",)),
+    ]
+    assert of_osv(made, "11") == of_osv(made, "") == []
+    assert of_osv({**made, "withdrawn": "2026-11-01T00:00:00Z"}, "12") == []
+    assert of_osv({**made, "id": "DSA-1-1"}, "12")[0].aliases == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "inside"),
+    [
+        ("3.0.17-1~deb12u2", True),
+        ("3.0.18-1~deb12u1~bpo11+1", True),
+        ("3.0.18-1~deb12u1", False),
+        ("3.0.18-1", False),
+        ("1:1.0-1", False),
+        ("1.0-1", True),
+    ],
+)
+def test_ranges_are_read_in_the_order_of_dpkg(version: str, inside: bool) -> None:
+    (known,) = of_osv(entry(package("Debian:12", {"fixed": "3.0.18-1~deb12u1"})), "12")
+    assert bool(osv.holding(known.affected[0], version, order=ORDER)) is inside
+
+
+def test_what_is_not_as_osv_says_is_refused() -> None:
+    for broken in ({"affected": [7]}, {"affected": 7}, {"affected": [{"package": {"name": "x"}}]}):
+        with pytest.raises(osv.OsvError):
+            is_of_osv({"id": "X", **broken})

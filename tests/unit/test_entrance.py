@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grp
-import json
 import os
 import pwd
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 
 from casemate import ROOT
 from casemate.catalogue import declarations
-from casemate.preflight import entrance
+from casemate.preflight import entrance, host_facts
 from casemate.run import advice, escalation
 from module_utils.casemate.host import logins
 
@@ -53,6 +52,9 @@ def of_type(sort: str) -> dict[str, Any]:
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "nothing to say": ({}, ""),
     "no sshd to ask": ({"after": {}, **NONE}, ""),
+    "a command of others": (after(forcecommand="internal-sftp"), "ForceCommand internal-sftp for ops"),
+    "no command of others": (after(forcecommand="none", chrootdirectory="none"), ""),
+    "a folder of others": (after(chrootdirectory="/srv/%u"), "ChrootDirectory /srv/%u for ops"),
     "denied": (after(denyusers="mallory ops"), "DenyUsers mallory ops"),
     "denied by a pattern": (after(denyusers="o?s"), "DenyUsers o?s"),
     "denied from here": (after(denyusers="ops@192.0.2.*"), "DenyUsers"),
@@ -242,11 +244,12 @@ def test_the_probe_tells_it_of_this_machine() -> None:
     name = pwd.getpwuid(os.getuid()).pw_name
     argv = [sys.executable, str(ROOT / "module_utils/casemate/host/logins.py"), name, "allowusers nobody-else\n"]
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    account = json.loads(said.removeprefix("casemate:logins="))
+    account = host_facts.answer_of("logins", host_facts.parse(said))
     assert account["account"] == name
     assert name in account["groups"]
     argv[2] = "nobody-of-that-name"
-    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == "casemate:logins={}"
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert host_facts.parse(said) == {"logins": "{}", "people": '{"least": 1000, "uids": {}}'}
 
 
 @pytest.mark.parametrize(
@@ -274,3 +277,10 @@ def test_what_keeps_the_account_out_from_the_start_comes_with_advice(said: str, 
 @pytest.mark.parametrize("password", [False, True])
 def test_an_account_that_expired_meanwhile_is_no_matter_of_passwords(said: str, password: bool) -> None:
     assert "chage -l ACCOUNT" in escalation.refusal(said, password)
+
+
+def test_the_probe_tells_who_of_the_people_has_an_account() -> None:
+    script = host_facts.script(sys.executable, account="root", people=["daemon", "nobody.such"])
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    there = host_facts.answer_of("people", host_facts.parse(done.stdout))
+    assert there == {"uids": {"root": 0, "daemon": 1}, "least": 1000}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,9 @@ def test_who_is_tried_first(given: str, connecting: str, account: str, first: st
         (OF_CLOUD_INIT, "casemate bootstrap --first-user debian"),
         ("This account is currently not available.\n", "This account is currently not available."),
         ("", "who hears: nothing"),
+        ("WARNING: Your password has expired.\nPassword change required but no TTY available.\n", "ssh debian@HOST"),
+        ("You are required to change your password immediately (administrator enforced).\n", "has to be changed there"),
+        (OF_CLOUD_INIT.replace("debian", "NONE"), "the image has made nobody else"),
         ("casemate:uid=1000\n", "debian does not become root there: give it sudo with NOPASSWD"),
     ],
 )
@@ -71,6 +75,7 @@ def test_packages_are_installed_through_the_proxy_quoted() -> None:
     made = first_login.script(["sudo"], {"http_proxy": "http://proxy.example.org:3128/; reboot"})
     assert "http_proxy='http://proxy.example.org:3128/; reboot'; export http_proxy;" in made
     assert made.endswith("install sudo")
+    assert "DPkg::Lock::Timeout" in made
     assert subprocess.run(["/bin/sh", "-n", "-c", made], check=False).returncode == 0
 
 
@@ -99,3 +104,22 @@ def test_whoever_would_not_get_in_is_told_why() -> None:
     (said,) = first_login.made_problems(seen)
     assert "AllowUsers root" in said
     assert first_login.made_problems({**seen, "after": {**after, "allowusers": ""}}) == []
+
+
+def test_another_apt_is_waited_for_and_nothing_else(tmp_path: Path) -> None:
+    """A machine that boots for the first time updates itself; a source that does not answer is none of that."""
+    for name, text in {
+        "apt-get": 'echo "$*" >>"$0.said"; [ -e "$0.free" ] || { touch "$0.free"; echo "E: $PROBLEM"; exit 100; }',
+        "sleep": "true",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = first_login.script(["sudo"], {})
+    for problem, updates in (("Could not get lock /var/lib/apt/lists/lock. It is held by 7", 2), ("no network", 1)):
+        for left in tmp_path.glob("apt-get.*"):
+            left.unlink()
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PROBLEM": problem}
+        subprocess.run(["/bin/sh", "-c", script], env=environment, check=True, timeout=60)
+        said = (tmp_path / "apt-get.said").read_text().splitlines()
+        assert [line for line in said if line.endswith("update")] == ["--quiet=2 update"] * updates
+        assert said[-1].endswith("install sudo")

@@ -256,6 +256,13 @@ def test_a_version_that_nobody_stated_for_this_module_stays_unknown() -> None:
     assert list(of_go(other, "/opt/tool"))[1].version == "(devel)"
 
 
+@pytest.mark.parametrize("form", ["-X '{}=v9.8.7'", '-X "{}=v9.8.7"', "-X={}=v9.8.7", "-s -X  {}=v9.8.7 -w"])
+def test_a_version_is_stated_in_any_form_that_the_linker_takes(form: str) -> None:
+    said = form.format("example.org/tool/pkg/version.Version")
+    built = EXPECTED._replace(settings={"-ldflags": said})
+    assert list(of_go(built, "/opt/tool"))[1].version == "v9.8.7"
+
+
 @pytest.mark.parametrize(
     ("go", "version"),
     [

@@ -13,6 +13,7 @@ from unit import signing
 
 from casemate.cli.app import main
 from casemate.supply import image_list
+from module_utils.casemate.k3s import running
 from module_utils.casemate.k3s.image_verifier import NAMESPACE, Entry, Images
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -40,7 +41,8 @@ def test_allow_makes_a_list_in_a_fixed_order_and_says_how_to_sign_it(tmp_path: P
     before = path.read_text().split("\n")
     assert allow(path, f"registry.example.org/a@{A}", until=TODAY)[0] == 0
     changed = [line for line in difflib.ndiff(before, path.read_text().split("\n")) if line[0] in "+-"]
-    assert len(changed) == 7 and all(line[0] == "+" for line in changed), "a diff shows the new one alone"
+    assert [line.strip() for line in changed[:2]] == ['-   "serial": 1,', '+   "serial": 2,']
+    assert len(changed) == 9 and all(line[0] == "+" for line in changed[2:]), "a diff shows the new one alone"
     assert allow(path, f"registry.example.org/a@{A}", "--expires", str(TODAY + 9 * DAY))[0] == 0
     longer = image_list.load(path)
     assert len(longer.entries) == 4 and longer.expires == TODAY + 9 * DAY
@@ -60,6 +62,9 @@ def test_allow_makes_a_list_in_a_fixed_order_and_says_how_to_sign_it(tmp_path: P
         (f"Busybox@{A}", "small letters"),
         (f"Registry.example.org/app@{A}", "small letters"),
         (f"../app@{A}", "small letters"),
+        (A, "names no repository"),
+        (f"sha256:abc@{A}", "names no repository"),
+        (f"ghcr.io/app@{A}@{A}", "more than one @"),
     ],
 )
 def test_allow_refuses_what_is_no_digest(tmp_path: Path, reference: str, says: str) -> None:
@@ -90,6 +95,30 @@ def test_allow_writes_the_one_name_by_which_containerd_asks(tmp_path: Path, refe
     assert [one.image for one in image_list.load(tmp_path / "images.json").entries] == ["docker.io/library/nginx"]
 
 
+def test_each_change_is_of_its_day_and_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "images.json"
+    own = Images(TODAY + DAY, (Entry("docker.io/library/busybox", A, "ops", "needed", TODAY),))
+    path.write_text(image_list.text(own))
+    assert image_list.load(path) == own
+    for serial in (1, 2):
+        assert allow(path, f"busybox@{B}")[0] == 0
+        listed = image_list.load(path)
+        assert (listed.serial, listed.issued) == (serial, TODAY)
+
+
+def test_a_password_in_a_name_is_not_shown(tmp_path: Path) -> None:
+    code, said = allow(tmp_path / "images.json", f"user:canary@docker.io/x@{A}")
+    assert code == 1 and "without an account" in said and "canary" not in said
+
+
+def test_allow_adds_nothing_to_a_list_of_a_later_day(tmp_path: Path) -> None:
+    path = tmp_path / "images.json"
+    path.write_text(image_list.text(Images(TODAY + 9 * DAY, (), 3, TODAY + DAY)))
+    before = path.read_text()
+    code, said = allow(path, f"busybox@{B}")
+    assert code == 1 and f"issued on {TODAY + DAY}" in said and path.read_text() == before
+
+
 def test_allow_refuses_a_file_that_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "images.json").write_text("{}")
     code, said = allow(tmp_path / "images.json", f"good@{A}")
@@ -106,9 +135,15 @@ class Signed:
         self.write()
 
     def write(
-        self, expires: datetime.date = TODAY, until: datetime.date = TODAY, image: str = image_list.PAUSE
+        self,
+        expires: datetime.date = TODAY,
+        until: datetime.date = TODAY,
+        image: str = image_list.PAUSE,
+        serial: int = 0,
+        issued: datetime.date | None = None,
     ) -> None:
-        self.path.write_text(image_list.text(Images(expires, (Entry(image, A, "ops", "K3s", until),))))
+        entries = (Entry(image, A, "ops", "K3s", until),)
+        self.path.write_text(image_list.text(Images(expires, entries, serial, issued)))
         signing.sign(self.path, self.key, NAMESPACE)
 
     def problems(self, changes: bool = True, **more: Any) -> str:
@@ -129,6 +164,47 @@ def test_a_list_that_is_over_stops_an_apply_and_is_a_finding_of_a_check(signed: 
     assert f"ended on {TODAY - DAY}" in signed.problems() and signed.problems(changes=False) == ""
     signed.write(until=TODAY - DAY)
     assert "allows no image today" in signed.problems()
+
+
+def test_a_list_of_a_later_day_stops_an_apply(signed: Signed) -> None:
+    signed.write(issued=TODAY, expires=TODAY + DAY)
+    assert signed.problems() == ""
+    signed.write(issued=TODAY + DAY, expires=TODAY + DAY)
+    assert f"was issued on {TODAY + DAY}, and the clock of this machine says {TODAY}" in signed.problems()
+    assert signed.problems(changes=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("serial", "accepted", "says"),
+    [
+        (3, 3, ""),
+        (4, 3, ""),
+        (2, 3, "has the serial 2, and this node goes by one with 3: it is an older list"),
+        (0, 3, "has no serial, and this node goes by one with 3"),
+        (0, 0, ""),
+        (2, None, ""),
+        (2, "9", ""),
+    ],
+)
+def test_an_older_list_takes_no_place_of_a_newer_one(signed: Signed, serial: int, accepted: Any, says: str) -> None:
+    signed.write(serial=serial)
+    said = "".join(image_list.accepted_problems({"casemate_image_list": str(signed.path)}, accepted))
+    assert says in said and bool(said) == bool(says)
+    assert image_list.accepted_problems({}, accepted) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "serial"),
+    [('{"serial": 7}', 7), ("", 0), ("{}", 0), ("[]", 0), ('{"serial": "7"}', 0), ("[" * 100_000, 0), ("7", 0)],
+)
+def test_a_node_tells_by_which_list_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, serial: int
+) -> None:
+    (tmp_path / "list.json").write_text(text)
+    monkeypatch.setattr(running, "IMAGES", str(tmp_path / "list.json"))
+    assert running.image_list() == serial
+    monkeypatch.setattr(running, "IMAGES", str(tmp_path / "none"))
+    assert running.image_list() == 0
 
 
 def test_an_entry_by_a_name_that_containerd_never_asks_by_stops_an_apply(signed: Signed) -> None:

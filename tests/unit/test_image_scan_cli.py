@@ -96,12 +96,16 @@ def test_what_stands_on_the_list_is_scanned_and_what_runs_of_it_by_its_configura
     entry = {"image": IMAGE, "config": "", "platform": "", "pods": [], "state": "unscanned", "why": ""}
     on_list = made.finding("fail", "A-D", kind="image_scans", observed={DIGEST: entry, other: entry})
     run.hosts["node1"].passes["A-D"] = [on_list]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(image_scan, "own_platform", lambda: PLATFORM)
-        wanted = [scanner.Wanted(DIGEST, IMAGE, CONFIG, PLATFORM), scanner.Wanted(other, IMAGE, "", PLATFORM)]
-        assert image_scan.wanted(run) == wanted
-        run.hosts["node1"].passes = dict(reversed(run.hosts["node1"].passes.items()))
-        assert image_scan.wanted(run) == wanted
+    arm = "linux/arm64"
+    wanted = [
+        scanner.Wanted(DIGEST, IMAGE, CONFIG, PLATFORM),
+        scanner.Wanted(DIGEST, IMAGE, "", arm),
+        scanner.Wanted(other, IMAGE, "", PLATFORM),
+        scanner.Wanted(other, IMAGE, "", arm),
+    ]
+    assert image_scan.wanted(run, [PLATFORM, arm]) == wanted
+    run.hosts["node1"].passes = dict(reversed(run.hosts["node1"].passes.items()))
+    assert image_scan.wanted(run, [PLATFORM, arm]) == wanted
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_what_a_host_that_was_taken_over_tells_of_an_image_is_no_argument_and_no
     one = {"image": IMAGE, "config": CONFIG, "platform": PLATFORM, "state": "unscanned", **change}
     run = ran(None)
     run.hosts["node1"].passes["A-D"] = [made.finding("fail", "A-D", kind="image_scans", observed={digest: one})]
-    assert image_scan.wanted(run) == []
+    assert image_scan.wanted(run, [PLATFORM]) == []
 
 
 @pytest.mark.parametrize("reference", ["", "app:1", "--x", "registry.example.org/app", "evil.example.org/x?y=:1", 7])
@@ -137,7 +141,7 @@ def test_a_vulnerable_image_is_a_finding_with_digest_node_and_pod(tmp_path: Path
     looks += [ran(settings, "unscanned"), ran(settings, "vulnerable")]
     done = scan()
     assert done.return_value == 2, done.output
-    assert f"{NAMED}: vulnerable: CVE-2026-1 in openssl 3.0.1 (high, fixed in 3.0.2)" in done.output
+    assert f"{NAMED} ({PLATFORM}): vulnerable: CVE-2026-1 in openssl 3.0.1 (high, fixed in 3.0.2)" in done.output
     (host,) = json.loads((tmp_path / "report/images.json").read_text())["hosts"]
     assert host["name"] == "node1"
     assert host["findings"][0]["observed"][DIGEST]["pods"] == [POD]
@@ -173,7 +177,7 @@ def test_what_could_not_be_scanned_is_not_evaluated(tmp_path: Path, looks: list[
     looks += [ran(settings, "unscanned"), ran(settings, "outdated")]
     done = scan()
     assert done.return_value == 2
-    assert f"{NAMED}: outdated: the scanner's database was of" in done.output
+    assert f"{NAMED} ({PLATFORM}): outdated: the scanner's database was of" in done.output
     assert "not evaluated" in done.output
 
 

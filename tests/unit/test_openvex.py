@@ -46,6 +46,7 @@ def answered(path: Path, name: str = "GO-1", component: str = URL, product: str 
         ([{"@id": K3S, "subcomponents": [{"@id": URL}]}], True),
         ([{"@id": K3S, "subcomponents": [{"@id": "pkg:golang/golang.org/x/text"}]}], False),
         ([{"@id": K3S, "subcomponents": [{"@id": "urn:something"}]}], False),
+        ([{"@id": f"{URL}#html"}], False),
         ([{"@id": "urn:k3s"}], False),
         ([], False),
         (None, False),
@@ -55,6 +56,12 @@ def test_a_statement_is_about_the_component_or_about_a_product_that_has_it(
     tmp_path: Path, products: Any, counts: bool
 ) -> None:
     assert bool(answered(written(tmp_path, said(products)))) is counts
+
+
+def test_parts_that_stand_beside_the_products_as_in_the_first_version_limit_all_of_them(tmp_path: Path) -> None:
+    for part, counts in ((URL, True), ("pkg:golang/golang.org/x/text", False), ("urn:something", False)):
+        of_k3s = said([K3S], subcomponents=[part])
+        assert bool(answered(written(tmp_path, of_k3s))) is counts, part
 
 
 def test_only_that_nothing_is_affected_or_that_it_is_fixed_answers(tmp_path: Path) -> None:
@@ -77,6 +84,8 @@ def test_the_newest_statement_counts(tmp_path: Path) -> None:
     [
         (said([URL], "fine"), "'fine' is no status"),
         (said([URL], justification=None), "gives no reason"),
+        (said([URL], justification="we think so"), "'we think so' is no justification"),
+        (said([URL], justification=["component_not_present"]), "is no justification"),
         (said([URL], vulnerability={}), "name"),
         (said([URL], timestamp="soon"), "soon"),
         ("text", "string indices"),
@@ -90,7 +99,7 @@ def test_what_is_no_statement_is_refused_with_the_file(tmp_path: Path, statement
 
 def test_a_file_of_another_sort_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "vex.json"
-    for text in ("{", "[]", '{"statements": []}'):
+    for text in ("{", "[]", '{"statements": []}', "[" * 100_000):
         path.write_text(text)
         with pytest.raises(VexError, match="holds no statements"):
             load(path)

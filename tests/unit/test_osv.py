@@ -110,6 +110,19 @@ def test_what_names_neither_ranges_nor_versions_is_about_all() -> None:
     assert not holding(affected(versions=frozenset(["1.0.1"])), "v1.0.0", project=False)
 
 
+def test_versions_are_named_as_the_module_or_the_project_has_them() -> None:
+    for named, version, counts in (
+        ("2.0.0", "v2.0.0+incompatible", True),
+        ("v2.0.0+incompatible", "v2.0.0+incompatible", True),
+        ("2.0.1", "v2.0.0+incompatible", False),
+        ("1.36.3", "v1.36.3+k3s1", True),
+        ("v1.36.3+k3s2", "v1.36.3+k3s1", False),
+        ("go1.24rc1", "(devel)", False),
+        ("v0.0.0-20210101000000-abcdef123456", "v0.0.0-20210101000000-abcdef123456", True),
+    ):
+        assert bool(holding(affected(versions=frozenset([named])), version)) is counts, (named, version)
+
+
 def test_a_range_says_what_fixes_a_version_that_is_named_beside_it() -> None:
     until = Range((("introduced", "0"), ("fixed", "1.4.0")))
     both = affected(ranges=(until,), versions=frozenset(["1.3.0", "2.0.0"]))

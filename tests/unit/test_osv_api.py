@@ -49,6 +49,7 @@ def test_nobody_is_told_a_version(server: OsvServer) -> None:
 
 
 BATCHES = {
+    "it is nested without end": b"[" * 100_000,
     "no JSON": b"<html>please log in</html>",
     "no object": b"[]",
     "no results": b"{}",

@@ -12,6 +12,7 @@ from unit.test_authorized_keys import PLAIN, TOKEN, blob
 from casemate.preflight import inputs
 from casemate.preflight import people as rules
 from casemate.run import people
+from module_utils.casemate.formats import authorized_keys
 from module_utils.casemate.kinds import totp_secrets
 
 OTHER = f"ssh-ed25519 {blob('ssh-ed25519', bytes([7] * 32))} bob"
@@ -267,3 +268,42 @@ def test_people_are_whole_and_the_automation_account_is_none_of_them() -> None:
     }
     assert (carol["groups"], carol["sudo"], carol["over"], carol["authorized"]) == ([], "none", 1, f"{people.HEADER}\n")
     assert rules.admitted([ALICE, {"name": "carol", "state": "revoked"}]) == ["alice"]
+
+
+@pytest.mark.parametrize(
+    ("name", "uid", "told"),
+    [
+        ("alice", None, ""),  # whom apply makes
+        ("alice", 1001, ""),
+        ("postgres", 113, "postgres, which is an account of the system on this host (uid 113)"),
+        ("toor", 0, "toor, which is an account of the system on this host (uid 0)"),
+        ("no1", 65534, "no1, which is an account of the system on this host (uid 65534)"),
+        ("admin", 1000, "admin, which is ops by another name on this host (uid 1000)"),
+    ],
+)
+def test_an_account_of_the_system_is_nobodys_person(name: str, uid: int | None, told: str) -> None:
+    """It would get a key, a place in AllowUsers and rules of sudo, though its account is left alone."""
+    values = {"casemate_people": [{"name": name, "keys": [PLAIN]}]}
+    there = {"uids": {"ops": 1000, **({name: uid} if uid is not None else {})}, "least": 1000}
+    found = rules.host_problems(values, there, "ops")
+    assert [told in one for one in found] == ([True] if told else [])
+    assert rules.host_problems(values, {}, "ops") == [], "a host without Python is refused for that"
+    revoked = {"casemate_people": [{"name": name, "state": "revoked"}]}
+    assert rules.host_problems(revoked, there, "ops") == [], "who gets nothing"
+
+
+def test_groups_of_root_are_no_names_of_people() -> None:
+    assert {"sudo", "docker"} <= rules.groups_of_root()
+    for name in rules.groups_of_root() - {*rules.OF_SERVICES, "root"}:
+        (wrong,) = said({**ALICE, "name": name})
+        assert f"casemate_people has {name}, which is also a group whose members are as good as root" in wrong
+
+
+def test_who_has_the_key_of_the_run_is_warned_of() -> None:
+    accepted = {"account": "ops", "key": authorized_keys.parse(PLAIN).fingerprint}
+    for state, count in (("present", 1), ("revoked", 0)):
+        given = {"casemate_people": [{**ALICE, "state": state}, {"name": "bob", "keys": [OTHER]}]}
+        found = rules.host_warnings(given, accepted)
+        assert len(found) == count
+        assert all("gives alice the key by which Casemate comes as ops" in one for one in found)
+        assert rules.host_warnings(given, {}) == []

@@ -42,7 +42,7 @@ def test_those_of_other_hosts_stay_and_those_that_count_no_more_go(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"schema": 2, "answers": {}}', '{"schema": 1, "answers": {"a": {"b": {}}}}',
+    ["", "[]", "{}", "[" * 100_000, '{"schema": 2, "answers": {}}', '{"schema": 1, "answers": {"a": {"b": {}}}}',
      '{"schema": 1, "answers": {"a": {"b": {"asked": "soon", "digests": [], "config": "", "why": ""}}}}',
      '{"schema": 1, "answers": {"a": {"b": {"asked": "2026-11-29T12:00:00Z", "digests": []}}}}'],
 )  # fmt: skip

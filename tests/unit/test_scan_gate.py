@@ -19,8 +19,11 @@ FIXED = Advisory("CVE-2026-1", ("GHSA-aaaa-bbbb-cccc",), "openssl", "3.0.1", "3.
 WAIVER = {"reason": "not reached", "owner": "ops", "expires": "2026-11-29"}
 
 
-def made(*advisories: Advisory, scanned: datetime.datetime = NOW, database: datetime.datetime = NOW) -> Scan:
-    return Scan(f"example.org/app@{DIGEST}", "trivy", "0.70.0", "0" * 64, database, scanned, advisories)
+def made(
+    *advisories: Advisory, scanned: datetime.datetime = NOW, database: datetime.datetime = NOW, whole: bool = False
+) -> Scan:
+    about = ("trivy", "0.70.0", "0" * 64, database, scanned, advisories)
+    return Scan(f"example.org/app@{DIGEST}", *about, whole=whole)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ def test_results_are_kept_by_digest_and_platform_the_same_bytes_for_the_same(tmp
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"schema": 1, "digest": "sha256:b", "scans": {}}',
+    ["", "[]", "{}", "[" * 100_000, '{"schema": 1, "digest": "sha256:b", "scans": {}}',
      f'{{"schema": 1, "digest": "{DIGEST}", "scans": {{"linux/amd64": {{}}}}}}'],
 )  # fmt: skip
 def test_a_broken_result_lets_nothing_pass(tmp_path: Path, text: str) -> None:
@@ -94,7 +97,7 @@ def test_only_what_passed_on_every_platform_goes_on_the_list(tmp_path: Path) -> 
     asked = scanning.settings(tmp_path)
     image = f"example.org/app@{DIGEST}"
     assert scan_gate.refusal(DIGEST, image, asked, NOW) == (
-        f"{image}: it was not scanned. To allow it, scan it: casemate images scan -i INVENTORY {image}"
+        f"{image} (linux/amd64): it was not scanned. To allow it, scan it: casemate images scan -i INVENTORY {image}"
     )
     scan_results.keep(asked.results, DIGEST, "linux/amd64", made(), asked.policy, True)
     assert scan_gate.refusal(DIGEST, image, asked, NOW) == ""
@@ -104,6 +107,38 @@ def test_only_what_passed_on_every_platform_goes_on_the_list(tmp_path: Path) -> 
     assert refused.startswith(f"{image} (linux/arm64): CVE-2026-1 in openssl 3.0.1")
     assert "casemate_advisory_waivers" in refused
     assert scan_gate.refusal(DIGEST, image, None, NOW) == ""
+
+
+def test_a_pass_for_one_platform_lets_no_index_onto_the_list_of_nodes_of_two(tmp_path: Path) -> None:
+    asked = scanning.settings(tmp_path)._replace(platforms=("linux/amd64", "linux/arm64"))
+    scan_results.keep(asked.results, DIGEST, "linux/amd64", made(), asked.policy, True)
+    refused = scan_gate.refusal(DIGEST, "example.org/app", asked, NOW)
+    assert refused.startswith("example.org/app (linux/arm64): it was not scanned. To allow it, scan it")
+    stands = scan_gate.standings(asked, NOW)[DIGEST]
+    assert {platform: one["state"] for platform, one in stands.items()} == {
+        "linux/amd64": "passed",
+        "linux/arm64": "unscanned",
+    }
+    scan_results.keep(asked.results, DIGEST, "linux/arm64", made(), asked.policy, True)
+    assert scan_gate.refusal(DIGEST, "example.org/app", asked, NOW) == ""
+
+
+def test_what_is_no_index_is_the_same_on_every_platform(tmp_path: Path) -> None:
+    asked = scanning.settings(tmp_path)._replace(platforms=("linux/amd64", "linux/arm64"))
+    scan_results.keep(asked.results, DIGEST, "linux/amd64", made(whole=True), asked.policy, True)
+    assert scan_results.read(asked.results, DIGEST)["linux/amd64"].whole
+    assert scan_gate.refusal(DIGEST, "example.org/app", asked, NOW) == ""
+    scan_results.keep(asked.results, DIGEST, "linux/amd64", made(FIXED, whole=True), asked.policy, False)
+    assert "CVE-2026-1" in scan_gate.refusal(DIGEST, "example.org/app", asked, NOW)
+
+
+def test_a_node_of_a_platform_for_which_nothing_has_to_be_scanned_stops_an_apply(tmp_path: Path) -> None:
+    given = {"casemate_image_scans": scanning.inventory(scanning.settings(tmp_path))}
+    assert scan_gate.platform_problems(given, "x86_64") == []
+    assert scan_gate.platform_problems({}, "aarch64") == []
+    (said,) = scan_gate.platform_problems(given, "aarch64")
+    assert "casemate_image_scans.platforms is linux/amd64, and this node is linux/arm64" in said
+    assert "Set platforms: [linux/amd64, linux/arm64]" in said
 
 
 def test_settings_are_what_the_inventory_says(tmp_path: Path) -> None:

@@ -86,6 +86,23 @@ def test_a_node_that_runs_another_platform_of_it_is_not_told_of_this_one(tmp_pat
         scan(given, IMAGE._replace(config=f"sha256:{'c' * 64}"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "digests", "config", "whole"),
+    [
+        ("trivy", [f"sha256:{'c' * 64}", DIGEST], f"sha256:{'c' * 64}", False),
+        ("trivy", [DIGEST], "", False),
+        ("grype", [f"sha256:{'c' * 64}", DIGEST], f"sha256:{'c' * 64}", True),
+        ("grype", [DIGEST, f"sha256:{'d' * 64}"], "", False),
+    ],
+)
+def test_a_scan_says_what_it_is_of_and_whether_its_digest_names_just_that(
+    tmp_path: Path, kind: str, digests: list[str], config: str, whole: bool
+) -> None:
+    """Only grype says which manifest it looked at; of trivy nobody knows that it was no index."""
+    found = scan(scanning.settings(tmp_path, kind, digests=digests))
+    assert (found.config, found.whole) == (config, whole)
+
+
 def test_a_scanner_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> None:
     given = scanning.settings(tmp_path, does="hang")
     given = given._replace(scanner=given.scanner._replace(timeout=1))
@@ -175,7 +192,8 @@ def test_an_image_in_an_archive_is_scanned_from_there(tmp_path: Path, as_tar: bo
     written(made, archives, as_tar)
     given = scanning.settings(tmp_path, kind)
     given = given._replace(scanner=given.scanner._replace(archives=archives))
-    scan(given, Wanted(made.manifest, "", "", "linux/amd64"))
+    found = scan(given, Wanted(made.manifest, "", "", "linux/amd64"))
+    assert (found.config, found.whole) == (made.config, not index)
     scan(given, Wanted(f"sha256:{'9' * 64}", "", "", "linux/amd64")._replace(digest=made.manifest, config=made.config))
     with pytest.raises(ScanError, match="no registry is known"):
         scan(given, Wanted(made.manifest, "", "", "linux/arm64"))

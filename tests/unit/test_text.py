@@ -9,7 +9,7 @@ import pytest
 from unit.fake_host import FakeHost
 
 from casemate import ROOT
-from module_utils.casemate.formats.pam import pam_modules
+from module_utils.casemate.formats import pam_stack
 from module_utils.casemate.formats.sshd_files import directives
 from module_utils.casemate.formats.sshd_match import groups_of
 from module_utils.casemate.host.text import split_lines, split_words, systemd_lines
@@ -63,7 +63,7 @@ def test_nothing_is_hidden_by_what_only_python_takes_for_an_end(tmp_path: Path, 
     assert [line.key for line in directives(host)] == [""]
     assert sysctl.boot_lines(host) == {}
     assert kernel_module.boot_list(host) == set()
-    assert pam_modules("common-password", host) == []
+    assert pam_stack.stack("common-password", "password", host) == []
     assert account.login_defs(host.text("/etc/login.defs") or "") == {}
     assert mount_option.fstab(f"{hidden}/dev/x /tmp ext4 noexec 0 0\n") == {}
     assert groups_of(host)["z"] == {"wheel"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import ipaddress
 import re
 import time
@@ -36,6 +37,10 @@ UNSAFE = {
 """Options that undo what else is demanded, each with what it does."""
 OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\"|\\(?!"))*)")?')
 """A backslash hides a quote that follows it, and nothing else: not another backslash (opt_dequote of OpenSSH)."""
+PORT = r"(\*|[A-Za-z0-9-]+)"
+HOST_AND_PORT = rf"(\[[^]/]+\]|[^]:/\[]+):{PORT}"
+PERMITTED = {"permitopen": re.compile(HOST_AND_PORT), "permitlisten": re.compile(f"{HOST_AND_PORT}|{PORT}")}
+"""What may be forwarded (handle_permit of OpenSSH); with anything else sshd takes the whole key for none."""
 ADDRESSES = re.compile(r"!?[A-Za-z0-9.:*?_/-]+")
 WORDS = (
     f"a public key as ssh-keygen writes it ({', '.join(TYPES)}, RSA of {LEAST_BITS} bits or more), "
@@ -59,6 +64,12 @@ class Key(NamedTuple):
     type: str
     blob: str
     comment: str
+
+    @property
+    def fingerprint(self) -> str:
+        """As sshd's log names the key."""
+        digest = hashlib.sha256(base64.b64decode(self.blob)).digest()
+        return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
     @property
     def verifies(self) -> bool:
@@ -119,11 +130,16 @@ def _judge_options(options: List[Tuple[str, str]], type_: str) -> None:
     names = [name for name, _ in options]
     if {name for name in names if names.count(name) > 1} - set(REPEATABLE):
         raise Unfit("it has an option twice")
+    for name, value in options:
+        if name in PERMITTED and not PERMITTED[name].fullmatch(value):
+            raise Unfit(f"its option {name} has {value!r}, which is no host and port")
     given: Dict[str, str] = dict(options)
     if VERIFY in given and type_ not in FIDO:
         raise Unfit(f"its option {VERIFY} is for keys of tokens ({', '.join(FIDO)})")
     if "expiry-time" in given and not _is_time(given["expiry-time"]):
         raise Unfit("its option expiry-time is no YYYYMMDD or YYYYMMDDHHMM that there is")
+    if "from" in given and all(one.startswith("!") for one in given["from"].split(",")):
+        raise Unfit("its option from leaves addresses out and names none, so it lets nobody in")
     for one in given["from"].split(",") if "from" in given else ():
         if not ADDRESSES.fullmatch(one) or ("/" in one and not _is_network(one.lstrip("!"))):
             raise Unfit(f"its option from has {one!r}, which is no address, network without host bits, or pattern")

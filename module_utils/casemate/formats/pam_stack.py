@@ -1,9 +1,13 @@
-"""How a stack of PAM modules is gone through, and where it ends. Sources: pam.conf(5), Linux-PAM's pam_dispatch.c."""
+"""How a stack of PAM modules is gone through, and where it ends.
+
+Sources: pam.conf(5); Linux-PAM's pam_dispatch.c and pam_handlers.c.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Callable, Dict, List, NamedTuple, Optional
 
 from ..host.machine import Host
@@ -14,6 +18,8 @@ FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d")
 DEEPEST = 8
 """How deep files include each other at most: a loop must end."""
 SUCCESS, IGNORE = "success", "ignore"
+COPIES = re.compile(r".*(?:~|\.(?:pam-(?:old|new)|dpkg-\w+|ucf-\w+|bak|orig|old))")
+"""Names of what pam-auth-update, dpkg and editors leave beside a service: nobody logs in by them."""
 CONTROLS: Dict[str, Dict[str, str]] = {
     "required": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "bad"},
     "requisite": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "die"},
@@ -54,9 +60,27 @@ def services(host: Host) -> List[str]:
     return sorted(found)
 
 
+def in_use(facility: str, host: Host) -> Dict[str, List[Line]]:
+    """Service -> its stack, of all by which somebody may come."""
+    names = [name for name in services(host) if not COPIES.fullmatch(name)]
+    return {name: host.cached(f"PAM {facility} {name}", partial(stack, name, facility, host)) for name in names}
+
+
+def flat(lines: Sequence[Line]) -> List[Line]:
+    """The modules of a stack, those of the stacks within it last."""
+    inner = [one for line in lines if line.substack is not None for one in flat(line.substack)]
+    return [*(line for line in lines if line.substack is None), *inner]
+
+
+def _file(service: str, host: Host) -> str:
+    """Where a service's file lies, or nothing; what is included may be named by its whole path."""
+    paths = [service] if service.startswith("/") else [f"{folder}/{service}" for folder in FOLDERS]
+    return next((path for path in paths if host.stat(path)), "")
+
+
 def stack(service: str, facility: str, host: Host, depth: int = 0) -> List[Line]:
     """The modules that a service calls for `auth`, `account`, `password` or `session`, what it includes in place."""
-    path = next((f"{folder}/{service}" for folder in FOLDERS if host.stat(f"{folder}/{service}")), "")
+    path = _file(service, host)
     found: List[Line] = []
     if not path or depth > DEEPEST:
         return found
@@ -68,9 +92,9 @@ def stack(service: str, facility: str, host: Host, depth: int = 0) -> List[Line]
         if not parsed or parsed[1].lower() != facility:
             continue
         control, module, options = parsed[2], parsed[3], split_words(parsed[4])
-        if control == "include":
+        if control.lower() == "include":
             found += stack(module, facility, host, depth + 1)
-        elif control == "substack":
+        elif control.lower() == "substack":
             inner = stack(module, facility, host, depth + 1)
             found.append(Line(f"{path}:{number}", {}, module, options, inner))
         else:

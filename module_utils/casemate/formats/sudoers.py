@@ -14,15 +14,34 @@ from ..host.machine import Host
 SIGNS = {"usergroup": "%", "usergid": "%#", "userid": "#", "netgroup": "+", "nonunixgroup": "%:", "nonunixgid": "%:#"}
 
 
+INCLUDE = re.compile(r"[@#](include(?:dir)?)\s+\"?(.+?)\"?\s*$")
+
+
+def reads_folder(host: Host, path: str, folder: str, depth: int = 0) -> bool:
+    """Whether sudo reads the files of a folder: a line of the file at `path` says so, or of one that it includes."""
+    for found in filter(None, map(INCLUDE.match, (host.text(path) or "").split("\n"))):
+        named = _named(path, found[2])
+        if found[1] == "includedir" and named.rstrip("/") == folder:
+            return True
+        if found[1] == "include" and depth < 8 and reads_folder(host, named, folder, depth + 1):
+            return True
+    return False
+
+
+def _named(path: str, given: str) -> str:
+    """What an include in the file at `path` means."""
+    return given if given.startswith("/") else f"{path.rpartition('/')[0]}/{given}"
+
+
 def written(host: Host, path: str, depth: int = 0) -> list[tuple[str, str]]:
     """(file:line, line) of everything that sudo reads from `path` on, in its order; a loop of includes must end."""
     found: list[tuple[str, str]] = []
     number, text = 0, host.text(path) or ""
     for line in text.replace("\\\n", "\0").split("\n"):  # a continued line counts as the one where it begins
         number += 1
-        include = re.match(r"[@#](include(?:dir)?)\s+\"?(.+?)\"?\s*$", line)
+        include = INCLUDE.match(line)
         if include and depth < 8:
-            named = include[2] if include[2].startswith("/") else f"{path.rpartition('/')[0]}/{include[2]}"
+            named = _named(path, include[2])
             inner = [one for one in host.glob(f"{named}/*") if not re.search(r"~$|\.", one[len(named) :])]
             for one in inner if include[1] == "includedir" else [named]:
                 found += written(host, one, depth + 1)

@@ -132,4 +132,5 @@ def render(values: Mapping[str, Any]) -> str:
 def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(value if isinstance(value, str) else str(value))
+    text = str(value)
+    return json.dumps(text, ensure_ascii=not text.isprintable())  # YAML takes no surrogates, by which JSON escapes some

@@ -139,7 +139,12 @@ person() {  # who was not there before stays out, and keeps what files there are
   IFS=: read -r hash changed shell over groups <"$entry/person"
   getent -s files passwd -- "$path" >/dev/null || { back= ; return ; }
   if [ "$hash" = absent ]; then usermod -L -e 1 -- "$path" || failed=1; return; fi
-  usermod -s "$shell" -e "$over" -G "$groups" -- "$path" || failed=1
+  there=
+  for group in $(echo "$groups" | tr , ' '); do
+    if getent -s files group "$group" >/dev/null; then there=$there,$group
+    else echo "casemate: $path is not back in $group, which is gone"; fi
+  done
+  usermod -s "$shell" -e "$over" -G "${there#,}" -- "$path" || failed=1
   [ "$(shadow '$2')" = "$hash" ] && return
   { printf '%s:%s\n' "$path" "$hash" | chpasswd -e && chage -d "${changed:--1}" -- "$path" ; } || failed=1
 }

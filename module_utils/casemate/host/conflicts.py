@@ -195,9 +195,13 @@ def denying(root: str = "", run: Run = output) -> List[str]:
     return found
 
 
-def ufw(settings: str) -> bool:
-    """Whether somebody has enabled ufw, by the text of its ufw.conf: a script of sh, in which a value may be quoted."""
-    return bool(re.search(r"(?im)^\s*ENABLED=[\"']?yes", settings))
+def ufw(root: str = "") -> bool:
+    """Whether somebody has enabled ufw, by its ufw.conf: a script of sh, in which a value may be quoted.
+
+    It stays when the package is removed, and with that what loads its rules.
+    """
+    is_there = os.path.exists(f"{root}/lib/ufw/ufw-init")
+    return is_there and bool(re.search(r"(?im)^\s*ENABLED=[\"']?yes", text(f"{root}/etc/ufw/ufw.conf")))
 
 
 def main() -> None:
@@ -206,7 +210,7 @@ def main() -> None:
     found = {
         "cluster": cluster(),
         "units": states(),
-        "ufw": ufw(text("/etc/ufw/ufw.conf")),
+        "ufw": ufw(),
         "listeners": listeners(),
         "denying": denying(),
         "machine": text("/etc/machine-id").strip(),

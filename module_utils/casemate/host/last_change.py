@@ -22,6 +22,8 @@ from .machine import EnforceError
 HOME = "/var/lib/casemate/last"
 ASIDE = "aside"
 """A folder with all that is being put back, until that is confirmed: the guard's script gives it its name again."""
+OF_ACCOUNTS = ("account", "person")
+"""Sorts of which people change more than a run does: their password, above all."""
 OF_PACKAGES = "of-packages"
 """A note with what packages change while they are installed: it goes with them."""
 
@@ -63,8 +65,10 @@ class LastChange(Backup):
                     continue
                 numbers[sort, name] = max(numbers.values(), default=-1) + 1
                 os.rename(folder, os.path.join(self.pending, str(numbers[sort, name])))
-            if sort == "file":
-                self._put(os.path.join(self.pending, str(numbers[sort, name]), "applied"), digest(name))
+            self._note_applied(numbers[sort, name], sort, name)
+            other = next((one for one in OF_ACCOUNTS if one != sort), "") if sort in OF_ACCOUNTS else ""
+            if (other, name) in numbers:  # an account that two roles have changed is kept as both sorts
+                self._note_applied(numbers[other, name], other, name)
         sync_folder(self.pending)
         shutil.rmtree(confirmed, ignore_errors=True)
 
@@ -75,9 +79,15 @@ class LastChange(Backup):
         return [Entry(number, sort, name if sort in NAMED else name[above:]) for number, (sort, name) in held]
 
     def changed_since(self) -> List[str]:
-        """Files that somebody else has changed after that run: putting them back would undo their work, too."""
-        files = [one for one in self.entries() if one.sort == "file"]
-        return [one.name for one in files if self._applied(one) != digest(self._real(one.name))]
+        """What somebody else has changed after that run, such as a password: putting it back would undo that, too."""
+        found = []
+        for one in self.entries():
+            name = one.name if one.sort in NAMED else self._real(one.name)
+            now, applied = self._now(one.sort, name), self._applied(one)
+            known = applied is not None or one.sort == "file"  # a release before this one noted nothing of accounts
+            if known and now is not None and now != applied:
+                found.append(one.name)
+        return found
 
     def gone(self) -> List[str]:
         """Of what is no whole file, the paths and accounts that are there no more: nothing of them can be put back."""
@@ -108,6 +118,20 @@ class LastChange(Backup):
         for one in self.entries():
             if one.name in left:
                 shutil.rmtree(os.path.join(self.pending, str(one.number)))
+
+    def _note_applied(self, number: int, sort: str, name: str) -> None:
+        applied = self._now(sort, name)
+        if applied is not None:
+            self._put(os.path.join(self.pending, str(number), "applied"), applied)
+
+    def _now(self, sort: str, name: str) -> Optional[str]:
+        """What a file or an account is like; None for what is not compared, and for an account that is gone."""
+        if sort == "file":
+            return digest(name)
+        try:
+            return self._state(sort, name) if sort in OF_ACCOUNTS else None
+        except (OSError, EnforceError):
+            return None
 
     def _is_as_kept(self, folder: str, sort: str, name: str) -> bool:
         if sort == "file":

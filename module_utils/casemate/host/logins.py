@@ -25,11 +25,13 @@ from typing import Any, Dict, List, Optional, Tuple
 SSHD, MAIN = "/usr/sbin/sshd", "/etc/ssh/sshd_config"
 TOLD = (
     "allowusers", "allowgroups", "denyusers", "denygroups", "authenticationmethods", "authorizedkeyscommand",
-    "authorizedkeysfile", "pubkeyacceptedalgorithms", "pubkeyauthentication", "strictmodes", "trustedusercakeys",
-    "usepam",
+    "authorizedkeysfile", "chrootdirectory", "forcecommand", "pubkeyacceptedalgorithms", "pubkeyauthentication",
+    "strictmodes", "trustedusercakeys", "usepam",
 )  # fmt: skip
 ACCEPTED = re.compile(r"Accepted (\S+) for (\S+) from (\S+) port (\d+) ssh2(?:: (\S+) (\S+))?(?:.*? CA \S+ (\S+))?")
 """method, account, address, port, type of key, fingerprint, fingerprint of its authority: sshd's own words."""
+OF_PEOPLE = 1000
+"""The least uid of a person's account where /etc/login.defs names none (login.defs(5), UID_MIN)."""
 NOLOGIN = ("/run/nologin", "/etc/nologin")
 """The files for which pam_nologin(8) turns away everybody but root."""
 
@@ -221,9 +223,23 @@ def facts(name: str, ours: str) -> Dict[str, Any]:
     }
 
 
+def known(names: List[str]) -> Dict[str, int]:
+    """The uids of those names that are an account here, whatever knows it."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = pwd.getpwnam(name).pw_uid
+        except KeyError:
+            continue
+    return found
+
+
 def main() -> None:
-    """Say it of the account that is named, with the lines that apply would have sshd read first."""
+    """Say it of the account that is named, with the lines that apply would have sshd read first; and who is there."""
     print("casemate:logins=" + json.dumps(facts(sys.argv[1], sys.argv[2]), sort_keys=True))
+    least = re.findall(r"(?m)^UID_MIN[ \t]+([0-9]+)", text("/etc/login.defs"))[-1:]
+    there = {"uids": known([sys.argv[1], *sys.argv[3:]]), "least": int(least[0]) if least else OF_PEOPLE}
+    print("casemate:people=" + json.dumps(there, sort_keys=True))
 
 
 if __name__ == "__main__":

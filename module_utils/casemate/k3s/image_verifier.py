@@ -42,6 +42,8 @@ PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 REPOSITORY = rf"(?:{HOST})(?:/{PART})+"
 """As containerd writes it: with its host, in small letters. Source: github.com/distribution/reference."""
 TEXTS = ("image", "digest", "owner", "reason", "until")
+NEEDED, FREE = {"schema", "expires", "images"}, {"serial", "issued"}
+"""What a list has to say, and what it may say."""
 
 
 class Refused(Exception):  # noqa: N818 - not an error but an answer
@@ -59,10 +61,14 @@ class Entry(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A list of images, and the last day on which it counts."""
+    """A list of images, and the last day on which it counts; `issued` is the day of its last change, and `serial`
+    rises with each, so that an older list is known. Lists that people wrote themselves may have neither.
+    """
 
     expires: datetime.date
     entries: Tuple[Entry, ...]
+    serial: int = 0
+    issued: Optional[datetime.date] = None
 
 
 def read(text: str) -> Images:
@@ -71,18 +77,31 @@ def read(text: str) -> Images:
         raw = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as broken:
         raise Refused(f"it is not JSON: {broken}") from None
-    if not isinstance(raw, dict) or set(raw) != {"schema", "expires", "images"} or raw["schema"] != 1:
+    if not isinstance(raw, dict) or not NEEDED <= set(raw) <= NEEDED | FREE or raw["schema"] != 1:
         raise Refused('it is no list of images: {"schema": 1, "expires": a date, "images": [...]}')
     if not isinstance(raw["images"], list):
         raise Refused("its images are no list")
     faults: List[str] = []
     expires = _day(raw["expires"], "expires", faults)
+    issued = _day(raw["issued"], "issued", faults) if "issued" in raw else None
+    serial = raw.get("serial", 1)
+    if type(serial) is not int or serial < 1:
+        faults.append(f"serial {serial!r} is no whole number from 1 on")
     entries = [_entry(one, f"images[{place}]", faults) for place, one in enumerate(raw["images"])]
     times = collections.Counter(entry[:2] for entry in entries)
     faults += [f"{one[0]}@{one[1]} stands twice in it" for one, many in sorted(times.items()) if many > 1]
     if faults:
         raise Refused("; ".join(faults[:5]))
-    return Images(expires, tuple(entries))
+    return Images(expires, tuple(entries), serial if "serial" in raw else 0, issued)
+
+
+def over(images: Images, today: datetime.date) -> str:
+    """Why a list does not count on this day in UTC, or nothing: a clock that was set back makes no list count again."""
+    if images.expires < today:
+        return f"ended on {images.expires}"
+    if images.issued is not None and today < images.issued:
+        return f"was issued on {images.issued}, and the clock of this machine says {today}"
+    return ""
 
 
 def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
@@ -131,8 +150,8 @@ def judged(images: Images, name: str, digest: str, today: datetime.date) -> Entr
         raise Refused(f"{digest!r} is no digest of SHA-256")
     if named and named != digest:
         raise Refused(f"{name} was resolved to {digest}")
-    if images.expires < today:
-        raise Refused(f"the list of images ended on {images.expires}")
+    if why := over(images, today):
+        raise Refused(f"the list of images {why}")
     same = [entry for entry in images.entries if entry.digest == digest]
     for entry in same:
         if entry.image == repository:

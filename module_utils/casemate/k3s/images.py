@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
+from collections.abc import Collection
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Set, Tuple
 
 from ..core.verdict import Unavailable
 from ..formats.image_reference import repository
@@ -23,14 +24,20 @@ from .services import running_unit
 STORE = "/var/lib/rancher/k3s/agent/containerd/io.containerd.content.v1.content/blobs/sha256"
 K3S = "/usr/local/bin/k3s"
 CONTAINERS = [K3S, "crictl", "ps", "--output", "json"]
-SANDBOXES = [K3S, "ctr", "--namespace", "k8s.io", "containers", "list"]
-IMAGES = [K3S, "ctr", "--namespace", "k8s.io", "images", "list"]
+KUBELETS = "k8s.io"
+"""The namespace of containerd in which the kubelet's containers are; somebody with a shell may use others, too."""
+TASKS = "/run/k3s/containerd/io.containerd.runtime.v2.task/*/*"
+"""A folder for each container whose processes containerd keeps, by its namespace and id, whoever started it."""
 SECONDS = 60.0
 """How long the runtime may take to answer."""
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 LABELS = ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name", "io.kubernetes.container.name")
 SANDBOX, VOLUME = "(sandbox)", "(volume)"
 """In place of a container's name: the container that holds the namespaces of a pod, or a volume that is an image."""
+BESIDE = "(containerd)"
+"""In place of a pod's namespace: nobody but containerd knows the container, by its own namespace and id."""
+NO_IMAGE = "(no image)"
+"""In place of an image: the container was started from a folder."""
 VOLUMES = re.compile(r"/run/k3s/containerd/.+/image-volumes/([0-9a-f]{64})/([0-9a-f]{64})")
 """Where containerd mounts such a volume: below its sandbox, by the digest that its name leads to. The list of
 containers does not tell of it. Source: getImageVolumeHostPath in internal/cri/server/helpers.go of containerd 2.3."""
@@ -75,6 +82,16 @@ class Image(NamedTuple):
         return f"{self.repository}@{self.digest}".lstrip("@")
 
 
+def containers_of(namespace: str) -> List[str]:
+    """The command that lists the containers of a namespace of containerd, sandboxes too."""
+    return [K3S, "ctr", "--namespace", namespace, "containers", "list"]
+
+
+def images_of(namespace: str) -> List[str]:
+    """The command that lists the images of a namespace of containerd."""
+    return [K3S, "ctr", "--namespace", namespace, "images", "list"]
+
+
 class Stored(NamedTuple):
     """What the content store has of a configuration: the digests that lead to it, and what they say."""
 
@@ -93,6 +110,8 @@ class Use(NamedTuple):
 def running(host: Host) -> List[Image]:
     """The images of all containers and sandboxes that run, and of volumes, by digest; read once in a pass.
 
+    Those that nobody but containerd knows of (`ctr run`) are among them, of all of its namespaces.
+
     Raises Unavailable where K3s does not run, or the container runtime does not answer.
     """
     if not running_unit(host)[0]:
@@ -101,10 +120,19 @@ def running(host: Host) -> List[Image]:
 
 
 def _running(host: Host) -> List[Image]:
-    stored, named = _stored(host)
+    stored, named = _stored(host, KUBELETS)
     uses: Dict[str, List[Use]] = {}
-    for image, use in _containers(host, named):
+    known: Set[str] = set()
+    for container, image, use in _containers(host, named):
+        known.add(container)
         uses.setdefault(image, []).append(use)
+    for namespace, others in _others(host, known).items():
+        own, called = (stored, named) if namespace == KUBELETS else _stored(host, namespace)
+        stored = {**own, **stored}
+        for container, image in _rows(host, containers_of(namespace)):
+            if container in others:
+                use = Use(f"{BESIDE}/{namespace}/{container[:12]}", "")
+                uses.setdefault(NO_IMAGE if image == "-" else called.get(image, image), []).append(use)
     found = [_image(host, image, stored.get(image), where) for image, where in uses.items()]
     return sorted(found, key=lambda one: (one.digest, one.id))
 
@@ -137,12 +165,35 @@ def _platform(config: Mapping[str, Any]) -> str:
     return "/".join(parts[:2] if parts[1:] in (["arm64", "v8"], ["arm64", "8"]) else parts)
 
 
-def _containers(host: Host, named: Mapping[str, str]) -> Iterator[Tuple[str, Use]]:
-    """(digest of the configuration, its use) of what runs or is mounted. `named`: name or digest -> that digest."""
+def _others(host: Host, known: Collection[str]) -> Dict[str, Set[str]]:
+    """Namespace of containerd -> ids of containers there that are not among those by which the kubelet's pods run.
+
+    A pod that is only starting has some, too; their images are judged like all others.
+    """
+    found: Dict[str, Set[str]] = {}
+    for path in host.glob(TASKS, hidden=True):
+        namespace, container = path.split("/")[-2:]
+        if namespace != KUBELETS or container not in known:
+            found.setdefault(namespace, set()).add(container)
+    return found
+
+
+def _rows(host: Host, command: List[str]) -> List[Tuple[str, str]]:
+    """The first two columns of what ctr lists, without its heading."""
+    rows = [[*split_words(line), "", ""] for line in split_lines(_said(host, command))[1:]]
+    return [(row[0], row[1]) for row in rows]
+
+
+def _containers(host: Host, named: Mapping[str, str]) -> Iterator[Tuple[str, str, Use]]:
+    """(container, digest of the configuration, its use) of what runs, and of what is mounted, which is no container.
+
+    `named`: name or digest -> that digest.
+    """
     try:
         listed = json.loads(_said(host, CONTAINERS))["containers"] or ()
         found = [
             (
+                one["id"],
                 one["imageRef"],
                 one["podSandboxId"],
                 [one["labels"].get(name, "") for name in LABELS],
@@ -152,25 +203,28 @@ def _containers(host: Host, named: Mapping[str, str]) -> Iterator[Tuple[str, Use
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as strange:
         raise Unavailable("runtime", f"`{' '.join(CONTAINERS)}` answers what is no list of containers") from strange
-    of = {sandbox: "/".join([*labels[:2], SANDBOX]) for _, sandbox, labels, _ in found}
-    for image, _, labels, asked in found:
-        yield image, Use("/".join(labels), asked)
-    for line in split_lines(_said(host, SANDBOXES))[1:]:
-        container, name = [*split_words(line), "", ""][:2]
+    of = {sandbox: "/".join([*labels[:2], SANDBOX]) for _, _, sandbox, labels, _ in found}
+    for container, image, _, labels, asked in found:
+        yield container, image, Use("/".join(labels), asked)
+    for container, name in _rows(host, containers_of(KUBELETS)):
         if container in of:
-            yield named.get(name, name), Use(of[container], "")
+            yield container, named.get(name, name), Use(of[container], "")
     for path in mount_points(host.text("/proc/self/mountinfo") or ""):
         if mounted := VOLUMES.fullmatch(path):
             sandbox, digest = mounted[1], f"sha256:{mounted[2]}"
             pod = of.get(sandbox, f"(sandbox {sandbox[:12]})/").rpartition("/")[0]
-            yield named.get(digest, digest), Use(f"{pod}/{VOLUME}", "")
+            yield "", named.get(digest, digest), Use(f"{pod}/{VOLUME}", "")
 
 
-def _stored(host: Host) -> Tuple[Dict[str, Stored], Dict[str, str]]:
-    """Digest of a configuration -> what leads to it; and name or digest of an image -> digest of its configuration."""
+def _stored(host: Host, namespace: str) -> Tuple[Dict[str, Stored], Dict[str, str]]:
+    """Digest of a configuration -> what leads to it; and name or digest of an image -> digest of its configuration.
+
+    Names are those of a namespace of containerd; blobs lie in one store for all.
+    """
     found: Dict[str, Stored] = {}
     named: Dict[str, str] = {}
-    rows = [[*split_words(line), "", "", ""][:3] for line in split_lines(_said(host, IMAGES))[1:]]
+    lines = split_lines(_said(host, images_of(namespace)))[1:]
+    rows = [[*split_words(line), "", "", ""][:3] for line in lines]
     # The runtime itself adds a name for the configuration of each image that it may run.
     of_this_platform = {name for name, _, _ in rows if DIGEST.fullmatch(name)}
     for name, _, digest in rows:

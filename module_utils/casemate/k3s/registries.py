@@ -27,8 +27,11 @@ Document = Dict[str, Any]
 
 
 def text(document: Mapping[str, Any]) -> str:
-    """The file: JSON, which is YAML, after a line by which it is known as ours."""
-    return f"{HEADER}\n{json.dumps(document, indent=2, sort_keys=True)}\n"
+    """The file: JSON, which is YAML, after a line by which it is known as ours.
+
+    Characters stand there as they are: K3s' reader of YAML takes no pair of surrogates, by which JSON escapes some.
+    """
+    return f"{HEADER}\n{json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)}\n"
 
 
 def is_ours(found: str) -> bool:

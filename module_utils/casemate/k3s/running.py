@@ -19,6 +19,8 @@ from typing import Any, Dict, List, Sequence
 
 AGENT = "/var/lib/rancher/k3s/agent/"
 OWN = "/etc/rancher/k3s/config.yaml.d/casemate-k3s_node.yaml"
+IMAGES = "/etc/casemate/images/list.json"
+"""The signed list of images that this node goes by."""
 KEYS = (
     "ClusterIPRanges",
     "ServiceIPRanges",
@@ -155,6 +157,15 @@ def room(folders: Sequence[str]) -> List[Dict[str, Any]]:
     return list(found.values())
 
 
+def image_list() -> int:
+    """The serial of the list of images; 0 where there is none, or it has none."""
+    try:
+        serial = json.loads(_text(IMAGES))["serial"]
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return 0
+    return serial if isinstance(serial, int) else 0
+
+
 def _text(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -175,6 +186,7 @@ def main(paths: Sequence[str]) -> None:
         "own": re.findall(r"(?m)^([a-z0-9-]+):", _text(OWN)),
         "etcd": os.path.isdir("/var/lib/rancher/k3s/server/db/etcd"),
         "encryption": os.path.exists("/var/lib/rancher/k3s/server/cred/encryption-config.json"),
+        "image_list": image_list(),
         "room": room(WRITTEN),
         "cluster": cluster(unit) if unit else {},
     }

@@ -10,6 +10,7 @@ from . import (
     account,
     account_lists,
     addon_objects,
+    admission,
     advisories,
     ageing,
     apparmor_profiles,
@@ -84,6 +85,7 @@ KINDS: dict[str, Kind[Any]] = {
     "resolver": resolver.KIND,
     "service": service.KIND,
     "sshd": sshd.KIND,
+    "admission": admission.KIND,
     "nft": nft.KIND,
     "other_firewalls": other_firewalls.KIND,  # after ours, so that no moment is without one
     "mount_option": mount_option.KIND,

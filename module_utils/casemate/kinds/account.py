@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
-from ..formats.pam import pam_modules
-from ..formats.sudoers import nopasswd, overridden, places, written
+from ..formats import pam_stack
+from ..formats.sudoers import nopasswd, overridden, places, reads_folder, written
 from ..host.accounts import NO_SHELL, PLAIN, passwd, shadow
 from ..host.machine import Host
 from ..host.text import SPACE, split_lines
@@ -31,6 +31,7 @@ Check = Literal[
     "pam_module",
     "nopasswd_sudo",
     "sudo_defaults",
+    "sudo_folder",
 ]
 
 
@@ -50,9 +51,9 @@ class Setting(Needed, Enforceable, total=False):
     values: Annotated[list[Any], Key("login_def: what it may be")]
     options: Annotated[dict[str, Any], Key("sudo_defaults: what they must be; a number is a most")]
     file: Annotated[str, Key("sudo_defaults: file that sets them; it and its folder tell themselves what is wrong")]
-    service: Annotated[str, Key("pam_module: file in /etc/pam.d")]
-    module: Annotated[str, Key("pam_module: module that its stack must call")]
-    option: Annotated[str, Key("pam_module: word that the module must get")]
+    service: Annotated[str, Key("pam_module: file in /etc/pam.d whose stack for new passwords must call the module")]
+    module: Annotated[str, Key("pam_module: that module")]
+    option: Annotated[str, Key("pam_module: word that it must get, whichever service calls it")]
     beaten_by: Annotated[list[str], Key("pam_module: words that count instead of it where they come later")]
 
 
@@ -67,7 +68,7 @@ def places_of(setting: Setting) -> list[str]:
         return [LOGIN_DEFS]
     if check == "pam_module":
         return [f"/etc/pam.d/{setting['service']}"]
-    if check in ("nopasswd_sudo", "sudo_defaults"):
+    if check in ("nopasswd_sudo", "sudo_defaults", "sudo_folder"):
         return [setting.get("file", SUDOERS)]
     return ["/etc/passwd", "/etc/shadow"]
 
@@ -120,7 +121,9 @@ def observe(settings: list[Setting], host: Host, waived: Collection[int] = ()) -
         if setting["check"] == "login_def":
             one = {"value": defs.get(setting["key"])}
         elif setting["check"] == "pam_module":
-            one = {"modules": pam_modules(setting["service"], host)}
+            one = {"modules": _called(setting, host)}
+        elif setting["check"] == "sudo_folder":
+            one = {"there": host.read(SUDOERS) is not None, "reads": reads_folder(host, SUDOERS, FOLDER)}
         elif setting["check"] in ("nopasswd_sudo", "sudo_defaults"):
             asked = host.run(["cvtsudoers", "-c", "/dev/null", "-f", "json", host.path(SUDOERS)])
             one = {"there": host.read(SUDOERS) is not None, "asked": asked, "accounts": accounts}
@@ -143,16 +146,19 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
             evidence=LOGIN_DEFS,
         )
     if check == "pam_module":
-        wanted = [setting[name] for name in ("module", "option") if name in setting]
-        ok = any(_calls(setting, line.split(" ")) for line in seen["modules"])
-        reason = "" if ok else f"{setting['service']} does not call {' '.join(wanted)}"
+        wanted = " ".join(setting[name] for name in ("module", "option") if name in setting)
+        wrong = [place for place, line in seen["modules"].items() if not _calls(setting, line.split(" "))]
+        absent = [] if seen["modules"] else [f"{setting['service']} does not call {wanted}"]
         return Verdict(
-            ok=ok,
-            expected=" ".join(wanted),
-            observed=seen["modules"],
-            reason=reason,
-            evidence=f"/etc/pam.d/{setting['service']}",
+            ok=not (wrong or absent),
+            expected=wanted,
+            observed=seen["modules"] or "absent",
+            reason="; ".join([*absent, *(f"{place} does not call {wanted}" for place in wrong)]),
+            evidence="the stacks of /etc/pam.d",
+            where=tuple(wrong),
         )
+    if check == "sudo_folder":
+        return _of_folder(seen)
     if check in ("nopasswd_sudo", "sudo_defaults"):
         return _sudo(setting, seen, allow)
     accounts = [a for a in seen["accounts"] if a["name"] not in allow]
@@ -176,6 +182,24 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
     return _judged(setting, seen, sorted(wrong, key=lambda a: str(a["name"])), why)
 
 
+def _called(setting: Setting, host: Host) -> dict[str, str]:
+    """Place -> module and options, of each line that calls the module for a new password, whichever service it is of.
+
+    Nothing where the service that is named does not.
+    """
+    by_service = {
+        name: {one.place: " ".join([one.module, *one.options]) for one in pam_stack.flat(stack) if _is_it(setting, one)}
+        for name, stack in pam_stack.in_use("password", host).items()
+    }
+    if not by_service.get(setting["service"]):
+        return {}
+    return {place: line for lines in by_service.values() for place, line in lines.items()}
+
+
+def _is_it(setting: Setting, line: pam_stack.Line) -> bool:
+    return line.module == setting["module"]
+
+
 def _calls(setting: Setting, words: list[str]) -> bool:
     """Whether a line, as its module and options, calls the module with the option; of those that exclude each other the
     last one counts (pam_unix, _set_ctrl)."""
@@ -184,6 +208,17 @@ def _calls(setting: Setting, words: list[str]) -> bool:
         return words[0] == setting["module"]
     deciding = [word for word in words[1:] if word == option or word in setting.get("beaten_by", ())]
     return deciding[-1:] == [option]
+
+
+def _of_folder(seen: Observation) -> Verdict:
+    line, ok = f"@includedir {FOLDER}", seen["reads"] or not seen["there"]
+    return Verdict(
+        ok=ok,
+        expected=line,
+        observed=line if seen["reads"] else "absent",
+        reason="" if ok else f"no line includes {FOLDER}, so no rule there counts: by hand, visudo, and {line}",
+        evidence=SUDOERS if seen["there"] else f"there is no {SUDOERS}",
+    )
 
 
 def _sudo(setting: Setting, seen: Observation, allow: set[str]) -> Verdict:

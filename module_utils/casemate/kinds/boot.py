@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Annotated, List, TypedDict
+from typing import Annotated, Dict, List, TypedDict
 
 from ..core.schema import Key
 from ..core.verdict import Observation, Unavailable, Verdict
@@ -38,10 +38,25 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     """The arguments now and of each entry of the boot loader, but those that rescue; None where there is no GRUB."""
     now, grub = (host.text("/proc/cmdline") or "").split(), host.text(GRUB)
     entries = None if grub is None else [line.split() for line in ENTRY.findall(grub)]
-    entries = entries and [one for one in entries if not set(one) & set(RESCUE)]
+    entries = entries and [counting(one) for one in entries if not set(one) & set(RESCUE)]
     guarded = grub is not None and bool(re.search(r"(?m)^\s*set\s+superusers=\"?\w", grub))
     guarded = guarded and bool(re.search(r"(?m)^\s*password_pbkdf2\s+\S+\s+grub\.pbkdf2\.", grub or ""))
-    return [{"now": now, "entries": entries, "guarded": guarded}] * len(settings)
+    return [{"now": counting(now), "entries": entries, "guarded": guarded}] * len(settings)
+
+
+def counting(words: List[str]) -> List[str]:
+    """The arguments that count: of several for one parameter the last; what follows -- is for the first process.
+
+    Source: kernel/params.c, parse_args and parameq, to which - and _ in a name are the same.
+    """
+    of_kernel = words[: words.index("--")] if "--" in words else words
+    last: Dict[str, str] = {}
+    for word in of_kernel:
+        name, equals, value = word.partition("=")
+        name = name.replace("-", "_")
+        last.pop(name, None)
+        last[name] = f"{name}{equals}{value}"
+    return list(last.values())
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

@@ -6,6 +6,7 @@ A file that Casemate owns declares `content` and an exact `mode`; a file of K3s 
 
 from __future__ import annotations
 
+import os
 import secrets
 import stat as statmod
 from collections.abc import Collection
@@ -57,6 +58,7 @@ RELOADS = (
     ("systemctl", "restart", "systemd-journald.service"),
     ("update-grub",),
 )
+UNITS = "/etc/systemd/system"
 SLOW: dict[tuple[str, ...], int] = {("update-grub",): 300}
 """Reload -> seconds that it may take: GRUB looks at every disk for other systems."""
 
@@ -216,7 +218,7 @@ def _settle(setting: Setting, host: Host) -> None:
     mode, found = int(setting["mode"], 8) if "mode" in setting else None, host.stat(path)
     if state == "absent":
         for match in matches(setting, host):
-            host.remove(match)
+            _remove(match, host)
         return
     if "random_bytes" in setting and (found is None or found.st_size < 2 * setting["random_bytes"]):
         data = secrets.token_hex(setting["random_bytes"]).encode() + b"\n"
@@ -242,10 +244,20 @@ def _settle(setting: Setting, host: Host) -> None:
 def take_back(waived: list[Setting], wanted: list[Setting], host: Host) -> None:
     """Remove them, and load what is left."""
     for setting in waived:
-        host.remove(setting["path"])
+        _remove(setting["path"], host)
         command = _reload(setting)
         if command:
             _load(command, host)
+
+
+def _remove(path: str, host: Host) -> None:
+    """Remove a file and, of a unit, the links by which systemd starts it at boot, which then would lead nowhere."""
+    folder, name = os.path.split(path)
+    if folder == UNITS:
+        for link in host.glob(f"{folder}/*.wants/{name}"):
+            if host.link_target(link) == path:
+                host.remove(link)
+    host.remove(path)
 
 
 def _load(command: tuple[str, ...], host: Host) -> None:

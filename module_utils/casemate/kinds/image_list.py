@@ -13,7 +13,7 @@ from ..core.schema import Key
 from ..core.verdict import Observation, Unasked, Verdict
 from ..host.machine import Host
 from ..host.signature import SignatureError, signer
-from ..k3s.image_verifier import NAMESPACE, Refused, read
+from ..k3s.image_verifier import NAMESPACE, Refused, over, read
 from .kind import Kind
 
 UNSET = "casemate_image_list is not set, so any image of any registry that is reached may run"
@@ -46,10 +46,11 @@ def _seen(setting: Setting, host: Host) -> Observation:
             images = read(file.read())
     except (SignatureError, Refused, OSError, UnicodeDecodeError) as refusal:
         return {"signer": "", "why": str(refusal)}
-    over = f"it ended on {images.expires}: nodes refuse every image" if images.expires < today else ""
+    why = over(images, today)
+    wrong = f"it {why}: nodes refuse every image" if why else ""
     allowed = sum(entry.until >= today for entry in images.entries)
-    none = "" if over or allowed else "it allows no image today: nodes refuse every one"
-    return {"signer": by, "why": over or none, "expires": images.expires.isoformat(), "allowed": allowed}
+    none = "" if wrong or allowed else "it allows no image today: nodes refuse every one"
+    return {"signer": by, "why": wrong or none, "expires": images.expires.isoformat(), "allowed": allowed}
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:

@@ -26,7 +26,7 @@ class Needed(TypedDict):
     of: Annotated[Literal["running", "listed"], Key("the images that run on the node, or those of the signed list")]
     scans: Annotated[
         Dict[str, Any],
-        Key("digest of an image -> platform such as linux/amd64 -> its state (passed, vulnerable, outdated) and why"),
+        Key("digest of an image -> platform -> its state (passed, vulnerable, outdated), why, of which configuration"),
     ]
     wanted: Annotated[bool, Key("whether the operator has a scanner")]
 
@@ -81,7 +81,8 @@ def _running(setting: Setting, host: Host) -> Observation:
                 "config": one.id,
                 "platform": one.platform,
                 "pods": one.pods,
-                **stand,
+                "state": stand["state"],
+                "why": stand["why"],
             }
             for digest, (one, stand) in stands.items()
             if stand["state"] != PASSED
@@ -90,9 +91,13 @@ def _running(setting: Setting, host: Host) -> Observation:
 
 
 def _of_image(image: Image, scans: Dict[str, Any]) -> Standing:
-    """How an image stands that the store knows by several digests: all of them are of the same configuration."""
+    """How an image stands that the store knows by several digests: all of them are of the same configuration.
+
+    An index may lead to several for one platform, of which a scanner takes one, and the runtime another one.
+    """
     known = [scans.get(digest, {}).get(image.platform) for digest in [*image.digests, image.id]]
-    return min((one for one in known if one), key=lambda one: ORDER.get(one["state"], len(ORDER)), default=UNSCANNED)
+    same = [one for one in known if one and one.get("of", "") in ("", image.id)]
+    return min(same, key=lambda one: ORDER.get(one["state"], len(ORDER)), default=UNSCANNED)
 
 
 def _listed(setting: Setting, host: Host) -> Observation:
@@ -111,7 +116,8 @@ def _listed(setting: Setting, host: Host) -> Observation:
         failing = [{"platform": name, **one} for name, one in stands.items() if one["state"] != PASSED]
         if failing:
             worst = min(failing, key=lambda one: ORDER.get(one["state"], len(ORDER)))
-            faults[entry.digest] = {"image": entry.image, "config": "", "pods": [], **worst}
+            told = {name: worst[name] for name in ("platform", "state", "why")}
+            faults[entry.digest] = {"image": entry.image, "config": "", "pods": [], **told}
     return {"count": len(allowed), "faults": faults}
 
 

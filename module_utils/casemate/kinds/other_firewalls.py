@@ -71,7 +71,7 @@ def active(host: Host) -> Iterator[str]:
     for name in conflicts.FIREWALLS:
         on = f"{name}.service" in states and name != "nftables"
         if name == "ufw":
-            on = conflicts.ufw(host.text(UFW) or "")
+            on = conflicts.ufw(host.root.rstrip("/"))
         elif name == "netfilter-persistent":
             on = on and any(changes(host.text(path) or "") for path in SAVED.values())
         if on:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from functools import partial
 from typing import Annotated, Dict, List, Literal, TypedDict
 
 from ..core.schema import Key
@@ -17,14 +16,13 @@ from ..core.verdict import Left, Observation, Verdict
 from ..formats import pam_profiles, pam_stack
 from ..formats.pam_stack import IGNORE, SUCCESS, Line
 from ..host.machine import EnforceError, Host
+from ..host.text import split_lines
 from . import pam_stack as proofs
 from .kind import Enforceable, Kind, Owned, Pass
 
 REFUSED = "auth_err"
 PREFIX = "casemate-"
 """How names of profiles of ours begin."""
-COPIES = re.compile(r".*(?:~|\.(?:pam-(?:old|new)|dpkg-\w+|ucf-\w+|bak|orig|old))")
-"""Names of what pam-auth-update, dpkg and editors leave beside a service: nobody logs in by them."""
 
 
 class Needed(TypedDict):
@@ -42,6 +40,8 @@ class Needed(TypedDict):
 class Setting(Needed, Enforceable, total=False):
     """What a control of this kind may demand."""
 
+    conf: Annotated[str, Key("file that the module reads before its options", pattern=r"/\S+")]
+    without: Annotated[List[str], Key("what no line of that file may set, since the options do not take it back")]
     needed_by: Annotated[List[str], Key("who needs it; where nobody does, nothing is demanded and written")]
     services: Annotated[List[str], Key("services that have to ask it; default: all that take a password")]
     profile: Annotated[str, Key("name of the profile by which Casemate brings the line", pattern=r"casemate-[a-z-]+")]
@@ -101,7 +101,7 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
     seen: List[Observation] = []
     for setting in settings:
         if not is_needed(setting):
-            seen.append({"unasked": {}, "lacking": [], "brought": True, "bar": ""})
+            seen.append({"unasked": {}, "lacking": [], "brought": True, "bar": "", "undone": {}})
             continue
         profile = path_of(setting)
         wanted = (lines_of(setting, setting[name]) for name in ("options", "first") if profile and name in setting)
@@ -113,17 +113,30 @@ def observe(settings: List[Setting], host: Host, waived: Collection[int] = ()) -
                 "lacking": [] if kept else [profile],
                 "brought": brought,
                 "bar": pam_profiles.left_alone(host) if profile and not (kept and brought) else "",
+                "undone": _undone(setting, host),
             }
         )
     return seen
 
 
+def _undone(setting: Setting, host: Host) -> Dict[str, str]:
+    """Place -> what the file of the module sets that it may not (read_config_file of pam_faillock: name, =, value)."""
+    path, found = setting.get("conf", ""), {}
+    for number, line in enumerate(split_lines(host.text(path) or "") if path else (), 1):
+        name = re.split(r"[\s=]", line.partition("#")[0].strip(), maxsplit=1)[0]
+        if name in setting.get("without", ()):
+            found[f"{path}:{number}"] = name
+    return found
+
+
 def _unasked(setting: Setting, host: Host) -> Dict[str, str]:
     """Service -> the place that decides without asking."""
     facility, found = setting["facility"], {}
-    for service in setting.get("services") or [one for one in pam_stack.services(host) if not COPIES.fullmatch(one)]:
-        lines = host.cached(f"PAM {facility} {service}", partial(pam_stack.stack, service, facility, host))
-        takes = bool(lines) if "services" in setting else any(one.module == "pam_unix.so" for one in _flat(lines))
+    stacks = pam_stack.in_use(facility, host)
+    for service in setting.get("services") or stacks:
+        lines = stacks.get(service, [])
+        passwords = any(one.module == "pam_unix.so" for one in pam_stack.flat(lines))
+        takes = bool(lines) if "services" in setting else passwords
         if not takes or (facility == "auth" and pam_stack.end_of(lines, proofs.returns).admits):
             continue  # who lets in whoever comes is told as that
         place = _decides(setting, service, lines)
@@ -158,7 +171,7 @@ def _decides(setting: Setting, service: str, lines: List[Line]) -> str | None:
 
 
 def _of_codes(lines: List[Line]) -> List[str]:
-    return [line.place for line in _flat(lines) if line.module in proofs.CODES]
+    return [line.place for line in pam_stack.flat(lines) if line.module in proofs.CODES]
 
 
 def _is_line(setting: Setting, line: Line) -> bool:
@@ -173,11 +186,6 @@ def _is_for(service: str, options: Collection[str]) -> bool:
     """Whether a condition such as `service in su:su-l` holds; any other on the service counts as one that does not."""
     words = " ".join(options).partition("service in ")[2].split(" ")
     return service in words[0].split(":")
-
-
-def _flat(lines: List[Line]) -> List[Line]:
-    inner = [one for line in lines if line.substack is not None for one in _flat(line.substack)]
-    return [*(line for line in lines if line.substack is None), *inner]
 
 
 def assess(setting: Setting, seen: Observation) -> Verdict:
@@ -204,15 +212,19 @@ def assess(setting: Setting, seen: Observation) -> Verdict:
         blocked = f"pam-auth-update leaves its files alone: {seen['bar']}" if seen["bar"] else ""
     else:
         blocked = by_hand if places else ""
+    alone = not said  # whether apply has nothing to do
+    undone = [f"{place} sets {name}: remove that line" for place, name in seen["undone"].items()]
+    said += undone
     reason = "; ".join([*said, blocked] if blocked else said)
     return Verdict(
         ok=not said,
         expected=f"every service asks {line}",
-        observed=unasked or seen["lacking"] or changed or f"every service asks {line}",
+        observed=unasked or seen["lacking"] or changed or seen["undone"] or f"every service asks {line}",
         reason=reason,
         evidence="the stacks of /etc/pam.d, as PAM goes through them",
-        where=(*seen["lacking"], *changed, *places),
-        blocked_by=blocked,
+        where=(*seen["lacking"], *changed, *places, *seen["undone"]),
+        blocked_by="; ".join([*([blocked] if blocked else []), *undone]),
+        still_enforced=bool(undone) and not (alone or blocked),
     )
 
 

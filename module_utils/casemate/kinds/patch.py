@@ -20,7 +20,9 @@ from .kind import Kind, each
 class Needed(TypedDict):
     """What every setting of this kind says."""
 
-    of: Annotated[Literal["automatic", "pending", "held", "broken", "libraries", "kernel"], Key("what is looked at")]
+    of: Annotated[
+        Literal["automatic", "pending", "held", "broken", "libraries", "kernel", "microcode"], Key("what is looked at")
+    ]
 
 
 class Setting(Needed, total=False):
@@ -39,6 +41,7 @@ LOOKS: Dict[str, Look] = {
     "broken": patch_packages.broken,
     "libraries": patch_running.libraries,
     "kernel": patch_running.kernel,
+    "microcode": patch_running.microcode,
 }
 PLACES = {
     "automatic": "/etc/apt/apt.conf.d",
@@ -47,6 +50,7 @@ PLACES = {
     "broken": STATUS,
     "libraries": "/proc",
     "kernel": "/boot",
+    "microcode": "/lib/firmware",
 }
 
 

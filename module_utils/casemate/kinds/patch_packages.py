@@ -24,6 +24,15 @@ ASKED = ("/var/lib/apt/lists/partial", "/var/lib/apt/periodic/update-success-sta
 OLD = 7
 """Days after which an index of packages says nothing of what is pending today."""
 SIMULATED = ["apt-get", "-s", "-q", "-o", "Debug::NoLocking=1", "--ignore-hold", "dist-upgrade"]
+PER_DAY = {"": 1, "d": 1, "h": 24, "m": 24 * 60, "s": 24 * 60 * 60}
+"""Unit of an interval of APT::Periodic -> how many of them are a day (apt.systemd.daily, check_stamp)."""
+YES = ("true", "yes", "1", "on", "with", "enable")
+"""What apt takes for true (strutl.cc, StringToBool)."""
+SELDOM = {
+    "Download-Only": "updates are fetched and never installed",
+    "InstallOnShutdown": "updates wait for a shutdown, which a node seldom has",
+}
+"""Options of unattended-upgrades by which no update is installed by itself."""
 SETTLED = ("installed", "config-files", "not-installed", "triggers-pending", "triggers-awaited")
 
 
@@ -90,8 +99,17 @@ def automatic(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
     last = {name: values[-1] for name, values in lines.items()}
     found = {}
     for name in ("APT::Periodic::Enable", "APT::Periodic::Update-Package-Lists", "APT::Periodic::Unattended-Upgrade"):
-        if last.get(name, "1" if name.endswith("Enable") else "0") == "0":
+        value = last.get(name, "1" if name.endswith("Enable") else "0")
+        if value == "0":
             found[name] = "it is off, so no update comes by itself"
+        elif not _daily(value):
+            found[name] = f"it is {value}, so updates come more seldom than every day"
+    for name, does in SELDOM.items():
+        if last.get(f"Unattended-Upgrade::{name}", "").lower() in YES:
+            found[f"Unattended-Upgrade::{name}"] = does
+    weekdays = ", ".join(filter(None, lines.get("Unattended-Upgrade::Update-Days", [])))
+    if weekdays:
+        found["Unattended-Upgrade::Update-Days"] = f"it has {weekdays}, so none comes on other days"
     origins = lines.get("Unattended-Upgrade::Origins-Pattern", [])
     for origin in setting.get("origins", ()):
         if origin not in origins:
@@ -101,10 +119,16 @@ def automatic(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
     only = ", ".join(filter(None, lines.get("Unattended-Upgrade::Package-Whitelist", [])))
     if only:
         found["Unattended-Upgrade::Package-Whitelist"] = f"it has {only}, so no other package gets updates"
-    if last.get("Unattended-Upgrade::Automatic-Reboot", "false").lower() in ("true", "yes", "1", "on"):
+    if last.get("Unattended-Upgrade::Automatic-Reboot", "false").lower() in YES:
         found["Unattended-Upgrade::Automatic-Reboot"] = "a node would reboot without asking the cluster"
     by_hand = "take that out of the file below /etc/apt/apt.conf.d that says so"
     return {name: f"{why}; {by_hand}" for name, why in found.items()}
+
+
+def _daily(interval: str) -> bool:
+    """Whether apt does something once a day or more often: a number of days, or with a unit of its own, or always."""
+    parts = re.fullmatch(r"([0-9]+)([smhd]?)", interval)
+    return not parts or int(parts[1]) <= PER_DAY[parts[2]]
 
 
 def held(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:

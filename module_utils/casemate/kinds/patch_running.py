@@ -1,6 +1,7 @@
-"""What still runs as it was before its update: a kernel, and programs with libraries that were replaced.
+"""What still runs as it was before its update: a kernel, the microcode, and programs with libraries that were replaced.
 
-Containers are not looked at: what they run is their images'. Sources: proc(5) (maps), needrestart(1) for the question.
+Containers are not looked at: what they run is their images'. Sources: proc(5) (maps), needrestart(1) for the question;
+Linux, Documentation/ABI/testing/sysfs-devices-system-cpu (microcode).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from ..core.verdict import Unavailable
+from ..formats import microcode as microcode_files
 from ..formats.deb_version import older
 from ..formats.dpkg_status import known
 from ..host import processes
@@ -21,6 +23,9 @@ CODE = re.compile(r"(?m)^\S+ ..x\S* \S+ \S+ \d+ +(/(?:usr/(?!local/)|lib|bin/|sb
 """A mapping of a package's file that is run and whose file has been removed or replaced."""
 IMAGE = "linux-image-"
 BUILT = re.compile(r"\bDebian (\d\S*)")
+CPUS = "/sys/devices/system/cpu"
+FIRMWARE = ("/lib/firmware/updates", "/lib/firmware")
+"""Where a kernel looks for microcode; what lies in the first goes before."""
 
 
 def libraries(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
@@ -62,8 +67,8 @@ def _remedy(unit: str, pids: List[int]) -> str:
     return f"it ends when process {', '.join(map(str, pids))} does"
 
 
-def kernel(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
-    """The running kernel, where a newer one is installed. Raises Unavailable where none is installed."""
+def _kernels(host: Host) -> Dict[str, str]:
+    """Release -> version of the kernels that are installed. Raises Unavailable where none is: a container has none."""
     there = {
         package.name[len(IMAGE) :]: package.version
         for package in known(host)
@@ -71,6 +76,12 @@ def kernel(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
     }
     if not there:
         raise Unavailable("modules", "no kernel is installed on this machine; the one that runs is its host's")
+    return there
+
+
+def kernel(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
+    """The running kernel, where a newer one is installed. Raises Unavailable where none is installed."""
+    there = _kernels(host)
     name, built = os.uname().release, BUILT.search(host.text("/proc/version") or "")
     running = built[1] if built else there.get(name, "")
     newest = next(iter(there))
@@ -80,3 +91,33 @@ def kernel(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
         return {}
     shown = f"{name} {running}".strip()
     return {shown: f"{newest} {there[newest]} is installed and waits for a reboot, after the node was drained"}
+
+
+def microcode(setting: Mapping[str, Any], host: Host) -> Dict[str, str]:
+    """The processor, where newer microcode lies in the files of the kernel than it runs with.
+
+    In a virtual machine the kernel tells no revision, since the processor is its host's: nothing waits there. Raises
+    Unavailable where no kernel is installed, and OSError for a file that holds no microcode.
+    """
+    _kernels(host)
+    running = [int(told, 16) for path in host.glob(f"{CPUS}/cpu[0-9]*/microcode/version") if (told := host.text(path))]
+    processor = _processor(host)
+    if not running or not processor.file:
+        return {}
+    path = next((f"{folder}/{processor.file}" for folder in FIRMWARE if host.stat(f"{folder}/{processor.file}")), "")
+    try:
+        there = microcode_files.newest(processor, host.read(path) or b"") if path else 0
+    except ValueError as error:
+        raise OSError(f"{path} tells no revision: {error}") from error
+    if there <= min(running):
+        return {}
+    why = f"microcode {there:#x} is installed and waits for a reboot, after the node was drained; where it stays so"
+    return {f"processor {min(running):#x}": f"{why}, the firmware of the machine (BIOS) has to be updated first"}
+
+
+def _processor(host: Host) -> microcode_files.Processor:
+    """The first processor; machines have several of one sort."""
+    told = dict(re.findall(r"(?m)^(\w[\w ]*?)[ \t]*: (.*)$", (host.text("/proc/cpuinfo") or "").partition("\n\n")[0]))
+    family, model, stepping = (int(told.get(name, "0")) for name in ("cpu family", "model", "stepping"))
+    flags = int(host.text(f"{CPUS}/cpu0/microcode/processor_flags") or "0", 16)
+    return microcode_files.Processor(told.get("vendor_id", ""), family, model, stepping, flags)

@@ -27,8 +27,12 @@ MADE_BY = "# Managed by Casemate (casemate bootstrap): the account by which Case
 SHELL = "/bin/bash"
 REFUSING = ("nologin", "false", "true", "sync")
 """Shells, by their last name, in which no command runs."""
-WHOLE = re.compile(r"(?m)^\s*\((?:ALL|root)[^)]*\)\s+(?:\w+: )*NOPASSWD:(?: \w+:)* ALL\s*$")
-"""A rule of `sudo -l` by which an account becomes root without a password."""
+WHOLE = re.compile(r"(?m)^\s*\((?:ALL|root)[^)]*\)\s+((?:\w+: )*)ALL\s*$")
+"""A rule of `sudo -l` by which an account becomes root, with its tags; of several the last one counts (sudoers(5))."""
+NO_RULE = "is not allowed to run sudo"
+"""What sudo says instead where it knows none; with which exit status depends on its version."""
+ALIAS = re.compile("[A-Z][A-Z0-9_]*")
+"""Names that are those of aliases to sudo, unless they stand in quotes (sudoers(5))."""
 KEY = re.compile(r"(?:^|\s)((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+)\s+(AAAA[A-Za-z0-9+/=]+)")
 """Type and key in a line of authorized_keys, or of a public key."""
 
@@ -96,15 +100,27 @@ def look(name: str, host: Host) -> Seen:
     problem = _problem(name, account, host)
     shown = account or pwd.struct_passwd((name, "x", -1, -1, "", f"{_homes(host)}/{name}", SHELL))
     key_file = logins.key_paths(patterns, shown.pw_name, shown.pw_uid, shown.pw_dir)[0]
-    listed = host.run(["sudo", "-n", "-l", "-U", name]) if account else None
     return Seen(
         account,
         key_file,
         (host.text(key_file) or "") if account else "",
         host.text(rules_file(name)) or "",
-        bool(listed and listed.rc == 0 and WHOLE.search(listed.out)),
+        bool(account) and _asks_for_nothing(_rules(name, host)),
         problem,
     )
+
+
+def _rules(name: str, host: Host) -> str:
+    """What sudo says that an account may do; nothing where it does not say."""
+    listed = host.run(["sudo", "-n", "-l", "-U", name])
+    said = f"{listed.out}\n{listed.err}"
+    return said if listed.rc == 0 or NO_RULE in said else ""
+
+
+def _asks_for_nothing(rules: str) -> bool:
+    """Whether an account with these rules becomes root without a password."""
+    tags: List[str] = WHOLE.findall(rules)
+    return bool(tags) and re.findall(r"\b(?:NO)?PASSWD\b", tags[-1])[-1:] == ["NOPASSWD"]
 
 
 def plan(name: str, key: str, seen: Seen) -> Plan:
@@ -127,7 +143,8 @@ def plan(name: str, key: str, seen: Seen) -> Plan:
     if not _lines(seen.keys, key):
         keys = _with(seen.keys, key)
         words.append(f"put its key into {seen.key_file}")
-    rules, rule = None, f"{name} ALL=(ALL:ALL) NOPASSWD: ALL"
+    whom = f'"{name}"' if ALIAS.fullmatch(name) else name
+    rules, rule = None, f"{whom} ALL=(ALL:ALL) NOPASSWD: ALL"
     if not seen.becomes_root and rule not in split_lines(seen.rules):
         rules = _with(seen.rules or f"{MADE_BY}\n", rule)
         words.append(f"let it use sudo without a password ({rules_file(name)})")
@@ -151,6 +168,13 @@ def enact(name: str, seen: Seen, planned: Plan, host: Host) -> None:
     if planned.rules is not None:
         validate = ("visudo", "-c", "-q", "-f", "%s")
         host.write(rules_file(name), planned.rules.encode(), mode=0o440, owner=(0, 0), validate=validate)
+        said = _rules(name, host)
+        if said and not _asks_for_nothing(said):
+            raise EnforceError(
+                f"sudo goes on asking {name} for a password, or knows no rule for it, although {rules_file(name)} says "
+                f"otherwise: let /etc/sudoers end with @includedir {RULES}, and take away what comes after that rule "
+                f"(sudo -l -U {name} shows the order)"
+            )
 
 
 def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[Closing]:
@@ -165,7 +189,8 @@ def closings(account: str, first: str, keys: Sequence[str], host: Host) -> List[
     if first == "root":
         return [_instead(path, account, keys, host) for path in ROOTS_KEYS if _plain(path, keys, host)]
     found = []
-    rule = re.compile(rf"{re.escape(first)}\s+ALL\s*=\s*\((?:ALL|root)[^)]*\)\s*NOPASSWD\s*:\s*ALL\s*")
+    whom, runas = rf"\"?{re.escape(first)}\"?", r"(?:\((?:ALL|root)[^)]*\)\s*)?"  # without one it is root
+    rule = re.compile(rf"\s*{whom}\s+ALL\s*=\s*{runas}NOPASSWD\s*:\s*ALL\s*")
     for path in host.glob(f"{RULES}/*"):
         text = host.text(path) or ""
         lines = [f"# {line}" if rule.fullmatch(line) else line for line in _whole_lines(text)]

@@ -14,12 +14,14 @@ from ..host.guard import Guard
 from ..host.last_change import Entry, LastChange
 from ..host.machine import EnforceError, Host
 from ..k3s.services import UNITS
-from ..kinds import sysctl
+from ..kinds import nft, other_firewalls, sysctl
 
 OF_THE_KERNEL = "/proc/sys/"
 CHANGED = "somebody has changed it after that run"
 GONE = "it is there no more"
 NEEDED = "K3s is installed, and its kubelet starts with these values only"
+CLOSES = "K3s is installed, and this firewall would close what nodes and pods need"
+INSTEAD = "it stands in for a firewall that stays off"
 WHOLE = "what pam-auth-update makes goes back as a whole, and packages or somebody else have changed some of it"
 
 
@@ -38,8 +40,16 @@ def plan(entries: List[Entry], changed: List[str], runs_k3s: bool, gone: Collect
     if runs_k3s:
         kernel = (one for one in entries if one.name == sysctl.OWNED or one.name.startswith(OF_THE_KERNEL))
         stay.update({one.name: NEEDED for one in kernel})
+        stay.update(_firewalls({one.name for one in entries}))
     stay.update({name: stay.get(name, WHOLE) for name in _half_of_pam({one.name for one in entries}, stay)})
     return Plan([one for one in entries if one.name not in stay], stay)
+
+
+def _firewalls(names: Set[str]) -> Dict[str, str]:
+    """Where apply has switched off another firewall: that one and ours stay as they are, so that there is one."""
+    others = names & {other_firewalls.UFW, *(f"{name}.service" for name in other_firewalls.STOPPED)}
+    ours = {name for name in names if name == nft.FILE or name.rpartition("/")[2] == nft.UNIT}
+    return {**dict.fromkeys(others, CLOSES), **dict.fromkeys(ours if others else (), INSTEAD)}
 
 
 def _half_of_pam(names: Set[str], stay: Collection[str]) -> Set[str]:

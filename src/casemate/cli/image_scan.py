@@ -6,7 +6,6 @@ Where the operator has registries asked, they are, once for all nodes, to what t
 from __future__ import annotations
 
 import datetime
-import platform as machine
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,7 @@ from casemate.cli import app, image_timer
 from casemate.report import findings
 from casemate.run import runner
 from casemate.supply import image_list, registries, registry, registry_answers, scan_results, scanner
-from casemate.supply.artifact_lock import ARCHITECTURES
-from casemate.supply.scan_gate import VARIABLE, WAIVERS, Settings, refusal, settings
+from casemate.supply.scan_gate import VARIABLE, WAIVERS, Settings, own_platform, refusal, settings
 from casemate.supply.scan_policy import OUTDATED, PASSED, UNSCANNED, standing
 from casemate.supply.scan_report import DIGEST
 from module_utils.casemate.formats.image_reference import repository, tagged
@@ -40,7 +38,7 @@ REPORTS = (("json", Path("report/images.json")), ("html", Path("report/images.ht
 @click.command()
 @click.argument("references", nargs=-1, metavar="[IMAGE@sha256:DIGEST...]")
 @click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH",
-              help="Of named images: for which platform (repeatable). Default: linux and this machine's.")  # fmt: skip
+              help="Of named images: for which platform (repeatable). Default: that of the inventory.")  # fmt: skip
 @click.option("--again", is_flag=True, help="Scan what has a result that counts, too, as with a newer database.")
 @click.option("--print-timer", is_flag=True, help="Print units of systemd that do this every day, and do nothing.")
 @app.run_options
@@ -62,7 +60,7 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
     if references and given["formats"]:
         raise click.UsageError("--format is for what runs on nodes: of images that are named there is no report.")
     if references:
-        return _named(references, platforms or (own_platform(),), again, given)
+        return _named(references, platforms, again, given)
     app.demand_places(path for _, path in given["formats"] or REPORTS)
     started = findings.now()
     run = _look(given, {ANSWERS: {}, **({RESULTS: {}} if again else {})})
@@ -71,7 +69,7 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
     if not run.errors and any(host.status == "ok" for host in run.hosts.values()):
         if asked.scans is None and not asked.updates:
             raise click.ClickException(UNSET)
-        todo = wanted(run) if asked.scans else []
+        todo = _needed(asked.scans, wanted(run, asked.scans.platforms), again) if asked.scans else []
         trouble = carried_out(asked.scans, todo) if asked.scans else []
         removed = scan_results.prune(asked.scans.results, datetime.datetime.now(datetime.UTC)) if asked.scans else 0
         if removed:
@@ -125,23 +123,27 @@ def of_inventory(inventories: tuple[str, ...], limit: str | None = None, verbose
     return asked_by(run).scans
 
 
-def own_platform() -> str:
-    """Linux on a machine as this one."""
-    return f"linux/{ARCHITECTURES.get(machine.machine(), 'amd64')}"
+def wanted(run: runner.Run, platforms: Sequence[str]) -> list[scanner.Wanted]:
+    """What runs somewhere, or stands on the list, and is to be scanned: each digest once for each platform.
 
-
-def wanted(run: runner.Run) -> list[scanner.Wanted]:
-    """What runs somewhere, or stands on the list, and is to be scanned: each digest once for each platform."""
+    What stands on the list is for all of `platforms`.
+    """
     found: dict[tuple[str, str], scanner.Wanted] = {}
     for observed in _observed(run, SCANNED):
         for digest, one in observed.items():
-            if not _is_image(digest, one):
+            if not _is_image(digest, one) or one["state"] not in (UNSCANNED, OUTDATED):
                 continue
-            place = (digest, one["platform"] or own_platform())
-            # That of which a node tells the configuration is asked for by it.
-            if one["state"] in (UNSCANNED, OUTDATED) and (one["config"] or place not in found):
-                found[place] = scanner.Wanted(digest, one["image"], one["config"], place[1])
+            for platform in [one["platform"] or own_platform()] if one["config"] else platforms:
+                # That of which a node tells the configuration is asked for by it.
+                if one["config"] or (digest, platform) not in found:
+                    found[(digest, platform)] = scanner.Wanted(digest, one["image"], one["config"], platform)
     return [found[place] for place in sorted(found)]
+
+
+def _needed(asked: Settings, todo: Iterable[scanner.Wanted], again: bool) -> list[scanner.Wanted]:
+    """Those that have no result which counts, or that run: of these a node says so."""
+    now = datetime.datetime.now(datetime.UTC)
+    return [one for one in todo if again or one.config or not _counts(asked, one.digest, one.platform, now)]
 
 
 def tags(run: runner.Run) -> list[tuple[str, str]]:
@@ -222,7 +224,8 @@ def _scan(asked: Settings, ready: scanner.Ready, one: scanner.Wanted) -> None:
     made = scanner.scan(ready, one, now)
     state = standing(made, asked.policy, now)
     scan_results.keep(asked.results, one.digest, one.platform, made, asked.policy, state.state == PASSED)
-    app.out.print(f"{one.repository}@{one.digest}: {state.state}" + (f": {state.why}" if state.why else ""))
+    said = f"{one.repository}@{one.digest} ({one.platform}): {state.state}"
+    app.out.print(said + (f": {state.why}" if state.why else ""))
 
 
 def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, given: Mapping[str, Any]) -> int:
@@ -234,18 +237,14 @@ def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool,
         images = [image_list.named(one) for one in references]
     except image_list.ListError as wrong:
         raise click.ClickException(str(wrong)) from wrong
-    todo = [
-        scanner.Wanted(digest, image, "", platform)
-        for image, digest in images
-        for platform in platforms
-        if again or not _counts(asked, digest, platform, now)
-    ]
+    every = [scanner.Wanted(one[1], one[0], "", name) for one in images for name in platforms or asked.platforms]
+    todo = _needed(asked, every, again)
     trouble = carried_out(asked, todo)
     _tell(trouble)
     refused = {one: refusal(one[1], "@".join(one), asked, now) for one in images}
     told = {(one.repository, one.digest) for one in todo}
     for one in images:
-        if refused[one] and one not in told:
+        if refused[one] and (one not in told or not trouble):
             app.out.print(refused[one])
     return 1 if trouble else 2 if any(refused.values()) else 0
 

@@ -60,8 +60,11 @@ def allow(
         entries = [Entry(*image_list.named(one), said["owner"], said["reason"], last) for one in references]
     except image_list.ListError as refusal:
         raise click.ClickException(str(refusal)) from refusal
+    if known.issued and today < known.issued:
+        ahead = f"{path} was issued on {known.issued}, and the clock of this machine says {today}"
+        raise click.ClickException(f"{ahead}: set that clock, since no node takes a list of a later day")
     _demand_scans(entries, inventories)
-    made = image_list.added(known._replace(expires=expires.date() if expires else known.expires), entries)
+    made = image_list.added(known._replace(expires=expires.date() if expires else known.expires), entries, today)
     path.write_text(image_list.text(made), encoding="utf-8")
     for entry in entries:
         app.out.print(f"{path}: {entry.image}@{entry.digest} until {last}")

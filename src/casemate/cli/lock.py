@@ -89,6 +89,8 @@ def add(
         made = ceremony.with_release(known, version, digests, default)
     except (ChannelError, DisagreementError, LockError) as refusal:
         raise click.ClickException(f"nothing was written.\n{refusal}") from refusal
+    for told in channel.at_one_place(channels):
+        app.err.print(f"{told}: be sure that two different people keep them")
     if names := ceremony.strange(readings):
         app.err.print(f"Left out, since no release of K3s has it: {', '.join(names)}")
     if not any(reading.has_bytes for reading in readings.values()):

@@ -35,6 +35,8 @@ ALGORITHMS = {
     "ED25519": ["ssh-ed25519"],
 }
 """A key as sshd's log names its type -> what PubkeyAcceptedAlgorithms calls its signatures."""
+HELD_BY = {"ForceCommand": "which runs instead of what it asks for", "ChrootDirectory": "which shuts it in"}
+"""What keeps an account that is let in from doing anything -> how."""
 PASSWORD_OVER = (12, 27)
 """PAM_NEW_AUTHTOK_REQD and PAM_AUTHTOK_EXPIRED, of pam(3)."""
 
@@ -57,7 +59,19 @@ def problems(seen: Mapping[str, Any]) -> list[str]:
     """What would keep the account out, each with what to do; nothing where sshd or the account told nothing."""
     if not seen.get("after"):
         return []
-    return [*_listed(seen), *filter(None, [_proof(seen), _pam(seen)])]
+    return [*_listed(seen), *_held(seen), *filter(None, [_proof(seen), _pam(seen)])]
+
+
+def _held(seen: Mapping[str, Any]) -> list[str]:
+    """What would let it in, and then not do what it comes for."""
+    account, after = seen["account"], seen["after"]
+    found = {key: after.get(key.lower(), "none") for key in HELD_BY}
+    return [
+        f"sshd's files have {key} {value} for {account}, {HELD_BY[key]} from the next reload on: remove that line, or "
+        f"have a Match block before it say {key} none for {account} (find it: grep -ri {key} /etc/ssh)"
+        for key, value in found.items()
+        if value != "none"
+    ]
 
 
 def _listed(seen: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,22 @@ NEEDED = ("python3", "sudo")
 """Packages without which nobody can come in as an account that is not root, or do anything then."""
 SOMEBODY_ELSE = re.compile(r'[Pp]lease login as the user "?([A-Za-z0-9_][A-Za-z0-9_.-]*)"? rather than')
 """What a cloud image lets root's key say instead of a shell (cloud-init, disable_root)."""
+NOBODY_ELSE = "NONE"
+"""Whom it names where it made no default user."""
+PASSWORD_OVER = re.compile(r"(?i)password has expired|password change required|change your (expired )?password")
+"""What sshd and PAM say where a password has to be changed before any command runs, as where a provider made one up."""
+
+
+LOCKED_SECONDS = 300
+UPDATE = f"""n=0
+while [ $n -lt {LOCKED_SECONDS} ]; do
+  said=$(apt-get --quiet=2 update 2>&1)
+  case $said in */lists/lock*) n=$((n + 5)); sleep 5 ;; *) break ;; esac
+done
+echo "$said"
+"""
+"""How long another apt is waited for: a machine that just booted for the first time updates itself. For the lists apt
+itself waits for nobody."""
 
 
 def account_problems(name: str) -> list[str]:
@@ -44,8 +60,8 @@ def script(packages: Sequence[str], proxies: Mapping[str, str]) -> str:
     """What installs packages on a host without Python, for sh."""
     ways = "".join(f"{name}={shlex.quote(value)}; export {name}; " for name, value in proxies.items())
     names = " ".join(packages)
-    install = f"apt-get --quiet=2 --yes --no-install-recommends install {names}"
-    return f"{ways}DEBIAN_FRONTEND=noninteractive; export DEBIAN_FRONTEND; apt-get --quiet=2 update; {install}"
+    options = f"--quiet=2 --yes --no-install-recommends -o DPkg::Lock::Timeout={LOCKED_SECONDS}"
+    return f"{ways}DEBIAN_FRONTEND=noninteractive; export DEBIAN_FRONTEND; {UPDATE}apt-get {options} install {names}"
 
 
 def missing(said: str) -> list[str]:
@@ -57,6 +73,12 @@ def missing(said: str) -> list[str]:
 def problems(said: str, first_user: str) -> list[str]:
     """What is wrong with what a host answered to PROBE over the first login."""
     seen, other = host_facts.parse(said), SOMEBODY_ELSE.search(said)
+    if "uid" not in seen and PASSWORD_OVER.search(said):
+        login = f"the password of {first_user} has to be changed there before any command runs: ssh {first_user}@HOST,"
+        return [f"{login} and do so by hand (chage -l {first_user} shows it); then run this again"]
+    if "uid" not in seen and other and other[1] == NOBODY_ELSE:
+        told = f"the key of {first_user} is told to come as somebody else, and the image has made nobody else"
+        return [f"{told}: have the provider make a user, or take command= off that key on its console"]
     if "uid" not in seen and other:
         problem = f"the host takes the key of {first_user}, and wants you to come as {other[1]}: casemate bootstrap"
         return [f"{problem} --first-user {other[1]} (or casemate_first_user: {other[1]} in the inventory)"]

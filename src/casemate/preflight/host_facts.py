@@ -93,11 +93,13 @@ def script(
     account: str = "",
     sshd: str = "",
     digests: bool = False,
+    people: Iterable[str] = (),
 ) -> str:
     """The probe for a host whose `ansible_python_interpreter` is given: a path is taken at its word.
 
     `paths` are files of the host whose absence it tells, `resolvers` those whose text; it tells what lets `account` in
-    once sshd reads the lines `sshd` first. `digests` is whether the files of INSTALLED are hashed, which takes a while.
+    once sshd reads the lines `sshd` first, and who of `people` has an account. `digests` is whether the files of
+    INSTALLED are hashed, which takes a while.
     """
     asked = PROBE.replace("PYTHONS", shlex.quote(interpreter) if interpreter.startswith("/") else PYTHONS, 1)
     lines = [f'say {key} "$(near "{path}")"' for key, (path, *_) in SPACE.items()]
@@ -108,7 +110,7 @@ def script(
     scripts = {
         "RUNNING": [RUNNING.read_text(), *paths],
         "CONFLICTS": [CONFLICTS.read_text(), *resolvers],
-        "LOGINS": [LOGINS.read_text(), account, sshd],
+        "LOGINS": [LOGINS.read_text(), account, sshd, *people],
     }
     asked = asked.replace("SPACE", "\n".join(lines), 1)
     return re.sub("RUNNING|CONFLICTS|LOGINS", lambda which: " ".join(map(shlex.quote, scripts[which[0]])), asked)
@@ -120,7 +122,7 @@ def parse(output: str) -> dict[str, str]:
 
 
 def answer_of(what: str, seen: Mapping[str, str]) -> dict[str, Any]:
-    """What k3s_running ("host"), conflicts or logins printed; empty where the host has no Python to tell it."""
+    """What k3s_running ("host"), conflicts or logins ("people", too) printed; empty where the host has no Python."""
     answer = json.loads(seen.get(what) or "{}")
     return answer if isinstance(answer, dict) else {}
 

@@ -53,6 +53,8 @@ OF_SERVICES = (
     "nobody", "ntp", "polkitd", "proxy", "sshd", "sync", "sys", "tss", "uucp", "uuidd", "www-data",
 )  # fmt: skip
 """Accounts that Debian and its packages bring, beside those that begin with _ or systemd-."""
+NOBODY = 65534
+"""The uid of the account that stands for nobody (passwd(5))."""
 FIRST_END = datetime.date(1970, 1, 1)
 """The first last day that an account can have: shadow(5) counts from it, and takes what is before for none."""
 Person = Mapping[str, Any]
@@ -114,6 +116,39 @@ def login_problems(values: Mapping[str, Any], login: str, automation: str) -> li
     ]
 
 
+def host_problems(values: Mapping[str, Any], there: Mapping[str, Any], automation: str) -> list[str]:
+    """Whose name is an account of the system on a host, which would get keys and rules of sudo. Who is revoked gets
+    none, and is told by a finding.
+
+    `there`: what `logins` told, the `uids` of those that are an account, and the `least` one of a person.
+    """
+    uids: Mapping[str, int] = there.get("uids") or {}
+    found = []
+    for name in dict.fromkeys(name for name in admitted(values.get(VARIABLE) or []) if name in uids):
+        uid, what = uids[name], ""
+        if name != automation and uid == uids.get(automation):
+            what = f"{automation} by another name"
+        elif uid < there["least"] or uid == NOBODY:
+            what = "an account of the system"
+        if what:
+            found.append(
+                f"{VARIABLE} has {name}, which is {what} on this host (uid {uid}). Give the person a name of their own"
+            )
+    return found
+
+
+def host_warnings(values: Mapping[str, Any], accepted: Mapping[str, Any]) -> list[str]:
+    """Who has the very key by which this run came in, as `logins` told it, and so is root by that account."""
+    people: list[Person] = values.get(VARIABLE) or []
+    return [
+        f"{VARIABLE} gives {one['name']} the key by which Casemate comes as {accepted['account']}, so whoever has it "
+        "is root without a second factor: let each have a key of their own"
+        for one in people
+        if one.get("state", PRESENT) == PRESENT
+        and accepted.get("key") in {key.fingerprint for key in _keys(one) if isinstance(key, Key)}
+    ]
+
+
 def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Iterator[str]:
     if not isinstance(person["name"], str):
         yield f"{VARIABLE} has {person['name']}, which is a number to YAML; allowed: text. Put the name into quotes"
@@ -133,6 +168,11 @@ def _of_one(person: Person, values: Mapping[str, Any], automation: str) -> Itera
         )
     if name == "root" or name in OF_SERVICES or name.startswith(("_", "systemd-")):
         yield f"{VARIABLE} has {name}, which is an account of the system. Give the person a name of their own"
+    elif name in groups_of_root():
+        yield (
+            f"{VARIABLE} has {name}, which is also a group whose members are as good as root, so the account would be "
+            "in it as soon as there is one. Give the person another name"
+        )
     if state == REVOKED:
         for listing, does in OTHER_LISTS.items():
             if name in (values.get(listing) or ()):

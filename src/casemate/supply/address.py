@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
 import time
 import urllib.parse
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -41,7 +44,13 @@ def refusal(address: str) -> str:
 
 
 def of_ip(host: str) -> IPv4Address | IPv6Address:
-    """An address of IP; one of IPv4 that is written as one of IPv6 is the former. Raises ValueError for a name."""
+    """An address of IP; one of IPv4 that is written as one of IPv6 is the former. Raises ValueError for a name.
+
+    Connections take one of IPv4 in other notations, too, such as 127.1 or 0x7f000001 (inet(3)).
+    """
+    if re.fullmatch(r"(0[xX])?[0-9a-fA-F]+(\.(0[xX])?[0-9a-fA-F]+){0,3}", host):
+        with contextlib.suppress(OSError):
+            return IPv4Address(socket.inet_aton(host))
     found = ip_address(host)
     return getattr(found, "ipv4_mapped", None) or found
 

@@ -1,7 +1,8 @@
 """Which advisories are about what is installed: their data on the controller, and the comparison. No network is used.
 
 The data is a folder of entries in the form of OSV, as `data/osv` of the Go module golang.org/x/vulndb, one file of it,
-a zip archive of such files, the file of Debian's security tracker, or what OSV's API answered (osv_folder.py).
+a zip archive of such files, Debian's security tracker as its own file or in the form of OSV, or what OSV's API answered
+(osv_folder.py).
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Data:
     """What one source knows: advisories of OSV, and faults by Debian's source packages, of one release.
 
     `told` is the moment in UTC up to which it tells, None where nothing says so; `told_by` is what says it. `tracks`:
-    it is Debian's security tracker, whether it has that release or not. `asked`: the only Go modules that it knows of,
-    where OSV was asked for these; None where it knows of all.
+    it is about Debian, whether it has that release or not. `asked`: the only Go modules that it knows of, where OSV was
+    asked for these; None where it knows of all. `on_debian` are advisories of OSV about source packages of the release.
     """
 
     advisories: tuple[osv.Advisory, ...]
@@ -70,6 +71,12 @@ class Data:
     faults: Mapping[str, tuple[debian.Fault, ...]] = field(default_factory=dict)
     tracks: bool = False
     asked: frozenset[str] | None = None
+    on_debian: tuple[osv.Advisory, ...] = ()
+
+    @property
+    def has_release(self) -> bool:
+        """Whether it knows that release of Debian."""
+        return bool(self.faults or self.on_debian)
 
 
 @dataclass(frozen=True, order=True)
@@ -99,17 +106,19 @@ class Match:
         return frozenset((self.id, *self.aliases))
 
 
-def load(path: Path, release: str = "") -> Data:
+def load(path: Path, release: str = "", number: str = "") -> Data:
     """The advisories of a folder, file or zip archive. Raises DataError.
 
-    `release` is a release of Debian, such as "bookworm", of which the data of its tracker is taken. What was read once
-    is kept for the next run, as long as the files are the same by name, size and time.
+    `release` is a release of Debian, such as "bookworm", and `number` the same one as "12", of which the data of its
+    tracker is taken. What was read once is kept for the next run, as long as the files are the same by name, size and
+    time.
     """
-    asked = [release, str(path), *map(str, _seen(path))]
+    asked = [release, number, str(path), *map(str, _seen(path))]
     readers = (__file__, osv.__file__, osv_folder.__file__, severities.__file__, debian.__file__)
     code = [Path(str(one)).read_bytes() for one in readers]
-    plain = kept.value("advisories", [*(one.encode() for one in asked), *code], lambda: _plain(_load(path, release)))
-    entries, told, told_by, faults, tracks, modules = plain
+    made_of = [*(one.encode() for one in asked), *code]
+    plain = kept.value("advisories", made_of, lambda: _plain(_load(path, release, number)))
+    entries, told, told_by, faults, tracks, modules, on_debian = plain
     return Data(
         tuple(osv.advisory_of(one) for one in entries),
         datetime.datetime.fromisoformat(told) if told else None,
@@ -117,6 +126,7 @@ def load(path: Path, release: str = "") -> Data:
         {source: tuple(debian.Fault(*one) for one in known) for source, known in faults.items()},
         tracks,
         modules,
+        tuple(osv.advisory_of(one) for one in on_debian),
     )
 
 
@@ -132,14 +142,16 @@ def _seen(path: Path) -> list[tuple[str, int, int]]:
 def _plain(data: Data) -> tuple[Any, ...]:
     """Data in the values that can be kept."""
     faults = {source: tuple(astuple(one) for one in known) for source, known in data.faults.items()}
-    entries = tuple(astuple(one) for one in data.advisories)
-    return entries, data.told.isoformat() if data.told else "", data.told_by, faults, data.tracks, data.asked
+    entries, on_debian = (tuple(map(astuple, each)) for each in (data.advisories, data.on_debian))
+    told = data.told.isoformat() if data.told else ""
+    return entries, told, data.told_by, faults, data.tracks, data.asked, on_debian
 
 
-def _load(path: Path, release: str) -> Data:
+def _load(path: Path, release: str, number: str) -> Data:
     found: list[osv.Advisory] = []
+    on_debian: list[osv.Advisory] = []
     faults: dict[str, list[debian.Fault]] = {}
-    newest, tracked = "", list[str]()
+    newest, tracked = dict[bool, str](), list[str]()
     record: osv_folder.Record | None = None
     ids = set()
     for name, raw in _texts(path):
@@ -156,8 +168,10 @@ def _load(path: Path, release: str) -> Data:
             for entry in entries if isinstance(entries, list) else [entries]:
                 made = osv.advisory(entry)
                 ids.add(entry["id"])
-                newest = max(newest, str(entry.get("modified") or NO_DATE))
+                of_debian = debian.is_of_osv(entry)
+                newest[of_debian] = max(newest.get(of_debian, ""), str(entry.get("modified") or NO_DATE))
                 found += [made] if made else []
+                on_debian += debian.of_osv(entry, number)
         except (ValueError, RecursionError) as odd:  # what is no JSON, no UTF-8, no OSV and no tracker
             why = f"{odd}. Remove it, or fetch it again"
             raise DataError(f"{name} holds no advisories of OSV or of Debian's security tracker: {why}") from odd
@@ -167,18 +181,21 @@ def _load(path: Path, release: str) -> Data:
         )
         raise DataError(f"{path} holds no advisory. {known}")
     if record is None:
-        told, told_by = _told(path, newest, tracked)
+        told, told_by = _told(path, newest.values(), tracked)
     else:
         if lost := sorted(record.entries - ids):
             raise DataError(f"{path} lacks {len(lost)} of what OSV answered, such as {lost[0]}: {AGAIN}")
         told, told_by = record.asked, "when OSV was asked"
     by_source = {source: tuple(known) for source, known in faults.items()}
-    return Data(tuple(found), told, told_by, by_source, bool(tracked), record.names if record else None)
+    names = record.names if record else None
+    tracks = bool(tracked) or True in newest
+    return Data(tuple(found), told, told_by, by_source, tracks, names, tuple(on_debian))
 
 
-def _told(path: Path, newest: str, tracked: list[str]) -> tuple[datetime.datetime | None, str]:
-    """The moment up to which data tells, and what says so: of entries and trackers in one folder the oldest of both.
+def _told(path: Path, newest: Iterable[str], tracked: list[str]) -> tuple[datetime.datetime | None, str]:
+    """The moment up to which data tells, and what says so: of several sorts in one folder that of the oldest.
 
+    `newest` is the date of the newest entry of each sort, those about Debian and all others; `tracked` are trackers.
     None where nothing says so of one of them. Raises DataError. The tracker's own file has no date but the one that it
     was fetched with.
     """
@@ -186,12 +203,11 @@ def _told(path: Path, newest: str, tracked: list[str]) -> tuple[datetime.datetim
     try:
         by_name = (_utc(stamp[1]), "the name of its folder") if stamp else None
         told = [by_name or _of_file(Path(one) if path.is_dir() else path) for one in tracked]
-        if newest[:10] > NO_DATE:
-            told.append((_utc(newest), "the newest entry"))
-        elif newest:
-            if by_name is None:
+        for one in newest:
+            dated = (_utc(one), "the newest entry") if one[:10] > NO_DATE else by_name
+            if dated is None:
                 return None, ""
-            told.append(by_name)
+            told.append(dated)
     except ValueError as odd:
         raise DataError(f"{path} has an entry with a date that is none: {odd}. Fetch it again") from odd
     return min(told)
@@ -207,13 +223,10 @@ def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory],
     A module that go.mod replaced counts as what replaced it, as for govulncheck. A fork of K3s' own counts as what it
     forks, too: no database knows it by its own name. `machine` is a GOARCH such as amd64, "" for any.
     """
-    by_name: dict[str, list[tuple[osv.Advisory, osv.Affected]]] = {}
-    for one in advisories:
-        for affected in one.affected:
-            by_name.setdefault(affected.name, []).append((one, affected))
+    by_name = _by_name(advisories)
     found: list[Match] = []
     for component in components:
-        if component.ecosystem != "go" or component.version in ("", UNKNOWN):
+        if component.ecosystem != "go" or _says_no_version(component):
             continue
         for name, version, fork in _known_as(component):
             for one, affected in by_name.get(name, ()):
@@ -227,12 +240,13 @@ def matches(components: Iterable[Component], advisories: Iterable[osv.Advisory],
     return together(found)
 
 
-def matches_on_debian(components: Iterable[Component], faults: Mapping[str, Iterable[debian.Fault]]) -> list[Match]:
+def matches_on_debian(components: Iterable[Component], data: Data) -> list[Match]:
     """Every fault of the tracker that an installed package or the running kernel has, by the source it was built from.
 
     Of the kernel's source, what runs counts, and no package: those of older kernels stay installed.
     """
     found = []
+    by_name = _by_name(data.on_debian)
     for one in components:
         if (
             one.ecosystem not in ("deb", "kernel")
@@ -242,11 +256,25 @@ def matches_on_debian(components: Iterable[Component], faults: Mapping[str, Iter
             continue
         installed = deb_version.key(one.source_version)
         where = (one.name,) if one.ecosystem == "deb" else ("the running kernel",)
-        for fault in faults.get(one.source, ()):
+        for fault in data.faults.get(one.source, ()):
             if not fault.fixed or installed < deb_version.key(fault.fixed):
                 about = (fault.fixed, fault.severity, fault.summary, where, False, "deb")
                 found.append(Match(fault.id, (), "", one.source, one.source_version, *about))
+        for known, affected in by_name.get(one.source, ()):
+            if within := osv.holding(affected, one.source_version, order=debian.ORDER):
+                fixed = osv.fixed_in(one.source_version, within.events, debian.ORDER)
+                about = (fixed, known.severity, known.summary, where, False, "deb")
+                found.append(Match(known.id, known.aliases, "", one.source, one.source_version, *about))
     return together(found)
+
+
+def _by_name(known: Iterable[osv.Advisory]) -> dict[str, list[tuple[osv.Advisory, osv.Affected]]]:
+    """Advisories, each with what it says of a package, by the name of that."""
+    found: dict[str, list[tuple[osv.Advisory, osv.Affected]]] = {}
+    for one in known:
+        for affected in one.affected:
+            found.setdefault(affected.name, []).append((one, affected))
+    return found
 
 
 def names(components: Iterable[Component]) -> frozenset[str]:
@@ -260,7 +288,12 @@ def unknown(components: Iterable[Component]) -> list[Component]:
     So it is of a part of K3s that a fork took the place of, whose version does not say which one it was made of.
     """
     modules = [one for one in components if one.ecosystem == "go"]
-    return [one for one in modules if one.version in ("", UNKNOWN) or _is_strange_fork(one)]
+    return [one for one in modules if _says_no_version(one) or _is_strange_fork(one)]
+
+
+def _says_no_version(one: Component) -> bool:
+    """Whether its version is none that has a place in an order, as that of a toolchain built from a commit."""
+    return one.version in ("", UNKNOWN) or osv.key(one.version) == osv.NO_VERSION
 
 
 def _is_strange_fork(one: Component) -> bool:
@@ -333,14 +366,15 @@ def _names_of(one: Match) -> list[tuple[str, str, str]]:
 
 
 def _one_of(group: list[Match]) -> Match:
-    """One fault by all that is known of it: the worst severity, and what fixes it where only one source knows that."""
+    """One fault by all that is known of it: the worst severity, and the newest of the versions that fix it."""
     first = min(group)
+    order = deb_version.key if first.ecosystem == "deb" else osv.key
     return replace(
         first,
         aliases=tuple(sorted({name for one in group for name in one.names} - {first.id})),
         where=tuple(sorted({place for one in group for place in one.where})),
         severity=severities.worst(one.severity for one in group),
-        fixed=next((one.fixed for one in group if one.fixed), ""),
+        fixed=max((one.fixed for one in group if one.fixed), key=order, default=""),
     )
 
 

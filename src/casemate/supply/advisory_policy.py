@@ -96,11 +96,12 @@ def judged(installed: Installed, asked: Policy, now: datetime.datetime) -> Judge
     Of K3s' own parts every advisory counts; of other modules none does, since most are not reachable and every K3s has
     dozens. Of Debian's packages those count for which the release has a fixed version.
     """
-    read = {path: advisories.load(path, installed.system.get("VERSION_CODENAME", "")) for path in asked.data}
+    release = [installed.system.get(name, "") for name in ("VERSION_CODENAME", "VERSION_ID")]
+    read = {path: advisories.load(path, *release) for path in asked.data}
     known = [one for data in read.values() for one in data.advisories]
     found = advisories.matches(installed.components, known, installed.machine)
     for data in read.values():
-        found += advisories.matches_on_debian(installed.components, data.faults)
+        found += advisories.matches_on_debian(installed.components, data)
     found = advisories.together(found)
     answers = _answers(installed, asked, now.date(), found)
     counts = {one for one in found if counted(one, asked.severity)}
@@ -119,7 +120,7 @@ def judged(installed: Installed, asked: Policy, now: datetime.datetime) -> Judge
         ),
         bool(known),
         tracked,
-        any(data.faults for data in read.values()),
+        any(data.has_release for data in read.values()),
     )
 
 

@@ -5,7 +5,9 @@ Two that come from the same place say nothing more than one: whoever changed it,
 
 from __future__ import annotations
 
+import functools
 import os
+import socket
 import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -73,6 +75,31 @@ def demand_independent(channels: Sequence[Channel]) -> None:
                         raise ChannelError(f"{said}. Name a channel that somebody else keeps")
 
 
+def at_one_place(channels: Sequence[Channel]) -> list[str]:
+    """What makes two channels look like one although their names differ: hosts that lead to the same address of IP.
+
+    Two keepers may rent the same one, so it is for people to judge. Names that lead nowhere now are left alone.
+    """
+    told = []
+    found = [
+        (one.name, host) for one in channels for host in sorted({_host(at) for at in one.places if is_address(at)})
+    ]
+    for number, (name, host) in enumerate(found):
+        for other, theirs in found[:number]:
+            if other != name and (both := sorted(_addresses(host) & _addresses(theirs))):
+                told.append(f"the channels {other} ({theirs}) and {name} ({host}) are both at {both[0]}")
+    return told
+
+
+@functools.cache
+def _addresses(host: str) -> frozenset[str]:
+    """The addresses of IP to which the name of a host leads; none where nobody knows it."""
+    try:
+        return frozenset(str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError):
+        return frozenset()
+
+
 def _in_common(one: str, other: str) -> str:
     """Why two places are one, or nothing."""
     if is_address(one) != is_address(other):
@@ -90,15 +117,16 @@ def _in_common(one: str, other: str) -> str:
 
 def _host(address: str) -> str:
     """The host of an address, however it is written; all of this machine are one, and so are all of GitHub."""
-    host = (urllib.parse.urlsplit(address).hostname or "").rstrip(".").lower()
+    host = _ascii(urllib.parse.unquote(urllib.parse.urlsplit(address).hostname or "")).rstrip(".").lower()
     if is_loopback(host):
         return "localhost"
     if host in GITHUB or host.endswith(tuple(f".{one}" for one in GITHUB)):
         return GITHUB[0]
     try:
-        return str(of_ip(host))
+        found = of_ip(host)
     except ValueError:
-        return _ascii(host)
+        return host
+    return "localhost" if found.is_unspecified else str(found)  # to 0.0.0.0 leads what leads to this machine
 
 
 def _ascii(host: str) -> str:

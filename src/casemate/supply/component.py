@@ -60,7 +60,7 @@ def linked_version(built: Build, module: str) -> str:
     of K3s are no versions of a module; its build passes its own by `-X`.
     """
     named = re.search(
-        rf"(?<!\S){re.escape(module)}/pkg/version\.Version=(v[^\s\"']+)", built.settings.get("-ldflags", "")
+        rf"(?<![^\s\"'=]){re.escape(module)}/pkg/version\.Version=(v[^\s\"']+)", built.settings.get("-ldflags", "")
     )
     return named[1] if named else UNKNOWN
 

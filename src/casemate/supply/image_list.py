@@ -1,6 +1,8 @@
 """The signed list of images: which digests nodes may pull. Its format is that of the verifier, which reads it on hosts.
 
-Format: {"schema": 1, "expires": DATE, "images": [{"image": REPOSITORY, "digest": SHA256, "owner", "reason", "until"}]}.
+Format: {"schema": 1, "serial": NUMBER, "issued": DATE, "expires": DATE,
+"images": [{"image": REPOSITORY, "digest": SHA256, "owner", "reason", "until"}]}. Serial and issued may be left out: a
+list without a serial is older than any that has one.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from module_utils.casemate.formats.image_reference import repository
+from module_utils.casemate.formats.image_reference import LOCAL, repository
 from module_utils.casemate.host.machine import Host
 from module_utils.casemate.host.signature import SignatureError, signer
-from module_utils.casemate.k3s.image_verifier import DIGEST, NAMESPACE, REPOSITORY, Entry, Images, Refused, read
+from module_utils.casemate.k3s.image_verifier import DIGEST, NAMESPACE, REPOSITORY, Entry, Images, Refused, over, read
 
 VARIABLE = "casemate_image_list"
 PAUSE = "docker.io/rancher/mirrored-pause"
@@ -60,7 +62,10 @@ def command(path: str | Path) -> str:
 def text(images: Images) -> str:
     """A list as a file: always in the same order, and a line for each part, so that a diff shows what is new."""
     entries = [{**one._asdict(), "until": one.until.isoformat()} for one in sorted(images.entries)]
-    return json.dumps({"schema": 1, "expires": images.expires.isoformat(), "images": entries}, indent=2) + "\n"
+    issued = images.issued.isoformat() if images.issued else ""
+    head = {"serial": images.serial, "issued": issued, "expires": images.expires.isoformat()}
+    said = {name: value for name, value in head.items() if value}
+    return json.dumps({"schema": 1, **said, "images": entries}, indent=2) + "\n"
 
 
 def named(reference: str) -> tuple[str, str]:
@@ -68,7 +73,11 @@ def named(reference: str) -> tuple[str, str]:
 
     Raises ListError for a tag, another form of digest, or what is no reference at all.
     """
+    if reference.count("@") > 1:  # not shown: what stands before the first may be a password
+        raise ListError("a name has more than one @: write HOST/PATH@sha256:…, without an account and with one digest")
     name, at, digest = reference.partition("@")
+    if re.fullmatch(LOCAL, name):
+        raise ListError(f"{reference} names no repository, by which containerd asks: write HOST/PATH@sha256:…")
     if ":" in name.rpartition("/")[2]:
         raise ListError(f"{reference} has a tag, which may be moved to other bytes: write {_untagged(name)}@sha256:…")
     if not at:
@@ -86,10 +95,26 @@ def _untagged(name: str) -> str:
     return path + slash + last.partition(":")[0]
 
 
-def added(images: Images, entries: Iterable[Entry]) -> Images:
-    """A list with more entries; one of the same image and digest takes the place of the earlier."""
+def added(images: Images, entries: Iterable[Entry], today: datetime.date) -> Images:
+    """A list of this day with more entries, which is the next one after the given; an entry of the same image and
+    digest takes the place of the earlier.
+    """
     made = {entry[:2]: entry for entry in (*images.entries, *entries)}
-    return images._replace(entries=tuple(made.values()))
+    return images._replace(entries=tuple(made.values()), serial=images.serial + 1, issued=today)
+
+
+def accepted_problems(values: Mapping[str, Any], accepted: Any) -> list[str]:
+    """Why a node, which says that its list has this serial, is not given an older one, which is rightly signed, too.
+
+    `accepted` is 0 where it has none, and anything else where the node is not what it should be.
+    """
+    path = values.get(VARIABLE)
+    serial = load(path).serial if path else 0
+    if not path or not isinstance(accepted, int) or serial >= accepted:
+        return []
+    has = f"has the serial {serial}" if serial else "has no serial"
+    todo = f"Where going back is meant, give it a serial above {accepted} and {command(path)}"
+    return [f"{VARIABLE} {path} {has}, and this node goes by one with {accepted}: it is an older list. {todo}"]
 
 
 def problems(values: Mapping[str, Any], today: datetime.date, changes: bool) -> list[str]:
@@ -145,6 +170,8 @@ def pause_problems(values: Mapping[str, Any], today: datetime.date) -> list[str]
 def _over(images: Images, path: str, today: datetime.date) -> list[str]:
     if images.expires < today:
         return [f"{VARIABLE} {path} ended on {images.expires}. Review it, give it a new `expires`, and {command(path)}"]
+    if why := over(images, today):
+        return [f"{VARIABLE} {path} {why}. Set that clock, or correct `issued`, and {command(path)}"]
     if not any(entry.until >= today for entry in images.entries):
         return [f"{VARIABLE} {path} allows no image today, so nothing could be pulled. Add some: casemate images allow"]
     return []

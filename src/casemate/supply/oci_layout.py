@@ -100,12 +100,12 @@ def archives(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix == ".tar" or (path / INDEX).is_file())
 
 
-def extract(folder: Path, digest: str, config: str, platform: str, into: Path) -> str:
-    """Write the layout of one image into a new folder `into`; returns the digest of its configuration.
+def extract(folder: Path, digest: str, config: str, platform: str, into: Path) -> tuple[str, str]:
+    """Write the layout of one image into a new folder `into`; returns the digests of its configuration and manifest.
 
     Wanted is what `digest` names in one of the archives of `folder`, for that platform where it is an index; or, where
-    `config` is known, what has that configuration. Returns "" where no archive has it; raises LayoutError where one has
-    it by half, or changed.
+    `config` is known, what has that configuration. Returns "" for both where no archive has it; raises LayoutError
+    where one has it by half, or changed.
     """
     for path in archives(folder):
         with _opened(path) as archive:
@@ -118,10 +118,10 @@ def extract(folder: Path, digest: str, config: str, platform: str, into: Path) -
                 fitting = [one for one in found if _fits(archive, one, config, platform)]
                 if fitting:
                     _write(archive, fitting[0], into)
-                    return fitting[0].config
+                    return fitting[0].config, str(fitting[0].descriptor["digest"])
             except (AttributeError, KeyError, TypeError) as odd:
                 raise LayoutError(f"{path} is no layout of images: {odd!r}. Export it again, or remove it") from odd
-    return ""
+    return "", ""
 
 
 def _manifests(archive: Archive, descriptor: Any, digest: str, below: bool, depth: int) -> Iterator[Found]:

@@ -15,6 +15,13 @@ from typing import Any
 from packageurl import PackageURL
 
 STATUSES = ("not_affected", "affected", "fixed", "under_investigation")
+JUSTIFICATIONS = (
+    "component_not_present",
+    "vulnerable_code_not_present",
+    "vulnerable_code_not_in_execute_path",
+    "vulnerable_code_cannot_be_controlled_by_adversary",
+    "inline_mitigations_already_exist",
+)
 ANSWERS = ("not_affected", "fixed")
 """Statuses by which an advisory needs no other answer."""
 
@@ -51,7 +58,7 @@ def load(path: Path) -> list[Statement]:
         return [_statement(one, raw) for one in raw["statements"]]
     except OSError as unread:
         raise VexError(f"{path} cannot be read: {unread.strerror}. Correct the path") from unread
-    except (AttributeError, KeyError, TypeError, ValueError) as odd:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as odd:
         raise VexError(f"{path} holds no statements of OpenVEX: {odd}. Remove it, or fetch it again") from odd
 
 
@@ -83,7 +90,7 @@ def _holds(named: Product, component: Collection[PackageURL], product: Collectio
 def _is(names: Iterable[PackageURL], known: Collection[PackageURL]) -> bool:
     """Whether one of the names, which may leave out version and qualifiers, means one of the known things."""
     return any(
-        (name.type, name.namespace, name.name) == (one.type, one.namespace, one.name)
+        (name.type, name.namespace, name.name, name.subpath) == (one.type, one.namespace, one.name, one.subpath)
         and name.version in (None, one.version)
         and (name.qualifiers or {}).items() <= (one.qualifiers or {}).items()
         for name in names
@@ -103,14 +110,18 @@ def _statement(raw: Mapping[str, Any], document: Mapping[str, Any]) -> Statement
         raise ValueError(f"{status!r} is no status; there are {', '.join(STATUSES)}")
     if status == "not_affected" and not (raw.get("justification") or raw.get("impact_statement")):
         raise ValueError(f"its statement on {named['name']} gives no reason why nothing is affected")
+    if raw.get("justification") and raw["justification"] not in JUSTIFICATIONS:
+        raise ValueError(f"{raw['justification']!r} is no justification; there are {', '.join(JUSTIFICATIONS)}")
     when = raw.get("last_updated") or raw.get("timestamp") or document.get("last_updated") or document["timestamp"]
     made = datetime.datetime.fromisoformat(str(when))
     made = made if made.tzinfo else made.replace(tzinfo=datetime.UTC)
-    return Statement(names, tuple(map(_product, raw.get("products") or ())), str(status), str(why), made)
+    products = tuple(_product(one, raw.get("subcomponents") or ()) for one in raw.get("products") or ())
+    return Statement(names, products, str(status), str(why), made)
 
 
-def _product(raw: Any) -> Product:
-    named = (raw.get("subcomponents") or ()) if isinstance(raw, Mapping) else ()
+def _product(raw: Any, of_all: Iterable[Any]) -> Product:
+    """A product with its parts; `of_all` are those that v0.0.1 names beside all products."""
+    named = [*of_all, *((raw.get("subcomponents") or ()) if isinstance(raw, Mapping) else ())]
     parts = tuple(url for one in named for url in _urls(one))
     # Parts that are called otherwise are not known here, and must not become all of the product.
     return Product(() if named and not parts else tuple(_urls(raw)), parts)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from casemate.supply import severities
 
@@ -24,6 +24,8 @@ VERSION = re.compile(
     rf"(?:v|go)?({NUMBER})(?:\.({NUMBER})(?:\.({NUMBER})(?:-([0-9A-Za-z.-]+))?(?:\+([0-9A-Za-z.-]+))?)?)?"
 )
 BUILD_OF_K3S = re.compile(r"k3s(\d+)")
+NO_VERSION = (-1,)
+"""The key of what is no version."""
 
 
 class OsvError(ValueError):
@@ -70,7 +72,7 @@ def key(version: str) -> tuple[Any, ...]:
     """
     found = VERSION.fullmatch(version)
     if found is None:
-        return (-1,)
+        return NO_VERSION
     *numbers, candidate, metadata = found.groups()
     parts = tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in (candidate or "").split(".") if p)
     build = BUILD_OF_K3S.fullmatch(metadata or "")
@@ -88,34 +90,41 @@ def compare(version: str, event: str) -> int:
     return (mine > other) - (mine < other)
 
 
-def in_range(version: str, events: Iterable[Event]) -> bool:
+class Order(NamedTuple):
+    """The order of an ecosystem's versions: what sorts them, and how one is compared with that of an event."""
+
+    key: Callable[[str], tuple[Any, ...]]
+    compare: Callable[[str, str], int]
+
+
+GO = Order(key, compare)
+
+
+def in_range(version: str, events: Iterable[Event], order: Order = GO) -> bool:
     """Whether a version is within a range, as the schema evaluates its events."""
     events = list(events)
     limits = [at for what, at in events if what == "limit"]
-    if limits and not any(at == "*" or compare(version, at) < 0 for at in limits):
+    if limits and not any(at == "*" or order.compare(version, at) < 0 for at in limits):
         return False
-    ordered = sorted(
-        (event for event in events if event[0] != "limit"),
-        key=lambda e: ((-2,), 0) if e == ("introduced", "0") else (key(e[1]), ENDS.index(e[0])),
-    )
-    affected = False
-    for what, at in ordered:
+    affected = ("introduced", "0") in events
+    rest = [event for event in events if event[0] != "limit" and event != ("introduced", "0")]
+    for what, at in sorted(rest, key=lambda event: (order.key(event[1]), ENDS.index(event[0]))):
         if what == "introduced":
-            affected = affected or at == "0" or compare(version, at) >= 0
+            affected = affected or order.compare(version, at) >= 0
         elif what == "fixed":
-            affected = affected and compare(version, at) < 0
+            affected = affected and order.compare(version, at) < 0
         else:
-            affected = affected and compare(version, at) <= 0
+            affected = affected and order.compare(version, at) <= 0
     return affected
 
 
-def fixed_in(version: str, events: Iterable[Event]) -> str:
+def fixed_in(version: str, events: Iterable[Event], order: Order = GO) -> str:
     """The oldest version that ends the range around this one, or "" where none does."""
-    later = [at for what, at in events if what == "fixed" and compare(version, at) < 0]
-    return min(later, key=key, default="")
+    later = [at for what, at in events if what == "fixed" and order.compare(version, at) < 0]
+    return min(later, key=order.key, default="")
 
 
-def holding(affected: Affected, version: str, project: bool) -> Range | None:
+def holding(affected: Affected, version: str, project: bool = False, order: Order = GO) -> Range | None:
     """The range that has a version, None where none has. What names neither ranges nor versions is about all.
 
     `project`: it is a version of the project itself. Then ranges of such versions count, too, and where there are any,
@@ -125,8 +134,10 @@ def holding(affected: Affected, version: str, project: bool) -> Range | None:
     own = [one for one in affected.ranges if one.of_project]
     if project and own:
         known = [one for one in known if one.events != (("introduced", "0"),)] + own
-    found = next((one for one in known if in_range(version, one.events)), None)
-    named = not affected.versions.isdisjoint((version, version.removeprefix("v")))
+    found = next((one for one in known if in_range(version, one.events, order)), None)
+    named = version in affected.versions or (
+        order.key(version) != NO_VERSION and any(order.compare(version, one) == 0 for one in affected.versions)
+    )
     if found is None and (named or not (known or affected.versions)):
         return Range(())
     return found
@@ -144,13 +155,23 @@ def advisory(entry: Any, ecosystem: str = "Go") -> Advisory | None:
     try:
         ours = [one for one in entry.get("affected") or () if one.get("package", {}).get("ecosystem") == ecosystem]
         every = [_affected(one) for one in ours]
+        if not every:
+            return None
         aliases = tuple(sorted({str(alias) for alias in entry.get("aliases") or ()} - {entry["id"]}))
         vectors = [*(entry.get("severity") or ()), *(one for has in ours for one in has.get("severity") or ())]
         severity = severities.of((entry.get("database_specific") or {}).get("severity"), vectors)
         summary = str(entry.get("summary") or "")
     except (AttributeError, KeyError, TypeError) as odd:
         raise OsvError(f"{entry['id']} is not as the schema of OSV says: {odd!r}") from odd
-    return Advisory(entry["id"], aliases, summary, severity, tuple(every)) if every else None
+    return Advisory(entry["id"], aliases, summary, severity, tuple(every))
+
+
+def ecosystems(entry: Mapping[str, Any]) -> set[str]:
+    """The ecosystems, such as "Go" or "Debian:12", of whose packages an entry says something. Raises OsvError."""
+    try:
+        return {str(one["package"]["ecosystem"]) for one in entry.get("affected") or () if one.get("package")}
+    except (AttributeError, KeyError, TypeError) as odd:
+        raise OsvError(f"{entry['id']} is not as the schema of OSV says: {odd!r}") from odd
 
 
 def advisory_of(plain: tuple[Any, ...]) -> Advisory:

@@ -151,7 +151,7 @@ def _whole(url: str, answer: Any) -> bytes:
 def _parsed(url: str, data: bytes) -> Mapping[str, Any]:
     try:
         made = json.loads(data)
-    except ValueError as odd:
+    except (RecursionError, ValueError) as odd:
         raise ApiError(_odd(url, odd)) from odd
     if not isinstance(made, dict):
         raise ApiError(_odd(url, "it is no JSON object"))

@@ -28,7 +28,7 @@ def purl(one: Component, system: Mapping[str, str]) -> PackageURL | None:
             differs = one.source_version != one.version
             qualifiers["upstream"] = f"{one.source}@{one.source_version}" if differs else one.source
         return PackageURL("deb", distribution, one.name, version, {k: v for k, v in qualifiers.items() if v})
-    if one.ecosystem == "image" and name and not name.startswith("sha256:"):
+    if one.ecosystem == "image" and one.version.startswith("sha256:") and not name.startswith("sha256:"):
         return PackageURL("oci", None, name, version, {"repository_url": one.name})
     if one.ecosystem == "release" and one.name in PLACES:
         return PackageURL(*PLACES[one.name], version)

@@ -50,7 +50,7 @@ def known(given: Mapping[str, Any] | None, now: datetime.datetime) -> Kept:
         }
     except FileNotFoundError:
         return {}
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as wrong:
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as wrong:
         said = f"{path} holds no answers of registries ({type(wrong).__name__}: {wrong})"
         raise AnswersError(f"{said}. Remove it, and run casemate images scan") from wrong
     return {reference: of for reference, of in found.items() if of}

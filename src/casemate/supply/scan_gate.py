@@ -1,15 +1,21 @@
-"""Scans as the operator's inventory asks for them (`casemate_image_scans`), and whether an image may go on the list."""
+"""Scans as the operator's inventory asks for them (`casemate_image_scans`), and whether an image may go on the list.
+
+A list names what a registry resolves, which may be an index that leads to an image for each platform. So what is known
+of one platform lets none on the list: those of the nodes (`platforms`) are all asked for.
+"""
 
 from __future__ import annotations
 
 import datetime
+import platform as machine
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from casemate.supply import scan_results
-from casemate.supply.scan_policy import OUTDATED, PASSED, UNSCANNED, Policy, standing
-from casemate.supply.scan_results import ResultError
+from casemate.supply.artifact_lock import ARCHITECTURES
+from casemate.supply.scan_policy import OUTDATED, PASSED, UNSCANNED, Policy, Standing, standing
+from casemate.supply.scan_results import ResultError, Scans
 from casemate.supply.scanner import HIDING, Scanner
 
 VARIABLE, WAIVERS, MAX_AGE = "casemate_image_scans", "casemate_advisory_waivers", "casemate_image_max_age_days"
@@ -20,11 +26,22 @@ REMEDY = {UNSCANNED: AGAIN, OUTDATED: AGAIN}
 
 
 class Settings(NamedTuple):
-    """What the inventory says: the scanner, the folder of results, and the policy."""
+    """What the inventory says: the scanner, the folder of results, the policy, and the platforms of the nodes."""
 
     scanner: Scanner
     results: Path
     policy: Policy
+    platforms: tuple[str, ...]
+
+
+def platform_of(machine_type: str) -> str:
+    """The platform of a machine such as x86_64, as images have it."""
+    return f"linux/{ARCHITECTURES.get(machine_type, machine_type)}"
+
+
+def own_platform() -> str:
+    """Linux on a machine as this one."""
+    return platform_of(machine.machine())
 
 
 def settings(given: Mapping[str, Any] | None, waivers: Mapping[str, Any] | None = None) -> Settings | None:
@@ -49,7 +66,8 @@ def settings(given: Mapping[str, Any] | None, waivers: Mapping[str, Any] | None 
         int(given.get("database_max_age_days", usual.database_days)),
         dict(waivers or {}),
     )
-    return Settings(scanner, _path(given["results"]), policy)
+    platforms = tuple(map(str, given.get("platforms") or (own_platform(),)))
+    return Settings(scanner, _path(given["results"]), policy, platforms)
 
 
 def _path(given: Any) -> Path:
@@ -59,7 +77,8 @@ def _path(given: Any) -> Path:
 def refusal(digest: str, image: str, asked: Settings | None, now: datetime.datetime) -> str:
     """Why an image may not go on the list, and what to do; "" where it may, and where no scans are set up.
 
-    Of an image for several platforms each scan that is kept has to pass. Raises nothing: a broken result refuses.
+    Of an image for several platforms there has to be a scan for each of the nodes', and each that is kept has to pass.
+    Raises nothing: a broken result refuses.
     """
     if asked is None:
         return ""
@@ -67,17 +86,29 @@ def refusal(digest: str, image: str, asked: Settings | None, now: datetime.datet
         scans = scan_results.read(asked.results, digest)
     except ResultError as broken:
         return str(broken)
-    stands = {platform: standing(scan, asked.policy, now) for platform, scan in scans.items()}
-    for platform, (state, why) in sorted(stands.items()) or [("", standing(None, asked.policy, now))]:
+    for platform, (state, why) in sorted(_by_platform(scans, asked, now).items()):
         if state != PASSED:
             fallback = f"take an image without them, or waive one by its id in {WAIVERS}, with a reason and an end"
-            where = f" ({platform})" if platform else ""
-            return f"{image}{where}: {why}. To allow it, {REMEDY.get(state, fallback).format(image=image)}"
+            return f"{image} ({platform}): {why}. To allow it, {REMEDY.get(state, fallback).format(image=image)}"
     return ""
 
 
+def _by_platform(scans: Scans, asked: Settings, now: datetime.datetime) -> dict[str, Standing]:
+    """How an image stands on each platform that was scanned, and on each of the nodes'.
+
+    What is no index is the same on all of them.
+    """
+    found = {platform: standing(scan, asked.policy, now) for platform, scan in scans.items()}
+    if any(scan.whole for scan in scans.values()):
+        return found
+    return {**{platform: standing(None, asked.policy, now) for platform in asked.platforms}, **found}
+
+
 def standings(asked: Settings | None, now: datetime.datetime) -> dict[str, dict[str, dict[str, str]]]:
-    """Digest -> platform -> `state` and `why`, of all results that are kept; of a broken file: UNREADABLE."""
+    """Digest -> platform -> `state`, `why`, and `of`, the configuration of what was scanned where that is known.
+
+    Those of all results that are kept; of a broken file: UNREADABLE.
+    """
     if asked is None:
         return {}
     made: dict[str, dict[str, dict[str, str]]] = {}
@@ -87,7 +118,10 @@ def standings(asked: Settings | None, now: datetime.datetime) -> dict[str, dict[
         except ResultError as broken:
             made[digest] = {"": {"state": UNREADABLE, "why": str(broken)}}
             continue
-        made[digest] = {name: standing(scan, asked.policy, now)._asdict() for name, scan in scans.items()}
+        made[digest] = {
+            name: {**one._asdict(), "of": scans[name].config if name in scans else ""}
+            for name, one in _by_platform(scans, asked, now).items()
+        }
     return made
 
 
@@ -110,6 +144,16 @@ def problems(values: Mapping[str, Any]) -> list[str]:
             "Fill one where there is a network (trivy image --download-db-only --cache-dir FOLDER), and copy it"
         )
     return found
+
+
+def platform_problems(values: Mapping[str, Any], machine_type: str) -> list[str]:
+    """That images are let in without being scanned for the platform of a node of this machine type, or nothing."""
+    asked, platform = settings(values.get(VARIABLE)), platform_of(machine_type)
+    if asked is None or platform in asked.platforms:
+        return []
+    has = ", ".join(asked.platforms)
+    said = f"{VARIABLE}.platforms is {has}, and this node is {platform}, for which no image would have to be scanned"
+    return [f"{said}. Set platforms: [{', '.join(sorted({*asked.platforms, platform}))}]"]
 
 
 def _hides(argument: str, hiding: Collection[str]) -> bool:

@@ -34,7 +34,9 @@ class Policy(NamedTuple):
 
 class Scan(NamedTuple):
     """What is kept of a scan of an image: what was scanned, by whom (name, version and sha256 of the scanner), with a
-    database of when, when that was (both in UTC), and the advisories.
+    database of when, when that was (both in UTC), and the advisories. `config` is the digest of the configuration of
+    what was scanned, "" where the scanner does not say it. `whole`: the digest by which it is kept names that image
+    itself, and no index that may lead to others, too.
     """
 
     image: str
@@ -44,6 +46,8 @@ class Scan(NamedTuple):
     database: datetime.datetime
     scanned: datetime.datetime
     advisories: tuple[Advisory, ...]
+    config: str = ""
+    whole: bool = False
 
 
 class Standing(NamedTuple):

@@ -38,13 +38,16 @@ class Advisory(NamedTuple):
 
 class Report(NamedTuple):
     """What a scanner found: its version and the time of its database where it says them, the digests by which it knows
-    the image (of configuration, manifest or index), and the advisories.
+    the image (of configuration, manifest or index), the advisories, and the digests of the configuration and of the
+    manifest that it looked at, "" where it does not say them.
     """
 
     version: str
     database: datetime.datetime | None
     digests: frozenset[str]
     advisories: tuple[Advisory, ...]
+    config: str = ""
+    manifest: str = ""
 
 
 def parse(kind: str, text: bytes) -> Report:
@@ -74,7 +77,8 @@ def _trivy(made: Mapping[str, Any]) -> Report:
     if system.get("EOSL"):
         found.append(_ended(str(system.get("Family")), str(system.get("Name"))))
     known = [about["ImageID"], *(one.rpartition("@")[2] for one in about.get("RepoDigests") or ())]
-    return Report(str((made.get("Trivy") or {}).get("Version") or ""), None, _digests(known), _sorted(found))
+    version = str((made.get("Trivy") or {}).get("Version") or "")
+    return Report(version, None, _digests(known), _sorted(found), _digest(about["ImageID"]))
 
 
 def _grype(made: Mapping[str, Any]) -> Report:
@@ -101,7 +105,8 @@ def _grype(made: Mapping[str, Any]) -> Report:
     known += [one.rpartition("@")[2] for one in target.get("repoDigests") or ()]
     database = about.get("db") or {}
     built = (database.get("status") or database).get("built")
-    return Report(str(about.get("version") or ""), moment(built), _digests(known), _sorted(found))
+    of = (_digest(target["imageID"]), _digest(target["manifestDigest"]))
+    return Report(str(about.get("version") or ""), moment(built), _digests(known), _sorted(found), *of)
 
 
 READERS = {"trivy": _trivy, "grype": _grype}
@@ -130,6 +135,10 @@ def _severity(text: Any) -> str:
 
 def _ids(given: Iterable[Any] | None) -> tuple[str, ...]:
     return tuple(sorted({str(one) for one in given or ()}))
+
+
+def _digest(said: Any) -> str:
+    return str(said) if DIGEST.fullmatch(str(said)) else ""
 
 
 def _digests(known: Iterable[Any]) -> frozenset[str]:

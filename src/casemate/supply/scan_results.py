@@ -50,7 +50,7 @@ def _kept(folder: Path, digest: str) -> dict[str, Any]:
         return dict(made["scans"])
     except FileNotFoundError:
         return {}
-    except (KeyError, OSError, TypeError, ValueError) as wrong:
+    except (KeyError, OSError, RecursionError, TypeError, ValueError) as wrong:
         raise _broken(folder, digest, wrong) from wrong
 
 
@@ -107,6 +107,8 @@ def _scan(kept: Mapping[str, Any]) -> Scan:
         database=_time(kept["database"]),
         scanned=_time(kept["scanned"]),
         advisories=tuple(_advisory(one) for one in kept["advisories"]),
+        config=str(kept.get("config") or ""),
+        whole=kept.get("whole") is True,
     )
 
 

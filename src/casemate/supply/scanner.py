@@ -107,11 +107,11 @@ def verified(scanner: Scanner, beside: Path) -> Iterator[Ready]:
 def scan(ready: Ready, wanted: Wanted, now: datetime.datetime) -> Scan:
     """Scan an image and return what was found; raises ScanError."""
     with tempfile.TemporaryDirectory(dir=ready.folder) as folder:
-        layout, config = Path(folder, "layout"), ""
+        layout, config, manifest = Path(folder, "layout"), "", ""
         if ready.scanner.archives is not None:
             try:
                 place = (wanted.digest, wanted.config, wanted.platform)
-                config = oci_layout.extract(ready.scanner.archives, *place, layout)
+                config, manifest = oci_layout.extract(ready.scanner.archives, *place, layout)
             except (oci_layout.LayoutError, OSError) as broken:
                 raise ScanError(str(broken)) from broken
         if not config and not wanted.repository:
@@ -132,7 +132,9 @@ def scan(ready: Ready, wanted: Wanted, now: datetime.datetime) -> Scan:
     database = made.database or _database(ready.scanner)
     source = f"{wanted.repository}@{wanted.digest}" if wanted.repository else wanted.digest
     about = (ready.scanner.kind, made.version, ready.scanner.sha256)
-    return Scan(source, *about, database.replace(microsecond=0), now.replace(microsecond=0), made.advisories)
+    moments = (database.replace(microsecond=0), now.replace(microsecond=0))
+    of = config or (made.config if made.config != wanted.digest else "")  # by that digest it was asked for
+    return Scan(source, *about, *moments, made.advisories, of, wanted.digest in (manifest, made.manifest))
 
 
 def _command(ready: Ready, image: str, is_layout: bool, platform: str) -> list[str]:

@@ -5,7 +5,8 @@ Source: https://ossf.github.io/osv-schema/ (severity). Scores, and the words for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable
 from typing import Any
 
 WORDS = ("low", "medium", "high", "critical")
@@ -27,7 +28,7 @@ def of(word: object, vectors: Iterable[Any]) -> str:
     said = OTHER_WORDS.get(said, said)
     if said in WORDS:
         return said
-    found = [_of_vector(one) for one in vectors if str(one["type"]).startswith("CVSS_")]
+    found = [_of_vector(one["type"], str(one.get("score"))) for one in vectors if str(one["type"]).startswith("CVSS_")]
     return worst(found) if found else said
 
 
@@ -36,15 +37,16 @@ def worst(words: Iterable[str]) -> str:
     return max(words, key=lambda word: ORDER.index(word if word in ORDER else UNKNOWN))
 
 
-def _of_vector(raw: Mapping[str, Any]) -> str:
+@functools.cache
+def _of_vector(kind: str, vector: str) -> str:
     """The base severity of one vector. A score of 0 is unknown: that of something that is no fault."""
     # Here, since a collection is also read where it is not installed.
     from cvss import CVSS2, CVSS3, CVSS4
     from cvss.exceptions import CVSSError
 
     versions = {"CVSS_V2": CVSS2, "CVSS_V3": CVSS3, "CVSS_V4": CVSS4}
-    version, vector = versions.get(raw["type"]), raw.get("score")
-    if version is None or not isinstance(vector, str):
+    version = versions.get(kind)
+    if version is None:
         return UNKNOWN
     try:
         word = str(version(vector).severities()[0]).lower()

@@ -238,6 +238,9 @@ def test_a_further_verifier_has_to_agree(node: Node) -> None:
         (listed(images={}), "its images are no list"),
         (listed(expires="soon"), "expires 'soon' is no date"),
         (listed(expires=20270331), "is no date"),
+        (listed(issued="soon"), "issued 'soon' is no date"),
+        (listed(issued=None), "issued None is no date"),
+        *((listed(serial=odd), "is no whole number from 1 on") for odd in (0, -1, True, "7", 1.0, None)),
         (listed(entry(until="2027-02-30")), "is no date"),
         (listed(entry(digest=GOOD.upper())), "is not sha256"),
         (listed(entry(image="busybox")), "no repository with its host"),
@@ -251,6 +254,14 @@ def test_a_malformed_list_is_refused_and_says_why(text: str, says: str) -> None:
     with pytest.raises(verifier.Refused) as refusal:
         verifier.read(text)
     assert says in str(refusal.value)
+
+
+def test_a_clock_that_was_set_back_makes_no_list_count_again(node: Node) -> None:
+    node.write(listed(entry(), issued=TODAY.isoformat(), serial=7))
+    assert node.pull()[0] == 0
+    node.write(listed(entry(), issued=TOMORROW, serial=7))
+    code, said = node.pull()
+    assert code == 1 and f"was issued on {TOMORROW}, and the clock of this machine says {TODAY}" in said
 
 
 def test_a_long_list_is_read_before_containerd_gives_up() -> None:

@@ -125,8 +125,8 @@ def test_what_whoever_made_an_image_wrote_there_stops_no_check(tmp_path: Path, o
         (images.CONTAINERS, (1, "", "no such socket")),
         (images.CONTAINERS, (0, "[]", "")),
         (images.CONTAINERS, (0, '{"containers": [{"imageRef": 1}]}', "")),
-        (images.IMAGES, (124, "", "no answer within 60 s")),
-        (images.SANDBOXES, (1, "", "ctr: refused")),
+        (images.images_of(images.KUBELETS), (124, "", "no answer within 60 s")),
+        (images.containers_of(images.KUBELETS), (1, "", "ctr: refused")),
     ],
 )
 def test_a_runtime_that_does_not_say_is_not_evaluated(
@@ -140,3 +140,36 @@ def test_a_runtime_that_does_not_say_is_not_evaluated(
 
 def test_nothing_runs_where_no_pod_does(tmp_path: Path) -> None:
     assert images.running(made.node(tmp_path, {}, [], [])) == []
+
+
+def test_what_somebody_started_past_the_kubelet_runs_too(tmp_path: Path) -> None:
+    blobs: made.Blobs = {}
+    (app, app_config), (own, own_config) = made.image(blobs, BUILT), made.image(blobs, "2026-01-01T00:00:00Z")
+    named = [(f"{APP}:1", app), (app_config, app)]
+    host = made.node(tmp_path, blobs, named, [made.container(app_config, "shop/web")], {"web": f"{APP}:1"})
+    tasks = images.TASKS.replace("/*/*", "")
+    for place in ("k8s.io/web-main", "k8s.io/sandbox-web", "k8s.io/by-hand", "moby/folder", "moby/other", "moby/gone"):
+        Path(host.path(f"{tasks}/{place}")).mkdir(parents=True)
+    kubelets = " ".join(images.containers_of(images.KUBELETS))
+    host.commands[kubelets] = (0, f"{host.commands[kubelets][1]}by-hand {APP}:1 r\nstopped {APP}:1 r\n", "")
+    rows = "CONTAINER IMAGE RUNTIME\nfolder - io.containerd.runc.v2\nother docker.io/evil:1 r\nstopped x:1 r\n"
+    host.commands[" ".join(images.containers_of("moby"))] = (0, rows, "")
+    known = f"REF TYPE DIGEST SIZE PLATFORMS LABELS\ndocker.io/evil:1 t {own} 1.0 MiB linux/amd64 -\n"
+    host.commands[" ".join(images.images_of("moby"))] = (0, known, "")
+    found = {one.id: one for one in images.running(host)}
+    assert {name: one.pods for name, one in found.items()} == {
+        app_config: ["(containerd)/k8s.io/by-hand", "shop/web/(sandbox)", "shop/web/main"],
+        own_config: ["(containerd)/moby/other"],
+        images.NO_IMAGE: ["(containerd)/moby/folder"],
+    }
+    assert (found[own_config].digest, found[own_config].names) == (own, ["docker.io/evil:1"])
+    assert found[images.NO_IMAGE].name == images.NO_IMAGE
+
+
+def test_where_nothing_runs_past_the_kubelet_nobody_else_is_asked(tmp_path: Path) -> None:
+    host = made.node(tmp_path, {}, [], [made.container(f"sha256:{'a' * 64}", "shop/web")], {"web": "x:1"})
+    for place in ("k8s.io/web-main", "k8s.io/sandbox-web"):
+        Path(host.path(images.TASKS.replace("*/*", place))).mkdir(parents=True)
+    images.running(host)
+    asked = [" ".join(argv) for argv in host.ran if "ctr" in argv]
+    assert sorted(asked) == sorted(" ".join(of(images.KUBELETS)) for of in (images.containers_of, images.images_of))

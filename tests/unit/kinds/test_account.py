@@ -216,6 +216,12 @@ def test_kinds_of_password(field: str, kind: str) -> None:
         ({"common-password": PAM.replace("yescrypt", "sha512 yescrypt")}, True),
         ({"common-password": PAM.replace("pam_unix", "pam_evil")}, False),
         ({"common-password": "@include common-password\n"}, False),
+        ({"common-password": "password substack other\n", "other": PAM}, True),
+        ({"common-password": PAM.replace(" yescrypt", " \\\nyescrypt")}, True),
+        ({"common-password": PAM, "passwd": "@include common-password\n"}, True),
+        ({"common-password": PAM, "passwd": PAM.replace("yescrypt", "md5")}, False),  # which passwd(1) goes by
+        ({"common-password": PAM, "passwd.dpkg-old": PAM.replace("yescrypt", "md5")}, True),
+        ({"passwd": PAM}, False),
         ({}, False),
     ],
 )
@@ -326,6 +332,26 @@ def test_a_rule_without_a_password_is_told_with_its_line(tmp_path: Path) -> None
     host = FakeHost(tmp_path, files, {"cvtsudoers": (0, json.dumps(rules), "")})
     setting: account.Setting = {"check": "nopasswd_sudo", "allow": ["ops"]}
     assert account.assess(setting, account.observe([setting], host)[0]).where == ("/etc/sudoers:2",)
+
+
+@pytest.mark.parametrize(
+    ("given", "ok"),
+    [
+        ({"/etc/sudoers": "@includedir /etc/sudoers.d\n"}, True),
+        ({"/etc/sudoers": '#includedir "/etc/sudoers.d/"\n'}, True),
+        ({"/etc/sudoers": "@includedir sudoers.d\n"}, True),
+        ({"/etc/sudoers": "@include sudoers.site\n", "/etc/sudoers.site": "@includedir /etc/sudoers.d\n"}, True),
+        ({"/etc/sudoers": "root ALL=(ALL) ALL\n"}, False),
+        ({"/etc/sudoers": "# @includedir /etc/sudoers.d\n"}, False),
+        ({"/etc/sudoers": "@include /etc/sudoers\n"}, False),
+        ({"/etc/sudoers": "@includedir /etc/sudoers.site\n"}, False),
+        ({}, True),  # where there is no sudo nothing is given by it
+    ],
+)
+def test_what_stands_in_the_folder_of_sudo_counts(tmp_path: Path, given: dict[str, str], ok: bool) -> None:
+    verdict = judge(tmp_path, {"check": "sudo_folder"}, **given)
+    assert verdict.ok is ok
+    assert ok or "by hand, visudo, and @includedir /etc/sudoers.d" in verdict.reason
 
 
 def test_sudo_that_cannot_be_asked_is_never_nobody(tmp_path: Path) -> None:

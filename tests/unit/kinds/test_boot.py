@@ -40,6 +40,10 @@ def judged(folder: Path, setting: Any, now: str, then: str | None = None, grub: 
         (WANT, "slab_nomerge", "init_on_alloc=1 slab_nomerge", "init_on_alloc=1 is missing now"),
         (WANT, "init_on_alloc=1 slab_nomerge", "slab_nomerge", "init_on_alloc=1 is missing at the next boot"),
         (WANT, "init_on_alloc=0 slab_nomerge", None, "init_on_alloc=1 is missing now"),
+        (WANT, "init_on_alloc=1 slab_nomerge init_on_alloc=0", None, "init_on_alloc=1 is missing now"),  # the last
+        (WANT, "init_on_alloc=0 slab_nomerge init-on-alloc=1", None, ""),
+        (WANT, "slab_nomerge -- init_on_alloc=1", None, "init_on_alloc=1 is missing now"),  # that is init's
+        (WITHOUT, "mitigations=off mitigations=auto", "quiet", ""),
         (WITHOUT, "quiet", "quiet", ""),
         (WITHOUT, "mitigations=off", "quiet", "mitigations=off is given now"),
         (WITHOUT, "quiet", "apparmor=0", "apparmor=0 is given at the next boot"),

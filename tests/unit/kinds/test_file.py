@@ -459,3 +459,26 @@ def test_what_nobody_asks_for_any_more_is_taken_away_and_then_not_judged(tmp_pat
     assert judge(host, setting).reason == "it is there"
     file.enforce([setting], {0}, host)
     assert not os.path.exists(host.path("/etc/x"))
+
+
+@root
+@pytest.mark.parametrize("way", ["unset", "take_back"])
+def test_with_a_unit_go_the_links_by_which_it_started_at_boot(tmp_path: Path, way: str) -> None:
+    path, wants = "/etc/systemd/system/x.path", "/etc/systemd/system/paths.target.wants"
+    host = FakeHost(tmp_path, commands={"systemctl daemon-reload": (0, "", "")})
+    make(host, path)
+    for name, target in (("x.path", path), ("other.path", path), ("x.path.d", path)):
+        link = Path(host.path(f"{wants}/{name}"))
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(target)
+    foreign = Path(host.path("/etc/systemd/system/multi-user.target.wants/x.path"))
+    foreign.parent.mkdir()
+    foreign.symlink_to("/usr/lib/systemd/system/x.path")
+    setting: Any = {"path": path, "mode": "0600", "content": "x", "unset": "nobody asks"}
+    if way == "unset":
+        file.enforce([setting], {0}, host)
+    else:
+        file.take_back([setting], [], host)
+    assert not os.path.lexists(host.path(path))
+    assert sorted(os.listdir(host.path(wants))) == ["other.path", "x.path.d"]
+    assert foreign.is_symlink()

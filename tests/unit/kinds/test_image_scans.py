@@ -78,6 +78,18 @@ def test_of_what_runs_without_a_scan_that_counts_nothing_is_known(
     assert (told["state"], told["config"], told["platform"], told["pods"]) == (state, config, "linux/amd64", PODS)
 
 
+def test_a_scan_of_another_image_of_the_same_index_and_platform_says_nothing_of_what_runs(tmp_path: Path) -> None:
+    """An index may lead to two for linux/amd64: the scanner takes one, and the runtime that of its processor."""
+    host, digest, config = node(tmp_path)
+    for of, known in ((config, True), ("", True), (f"sha256:{'e' * 64}", False)):
+        scans = {digest: {"linux/amd64": {**PASSED, "of": of}}}
+        if known:
+            assert judged(image_scans, host, of="running", scans=scans, wanted=True).ok
+            continue
+        with pytest.raises(Unavailable, match="it was not scanned"):
+            judged(image_scans, host, of="running", scans=scans, wanted=True)
+
+
 @pytest.mark.parametrize(("other", "ok"), [(OUTDATED, True), (VULNERABLE, False)])
 def test_a_scan_by_any_digest_of_the_same_configuration_counts(tmp_path: Path, other: Any, ok: bool) -> None:
     host, digest, config = node(tmp_path)

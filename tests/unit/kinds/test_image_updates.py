@@ -11,7 +11,7 @@ from unit import running_images as made
 from unit.fake_host import FakeHost
 
 from module_utils.casemate.core.verdict import Unavailable, Verdict
-from module_utils.casemate.k3s.images import IMAGES
+from module_utils.casemate.k3s.images import KUBELETS, images_of
 from module_utils.casemate.kinds import image_updates as kind
 
 APP, BASE = "registry.example.org/app", "docker.io/library/debian:12"
@@ -99,9 +99,9 @@ def test_an_image_that_does_not_say_what_it_is_built_on_is_not_evaluated(tmp_pat
 
 def test_what_has_moved_is_told_whatever_else_is_not_known(tmp_path: Path) -> None:
     host, _ = node(tmp_path, asked=f"{APP}:2")
-    listed = host.commands[" ".join(IMAGES)][1]
+    listed = host.commands[" ".join(images_of(KUBELETS))][1]
     tagged = re.sub(rf"^{APP}@\S+", f"{APP}:1", listed.splitlines()[1])
-    host.commands[" ".join(IMAGES)] = (0, f"{listed}{tagged}\n", "")
+    host.commands[" ".join(images_of(KUBELETS))] = (0, f"{listed}{tagged}\n", "")
     verdict = judged(host, "tags", **{f"{APP}:1": answer(NEW, config=OLD)})
     assert [one["reference"] for one in verdict.observed.values()] == [f"{APP}:1", f"{APP}:2"]
     assert not verdict.ok

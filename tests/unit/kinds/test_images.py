@@ -122,12 +122,12 @@ class RealHost(FakeHost):
     run = Host.run
 
 
-def signed_list(folder: Path, *entries: program.Entry, expires: datetime.date = DAY) -> Path:
+def signed_list(folder: Path, *entries: program.Entry, expires: datetime.date = DAY, **more: Any) -> Path:
     """A signed list with what the verifier reads beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     images = [{**one._asdict(), "until": one.until.isoformat()} for one in entries]
     path = folder / program.LIST
-    path.write_text(json.dumps({"schema": 1, "expires": expires.isoformat(), "images": images}))
+    path.write_text(json.dumps({"schema": 1, "expires": expires.isoformat(), "images": images, **more}))
     private = folder.parent / "id"
     if not private.exists():
         signing.key(folder.parent)
@@ -242,6 +242,8 @@ def test_the_list_is_judged_on_the_controller(tmp_path: Path) -> None:
     setting["revoked"] = ""
     signed_list(path.parent, expires=datetime.date(2027, 3, 30))
     assert "it ended on 2027-03-30" in verdict().reason
+    signed_list(path.parent, issued="2027-04-01", serial=3)
+    assert "it was issued on 2027-04-01, and the clock of this machine says 2027-03-31" in verdict().reason
     signed_list(path.parent)
     assert "allows no image today" in verdict().reason
     path.write_text("{}")

@@ -506,3 +506,9 @@ def test_a_list_is_told_as_yaml(tmp_path: Path) -> None:
     setting: Any = {"file": "casemate-k3s_node.yaml", "key": "disable", "value": ["traefik"]}
     host = FakeHost(tmp_path, {MAIN: "disable: [traefik, coredns]\n"})
     assert judge(host, setting)[0].reason.startswith(f'disable is ["traefik", "coredns"] by {MAIN}')
+
+
+def test_characters_that_json_writes_as_two_stand_there_as_they_are() -> None:
+    """YAML's \\u names one character, and half of a pair is none: K3s would not start with it."""
+    assert render({"key": "ca\U0001f511"}) == 'key: "ca\U0001f511"\n'
+    assert render({"key": "\x85"}) == 'key: "\\u0085"\n'

@@ -24,6 +24,7 @@ from module_utils.casemate.host import backup, guard
 from module_utils.casemate.host.machine import EnforceError, Result
 from module_utils.casemate.k3s import files as k3s_files
 from module_utils.casemate.kinds import leftover, sysctl, written
+from module_utils.casemate.operations.bootstrap import MADE_BY, rules_file
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owned files are root's")
 OURS, OLD = "# Managed by Casemate (roles/k3s_host).\nkernel.panic = 60\n", "/etc/sysctl.d/99-zzz-casemate.conf"
@@ -278,3 +279,16 @@ def test_an_old_drop_in_of_ours_for_sshd_is_told_once_wherever_it_sorts(tmp_path
         ("ACCESS-LEFTOVERS-ABSENT", "changed")
     ]
     assert all(f["status"] == "pass" for f in done.findings)
+
+
+@pytest.mark.parametrize("name", ["casemate", "x-casemate", "0-casemate", "casemate.ci"])
+def test_the_rule_of_the_account_that_casemate_comes_as_is_never_a_leftover(tmp_path: Path, name: str) -> None:
+    """Else each apply would take sudo from it, and the guard undo the whole of it."""
+    path, rule = rules_file(name), f"{MADE_BY}\n{name} ALL=(ALL:ALL) NOPASSWD: ALL\n"
+    (declared,) = [
+        one["setting"] for one in declarations.controls()["k3s_access"] if one["setting"]["kind"] == "leftover"
+    ]
+    host = FakeHost(tmp_path, {path: rule, "/etc/sudoers.d/20-casemate-old": "# Managed by Casemate\n"})
+    setting: Any = {**declared, "asked": []}
+    (seen,) = leftover.observe([setting], host)
+    assert seen["ours"] == ["/etc/sudoers.d/20-casemate-old"]

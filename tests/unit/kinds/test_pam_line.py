@@ -274,3 +274,34 @@ def test_the_profile_is_one_that_pam_auth_update_reads(tmp_path: Path) -> None:
     assert "Auth-Type: Primary\nAuth:\n\t[success=ignore default=1]\tpam_succeed_if.so" in text
     assert text.endswith("Auth-Initial:\n\t[success=ignore default=1]\tpam_succeed_if.so quiet service in su:su-l\n"
                          "\trequisite\tpam_wheel.so use_uid\n")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("conf", "place"),
+    [
+        ("admin_group = users\n", 1),  # whose members are spared, as root is
+        ("# admin_group = users\n", 0),
+        ("silent\n  dir=/tmp/faillock # where everybody empties it\n", 2),
+        ("deny = 3\n", 0),  # the line of PAM says otherwise, and counts
+    ],
+)
+def test_what_the_file_of_a_module_undoes(tmp_path: Path, conf: str, place: int) -> None:
+    setting = {**REFUSE, "conf": "/etc/security/faillock.conf", "without": ["admin_group", "dir"]}
+    host = made(tmp_path)
+    (tmp_path / "etc/security").mkdir()
+    (tmp_path / "etc/security/faillock.conf").write_text(conf)
+    (verdict,) = verdicts(host, [setting])
+    where = (f"/etc/security/faillock.conf:{place}",) if place else ()
+    assert (verdict.ok, verdict.where, bool(verdict.blocked_by)) == (not place, where, bool(place))
+    assert not verdict.still_enforced
+
+
+def test_what_apply_can_do_beside_that_is_done(tmp_path: Path) -> None:
+    setting = {**REFUSE, "conf": "/etc/security/faillock.conf", "without": ["admin_group"]}
+    host = made(tmp_path, WHOLE.replace(BEFORE, ""))
+    (tmp_path / "etc/security").mkdir()
+    (tmp_path / "etc/security/faillock.conf").write_text("admin_group=users\n")
+    (verdict,) = verdicts(host, [setting])
+    assert not verdict.ok
+    assert verdict.blocked_by
+    assert verdict.still_enforced

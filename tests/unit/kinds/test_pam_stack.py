@@ -18,12 +18,14 @@ auth\trequisite\t\t\tpam_deny.so
 auth\trequired\t\t\tpam_permit.so
 auth\toptional\t\t\tpam_cap.so
 """
+OPEN = "auth sufficient pam_permit.so\n"
 SSHD = "# login\n@include common-auth\naccount required pam_nologin.so\n"
 
 
 def admits(tmp_path: Path, files: dict[str, str], facility: str = "auth") -> dict[str, str]:
     setting: Any = {"facility": facility, "known": []}
-    host = FakeHost(tmp_path, {f"/etc/pam.d/{name}": text for name, text in files.items()})
+    elsewhere = {"/etc/security/open": OPEN}
+    host = FakeHost(tmp_path, {**elsewhere, **{f"/etc/pam.d/{name}": text for name, text in files.items()}})
     (seen,) = pam_stack.observe([setting], host)
     verdict = KIND.assess(setting, seen)
     assert verdict.ok == (not seen["admits"])
@@ -58,6 +60,10 @@ def test_what_debian_ships_refuses(tmp_path: Path) -> None:
         ("auth required pam_faillock.so preauth", False),
         ("account sufficient pam_permit.so", False),
         ("# auth sufficient pam_permit.so", False),
+        ("auth include /etc/security/open", True),  # whatever its place
+        ("@include /etc/security/open", True),
+        ("auth Include /etc/security/open", True),  # in any case
+        ("auth SUBSTACK /etc/security/open", False),  # what it decides ends no more than itself: pam_deny still follows
         ("auth sufficient pam_unix.so", False),
     ],
 )

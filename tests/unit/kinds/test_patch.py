@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.fake_host import FakeHost
+from unit.microcode_files import intel
 
 from module_utils.casemate.core.verdict import Unavailable, Verdict
 from module_utils.casemate.formats import dpkg_status
 from module_utils.casemate.kinds import patch as kind
+from module_utils.casemate.kinds.patch_running import CPUS
 
 STATUS, INDEX = "/var/lib/dpkg/status", "/var/lib/apt/lists/deb.example_Packages"
 OPENSSL = "Package: libssl3\nStatus: install ok installed\nSource: openssl (3.0.1)\nVersion: 3.0.15-1\n"
@@ -134,6 +136,14 @@ Unattended-Upgrade::Automatic-Reboot "false";
         ('APT::Periodic::Unattended-Upgrade "0";\n', "APT::Periodic::Unattended-Upgrade"),
         ('APT::Periodic::Update-Package-Lists "0";\n', "APT::Periodic::Update-Package-Lists"),
         ('APT::Periodic::Enable "0";\n', "APT::Periodic::Enable"),
+        ('APT::Periodic::Unattended-Upgrade "30";\n', "APT::Periodic::Unattended-Upgrade"),
+        ('APT::Periodic::Update-Package-Lists "2d";\n', "APT::Periodic::Update-Package-Lists"),
+        ('APT::Periodic::Update-Package-Lists "12h";\n', ""),
+        ('APT::Periodic::Update-Package-Lists "always";\n', ""),
+        ('Unattended-Upgrade::Download-Only "True";\n', "Unattended-Upgrade::Download-Only"),
+        ('Unattended-Upgrade::InstallOnShutdown "true";\n', "Unattended-Upgrade::InstallOnShutdown"),
+        ('Unattended-Upgrade::InstallOnShutdown "false";\n', ""),
+        ('Unattended-Upgrade::Update-Days:: "Sun";\n', "Unattended-Upgrade::Update-Days"),
         ('Unattended-Upgrade::Package-Blacklist:: "openssl";\n', "openssl"),
         ('Unattended-Upgrade::Package-Whitelist "";\n', ""),
         ('Unattended-Upgrade::Package-Whitelist:: "bash";\n', "Unattended-Upgrade::Package-Whitelist"),
@@ -251,6 +261,52 @@ def test_a_newer_kernel_waits_for_a_reboot(
 def test_a_container_has_no_kernel_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="its host's"):
         judged(kernels(tmp_path, "Debian 6.1.10-1"), of="kernel")
+
+
+CPUINFO = (
+    "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 207\nmodel name\t: X\nstepping\t: 2\n\n"
+)
+ITS_FILE, ITS_SIGNATURE = "intel-ucode/06-cf-02", 0xC06F2
+
+
+def processors(folder: Path, *running: int, installed: dict[str, bytes]) -> FakeHost:
+    """A machine whose processors run with these revisions, with files of firmware."""
+    host = kernels(folder, "Debian 6.1.10-1", ("6.1.0-9", "6.1.10-1"))
+    files = {f"{CPUS}/cpu{n}/microcode/version": f"{revision:#x}\n".encode() for n, revision in enumerate(running)}
+    files |= {f"{CPUS}/cpu0/microcode/processor_flags": b"0x80\n"} if running else {}
+    files |= {f"/lib/firmware/{name}": data for name, data in installed.items()}
+    for path, data in {**files, "/proc/cpuinfo": CPUINFO.encode() * 2}.items():
+        real = Path(host.path(path))
+        real.parent.mkdir(parents=True, exist_ok=True)
+        real.write_bytes(data)
+    return host
+
+
+@pytest.mark.parametrize(
+    ("running", "revisions", "waits"),
+    [
+        ([0x10], {ITS_FILE: 0x11}, "processor 0x10: microcode 0x11"),
+        ([0x10], {f"updates/{ITS_FILE}": 0x11}, "processor 0x10: microcode 0x11"),
+        ([0x11, 0x10], {ITS_FILE: 0x11}, "processor 0x10: microcode 0x11"),  # one was left out
+        ([0x10], {ITS_FILE: 0x10}, ""),
+        ([0x10], {ITS_FILE: 0xF}, ""),  # the firmware of the machine has newer
+        ([0x10], {f"updates/{ITS_FILE}": 0x10, ITS_FILE: 0x11}, ""),
+        ([0x10], {"intel-ucode/06-cf-03": 0x11}, ""),  # another stepping
+        ([0x10], {}, ""),
+        ([], {ITS_FILE: 0x11}, ""),  # the kernel of a virtual machine tells none, and would load none
+    ],
+)
+def test_newer_microcode_waits_for_a_reboot(
+    tmp_path: Path, running: list[int], revisions: dict[str, int], waits: str
+) -> None:
+    installed = {name: intel(revision, ITS_SIGNATURE) for name, revision in revisions.items()}
+    verdict = judged(processors(tmp_path, *running, installed=installed), of="microcode")
+    assert verdict.ok is (not waits) and waits in verdict.reason
+
+
+def test_what_is_no_microcode_is_an_error_and_no_pass(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=f"{ITS_FILE} tells no revision"):
+        judged(processors(tmp_path, 0x10, installed={ITS_FILE: b"#!/bin/sh\n" * 20}), of="microcode")
 
 
 @given(st.text())

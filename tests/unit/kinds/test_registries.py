@@ -182,6 +182,14 @@ def test_a_login_is_known_by_what_says_nothing_of_it(tmp_path: Path) -> None:
     assert not judged(setting("file", logins=digests), host).ok
 
 
+def test_a_password_is_written_in_characters_that_yaml_has() -> None:
+    """K3s reads it by gopkg.in/yaml.v2, which refuses the pair of surrogates by which JSON escapes such a character."""
+    document = {"configs": {"r.example.org": {"auth": {"username": "ci", "password": "a\U0001f511: #\"\\'{b"}}}}
+    text = of_k3s.text(document)
+    assert "\\ud83d" not in text and "\U0001f511" in text
+    assert of_k3s.parse(text) == document
+
+
 def test_hosts_are_read_as_containerd_reads_them() -> None:
     assert parse(HUB) == [Endpoint("https://registry-1.docker.io/v2", False)]
     assert parse(OWN) == [Endpoint("https://r.example.org:5000/v2", False)]

@@ -85,6 +85,12 @@ def test_rules_of_other_accounts_in_its_file_stay() -> None:
     assert bootstrap.plan("john.doe", KEY, seen).rules == f"{before}john.doe ALL=(ALL:ALL) NOPASSWD: ALL\n"
 
 
+@pytest.mark.parametrize(("name", "shown"), [("OPS", '"OPS"'), ("Ops", "Ops"), ("john.doe", "john.doe")])
+def test_a_name_in_capitals_is_no_alias_of_sudo(name: str, shown: str) -> None:
+    planned = bootstrap.plan(name, KEY, ALL_THERE._replace(becomes_root=False))
+    assert (planned.rules or "").splitlines()[-1] == f"{shown} ALL=(ALL:ALL) NOPASSWD: ALL"
+
+
 @pytest.mark.parametrize(
     ("rule", "becomes_root"),
     [
@@ -94,6 +100,10 @@ def test_rules_of_other_accounts_in_its_file_stay() -> None:
         ("(ALL : ALL) ALL", False),
         ("(ALL) NOPASSWD: /usr/bin/apt", False),
         ("(backup) NOPASSWD: ALL", False),
+        ("(ALL) NOPASSWD: SETENV: ALL", True),
+        ("(ALL) NOPASSWD: ALL\n    (ALL : ALL) ALL", False),  # the last one counts, such as a group's in a later file
+        ("(ALL : ALL) ALL\n    (ALL) NOPASSWD: ALL", True),
+        ("(ALL) NOPASSWD: PASSWD: ALL", False),
     ],
 )
 def test_a_rule_that_is_there_already_is_enough(tmp_path: Path, rule: str, becomes_root: bool) -> None:
@@ -176,7 +186,10 @@ def test_what_is_closed_is_no_key_of_a_system_account_to_the_control(tmp_path: P
     [
         ("# of cloud-init\ndebian ALL=(ALL) NOPASSWD:ALL\n", "# of cloud-init\n# debian ALL=(ALL) NOPASSWD:ALL\n"),
         ("debian ALL=(ALL:ALL) NOPASSWD: ALL\n", "# debian ALL=(ALL:ALL) NOPASSWD: ALL\n"),
+        ("debian ALL=NOPASSWD: ALL\n", "# debian ALL=NOPASSWD: ALL\n"),  # as root
+        ('"debian" ALL = (root) NOPASSWD: ALL\n', '# "debian" ALL = (root) NOPASSWD: ALL\n'),
         ("debian2 ALL=(ALL) NOPASSWD:ALL\n", None),
+        ("debian ALL=(backup) NOPASSWD: ALL\n", None),
         ("debian ALL=(ALL) ALL\n", None),
         ("debian ALL=(ALL) NOPASSWD: /usr/bin/apt\n", None),
     ],
@@ -258,6 +271,30 @@ def test_a_rule_that_visudo_refuses_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(EnforceError, match="visudo refused it"):
         bootstrap.enact("ops", seen, bootstrap.plan("ops", KEY, seen), made)
     assert not Path(made.path("/etc/sudoers.d/casemate-ops")).exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "raises"),
+    [
+        ((1, "User ops is not allowed to run sudo on node1.\n", ""), True),  # sudoers has no @includedir
+        ((0, MAY.format(rule="(ALL) NOPASSWD: ALL\n    (ALL) ALL"), ""), True),  # another rule comes after ours
+        ((0, MAY.format(rule="(ALL : ALL) NOPASSWD: ALL"), ""), False),
+        ((1, "", "sudo: sorry, you must have a tty to run sudo"), False),  # the login that follows tells
+    ],
+)
+def test_a_rule_that_sudo_does_not_go_by_is_told_at_once(
+    tmp_path: Path, said: tuple[int, str, str], raises: bool
+) -> None:
+    made = host(tmp_path, visudo=(0, "", ""))
+    made.commands["sudo -n -l -U ops"] = said
+    Path(made.path("/etc/sudoers.d")).mkdir(parents=True)
+    seen = ALL_THERE._replace(becomes_root=False)
+    planned = bootstrap.plan("ops", KEY, seen)
+    if raises:
+        with pytest.raises(EnforceError, match=r"let /etc/sudoers end with @includedir /etc/sudoers\.d"):
+            bootstrap.enact("ops", seen, planned, made)
+    else:
+        bootstrap.enact("ops", seen, planned, made)
 
 
 def test_where_useradd_refuses_nothing_more_is_done(tmp_path: Path) -> None:

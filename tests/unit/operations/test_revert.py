@@ -101,6 +101,32 @@ def test_there_is_nothing_to_take_back_twice(machine: Machine) -> None:
     assert machine.planned() == revert.Plan([], {})
 
 
+def test_a_password_that_somebody_has_changed_since_is_theirs(machine: Machine) -> None:
+    """To put back the old one would give whoever knew it the account again."""
+    shadow = machine.root / "etc/shadow"
+    shadow.write_text("alice:$y$old:19000::::::\n")
+    (machine.root / "etc/group").write_text("video:x:44:alice\n")
+    for day, sort in enumerate(("account", "person"), 19001):  # as two roles of one run
+        guard = machine.guard()
+        guard.arm(["alice"], sort)
+        shadow.write_text(f"alice:!$y$old:{day}::::::\n")
+        assert guard.confirm()
+    assert machine.planned().stay == {}
+    assert {one.sort for one in machine.planned().back} == {"account", "person"}
+    shadow.write_text("alice:$y$new:19100::::::\n")
+    assert machine.planned() == revert.Plan([], {"alice": revert.CHANGED})
+
+
+def test_another_firewall_stays_off_where_k3s_is_and_ours_stays_for_it() -> None:
+    unit = "/etc/systemd/system/casemate-firewall.service"
+    names = {"file": ["/etc/ufw/ufw.conf", "/etc/casemate/firewall.nft", unit], "unit": ["ufw.service"]}
+    entries = [Entry(number, sort, name) for sort in names for number, name in enumerate(names[sort])]
+    assert set(revert.plan(entries, [], runs_k3s=True).stay) == {*names["file"], "ufw.service"}
+    assert revert.plan(entries, [], runs_k3s=False).stay == {}
+    alone = [one for one in entries if "ufw" not in one.name]
+    assert revert.plan(alone, [], runs_k3s=True).stay == {}, "there was none before"
+
+
 def test_a_revert_that_nobody_confirms_is_undone(machine: Machine) -> None:
     machine.change(one="second\n", new="made\n")
     guard = machine.guard()

@@ -103,7 +103,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         python = str(task_vars.get("ansible_python_interpreter") or "")
         ours = entrance.planned(automation, right, waived)
         over, gated = host_facts.lock_over(values, today), bool(advisories.asked(right).data)
-        asked = (python, k3s_rules.named_files(right), files, automation, ours, bool(over) or gated)
+        names = [str(one["name"]) for one in right.get(people.VARIABLE) or []]
+        asked = (python, k3s_rules.named_files(right), files, automation, ours, bool(over) or gated, names)
         seen = self._probe(host_facts.script(*asked))
         sources = values.get("casemate_admin_sources") or []
         problems, more = host_facts.host_problems(seen, sources, host_facts.room(values, seen))
@@ -113,7 +114,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         allowed = [*(values.get("k3s_access_allow_users") or []), *people.admitted(right.get(people.VARIABLE) or [])]
         problems += host_facts.login_problems(seen.get("login", ""), automation, allowed, root)
         problems += people.login_problems(right, seen.get("login", ""), automation)
-        problems += entrance.problems(host_facts.answer_of("logins", seen))
+        told = host_facts.answer_of("logins", seen)
+        problems += entrance.problems(told)
+        problems += people.host_problems(right, host_facts.answer_of("people", seen), automation)
+        more += people.host_warnings(right, told.get("accepted") or {})
         running, address = host_facts.answer_of("host", seen), mine
         problems += k3s_rules.room_problems(running)
         problems += k3s_rules.host_problems(right, running, address)
@@ -126,6 +130,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             conflicts, node, files, waived, stops=right.get("casemate_other_firewalls") == "stop"
         )
         problems += host_facts.accepted_problems(values, seen.get("accepted", ""))
+        problems += image_list.accepted_problems(right, running.get("image_list"))
+        problems += scan_gate.platform_problems(right, seen.get("machine", ""))
         problems = problems or host_facts.over_problems(values, seen, over)
         problems = problems or host_facts.folder_problems(values, seen["machine"])
         if not host_facts.brings_images(values, seen["machine"]):
