@@ -8,6 +8,8 @@ import pytest
 
 from casemate import ROOT, catalogue
 from casemate.catalogue import cis, pages
+from casemate.cli.app import INPUTS
+from casemate.preflight import inputs, inputs_page
 from module_utils.casemate.core.schema import Field
 from module_utils.casemate.engine import control as engine
 from module_utils.casemate.kinds import KINDS
@@ -151,7 +153,8 @@ def test_every_finding_can_say_where(cid: str) -> None:
 
 
 def test_the_generated_pages_are_fresh() -> None:
-    for path, page in pages.pages().items():
+    of_inputs = {INPUTS: inputs_page.markdown(inputs.known_inputs())}
+    for path, page in {**pages.pages(), **of_inputs}.items():
         assert path.read_text() == page, "run `casemate docs`"
 
 

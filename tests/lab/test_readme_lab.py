@@ -52,7 +52,7 @@ class Reader:
         for made in (".venv", ".venv-uv"):
             (self.project / made).symlink_to(ROOT / made)
         network = given["vars"]["casemate_admin_sources"][0]
-        text = line("casemate init").replace("192.0.2.0/24", network)
+        text = line("casemate init").replace("192.0.2.0/24", network).replace(" --user ops", "")
         for machine, name, address in (("server1", "node1", "203.0.113.11"), ("agent1", "node2", "203.0.113.12")):
             facts = state["machines"][machine]
             text = text.replace(address, facts["address"])

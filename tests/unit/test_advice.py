@@ -56,6 +56,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
                 "kex_exchange_identification: Connection closed\r\nConnection closed by UNKNOWN port 65535"},
         "jump host",
     ),
+    "no account here": ({"msg": f"{SSH}No user exists for uid 12345"}, "/etc/passwd"),
     "ssh option": ({"msg": f"{SSH}command-line: line 0: Bad configuration option: nosuch"}, "ansible_ssh_common_args"),
     "expired": ({"msg": f"{SSH}Connection closed by 198.18.106.10 port 22"}, "expired"),
     "ended at once": (
@@ -122,6 +123,7 @@ FILES = {
     "vars that are no YAML": ({"group_vars/all.yml": "a: [1\nb: 2\n"}, "group_vars/all.yml:", "correct that file"),
     "vars that are a list": ({"group_vars/all.yml": "- a\n- b\n"}, "group_vars/all.yml", "correct that file"),
     "no inventory": ({"hosts.yml": "all: [\n"}, "hosts.yml:", "correct that file"),
+    "a range that is none": ({"hosts.yml": "all: {hosts: {'[a]b': }}\n"}, "host range must be", "ansible-inventory -i"),
     "plugin": ({"hosts.yml": "plugin: aws_ec2\n"}, "hosts.yml", "install the collection"),
 }  # fmt: skip
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_judged_is_misuse(tmp_path: Path, program: Path) -> None:
 def hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Two hosts that say what they are made of, and an inventory with data about runc."""
     made = Run(settled=True)
-    monkeypatch.setattr(runner, "play", lambda playbook, *_: made if playbook == "components.yml" else None)
+    monkeypatch.setattr(runner, "play", lambda playbook, *_, **__: made if playbook == "components.yml" else None)
     asked = {"data": [data(tmp_path, runc="1.4.2")], "lock": str(LOCK), "artifact_dir": "", "waivers": {}}
     shim: dict[str, Any] = {
         "go": "go1.26.8",

@@ -33,6 +33,25 @@ def test_what_all_hosts_have_stands_once() -> None:
     assert made["casemate_baseline"]["vars"]["casemate_vouched"] == {"/usr/local/bin/a": {"digest": "sha256:1", **WHY}}
 
 
+def test_hosts_with_similar_names_vouch_for_nothing_of_each_other() -> None:
+    names = ["a-1", "a.1", "a_1", "2001:db8::7"]
+    hosts = {name: {f"/opt/{number}": "sha256:1"} for number, name in enumerate(names)}
+    made = baseline.inventory(baseline.inventory({}, hosts, WHY), {name: hosts[name] for name in reversed(names)}, WHY)
+    assert entries(made) == {
+        "casemate_baseline_a_1": (["a-1"], ["/opt/0"]),
+        "casemate_baseline_a_1_2": (["a.1"], ["/opt/1"]),
+        "casemate_baseline_a_1_3": (["a_1"], ["/opt/2"]),
+        "casemate_baseline_2001_db8__7": (["2001:db8::7"], ["/opt/3"]),
+    }
+
+
+@pytest.mark.parametrize("left", ["", "{hosts: , vars: }", "{hosts: {s1: }}", "{vars: {casemate_vouched: }}"])
+def test_a_group_that_somebody_emptied_is_filled_again(tmp_path: Path, left: str) -> None:
+    (tmp_path / "b.yml").write_text(f"casemate_baseline_s1: {left}")
+    made = baseline.inventory(baseline.read(tmp_path / "b.yml"), {"s1": A}, WHY)
+    assert entries(made) == {"casemate_baseline_s1": (["s1"], list(A))}
+
+
 def test_another_digest_is_another_thing() -> None:
     made = baseline.inventory({}, {"s1": A, "s2": {"/usr/local/bin/a": "sha256:2"}}, WHY)
     assert set(made) == {"casemate_baseline_s1", "casemate_baseline_s2"}
@@ -79,7 +98,11 @@ def test_the_file_is_an_inventory_and_is_read_again(tmp_path: Path) -> None:
     assert yaml.safe_load(path.read_text()) == made == baseline.read(path)
 
 
-@pytest.mark.parametrize("text", ["all: {}", "- x", "a: [", "plain"])
+@pytest.mark.parametrize("text", [
+        "all: {}", "- x", "a: [", "plain", "casemate_baseline: x", "casemate_baseline: {hosts: [s1]}",
+        "casemate_baseline: {vars: {casemate_vouched: [x]}}",
+    ],
+)  # fmt: skip
 def test_another_file_is_not_written_over(tmp_path: Path, text: str) -> None:
     (tmp_path / "hosts.yml").write_text(text)
     with pytest.raises(click.ClickException):

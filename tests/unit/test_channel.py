@@ -129,6 +129,10 @@ def test_an_address_is_read_as_a_file_or_as_a_folder(mirror: str) -> None:
         ("http://mirror.example.org/sums", "no https address"),
         ("ftp://127.0.0.1/sums", "no https address"),
         ("file:///etc/passwd", "no https address"),
+        ("https://[::1/sums", "is no address such as"),
+        ("https://mirror.example.org:99999/sums", "is no address such as"),
+        ("https://me:canary@[::1/sums", "is no address such as"),
+        ("https://me:canary@mirror\u2100.example.org/sums", "is no address such as"),
         ("https://me:canary@mirror.example.org/sums", "names an account"),
     ],
 )
@@ -137,6 +141,8 @@ def test_no_other_address_is_fetched(place: str, says: str, monkeypatch: pytest.
     with pytest.raises(ChannelError, match=says) as refused:
         said(place)
     assert "canary" not in str(refused.value)
+    with pytest.raises(ChannelError, match=says):
+        channel.demand_independent([Channel("a", (place,)), Channel("b", ("https://mirror.example.org/b",))])
 
 
 def test_an_address_that_leads_elsewhere_fails_or_never_ends_is_refused(

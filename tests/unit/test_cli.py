@@ -6,16 +6,18 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from unit import made
 
 from casemate import ROOT, catalogue
 from casemate.cli import app as cli
+from casemate.cli import image_timer
 from casemate.prove import proof as prove
 from casemate.prove import recorder as recording
 from casemate.report import findings
@@ -28,7 +30,7 @@ Invoke = Callable[..., Result]
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(cli.main, arguments)
+    return lambda *arguments, **more: CliRunner().invoke(cli.main, arguments, **more)
 
 
 def finding(status: str, control: str = "SSH-ROOT-REFUSED", **rest: Any) -> findings.Finding:
@@ -96,6 +98,21 @@ def test_reports_are_written_where_asked(invoke: Invoke, monkeypatch: pytest.Mon
     assert not Path("report").exists()
 
 
+def test_a_report_on_standard_output_is_alone_there(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    played(
+        monkeypatch,
+        outcome(finding("fail", expected="no", observed="yes"), finding("not_evaluated", "A-B", reason="x: y")),
+    )
+    done = invoke("check", "--format", "json:-", "--format", "html:~/r.html")
+    assert json.loads(done.stdout)["run"]["verb"] == "check"
+    assert "1 finding fails" in done.stderr and "expected no" in done.stderr
+    assert (tmp_path / "r.html").is_file()
+    assert "1 finding fails" in invoke("check").stdout
+
+
 def test_the_default_reports(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     played(monkeypatch, outcome(finding("pass")))
     assert invoke("check").exit_code == 0
@@ -113,12 +130,14 @@ def test_scan_asks_for_expensive_controls(invoke: Invoke, monkeypatch: pytest.Mo
     ("arguments", "message"),
     [
         (("check", "-i", "nowhere.yml"), "no inventory at 'nowhere.yml'"),
-        (("check", "--limit", ""), "--limit is empty"),
+        (("apply", "--plan", "--format", "json:x.json"), "a plan has no report"),
+        (("explain", "SSH-ROOT-REFUSED", "--limit", "n1"), "leave one of both out"),
+        (("check", "--format", "json:x", "--format", "html:./x"), "x is named twice"),
         (("check", "--format", "pdf:x"), "json, html, junit"),
         (("check", "--format", "json"), "NAME:PATH"),
         (("chekc",), "No such command"),
         (("check", "--nope"), "No such option"),
-        (("explain",), "Name one control"),
+        (("explain",), "Name one control or variable"),
         (("explain", "SSH-ROOT-REFUSE", "--all"), "Name one control"),
         (("report", "--from", "nowhere.json"), "nowhere.json"),
         (("apply", "--evict", "HOST-JOB-VOUCHED"), "no control 'HOST-JOB-VOUCHED'; did you mean HOST-JOBS-VOUCHED?"),
@@ -139,12 +158,112 @@ def test_misuse_exits_1_and_says_what_is_right(invoke: Invoke, arguments: tuple[
     assert message in done.output
 
 
-def test_a_report_that_cannot_be_written_exits_1(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    played(monkeypatch, outcome(finding("pass")))
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"{verb} --format json:file/r.json" for verb in ("apply", "check", "prove", "images scan")),
+        *(f"{verb} --format html:folder" for verb in ("apply", "check", "prove", "images scan")),
+        "sbom -o file/sbom",
+        "baseline --owner a --reason b --expires 2999-01-01 -o file/baseline.yml",
+    ],
+)
+def test_what_cannot_be_written_is_told_before_any_host_is_touched(
+    command: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = played(monkeypatch, outcome(finding("pass")))
+    monkeypatch.setattr(prove, "attack", lambda *asked: calls.append(asked))
     Path("file").touch()
-    done = invoke("check", "--format", "json:file/r.json")
+    Path("folder").mkdir()
+    done = invoke(*command.split(), "-i", "n1,")
+    assert (done.exit_code, calls) == (1, [])
+    assert re.search("file is no folder|folder cannot be written: it is a folder", " ".join(done.output.split()))
+
+
+def leaves(command: click.Command = cli.main, *path: str) -> Iterator[tuple[list[str], click.Command]]:
+    """Each verb with the words that call it."""
+    if not isinstance(command, click.Group):
+        yield list(path), command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from leaves(found, *path, name)
+
+
+OF_HOSTS = [(words, verb) for words, verb in leaves() if any(one.name == "limit" for one in verb.params)]
+
+
+@pytest.mark.parametrize(("words", "verb"), OF_HOSTS, ids=[" ".join(words) for words, _ in OF_HOSTS])
+def test_an_empty_limit_is_refused_as_it_would_mean_all_hosts(
+    words: list[str], verb: click.Command, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = played(monkeypatch, outcome(finding("pass")))
+    done = invoke(*words, "-i", "n1,", "--limit", " ")
+    assert (done.exit_code, calls) == (1, [])
+    assert "--limit is empty" in done.output
+
+
+ON_HOSTS = [
+    "apply", "apply --plan", "check", "revert", "bootstrap", "sbom", "advisories", "images scan", "explain --all",
+    "unlock somebody", "baseline --owner a --reason b --expires 2999-01-01",
+    f"images allow --list l.json --until 2999-01-01 --reason b example.org/a@sha256:{'0' * 64}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ON_HOSTS)
+def test_an_inventory_without_our_groups_is_told_by_every_verb(
+    command: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played(monkeypatch, outcome())
+    done = invoke(*command.split(), "-i", "n1,")
     assert done.exit_code == 1
-    assert "file" in done.output
+    assert "no host of k3s_server or k3s_agent is in this inventory" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("command", [*ON_HOSTS, "prove", "images scan --print-timer"])
+def test_the_inventory_of_the_environment_counts_for_every_verb(
+    command: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths count from here, as Ansible has it, although Ansible runs elsewhere."""
+    calls = played(monkeypatch, outcome())
+
+    def noted(*asked: Any) -> tuple[list[Any], dict[str, Any], str]:
+        calls.append(("", *asked))
+        return [], {}, "no attack"
+
+    monkeypatch.setattr(prove, "attack", noted)
+    monkeypatch.setattr(image_timer, "units", noted)
+    monkeypatch.setenv("ANSIBLE_INVENTORY", "hosts.yml,more.yml")
+    assert "ANSIBLE_INVENTORY names 'hosts.yml', where no inventory is" in invoke(*command.split()).output
+    for name in ("hosts.yml", "more.yml"):
+        Path(name).touch()
+    invoke(*command.split())
+    assert [call[1] for call in calls] == [("hosts.yml", "more.yml")]
+
+
+ODD = "[/b]:key:[fe80::1]"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_printed_is_no_markup(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """Neither a tag of rich, which may have no beginning, nor the name of an emoji."""
+    run = outcome(finding("fail", observed=ODD), errors=(f"error {ODD}",), message=ODD)
+    run.warnings, run.hosts = [f"warning {ODD}"], {ODD: run.hosts["n1"]}
+    run.hosts[ODD].name, run.stage = ODD, f"stage {ODD}"
+    console = cli.console(stderr=True)
+    monkeypatch.setattr(console, "_force_terminal", terminal)
+    monkeypatch.setattr(cli, "err", console)
+
+    def play(*given: Any, **_: Any) -> runner.Run:
+        given[5](run)
+        console.print(runner.table(run))
+        return run
+
+    monkeypatch.setattr(runner, "play", play)
+    done = invoke("check", "--format", f"json:{ODD}.json", env={"COLUMNS": "200"})
+    for said in (f"stage {ODD}", f"error {ODD}", f"warning {ODD}", f"{ODD}: expected", f"report: {ODD}.json"):
+        assert said in done.output, said
 
 
 def test_an_interruption_exits_1(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +289,17 @@ def test_explain_one_control(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) ->
     done = invoke("explain", "SSH-ROOT-REFUSE")
     assert done.exit_code == 1
     assert "did you mean SSH-ROOT-REFUSED?" in done.output
+
+
+def test_explain_one_variable(invoke: Invoke) -> None:
+    said = invoke("explain", "K3S_node_ready_timeout").output
+    assert "allowed     a whole number from 60 to 3600\n  default     600\n" in said
+    assert json.loads(invoke("explain", "casemate_level", "--format", "json").output)["choices"] == [
+        "baseline",
+        "strict",
+    ]
+    done = invoke("explain", "casemate_levle")
+    assert (done.exit_code, "did you mean casemate_level?" in done.output) == (1, True)
 
 
 def test_explain_all_prints_what_holds_for_the_host(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,11 +330,48 @@ def test_prove_that_could_not_run_exits_1(invoke: Invoke, monkeypatch: pytest.Mo
     assert "found no attack" in done.output
 
 
-def test_a_file_that_is_no_report_is_refused(invoke: Invoke) -> None:
-    Path("x.json").write_text('{"hosts": []}')
+@pytest.mark.parametrize("command", ["check", "prove"])
+def test_an_ansible_cfg_that_is_not_read_is_told(command: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    played(monkeypatch, outcome(finding("pass")))
+    monkeypatch.setattr(prove, "attack", lambda *_: ([], {}, "no"))
+    monkeypatch.setenv("ANSIBLE_CONFIG", str(ROOT / "ansible.cfg"))
+    assert "is not read" not in invoke(command, "-i", "n1,").output
+    monkeypatch.delenv("ANSIBLE_CONFIG")
+    assert "is not read" not in invoke(command, "-i", "n1,").output
+    Path("ansible.cfg").touch()
+    assert "warning ansible.cfg is not read" in invoke(command, "-i", "n1,").output
+
+
+def test_an_inventory_that_may_not_be_read_is_told_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hosts.yml").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root reads everything
+    assert "you may not read 'hosts.yml'" in invoke("check", "-i", "hosts.yml").output
+
+
+@pytest.mark.parametrize("text", ['{"hosts": []}', "", "[" * 100_000, "\udcff", "7"])
+def test_a_file_that_is_no_report_is_refused(invoke: Invoke, text: str) -> None:
+    Path("x.json").write_bytes(text.encode(errors="surrogateescape"))
     done = invoke("report", "--from", "x.json")
     assert done.exit_code == 1
     assert "not a Casemate report" in done.output
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [('"2099-02-01"', '"some day"'), ('"2099-02-01"', '"2099-02-31"'), ('"ended": "2', '"ended": "9')],
+)
+def test_a_report_with_a_day_that_is_none_is_refused(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, was: str, becomes: str
+) -> None:
+    excused = finding("waived", waiver={"reason": "r", "owner": "o", "expires": "2099-02-01"})
+    played(monkeypatch, outcome(excused))
+    invoke("check", "--format", "json:x.json")
+    text = Path("x.json").read_text()
+    assert was in text
+    Path("x.json").write_text(re.sub(r'"ended": "9\d{3}-\d\d', '"ended": "9999-99', text.replace(was, becomes)))
+    done = invoke("report", "--from", "x.json")
+    assert done.exit_code == 1
+    assert "does not begin with a date" in done.output
 
 
 class TestProve:
@@ -319,6 +486,24 @@ def test_each_host_is_attacked_by_itself_beside_what_takes_several(tmp_path: Pat
     found = {(host["name"], one["control"]): one["status"] for host in hosts for one in host["findings"]}
     assert found[("s1", "SSH-ROOT-REFUSED")] == "pass"
     assert found[("a1", "SSH-ROOT-REFUSED")] == "fail"
+
+
+def test_a_host_without_ssh_is_unreachable_and_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever ssh says, such as of a jump host, its exit code 255 counts; dots of pytest stand in no line."""
+    said = "CommandResult(backend=<testinfra.backend.ssh.SshBackend object at 0x7f>, exit_status=255, command=b'x', "
+    said += "_stdout=b'', _stderr=b'kex_exchange_identification: closed\\r\\nConnection closed\\r\\n')"
+    crash = f"raise RuntimeError({said!r})"
+    attacks = ATTACKS.replace("def nodes(): return", f"def nodes(request):\n    {crash}\n    return")
+    (tmp_path / "test_attacks.py").write_text(attacks)
+    (tmp_path / "hosts.ini").write_text("[k3s_server]\ns1\n")
+    command = [sys.executable, "-m", "pytest", "-p", recording.__name__, "-p", "no:cacheprovider", "-q", "--tb=no",
+               f"--ansible-inventory={tmp_path / 'hosts.ini'}", str(tmp_path / "test_attacks.py")]  # fmt: skip
+    environment = {**os.environ, **runner.environment(str(tmp_path)), "NOTES": str(tmp_path / "notes")}
+    _, read = prove.run_lanes(command, environment, ["s1"], tmp_path, verbose=False)
+    assert [host["status"] for host in prove.judged(read)] == ["unreachable"]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "s1" in line]
+    assert lines[0] == "s1: unreachable: kex_exchange_identification: closed; Connection closed"
+    assert len(lines) == 2 and lines[1].startswith("3/3 s1 withstood: first")
 
 
 def test_one_host_takes_one_process(tmp_path: Path) -> None:
@@ -447,4 +632,4 @@ def test_a_lock_is_ended_by_its_holder_s_name(
     done = invoke("unlock", "bob@there:8", "-i", "n1,")
     assert done.exit_code == code and says in done.output
     assert "n2: no route" in done.output and "n1: not" not in done.output
-    assert calls[0] == ("unlock.yml", ("n1,",), None, {"__casemate_unlocks": "bob@there:8"})
+    assert calls[0][:4] == ("unlock.yml", ("n1,",), None, {"__casemate_unlocks": "bob@there:8"})

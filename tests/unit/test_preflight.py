@@ -514,13 +514,13 @@ def test_each_input_is_refused_with_its_name_its_value_what_is_allowed_and_what_
         (
             "k3s_firewall_allow",
             [{"sources": []}],
-            "[0].sources is []; allowed: a list of 1 items or more, each item an",
+            "[0].sources is []; allowed: a list of 1 or more items, each item an",
         ),
         ("k3s_firewall_allow", [{"sources": ["all"]}], "[0].sources[0] is 'all'; allowed: an address or a network"),
         (
             "k3s_firewall_allow",
             [{}],
-            "[0].sources is missing; allowed: a list of 1 items or more, each item an address",
+            "[0].sources is missing; allowed: a list of 1 or more items, each item an address",
         ),
         ("casemate_vouched", {"tool": VOUCHED}, "has the name tool; allowed: the absolute path of a file"),
         ("casemate_vouched", {"tcp/http": VOUCHED}, "has the name tcp/http; allowed: the absolute path of a file"),

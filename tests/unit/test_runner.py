@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ def test_an_interruption_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ansible_runner, "run", fake)
     made = runner.play("check.yml", ())
-    assert made.cancelled
+    assert made.cancelled and not made.errors
     assert made.entries()[0]["message"] == "interrupted"
 
 
@@ -304,16 +305,50 @@ def test_the_waits_are_told_by_themselves_without_a_terminal(monkeypatch: pytest
         assert asked.wait(10)
 
 
-def test_ansible_may_not_wait_for_a_password_and_finds_the_operator_s_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "vault").touch()
-    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "vault")
+def test_ansible_may_not_wait_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANSIBLE_ASK_VAULT_PASS", "true")
     made = runner.environment(str(tmp_path))
-    assert made["ANSIBLE_VAULT_PASSWORD_FILE"] == str(tmp_path / "vault")
     assert {made[name] for name in runner.ASKING} == {"False"}
+
+
+def test_folders_of_the_environment_come_beside_those_of_the_project() -> None:
+    settled = (ROOT / "ansible.cfg").read_text()
+    for name, folder in runner.FOLDERS.items():
+        assert f"\n{name.removeprefix('ANSIBLE_').lower()} = {folder}\n" in settled
+
+
+def test_what_an_operator_is_used_to_from_ansible_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths count from where casemate is called, and plugins and output of others may be named in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANSIBLE_VAULT_IDENTITY_LIST", "dev@vault")
+    monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "yaml")
+    for name in runner.FOLDERS:
+        monkeypatch.setenv(name, "/nowhere")
+    (tmp_path / "vault").write_text("secret\n")
+    place = "ansible_host: 127.0.0.1, ansible_port: 1, casemate_admin_sources: [192.0.2.0/24]"
+    (tmp_path / "hosts.yml").write_text(f"all: {{children: {{k3s_server: {{hosts: {{n1: {{{place}}}}}}}}}}}\n")
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "config").write_text("Host *\n  HostName 127.0.0.2\n")
+    (tmp_path / "group_vars/all.yml").write_text("ansible_ssh_common_args: -F config\n")
+    vault = ["ansible-vault", "encrypt", "--encrypt-vault-id", "dev", "group_vars/all.yml"]
+    subprocess.run(vault, check=True, capture_output=True)
+    run = runner.play("check.yml", ("hosts.yml",))
+    assert run.errors == []
+    assert run.hosts["n1"].status == "unreachable", run.hosts["n1"].message
+    assert "connect to host 127.0.0.2 port 1" in run.hosts["n1"].message
+
+
+@pytest.mark.parametrize("named", [{"LC_ALL": "C"}, {"LC_ALL": "xx_YY.UTF-8"}, {"LC_ALL": "", "LC_CTYPE": "UTF-8"}, {}])
+def test_ansible_has_a_locale_of_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    assert "LC_ALL" not in runner.environment(str(tmp_path))
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    made = {**os.environ, **runner.environment(str(tmp_path))}
+    done = subprocess.run(["ansible-inventory", "-i", "n1,", "--list"], env=made, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("home", ["writable", "missing", "a file", "named"])

@@ -19,7 +19,7 @@ from casemate.run.runner import Host, Run
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """What Ansible is said to have found."""
     made = Run(settled=True)
-    monkeypatch.setattr(runner, "play", lambda playbook, *_: made if playbook == "components.yml" else None)
+    monkeypatch.setattr(runner, "play", lambda playbook, *_, **__: made if playbook == "components.yml" else None)
     return made
 
 

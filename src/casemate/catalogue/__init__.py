@@ -91,8 +91,10 @@ def attacks(root: Path = ROOT) -> dict[str, list[str]]:
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
-    """The id that looks most like `wanted`, or an empty string."""
-    return next(iter(difflib.get_close_matches(wanted.upper(), list(known), n=1, cutoff=0.4)), "")
+    """The id or name that looks most like `wanted`, or an empty string."""
+    same_case = {name.upper(): name for name in known}
+    close = difflib.get_close_matches(wanted.upper(), list(same_case), n=1, cutoff=0.4)
+    return same_case[close[0]] if close else ""
 
 
 @functools.cache

@@ -117,9 +117,10 @@ def pages() -> dict[Path, str]:
     }
 
 
-def write_docs(only_check: bool = False) -> int:
-    """Write the pages, or only say which are stale; return an exit code."""
-    stale = {path: page for path, page in pages().items() if not (path.exists() and path.read_text() == page)}
+def write_docs(only_check: bool = False, more: Mapping[Path, str] | None = None) -> int:
+    """Write the pages, and `more` that are made elsewhere, or only say which are stale; return an exit code."""
+    every = {**pages(), **(more or {})}
+    stale = {path: page for path, page in every.items() if not (path.exists() and path.read_text() == page)}
     for path, page in stale.items():
         if only_check:
             click.echo(f"{path.relative_to(ROOT)} is stale: run `casemate docs`", err=True)

@@ -81,9 +81,7 @@ def programs(paths: Iterable[Path]) -> Installed:
               help="A folder with another K3s of the artifact lock: say what it fixes (repeatable).")  # fmt: skip
 @click.option("--all", "every", is_flag=True, help="Name those of other modules and packages one by one, too.")
 @click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
-@click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
-@app.inventory_option
+@app.host_options
 def advisories(
     paths: tuple[Path, ...],
     folders: tuple[Path, ...],
@@ -264,7 +262,7 @@ class Seen:
 
 def say(text: str, style: str | None = None) -> None:
     """Print a line, in which a host may have had its say."""
-    app.out.print(legible(text), style=style, markup=False)
+    app.out.print(legible(text), style=style)
 
 
 def of_hosts(

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,12 +23,15 @@ from rich.console import Console
 from casemate import ROOT, __version__, catalogue
 from casemate.catalogue import pages
 from casemate.cli import evict as eviction
+from casemate.preflight import inputs, inputs_page
 from casemate.report import findings, render, words
 from casemate.run import runner
 from module_utils.casemate.core.legible import legible
 
+VARIABLE = "ANSIBLE_INVENTORY"
 CHECKOUT = (ROOT / "inventory").is_dir()
 """Whether the project is a checkout: with an inventory of its own, and with pages that are generated."""
+INPUTS = ROOT / "docs" / "inputs.md"
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 DEFAULT_FORMATS = (("json", Path("report/report.json")), ("html", Path("report/report.html")))
 STYLE = {"pass": "green", "waived": "cyan", "not_evaluated": "yellow", "fail": "red", "error": "bold red"}
@@ -49,8 +52,15 @@ LATER = {
 """Verb -> the module that has it, imported only when it is asked for. Users get no lab: it belongs to the tests."""
 SHOWN = 60
 """Failing findings that are printed; the reports have all."""
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+INTERRUPTED = "interrupted: what was begun on a host is finished or taken back there; run it again"
+
+
+def console(stderr: bool = False) -> Console:
+    """A terminal that takes text as it is: a host, a path or an operator may have had a say in any of it."""
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+out, err = console(), console(stderr=True)
 
 
 class Format(click.ParamType[tuple[str, Path]]):
@@ -63,7 +73,7 @@ class Format(click.ParamType[tuple[str, Path]]):
         name, colon, path = str(value).partition(":")
         if name not in render.FORMATS or not colon or not path:
             self.fail(f"{value!r} is not NAME:PATH with a NAME of {', '.join(render.FORMATS)}", param, ctx)
-        return name, Path(path)
+        return name, Path(path).expanduser()  # a shell expands ~ at the beginning of a word alone
 
 
 class Cli(click.Group):
@@ -93,26 +103,28 @@ class Cli(click.Group):
         except (click.Abort, KeyboardInterrupt):
             err.print("Interrupted.")
         except OSError as failure:
-            err.print(f"Error: {failure.strerror or failure}: {failure.filename or ''}".rstrip(": "), markup=False)
+            err.print(f"Error: {failure.strerror or failure}: {failure.filename or ''}".rstrip(": "))
         sys.exit(1)
 
 
 def run_options(verb: Verb) -> Verb:
-    """What every verb that looks at hosts takes."""
-    for option in (
-        click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more."),
-        click.option("--format", "formats", type=Format(), multiple=True, metavar="NAME:PATH",
-                     help="Write a report as json, html or junit (repeatable); default: both in report/."),
-        click.option("--limit", help="Only these hosts or groups (an Ansible pattern)."),
-        inventory_option,
-    ):  # fmt: skip
-        verb = option(verb)
-    return verb
+    """What every verb takes that looks at hosts and reports what it found."""
+    formats = click.option(
+        "--format", "formats", type=Format(), multiple=True, metavar="NAME:PATH",
+        help="Write a report as json, html or junit (repeatable); default: json and html in report/.",
+    )  # fmt: skip
+    return host_options(formats(verb))
+
+
+def host_options(verb: Verb) -> Verb:
+    """What every verb takes that looks at hosts."""
+    verbose = click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
+    return verbose(limit_option(inventory_option(verb)))
 
 
 def inventory_option(verb: Verb) -> Verb:
     """`-i`, as every verb takes it."""
-    default = "that of ansible.cfg" if CHECKOUT else "ANSIBLE_INVENTORY"
+    default = "ANSIBLE_INVENTORY" + (", or that of ansible.cfg" if CHECKOUT else "")
     return click.option(
         "-i", "--inventory", "inventories", multiple=True, callback=check_inventories,
         help=f"Inventory file or folder, or `host,` (repeatable). Default: {default}.",
@@ -120,17 +132,96 @@ def inventory_option(verb: Verb) -> Verb:
 
 
 def check_inventories(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a path that is not there: Ansible would go on with no hosts."""
+    """Refuse a path that is not there, or that may not be read, of which Ansible says no reason."""
     for path in given:
         if "," not in path and not os.path.exists(path):
             raise click.BadParameter(f"there is no inventory at {path!r} (casemate init writes one)")
+        if os.path.exists(path) and not os.access(path, os.R_OK):
+            raise click.BadParameter(f"you may not read {path!r}: correct its owner or mode")
     return given
 
 
-def demand(inventories: tuple[str, ...]) -> None:
-    """Refuse to go without an inventory: only a checkout has one of its own, which its ansible.cfg names."""
-    if not inventories and not os.environ.get("ANSIBLE_INVENTORY") and not CHECKOUT:
-        raise click.UsageError("there is no inventory: give -i INVENTORY (casemate init writes one)")
+def limit_option(verb: Verb) -> Verb:
+    """`--limit`, as every verb takes it that looks at hosts."""
+    return click.option(
+        "--limit", callback=check_limit, help="Only these hosts or groups (an Ansible pattern)."
+    )(verb)  # fmt: skip
+
+
+def check_limit(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    """Refuse an empty one, such as that of a variable that is not set: Ansible would go on with all hosts."""
+    if given is not None and not given.strip():
+        raise click.BadParameter("--limit is empty: name a host or group, or leave it out for all.")
+    return given
+
+
+class NoInventoryError(click.UsageError):
+    """Nobody names an inventory."""
+
+
+def demand(inventories: tuple[str, ...]) -> tuple[str, ...]:
+    """The inventories that are given, or else those that ANSIBLE_INVENTORY names, with commas between them.
+
+    Empty in a checkout, whose ansible.cfg names one; elsewhere it raises NoInventoryError then.
+    """
+    named = tuple(filter(None, os.environ.get(VARIABLE, "").split(",")))
+    lacking = [path for path in named if not inventories and not os.path.exists(path)]
+    if lacking:
+        raise click.UsageError(f"{VARIABLE} names {lacking[0]!r}, where no inventory is (casemate init writes one)")
+    if not inventories and not named and not CHECKOUT:
+        raise NoInventoryError("there is no inventory: give -i INVENTORY (casemate init writes one)")
+    return inventories or named
+
+
+def demand_places(paths: Iterable[Path]) -> None:
+    """Refuse paths that cannot be written to before the work whose outcome they are to have; `-` is standard output."""
+    seen: set[Path] = set()
+    for path in paths:
+        if str(path) == "-":
+            continue
+        if why := render.unwritable(path):
+            raise click.UsageError(f"{path} cannot be written: {why}. Name another place")
+        if path.absolute() in seen:
+            raise click.UsageError(f"{path} is named twice: give each report a place of its own")
+        seen.add(path.absolute())
+
+
+def warn_of_settings() -> None:
+    """Say that an ansible.cfg is not read which Ansible would read here, but for the project's own."""
+    path = os.environ.get("ANSIBLE_CONFIG") or "ansible.cfg"
+    if os.path.isfile(path) and not os.path.samefile(path, ROOT / "ansible.cfg"):
+        warn(f"{path} is not read, for Casemate has its own: set that in the inventory, or by ANSIBLE_ variables")
+
+
+def warn(text: str) -> None:
+    """Print what is no error, but has to be known."""
+    err.print("warning ", style="yellow", end="")
+    err.print(legible(text))
+
+
+def played(
+    playbook: str,
+    inventories: tuple[str, ...],
+    limit: str | None,
+    variables: dict[str, Any] | None = None,
+    verbose: int = 0,
+    check: bool = False,
+) -> runner.Run:
+    """Run a playbook with its progress shown, and print its warnings.
+
+    That it was interrupted, or came to no host, is among its errors.
+    """
+    asked = demand(inventories)
+    warn_of_settings()
+    with runner.progress(err, quiet=bool(verbose)) as watch:
+        run = runner.play(playbook, asked, limit, variables, verbose, watch, check=check)
+    if run.cancelled:
+        run.errors.append(INTERRUPTED)
+    elif not run.hosts and not run.errors:
+        run.errors.append(runner.NO_HOST)
+    for warning in run.warnings:
+        warn(warning)
+    return run
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -146,22 +237,20 @@ def main() -> None:
 @run_options
 def apply(plan: bool, evict: tuple[str, ...], **given: Any) -> int:
     """Plan, change what differs, and verify."""
+    if plan and given["formats"]:
+        raise click.UsageError("--format is for what was found after an apply: a plan has no report.")
     return foresee(evict, **given) if plan else look("apply", "site.yml", None, evict, **given)
 
 
 @main.command()
 @click.option("--plan", is_flag=True, help="Print what would go back, and change nothing.")
-@click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
-@click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
-@inventory_option
+@host_options
 def revert(plan: bool, verbose: int, limit: str | None, inventories: tuple[str, ...]) -> int:
     """Take back what the last run changed on hosts: not packages, nor K3s, nor the cluster.
 
     A host goes back to what is now by itself where no fresh login confirms it.
     """
-    demand(inventories)
-    with runner.progress(err, quiet=bool(verbose)) as watch:
-        run = runner.play("revert.yml", inventories, limit, None, verbose, watch, check=plan)
+    run = played("revert.yml", inventories, limit, None, verbose, plan)
     tell(run.errors, run.messages())
     for host in (one for one in run.hosts.values() if one.status == "ok"):  # what nobody confirmed is undone again
         back, stay = host.reverted.get("back", []), host.reverted.get("stay", {})
@@ -170,24 +259,23 @@ def revert(plan: bool, verbose: int, limit: str | None, inventories: tuple[str, 
         for why in dict.fromkeys(stay.values()):
             said.append(f"stays, since {why}: {', '.join(name for name in stay if stay[name] == why)}")
         for line in said:
-            out.print(legible(f"{host.name}: {line}"), markup=False)
+            out.print(legible(f"{host.name}: {line}"))
     return exit_code(run)
 
 
 @main.command()
 @click.argument("name")
-@click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
+@limit_option
 @inventory_option
 def unlock(name: str, limit: str | None, inventories: tuple[str, ...]) -> int:
     """End the lock of a run that was killed, by its holder's NAME; whoever it kept out says it."""
-    demand(inventories)
-    run = runner.play("unlock.yml", inventories, limit, {"__casemate_unlocks": name})
-    tell(run.errors, [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"])
+    run = played("unlock.yml", inventories, limit, {"__casemate_unlocks": name})
+    tell(run.errors, run.failures())
     ended = {host: result["broken"] for host, result in run.results.items() if result.get("broken")}
     for host, places in ended.items():
-        out.print(f"{host}: the lock of {name} is ended ({', '.join(places)})", markup=False)
+        out.print(f"{host}: the lock of {name} is ended ({', '.join(places)})")
     if not ended:
-        err.print(f"On no host that answers is there a lock of {name}.", markup=False)
+        err.print(f"On no host that answers is there a lock of {name}.")
     return 0 if ended else 1
 
 
@@ -206,11 +294,15 @@ def prove(pytest_arguments: tuple[str, ...], **given: Any) -> int:
     """Attack the hosts; what withstands is proven. Arguments after `--` go to pytest."""
     from casemate.prove import proof
 
-    demand(given["inventories"])
+    inventories = demand(given["inventories"])
+    demand_places(path for _, path in given["formats"] or DEFAULT_FORMATS)
     started = findings.now()
-    hosts, accepted, trouble = proof.attack(
-        given["inventories"], given["limit"], pytest_arguments, bool(given["verbose"])
-    )
+    warn_of_settings()
+    err.print("Prove …")
+    hosts, accepted, trouble = proof.attack(inventories, given["limit"], pytest_arguments, bool(given["verbose"]))
+    if not hosts:
+        tell([trouble or runner.NO_HOST], [])
+        return 1
     made = findings.report("prove", started, hosts, accepted, [trouble] if trouble else [])
     return finish(made, given["formats"], [(trouble, [])] if trouble else [])
 
@@ -234,44 +326,47 @@ def report(sources: tuple[Path, ...], formats: tuple[tuple[str, Path], ...]) -> 
         try:
             read.append(findings.upgraded(json.loads(source.read_text())))
             render.validate(read[-1])
-        except ValueError as wrong:
+        except (ValueError, RecursionError) as wrong:
             raise click.ClickException(f"{source} is not a Casemate report: {wrong}") from None
     made = read[0] if len(read) == 1 else findings.combine(read)
     return finish(made, formats or DEFAULT_FORMATS[1:], [])
 
 
 @main.command()
-@click.argument("control", required=False)
+@click.argument("name", metavar="[CONTROL|VARIABLE]", required=False)
 @click.option("--all", "every", is_flag=True, help="The resolved controls of the hosts of --limit.")
 @click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--limit", help="Host or Ansible pattern for --all.")
+@limit_option
 @inventory_option
-def explain(control: str | None, every: bool, shape: str, limit: str | None, inventories: tuple[str, ...]) -> int:
-    """Say what a control demands, why, what it may break, and what it serves."""
-    if bool(control) == every:
-        raise click.UsageError("Name one control, or ask for --all.")
-    if control:
-        known = catalogue.load()
-        found = known.get(control.upper())
-        if not found:
-            hint = catalogue.nearest(control, known)
-            raise click.ClickException(f"there is no control {control!r}" + (f"; did you mean {hint}?" if hint else ""))
-        click.echo(json.dumps(found, indent=2) if shape == "json" else pages.text(found))
+def explain(name: str | None, every: bool, shape: str, limit: str | None, inventories: tuple[str, ...]) -> int:
+    """Say what a control demands, why, what it may break, and what it serves; or what a variable may be."""
+    if bool(name) == every:
+        raise click.UsageError("Name one control or variable, or ask for --all.")
+    if name and limit:
+        raise click.UsageError("--limit says whose controls --all shows: leave one of both out.")
+    if name:
+        is_variable = name.lower().startswith(inputs.PREFIXES)
+        known = inputs.known_inputs() if is_variable else catalogue.load()
+        asked = name.lower() if is_variable else name.upper()
+        if asked not in known:
+            what, near = "variable" if is_variable else "control", catalogue.nearest(asked, known)
+            raise click.ClickException(f"there is no {what} {name!r}" + (f"; did you mean {near}?" if near else ""))
+        as_text = inputs_page.text(asked, known[asked]) if is_variable else pages.text(known[asked])
+        click.echo(json.dumps(known[asked], indent=2) if shape == "json" else as_text)
         return 0
-    demand(inventories)
-    run = runner.play("explain.yml", inventories, limit)
+    run = played("explain.yml", inventories, limit)
     if run.errors or any(host.status != "ok" for host in run.hosts.values()) or not run.results:
         tell(run.errors, run.messages())
         return 1
     resolved = {
-        name: [{**control, "role": role} for role, controls in result["controls"].items() for control in controls]
-        for name, result in run.results.items()
+        host: [{**control, "role": role} for role, controls in result["controls"].items() for control in controls]
+        for host, result in run.results.items()
     }
     if shape == "json":
         click.echo(json.dumps(resolved.get(limit or "", resolved), indent=2))
         return 0
-    for name, controls in resolved.items():
-        click.echo(f"# {name}: {len(controls)} controls\n")
+    for host, controls in resolved.items():
+        click.echo(f"# {host}: {len(controls)} controls\n")
         click.echo("\n".join(pages.text(one) for one in controls))
     return 0
 
@@ -279,8 +374,8 @@ def explain(control: str | None, every: bool, shape: str, limit: str | None, inv
 @click.command()
 @click.option("--check", "only_check", is_flag=True, help="Exit 1 when the page is stale; write nothing.")
 def docs(only_check: bool) -> int:
-    """Generate docs/controls.md from the catalogue."""
-    return pages.write_docs(only_check)
+    """Generate the pages of controls, techniques, benchmarks and inputs."""
+    return pages.write_docs(only_check, {INPUTS: inputs_page.markdown(inputs.known_inputs())})
 
 
 if CHECKOUT:  # else the pages would be written among the packages of Python
@@ -289,16 +384,13 @@ if CHECKOUT:  # else the pages would be written among the packages of Python
 
 def foresee(evict: tuple[str, ...], **given: Any) -> int:
     """Print what an apply would do step by step, and return the exit code."""
-    demand(given["inventories"])
     variables = {"__casemate_foresees": True, **eviction.variables(evict)}
-    with runner.progress(err, quiet=bool(given["verbose"])) as watch:
-        asked = (given["inventories"], given["limit"], variables, given["verbose"], watch)
-        run = runner.play("site.yml", *asked, check=True)
+    run = played("site.yml", given["inventories"], given["limit"], variables, given["verbose"], True)
     tell(run.errors, run.messages())
     steps = [*runner.steps_of(run), *eviction.planned(run, evict)]
     code = exit_code(run)
     for number, step in enumerate(steps or (["nothing"] if code == 0 else []), 1):
-        out.print(f"{number}. {legible(step)}", markup=False)
+        out.print(f"{number}. {legible(step)}")
     return code
 
 
@@ -319,23 +411,14 @@ def look(
     """Run a playbook, report what it found, and return the exit code. `evict` are controls whose files are removed."""
     variables = {**(variables or {}), **eviction.variables(evict)} or None
     demand(given["inventories"])
+    demand_places(path for _, path in given["formats"] or DEFAULT_FORMATS)
     started = findings.now()
-    if given["limit"] is not None and not given["limit"].strip():
-        raise click.UsageError("--limit is empty: name a host or group, or leave it out for all.")
     threading.Thread(target=render.warm, daemon=True).start()
-    with runner.progress(err, quiet=bool(given["verbose"])) as watch:
-        run = runner.play(playbook, given["inventories"], given["limit"], variables, given["verbose"], watch)
-    if run.cancelled:
-        run.errors.append("interrupted: what was begun on a host is finished or rolled back there; run it again")
-    for warning in run.warnings:
-        err.print("[yellow]warning[/] ", end="")
-        err.print(legible(warning), markup=False)
+    run = played(playbook, given["inventories"], given["limit"], variables, given["verbose"])
     for said in eviction.done(run, evict):
-        out.print("[bold]evicted[/] ", end="")
-        out.print(legible(said), markup=False)
+        out.print("evicted ", style="bold", end="")
+        out.print(legible(said))
     hosts = run.entries()
-    if not hosts and not run.errors:
-        run.errors.append("no host of k3s_server or k3s_agent is in this inventory and --limit")
     accepted = {host.name: host.accepted for host in run.hosts.values()}
     left_out = [control for host in run.hosts.values() for control in host.left_out]
     made = findings.report(verb, started, hosts, accepted, run.errors, left_out)
@@ -348,6 +431,7 @@ def look(
 def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], messages: list[tuple[str, list[str]]]) -> int:
     """Print the summary, write the reports, and return the exit code.
 
+    Where a report goes to standard output, nothing else does.
     Raises ClickException when the report does not fit its schema: nothing is written then.
     """
     made = render.fit(made)
@@ -356,6 +440,7 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
     except ValueError as wrong:
         raise click.ClickException(f"this is a bug, the report does not fit its schema: {wrong}") from None
     tell([], messages)
+    said = err if any(str(path) == "-" for _, path in formats) else out
     failing: dict[tuple[str, str, str], list[str]] = {}
     for host in made["hosts"]:
         for finding in host["findings"]:
@@ -363,29 +448,31 @@ def finish(made: findings.Report, formats: tuple[tuple[str, Path], ...], message
                 key = (finding["status"], finding["control"], words.difference(finding))
                 failing.setdefault(key, []).append(host["name"])
     for (status, control, difference), names in list(failing.items())[:SHOWN]:
-        out.print(f"[{STYLE[status]}]{status:5}[/] ", end="")
-        out.print(f"{control:32} {', '.join(names)}: {difference}", markup=False)
+        said.print(f"{status:5} ", style=STYLE[status], end="")
+        said.print(f"{control:32} {', '.join(names)}: {difference}")
     if len(failing) > SHOWN:
-        out.print(f"… and {len(failing) - SHOWN} more in the report")
+        said.print(f"… and {len(failing) - SHOWN} more in the report")
     for why, names in words.not_evaluated(made):
-        out.print("[yellow]not evaluated[/] ", end="")
-        out.print(f"{', '.join(names)}: {why}", markup=False)
+        said.print("not evaluated ", style="yellow", end="")
+        said.print(f"{', '.join(names)}: {why}")
     for note in findings.notes(made["hosts"]):
-        out.print("[bold yellow]note[/]  ", end="")
-        out.print(note, markup=False)
+        said.print("note  ", style="bold yellow", end="")
+        said.print(note)
     left_out = made["summary"].get("left_out", [])
     if left_out:
-        out.print(f"[yellow]left out[/]  {len(left_out)} expensive: casemate check --scan judges them too")
+        said.print("left out  ", style="yellow", end="")
+        said.print(f"{len(left_out)} expensive: casemate check --scan judges them too")
     head = render.verdict(made)
     counts = ", ".join(f"{n} {render.LABELS[s]}" for s, n in made["summary"]["findings"].items() if n)
     changed = f"; {made['summary']['changed']} changed" if made["run"]["verb"] == "apply" else ""
-    out.print(f"[bold {STYLE[head['tone']]}]{head['headline']}[/]" + (f"  ({counts}{changed})" if counts else ""))
+    said.print(head["headline"], style=f"bold {STYLE[head['tone']]}", end="")
+    said.print(f"  ({counts}{changed})" if counts else "")
     for name, path in formats or DEFAULT_FORMATS:
         if str(path) == "-":
             click.echo(render.FORMATS[name](made))
         else:
             render.write(path, render.FORMATS[name](made))
-            err.print(f"[dim]{name} report: {path}[/]")
+            err.print(f"{name} report: {path}", style="dim")
     return int(made["summary"]["exit_code"])
 
 
@@ -393,7 +480,7 @@ def tell(errors: list[str], messages: list[tuple[str, list[str]]]) -> None:
     """Print what stopped a run: each message once, with the hosts that it concerns."""
     for message, hosts in legible([*((error, []) for error in errors), *messages]):
         first, *rest = message.strip().split("\n")
-        err.print("[bold red]error[/] ", end="")
-        err.print((", ".join(hosts) + ": " if hosts else "") + first, markup=False)
+        err.print("error ", style="bold red", end="")
+        err.print((", ".join(hosts) + ": " if hosts else "") + first)
         for line in rest:
-            err.print(f"      {line}", markup=False)
+            err.print(f"      {line}")

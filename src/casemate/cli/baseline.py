@@ -7,6 +7,8 @@ inventory has, so that what is vouched for there adds up with what stands elsewh
 from __future__ import annotations
 
 import datetime
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import click
 import yaml
 
 from casemate.cli import app
-from casemate.run import runner, waivers
+from casemate.run import waivers
 from module_utils.casemate.core import waiver
 
 GROUP = "casemate_baseline"
@@ -49,21 +51,26 @@ def everywhere(hosts: Mapping[str, Contents]) -> Contents:
 
 def inventory(before: Mapping[str, Any], hosts: Mapping[str, Contents], why: Mapping[str, str]) -> dict[str, Any]:
     """The inventory `before`, empty for a new one, with what the hosts have beyond it."""
-    groups: dict[str, Any] = {name: dict(group) for name, group in (before or {}).items()}
+    groups: dict[str, Any] = {name: dict(group or {}) for name, group in before.items()}
     shared = everywhere(hosts)
-    wanted = {GROUP: (list(hosts), shared)}
-    for host, contents in hosts.items():
-        own = {path: made for path, made in contents.items() if path not in shared}
-        wanted[f"{GROUP}_{host.replace('-', '_').replace('.', '_')}"] = ([host], own)
-    for group, (names, contents) in wanted.items():
+    own = {host: {path: made for path, made in found.items() if path not in shared} for host, found in hosts.items()}
+    for names, contents in ((list(hosts), shared), *(([host], found) for host, found in own.items())):
         if not contents:
             continue
+        group = GROUP if contents is shared else group_of(names[0], groups)
         made = groups.setdefault(group, {"hosts": {}, "vars": {}})
-        made["hosts"] = {**made.get("hosts", {}), **dict.fromkeys(names)}
+        made["hosts"] = {**(made.get("hosts") or {}), **dict.fromkeys(names)}
         entries = {path: {"digest": digest, **why} for path, digest in contents.items()}
-        vouched = {**made.get("vars", {}).get(waivers.VOUCHED, {}), **entries}
-        made["vars"] = {**made.get("vars", {}), waivers.VOUCHED: dict(sorted(vouched.items()))}
+        vouched = {**((made.get("vars") or {}).get(waivers.VOUCHED) or {}), **entries}
+        made["vars"] = {**(made.get("vars") or {}), waivers.VOUCHED: dict(sorted(vouched.items()))}
     return groups
+
+
+def group_of(host: str, groups: Mapping[str, Any]) -> str:
+    """The group of a host by itself: of letters that Ansible takes, and never that of a host with a similar name."""
+    base = f"{GROUP}_{re.sub('[^A-Za-z0-9_]', '_', host)}"
+    names = (base, *(f"{base}_{number}" for number in range(2, len(groups) + 3)))
+    return next(name for name in names if set(groups.get(name, {}).get("hosts") or [host]) == {host})
 
 
 def text(groups: Mapping[str, Any]) -> str:
@@ -79,9 +86,16 @@ def read(path: Path) -> dict[str, Any]:
         known = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as wrong:
         raise click.ClickException(f"{path} is no YAML: {wrong}") from None
-    if known is not None and not (isinstance(known, dict) and all(str(name).startswith(GROUP) for name in known)):
+    if known is not None and not (isinstance(known, dict) and all(_is_group(*one) for one in known.items())):
         raise click.ClickException(f"{path} is no baseline; name another file by --output")
     return known or {}
+
+
+def _is_group(name: Any, group: Any) -> bool:
+    """Whether it is a group as `inventory` makes it, or what is left of one that somebody has edited."""
+    parts = [group, *(group.get(part) for part in ("hosts", "vars") if isinstance(group, dict))]
+    parts += [part.get(waivers.VOUCHED) for part in parts[2:] if isinstance(part, dict)]
+    return str(name).startswith(GROUP) and all(isinstance(part or {}, dict) for part in parts)
 
 
 def date(_: click.Context, __: click.Parameter, given: str) -> str:
@@ -111,28 +125,27 @@ def words(_: click.Context, __: click.Parameter, given: str) -> str:
 @click.option("--scan", is_flag=True, help="Look at the bytes of all programs and libraries, too.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("baseline.yml"),
               show_default=True, help="The inventory to write, or to add to.")  # fmt: skip
-@app.run_options
+@app.host_options
 def baseline(owner: str, reason: str, expires: str, scan: bool, output: Path, **given: Any) -> int:
     """Record what nobody vouches for on the hosts, and change nothing on them."""
-    app.demand(given["inventories"])
+    app.demand_places([output])
     known = read(output)
-    with runner.progress(app.err, quiet=bool(given["verbose"])) as watch:
-        asked = (given["inventories"], given["limit"], {"__casemate_scan": True} if scan else None)
-        run = runner.play("check.yml", *asked, given["verbose"], watch)
+    variables = {"__casemate_scan": True} if scan else None
+    run = app.played("check.yml", given["inventories"], given["limit"], variables, given["verbose"])
     app.tell(run.errors, run.messages())
     hosts = {entry["name"]: unvouched(entry["findings"]) for entry in run.entries() if entry["findings"]}
     if run.errors or not hosts:
-        return 1
+        return app.exit_code(run)
     left = {host: [path for path, made in found.items() if made == "special"] for host, found in hosts.items()}
     for host, paths in left.items():
         for path in paths:
-            app.err.print(f"{host}: {path} is no file, and nobody can vouch for it: remove it", markup=False)
+            app.err.print(f"{host}: {path} is no file, and nobody can vouch for it: remove it")
             del hosts[host][path]
     count = sum(len(found) for found in hosts.values())
     if not count:
         app.out.print("There is nothing that nobody vouches for.")
     else:
         output.write_text(text(inventory(known, hosts, {"owner": owner, "reason": reason, "expires": expires})))
-        app.out.print(f"{output}: {count} more. Review it, commit it, and give it to every command by -i {output}",
-                      markup=False)  # fmt: skip
-    return 3 if any(entry["status"] == "unreachable" for entry in run.entries()) else 0
+        path = shlex.quote(str(output))
+        app.out.print(f"{output}: {count} more. Review it, commit it, and give it to every command by -i {path}")
+    return app.exit_code(run)

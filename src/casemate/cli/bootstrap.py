@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from casemate.cli import app
-from casemate.run import runner
 from module_utils.casemate.core.legible import legible
 
 
@@ -23,9 +22,7 @@ from module_utils.casemate.core.legible import legible
               help="The key that the account gets; left out: the one that ssh comes in with.")  # fmt: skip
 @click.option("--keep-first-login", is_flag=True,
               help="Leave the first login open. Else root's key tells whom to come as, others end.")  # fmt: skip
-@click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
-@click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
-@app.inventory_option
+@app.host_options
 def bootstrap(
     plan: bool,
     first_user: str | None,
@@ -42,7 +39,6 @@ def bootstrap(
     host takes them back by itself. Then nobody needs the first login, which is closed. Where the account comes in
     already, nothing is done.
     """
-    app.demand(inventories)
     given = {
         "casemate_first_user": first_user,
         "casemate_first_key": str(key.resolve()) if key else None,
@@ -50,16 +46,12 @@ def bootstrap(
         "casemate_first_login": "keep" if keep_first_login else None,
     }
     variables = {name: value for name, value in given.items() if value}
-    with runner.progress(app.err, quiet=bool(verbose)) as watch:
-        run = runner.play("bootstrap.yml", inventories, limit, variables, verbose, watch, check=plan)
-    if run.cancelled:
-        run.errors.append("interrupted: what was begun on a host is finished or taken back there; run it again")
-    found = [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"]
-    app.tell(run.errors, found)
+    run = app.played("bootstrap.yml", inventories, limit, variables, verbose, plan)
+    app.tell(run.errors, run.failures())
     for host in run.hosts.values():
         outcome = run.results.get(host.name, {}).get("bootstrap")
         if host.status == "ok" and outcome:
-            app.out.print(legible(f"{host.name}: {said(outcome, plan)}"), markup=False)
+            app.out.print(legible(f"{host.name}: {said(outcome, plan)}"))
     return app.exit_code(run)
 
 

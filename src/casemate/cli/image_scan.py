@@ -47,17 +47,26 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
 
     With images named, these alone are scanned, and no host is contacted: what shall go on the signed list comes first.
     """
+    inventories = app.demand(given["inventories"])
     if print_timer:
-        click.echo(image_timer.units(given["inventories"]), nl=False)
+        if references or platforms or again or given["limit"] or given["formats"]:
+            raise click.UsageError(
+                "--print-timer takes no other option than -i: the units scan what runs on all nodes."
+            )
+        click.echo(image_timer.units(inventories), nl=False)
         return 0
-    app.demand(given["inventories"])
+    if platforms and not references:
+        raise click.UsageError("--platform is for images that are named: nodes say theirs.")
+    if references and given["formats"]:
+        raise click.UsageError("--format is for what runs on nodes: of images that are named there is no report.")
     if references:
         return _named(references, platforms, again, given)
+    app.demand_places(path for _, path in given["formats"] or REPORTS)
     started = findings.now()
     run = _look(given, {ANSWERS: {}, **({RESULTS: {}} if again else {})})
     asked = asked_by(run)
     trouble: list[str] = []
-    if not run.errors:
+    if not run.errors and any(host.status == "ok" for host in run.hosts.values()):
         if asked.scans is None and not asked.updates:
             raise click.ClickException(UNSET)
         todo = _needed(asked.scans, wanted(run, asked.scans.platforms), again) if asked.scans else []
@@ -65,7 +74,7 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
         removed = scan_results.prune(asked.scans.results, datetime.datetime.now(datetime.UTC)) if asked.scans else 0
         if removed:
             days = scan_results.KEPT.days
-            app.err.print(f"{removed} results of scans are removed: they are older than {days} days", markup=False)
+            app.err.print(f"{removed} results of scans are removed: they are older than {days} days")
         if _ask(asked, tags(run)) or again or todo:
             run = _look(given)
     hosts = run.entries()
@@ -80,9 +89,7 @@ def scan(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, p
 
 
 def _look(given: Mapping[str, Any], variables: dict[str, Any] | None = None) -> runner.Run:
-    with runner.progress(app.err, quiet=bool(given["verbose"])) as watch:
-        asked = (given["inventories"], given["limit"], variables, given["verbose"], watch)
-        return runner.play(PLAYBOOK, *asked)
+    return app.played(PLAYBOOK, given["inventories"], given["limit"], variables, given["verbose"])
 
 
 class Asked(NamedTuple):
@@ -112,7 +119,7 @@ def of_inventory(inventories: tuple[str, ...], limit: str | None = None, verbose
     run = _look(given, {"__casemate_only_settings": True})
     wrong = [*run.errors, *(host.message for host in run.hosts.values() if host.status != "ok")]
     if wrong or not run.results:
-        raise click.ClickException("; ".join(wrong) or "no host of k3s_server or k3s_agent is in this inventory")
+        raise click.ClickException("; ".join(wrong) or runner.NO_HOST)
     return asked_by(run).scans
 
 
@@ -172,7 +179,7 @@ def _ask(asked: Asked, wanted: list[tuple[str, str]]) -> bool:
     """Ask registries for these tags, and keep what they answer, or why they do not; whether there was any tag."""
     if not asked.updates or not wanted:
         return False
-    app.err.print(f"asking registries for {len(wanted)} tags …", markup=False)
+    app.err.print(f"asking registries for {len(wanted)} tags …")
     asker, found = registry.Asker(asked.registries), registry_answers.Kept()
     for reference, platform in wanted:
         now = datetime.datetime.now(datetime.UTC)
@@ -212,13 +219,13 @@ def _tell(trouble: list[str]) -> None:
 
 
 def _scan(asked: Settings, ready: scanner.Ready, one: scanner.Wanted) -> None:
-    app.err.print(f"scanning {one.repository}@{one.digest} ({one.platform}) …", markup=False)
+    app.err.print(f"scanning {one.repository}@{one.digest} ({one.platform}) …")
     now = datetime.datetime.now(datetime.UTC)
     made = scanner.scan(ready, one, now)
     state = standing(made, asked.policy, now)
     scan_results.keep(asked.results, one.digest, one.platform, made, asked.policy, state.state == PASSED)
     said = f"{one.repository}@{one.digest} ({one.platform}): {state.state}"
-    app.out.print(said + (f": {state.why}" if state.why else ""), markup=False)
+    app.out.print(said + (f": {state.why}" if state.why else ""))
 
 
 def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool, given: Mapping[str, Any]) -> int:
@@ -238,7 +245,7 @@ def _named(references: tuple[str, ...], platforms: tuple[str, ...], again: bool,
     told = {(one.repository, one.digest) for one in todo}
     for one in images:
         if refused[one] and (one not in told or not trouble):
-            app.out.print(refused[one], markup=False)
+            app.out.print(refused[one])
     return 1 if trouble else 2 if any(refused.values()) else 0
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import shlex
 import sys
 from pathlib import Path
+
+from casemate.run.account import here
 
 NAME = "casemate-images-scan"
 UNITS = """\
@@ -44,7 +45,7 @@ def units(inventories: tuple[str, ...]) -> str:
     command = shlex.join([sys.executable, "-m", "casemate.cli", "images", "scan", *given])
     return UNITS.format(
         name=NAME,
-        user=getpass.getuser(),
+        user=here(),
         folder=_escaped(str(Path.cwd())),
         command=_escaped(command).replace("$", "$$"),
     )

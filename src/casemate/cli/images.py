@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import getpass
 from pathlib import Path
 
 import click
 
 from casemate.cli import app, image_scan
+from casemate.run.account import here
 from casemate.supply import image_list, scan_gate
 from module_utils.casemate.core import waiver
 from module_utils.casemate.k3s.image_verifier import Entry, Images
@@ -52,7 +52,7 @@ def allow(
     over = [said for said in over if datetime.date.fromisoformat(said[-10:]) < today]
     if over:
         raise click.UsageError(f"{over[0]} is over: today is {today} in UTC")
-    said = {"owner": (owner or getpass.getuser()).strip(), "reason": reason.strip()}
+    said = {"owner": (here() if owner is None else owner).strip(), "reason": reason.strip()}
     if empty := next((name for name, value in said.items() if not value), ""):
         raise click.UsageError(f"--{empty} is empty: say who answers for the image, and why it may run")
     try:
@@ -67,10 +67,10 @@ def allow(
     made = image_list.added(known._replace(expires=expires.date() if expires else known.expires), entries, today)
     path.write_text(image_list.text(made), encoding="utf-8")
     for entry in entries:
-        app.out.print(f"{path}: {entry.image}@{entry.digest} until {last}", markup=False)
+        app.out.print(f"{path}: {entry.image}@{entry.digest} until {last}")
     if made.expires < today:
-        app.err.print(f"{path} itself ended on {made.expires}: give it a new day by --expires", markup=False)
-    app.out.print(f"Review it, and sign it, which every change needs anew: {image_list.command(path)}", markup=False)
+        app.err.print(f"{path} itself ended on {made.expires}: give it a new day by --expires")
+    app.out.print(f"Review it, and sign it, which every change needs anew: {image_list.command(path)}")
     return 0
 
 
@@ -78,8 +78,8 @@ def _demand_scans(entries: list[Entry], inventories: tuple[str, ...]) -> None:
     """Raise ClickException for what the inventory would have scanned first; say so where there is no inventory."""
     try:
         app.demand(inventories)
-    except click.UsageError:
-        app.err.print("Without -i INVENTORY it is not known whether these have to be scanned first", markup=False)
+    except app.NoInventoryError:
+        app.err.print("Without -i INVENTORY it is not known whether these have to be scanned first")
         return
     asked, now = image_scan.of_inventory(inventories), datetime.datetime.now(datetime.UTC)
     refused = [scan_gate.refusal(one.digest, f"{one.image}@{one.digest}", asked, now) for one in entries]

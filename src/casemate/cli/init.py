@@ -5,7 +5,6 @@ What is refused is refused by preflight's own rules, so that `apply` takes what 
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
@@ -19,6 +18,7 @@ import click
 import yaml
 
 from casemate.preflight import address_families, combinations, host_facts, inputs, k3s_values
+from casemate.run.account import here
 
 Given = TypeVar("Given")
 Nodes = dict[str, str]
@@ -187,7 +187,7 @@ def init(
     if sys.stdin.isatty() and sys.stderr.isatty():
         servers = servers or asked("Servers ([NAME=]ADDRESS, several with spaces)", lambda text: _nodes("server", text))
         agents = agents or asked("Agents (likewise; Enter for none)", lambda text: _nodes("agent", text), "")
-        user = user or asked("Account to log in as", _user, getpass.getuser() if os.getuid() else None)
+        user = user or asked("Account to log in as", _user, here() if os.getuid() else None)
         sources = sources or asked("Networks that may reach SSH and the API server, yours among them", _sources)
         output = output or asked("Write to", _file, "hosts.yml")
     output = output or Path("hosts.yml")

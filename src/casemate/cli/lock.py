@@ -90,14 +90,14 @@ def add(
     except (ChannelError, DisagreementError, LockError) as refusal:
         raise click.ClickException(f"nothing was written.\n{refusal}") from refusal
     for told in channel.at_one_place(channels):
-        app.err.print(f"{told}: be sure that two different people keep them", markup=False)
+        app.err.print(f"{told}: be sure that two different people keep them")
     if names := ceremony.strange(readings):
-        app.err.print(f"Left out, since no release of K3s has it: {', '.join(names)}", markup=False)
+        app.err.print(f"Left out, since no release of K3s has it: {', '.join(names)}")
     if not any(reading.has_bytes for reading in readings.values()):
         said = f"No channel has the bytes of K3s, which say their version: that these are those of {version} is only"
-        app.err.print(f"{said} what you say. A folder with the downloaded release shows it.", markup=False)
+        app.err.print(f"{said} what you say. A folder with the downloaded release shows it.")
     for name, digest in digests.items():
-        app.out.print(f"{version} {name} {digest}: {', '.join(readings)} agree", markup=False)
+        app.out.print(f"{version} {name} {digest}: {', '.join(readings)} agree")
     return _write(path, known, made, expires)
 
 
@@ -141,7 +141,7 @@ def verify(path: Path, allowed_signers: Path, threshold: int, revoked: Path | No
     except LockError as refusal:
         raise click.ClickException(str(refusal)) from refusal
     end = f"until {known.expires}" if known.expires else "without an end"
-    app.out.print(f"{path}: serial {known.serial or 'none'}, {end}, signed by {', '.join(signed)}", markup=False)
+    app.out.print(f"{path}: serial {known.serial or 'none'}, {end}, signed by {', '.join(signed)}")
     if over := known.over(waiver.today_in_utc()):
         raise click.ClickException(over)
     return 0
@@ -164,9 +164,9 @@ def _write(path: Path, known: Lock | None, made: Lock, expires: datetime.date | 
     path.write_text(artifact_lock.text(issued), encoding="utf-8")
     command = SIGN.format(namespace=NAMESPACE, path=shlex.quote(str(path)))
     until = f"until {issued.expires}" if issued.expires else "without an end: give it one by --expires"
-    app.out.print(f"{path}: serial {issued.serial}, {until}", markup=False)
+    app.out.print(f"{path}: serial {issued.serial}, {until}")
     if over := issued.over(today):
-        app.err.print(over, markup=False)
+        app.err.print(over)
     said = "Compare it with the one before, as with git diff. No signature of that one fits it; each signer signs anew:"
-    app.out.print(f"{said} {command}", markup=False)
+    app.out.print(f"{said} {command}")
     return 0

@@ -28,15 +28,14 @@ NAMES = {
 @click.command()
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("sbom"),
               show_default=True, help="The folder to write into: HOST.cdx.json for each host.")  # fmt: skip
-@click.option("-v", "--verbose", count=True, help="Show Ansible's own output; repeat for more.")
-@click.option("--limit", help="Only these hosts or groups (an Ansible pattern).")
-@app.inventory_option
+@app.host_options
 def sbom(output: Path, verbose: int, limit: str | None, inventories: tuple[str, ...]) -> int:
     """Write the bill of materials of each host, and change nothing on it.
 
     It has the Go modules of K3s' programs, the files that K3s unpacked, Debian packages, the kernel, and the images
     that run: CycloneDX 1.6 in JSON, validated. What could not be read is said, and makes the exit code 2.
     """
+    app.demand_places([output / "HOST.cdx.json"])
     run = asked_of_hosts(verbose, limit, inventories)
     codes = [app.exit_code(run)]
     for host in run.hosts.values():
@@ -47,14 +46,8 @@ def sbom(output: Path, verbose: int, limit: str | None, inventories: tuple[str, 
 
 def asked_of_hosts(verbose: int, limit: str | None, inventories: tuple[str, ...]) -> runner.Run:
     """The run that asked hosts what they are made of; what went wrong is said."""
-    app.demand(inventories)
-    with runner.progress(app.err, quiet=bool(verbose)) as watch:
-        run = runner.play("components.yml", inventories, limit, None, verbose, watch)
-    if run.cancelled:
-        run.errors.append("interrupted: nothing was changed on any host; run it again")
-    if not run.hosts and not run.errors:
-        run.errors.append("no host of k3s_server or k3s_agent is in this inventory and --limit")
-    app.tell(run.errors, [(host.message, [host.name]) for host in run.hosts.values() if host.status != "ok"])
+    run = app.played("components.yml", inventories, limit, None, verbose)
+    app.tell(run.errors, run.failures())
     return run
 
 
@@ -66,7 +59,7 @@ def write(host: runner.Host, path: Path) -> int:
     if not told:
         app.tell(["it said nothing of what it is made of: run it again with -v, which shows Ansible's own output"], [])
         return 1
-    app.err.print(f"[dim]writing and validating {path} …[/]")
+    app.err.print(f"writing and validating {path} …", style="dim")
     try:
         components = inventory.components(told)
         subject = bill.host(host.name, told["os"], told["machine"], told["unread"])
@@ -75,10 +68,10 @@ def write(host: runner.Host, path: Path) -> int:
         app.tell([], [(f"no bill of materials is written: {odd}; is that host what you take it for?", [host.name])])
         return 1
     render.write(path, text)
-    app.out.print(legible(f"{host.name}: {path}: {counted(components)}"), markup=False)
+    app.out.print(legible(f"{host.name}: {path}: {counted(components)}"))
     for place, why in told["unread"].items():
-        app.out.print("[yellow]not read[/] ", end="")
-        app.out.print(legible(f"{host.name}: {place}: {why}"), markup=False)
+        app.out.print("not read ", style="yellow", end="")
+        app.out.print(legible(f"{host.name}: {place}: {why}"))
     return 2 if told["unread"] else 0
 
 

@@ -206,7 +206,7 @@ def allowed(spec: Spec) -> str:
     kind, options = spec.get("type", "str"), spec.get("options")
     if kind == "list":
         least = 1 if spec.get("required") else spec.get("min")
-        size = _range({**spec, "min": least}, ("of {} to {} items", "of {} items or more", "of {1} items or less"))
+        size = _range({**spec, "min": least}, ("of {} to {} items", "of {} or more items", "of {1} or less items"))
         return f"a list {size}".rstrip() + f", each item {allowed(_each(spec))}"
     if "words" in spec or "format" in spec:
         return str(spec.get("words") or FORMATS[spec["format"]][0])

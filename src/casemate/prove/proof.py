@@ -21,7 +21,6 @@ from casemate.run import runner, scratch
 from module_utils.casemate.core import waiver
 from module_utils.casemate.core.finding import Finding, finding
 
-INVENTORY = ROOT / "inventory" / "example" / "hosts.yml"
 UNREACHABLE_SAID = "the attacks could not reach this host over SSH"
 NO_ATTACK = 5
 ENDED = {2: "was interrupted", 3: "broke down", 4: "was called wrongly", NO_ATTACK: "found no attack to run"}
@@ -34,7 +33,7 @@ def attack(
 ) -> tuple[list[dict[str, Any]], dict[str, list[str]], str]:
     """Run the attacks; return hosts as a report has them, the accepted reason codes, and what went wrong."""
     with scratch.folder() as private, concurrent.futures.ThreadPoolExecutor(1) as beside:
-        adding_up = beside.submit(runner.play, "waivers.yml", inventories or (str(INVENTORY),), limit)
+        adding_up = beside.submit(runner.play, "waivers.yml", inventories, limit)
         environment = {**os.environ, **runner.environment(private)}
         environment[recorder.CONNECTIONS] = connections(environment)
         try:
@@ -43,10 +42,13 @@ def attack(
         except subprocess.CalledProcessError as refused:
             said = adding_up.result().errors or [str(refused.stderr).strip()]
             return [], {}, "; ".join(["the inventory cannot be read", *said])
-        terse = () if verbose else ("-q", "--no-header", "--no-summary", "--tb=no", "-W", "ignore")
+        if not hosts:
+            return [], {}, runner.NO_HOST
+        terse = () if verbose else ("-qq", "--no-header", "--no-summary", "--tb=no", "-W", "ignore")
         command = [
-            sys.executable, "-m", "pytest", "-p", recorder.__name__, "-p", "no:cacheprovider", *terse,
-            f"--ansible-inventory={inventory}", "tests/behaviour", *arguments,
+            sys.executable, "-P", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}",
+            "-p", recorder.__name__, "-p", "no:cacheprovider", *terse,
+            f"--ansible-inventory={inventory}", str(ROOT / "tests/behaviour"), *arguments,
         ]  # fmt: skip
         trouble, read = run_lanes(command, environment, hosts, Path(private), verbose)
         added_up = adding_up.result()
@@ -56,7 +58,8 @@ def attack(
         return [], {}, f"pytest {trouble}"
     accepted = {host: codes for one in read for host, codes in one["accepted"].items()}
     if any(host not in added_up.results for host in accepted):
-        return [], {}, "the waivers cannot be read"
+        why = (f"{', '.join(hosts)}: {message}" for message, hosts in added_up.failures())
+        return [], {}, "; ".join(["the waivers cannot be read", *why])
     entries, today = judged(read), waiver.today_in_utc()
     for host in entries:
         theirs = added_up.results[host["name"]]["waivers"] or {}
@@ -79,7 +82,7 @@ def run_lanes(
         inherited = [waits] if name == recorder.LAST else []
         known.update((recorder.GATE, str(handle)) for handle in inherited)
         output = subprocess.PIPE if verbose and name is not None else sys.stderr  # what is long is told whole
-        with subprocess.Popen(command, cwd=ROOT, env=known, stdout=output, text=True, pass_fds=inherited) as process:
+        with subprocess.Popen(command, env=known, stdout=output, text=True, pass_fds=inherited) as process:
             running.append(process)
             printed = process.communicate()[0]
         if printed:
@@ -150,14 +153,14 @@ def connections(environment: Mapping[str, str]) -> str:
 
 
 def _inventory(inventories: tuple[str, ...], limit: str | None, folder: Path, environment: Mapping[str, str]) -> str:
-    """One inventory for testinfra, which takes a single one and knows no limit."""
-    given = [os.path.abspath(path) if os.path.exists(path) else path for path in inventories or (str(INVENTORY),)]
+    """One inventory for testinfra, which takes a single one and knows no limit; without any, that of ansible.cfg."""
+    given = [os.path.abspath(path) if os.path.exists(path) else path for path in inventories]
     if len(given) == 1 and not limit:
         return given[0]
     merged = folder / "inventory.yml"
     command = ["ansible-inventory", "--list", "--yaml", *(part for path in given for part in ("-i", path))]
     command += ["--limit", limit] if limit else []
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     merged.touch(0o600)
     merged.write_text(done.stdout)
     return str(merged)
@@ -169,7 +172,7 @@ def _listed(inventory: str, folder: Path, environment: dict[str, str]) -> list[s
 
     command = ["ansible-inventory", "--list", "-i", inventory]
     quiet = {**environment, "ANSIBLE_VERBOSITY": "0"}  # else it prints more than the list
-    done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=True)
     listed = folder / "inventory.json"
     listed.touch(0o600)
     listed.write_text(done.stdout)

@@ -36,7 +36,11 @@ LAST = "!"
 GATE = "CASEMATE_PROVE_GATE"
 """Variable that names the open file in which the last lane waits for one byte: all others have ended."""
 ENDINGS = {"pass": "withstood", "fail": "broken", "error": "error", "not_evaluated": "not evaluated"}
-UNREACHABLE = re.compile(r"UNREACHABLE|ssh: connect to host|Failed to connect to the host")
+UNREACHABLE = re.compile(
+    r"UNREACHABLE|ssh: connect to host|Failed to connect to the host|SshBackend object at \w+>, exit_status=255"
+)
+"""What is said where nobody comes in: 255 is ssh's own exit code (ssh(1), EXIT STATUS)."""
+SAID_BY_SSH = re.compile(r"""_stderr=b(["'])(.*?)\1""")
 NAMED = 3
 """Hosts of an attack that are named in its line; more are counted."""
 
@@ -70,6 +74,13 @@ def skipped(said: str) -> tuple[str, str]:
     return (code[1], said) if code else ("skipped", f"skipped: {said or 'without a reason'}")
 
 
+def said_by_ssh(text: str) -> str:
+    """What ssh said, of the result of a command as testinfra shows it; the text itself where it is none. Pure."""
+    found = SAID_BY_SSH.search(text)
+    lines = [line for line in (found[2] if found else "").replace("\\r", "").split("\\n") if line]
+    return "; ".join(lines) or text
+
+
 class Recorder:
     """Collects what each attack says, and writes it when the session ends."""
 
@@ -80,12 +91,14 @@ class Recorder:
         self.about: dict[str, tuple[tuple[str, ...], list[str]]] = {}
         self.servers: list[str] = []
         self.agents: list[str] = []
+        self.dark: set[str] = set()
         self.show: Callable[[str], None] = print
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """No dots: each attack has a line of its own."""
-        return (report.outcome, "", "") if self.show is not print else None
+        """No dots: each attack has a line of its own. It counts once, whatever its phases."""
+        counts = report.when == "call" or not report.passed
+        return (report.outcome if counts else "", "", "") if self.show is not print else None
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item], config: pytest.Config) -> None:
         """Note which controls and fixtures each attack has, and leave out those of other lanes."""
@@ -134,6 +147,7 @@ class Recorder:
             ):
                 unreachable = UNREACHABLE.search(said + str(report.longrepr))
                 status, code = "error", "unreachable" if unreachable else "crash"
+                said = said_by_ssh(said) if unreachable else said
             said = said.splitlines()[0][:300] if said else ""
         name = report.nodeid.partition("::")[2].partition("[")[0]
         claim = name.removeprefix("test_").replace("_", " ")
@@ -145,6 +159,11 @@ class Recorder:
             case = report.nodeid.partition("[")[2].rstrip("]")
             hosts = targets(self.about.get(report.nodeid, ((), []))[1], self.servers, self.agents)
             where = ", ".join(hosts) if len(hosts) <= NAMED else f"{len(hosts)} hosts"
+            if code == "unreachable":  # none of its attacks says more than the first one
+                if not self.dark.issuperset(hosts):
+                    self.show(shown(f"{where}: unreachable: {said}"))
+                self.dark.update(hosts)
+                return
             line = f"{len(self.seen)}/{len(self.about)} {where or 'hosts'} {ENDINGS[status]}: {claim}"
             line += f" ({case})" if case else ""
             self.show(shown(line + (f": {said}" if said and status in ("fail", "error") else "")))
@@ -179,6 +198,7 @@ def _machines(session: pytest.Session) -> Any:
     return machines
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Record when `casemate prove` asks for it."""
     if os.environ.get("CASEMATE_PROVE"):

@@ -130,8 +130,10 @@ def report(
 def upgraded(report: Report) -> Report:
     """A report as this version has it: version 1 had less in a finding, and its code at the head of the reason.
 
-    Raises ValueError for what is no report of version 1 although it says so.
+    Raises ValueError for what is no report of version 1 although it says so, and for what is no mapping at all.
     """
+    if not isinstance(report, dict):
+        raise ValueError("it is no mapping")
     if report.get("schema_version") != 1:
         return report
     known = catalogue.load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,17 @@ def fit(report: Report) -> Fit:
 
 
 def validate(report: Report) -> None:
-    """Raise ValueError, naming the place, when a report does not fit its schema."""
-    if validator().is_valid(_distinct(report)):
-        return
-    wrong = next(validator().iter_errors(report), None)
-    if wrong is not None:
-        raise ValueError(f"{wrong.json_path}: {wrong.message[:300]}")
+    """Raise ValueError, naming the place, when a report does not fit its schema, or a day in it is none."""
+    if not validator().is_valid(_distinct(report)):
+        wrong = next(validator().iter_errors(report), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong.json_path}: {wrong.message[:300]}")
+    ends = {one["waiver"]["expires"] for host in report["hosts"] for one in host["findings"] if one["waiver"]}
+    for place, text in [("run.ended", report["run"]["ended"]), *(("waiver.expires", end) for end in sorted(ends))]:
+        try:
+            datetime.date.fromisoformat(text[:10])
+        except ValueError:
+            raise ValueError(f"{place}: {text!r} does not begin with a date") from None
 
 
 def _distinct(report: Report) -> Any:
@@ -203,6 +209,18 @@ def write(path: Path, text: str) -> None:
         return
     with replacing(str(path)) as (out, _):
         out.write(text.encode())
+
+
+def unwritable(path: Path) -> str:
+    """Why `write` could not write there, or "": what is no folder, or may not be written to, on the way to it."""
+    if path.is_dir():
+        return "it is a folder"
+    if os.path.exists(path) and not path.is_file():
+        return "" if os.access(path, os.W_OK) else "you may not write to it"
+    folder = next(one for one in path.absolute().parents if os.path.exists(one))
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"you may not write into {folder}"
 
 
 def counts(findings: Iterable[Finding]) -> dict[str, int]:

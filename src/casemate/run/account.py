@@ -8,6 +8,7 @@ the options for ssh, `User` in its configuration, or by nothing at all, which is
 from __future__ import annotations
 
 import getpass
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -17,6 +18,14 @@ NAME = "__casemate_account"
 """The internal variable by which templates know it."""
 SEEN = "__casemate_seen"
 """What preflight has returned for a host; with its `account`, so that a run asks ssh once."""
+
+
+def here() -> str:
+    """The account of this machine that runs Casemate: its name, or its number where it has none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.geteuid())
 
 
 def automation(action: Any, variables: Mapping[str, Any]) -> str:
@@ -31,7 +40,7 @@ def automation(action: Any, variables: Mapping[str, Any]) -> str:
 def connecting(connection: Any, fallback: str | None) -> str:
     """The account that a connection of Ansible logs in as."""
     user = _option(connection, "remote_user") or fallback
-    return str(asked_of_ssh(connection, user).get("user") or user or getpass.getuser())
+    return str(asked_of_ssh(connection, user).get("user") or user or here())
 
 
 def asked_of_ssh(connection: Any, user: str | None) -> dict[str, str]:

@@ -65,6 +65,8 @@ ADVICE = (
      "check ansible_user and the key that this host accepts; casemate bootstrap makes one that is not there yet"),
     (r"Bad configuration option|command-line: line \d",
      "correct ansible_ssh_common_args or ansible_ssh_extra_args: ssh does not take them"),
+    (r"No user exists for uid",
+     "ssh wants an account here: run casemate as one of /etc/passwd, to which a container may have to add a line"),
     (r"Could not resolve hostname", "this controller does not know that name: correct ansible_host, or DNS"),
     (r"timed out during banner", "check what listens there: sshd of an overloaded host, or another service"),
     (r"connect to (host|address) .*: (Connection|Operation|No route|Network)|No route to host|Connection refused",

@@ -7,6 +7,7 @@ a terminal, one line for each stage.
 from __future__ import annotations
 
 import contextlib
+import locale
 import os
 import re
 import select
@@ -37,13 +38,27 @@ WAIT, MOMENT = 30, 5
 """Seconds between two looks at what is waited for, and from which a task is told as a wait."""
 UNSEEN = {"ANSIBLE_DISPLAY_OK_HOSTS": "False", "ANSIBLE_NOCOLOR": "True"}
 """Spares Ansible output that nobody is shown: events are told all the same."""
+LOCALES = ("C.UTF-8", "en_US.UTF-8")
+"""Of these a system has one, which Ansible takes."""
 IDENT = "run"
 """What ansible-runner calls the folder of the only run that it does for us."""
+NO_PLUGIN = "no root 'plugin' key found"
+"""What Ansible says first of any inventory in YAML that it cannot read, and of none is the cause."""
 ASKING = ("ANSIBLE_ASK_PASS", "ANSIBLE_ASK_VAULT_PASS", "ANSIBLE_BECOME_ASK_PASS")
-FILES = ("ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_BECOME_PASSWORD_FILE",
-         "ANSIBLE_CONNECTION_PASSWORD_FILE")  # fmt: skip
+FOLDERS = {
+    "ANSIBLE_ROLES_PATH": "roles",
+    "ANSIBLE_LIBRARY": "library",
+    "ANSIBLE_MODULE_UTILS": "module_utils",
+    "ANSIBLE_ACTION_PLUGINS": "src/casemate/ansible/action",
+    "ANSIBLE_LOOKUP_PLUGINS": "src/casemate/ansible/lookup",
+}
+"""What names folders in place of those of ansible.cfg -> the one of these that has to stay among them."""
 HOMES = {"ANSIBLE_HOME": "home", "ANSIBLE_SSH_CONTROL_PATH_DIR": "cp"}
 """What names a folder of Ansible in the home -> the one in the run's folder. Source: ansible-doc -t connection ssh."""
+NO_HOST = (
+    "no host of k3s_server or k3s_agent is in this inventory and --limit. Put the hosts into these groups, or groups "
+    "of other names into them as children"
+)
 UNSETTLED = "Ansible ended before the run was complete; what was begun is finished or rolled back there: run it again"
 
 
@@ -124,6 +139,14 @@ class Run:
                 grouped.setdefault(message, []).append(host.name)
         return list(grouped.items())
 
+    def failures(self) -> list[tuple[str, list[str]]]:
+        """The same of a command that judges nothing, in which a host that was settled without a finding is well."""
+        grouped: dict[str, list[str]] = {}
+        for host in self.hosts.values():
+            if host.status != "ok":
+                grouped.setdefault(host.message, []).append(host.name)
+        return list(grouped.items())
+
     def _ended(self, host: Host) -> tuple[str, str]:
         """How a host stands, and what is to be said of it."""
         if host.status == "ok" and not self.settled:  # what it found so far says nothing of how it ends
@@ -198,7 +221,7 @@ class Run:
                 head = self.errors[-1].partition("\n")[0]
                 cause = "" if self._line in head else f": {self._line}"
                 self.errors[-1] = f"{head}\n-> {origin[1] or origin[2]}{cause}"
-            elif origin:
+            elif origin and NO_PLUGIN not in self._line:
                 self.clue = self.clue or f"{origin[1] or origin[2]}: {self._line}"
             self._line = line or self._line
 
@@ -234,7 +257,7 @@ def play(
         done = ansible_runner.run(
             private_data_dir=private,
             ident=IDENT,
-            project_dir=str(ROOT),
+            project_dir=os.getcwd(),  # from where relative paths count in inventories, as for ansible-playbook
             playbook=str(ROOT / "playbooks" / playbook),
             inventory=[os.path.abspath(path) if os.path.exists(path) else path for path in inventories] or None,
             limit=limit,
@@ -247,6 +270,7 @@ def play(
                 "ANSIBLE_HOST_KEY_CHECKING": os.environ.get(
                     "ANSIBLE_HOST_KEY_CHECKING", "True"
                 ),  # else it turns it off
+                "ANSIBLE_STDOUT_CALLBACK": "default",  # ansible-runner builds on it, and on few others
                 handed.FOLDER: str(run.folder),
                 "ANSIBLE_LOCAL_TEMP": os.path.join(private, "ansible"),  # what is copied to hosts passes through here
             },
@@ -254,7 +278,7 @@ def play(
             event_handler=handle,
         )
     run.cancelled = done.status == "canceled"
-    if done.rc != 0 and not run.errors and all(host.status == "ok" for host in run.hosts.values()):
+    if done.rc != 0 and not (run.errors or run.cancelled) and all(host.status == "ok" for host in run.hosts.values()):
         where = "before its end" if run.hosts else "before it came to any host"
         run.errors.append(f"ansible-playbook ended with {done.rc} {where}; -v shows its output")
     run.errors = [advised(located(error, inventories)) for error in run.errors]
@@ -264,19 +288,36 @@ def play(
 def environment(private: str) -> dict[str, str]:
     """What Ansible gets besides the operator's environment, from `apply` as from `prove`.
 
-    Ansible runs in the project's folder, so relative paths of files are made whole; and it has no terminal of its own,
-    so it must not wait for a password that nobody can type. Where it can't write into its own folder in the home, as
-    in many a container and under a timer, it takes the run's folder `private` instead.
+    Plugins and roles of the operator's environment come beside ours. Ansible has no terminal of its own, so it must not
+    wait for a password that nobody can type. Where it can't write into its own folder in the home, as
+    in many a container and under a timer, it takes the run's folder `private` instead. Where the locale is none of
+    UTF-8, or not there, as ssh hands on that of another machine, it takes one that is: it would end at once.
     """
     made = {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
         **dict.fromkeys(ASKING, "False"),
     }
-    made.update((name, os.path.abspath(os.environ[name])) for name in FILES if os.path.exists(os.environ.get(name, "")))
+    if not is_of_utf_8(""):
+        made["LC_ALL"] = next(filter(is_of_utf_8, LOCALES), LOCALES[0])
+    for name, folder in FOLDERS.items():
+        if theirs := os.environ.get(name):
+            made[name] = f"{ROOT / folder}{os.pathsep}{theirs}"
     if not has_home():
         made.update((name, os.path.join(private, folder)) for name, folder in HOMES.items() if not os.environ.get(name))
     return made
+
+
+def is_of_utf_8(name: str) -> bool:
+    """Whether there is a locale of that name, "" for that of the environment, and it is one of UTF-8."""
+    kept = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, name)
+        return str(locale.getlocale()[1]).replace("-", "").upper() == "UTF8"
+    except (locale.Error, ValueError):
+        return False
+    finally:
+        locale.setlocale(locale.LC_ALL, kept)
 
 
 def has_home() -> bool:
@@ -345,7 +386,7 @@ def progress(console: Console, quiet: bool) -> Iterator[Callable[[Run], None]]:
     def tell_waits() -> None:
         while not ended.wait(WAIT):
             for wait in waits(seen[0], time.monotonic()) if seen else ():
-                console.print(wait, markup=False)
+                console.print(wait)
 
     thread = threading.Thread(target=tell_waits, daemon=True)
     thread.start()

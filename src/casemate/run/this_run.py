@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import multiprocessing
 import os
 import re
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from casemate.run.account import here
 from casemate.run.scratch import is_zombie, started
 
 
@@ -40,11 +40,7 @@ def machine() -> str:
 def holder(process: int, what: str) -> dict[str, Any]:
     """The run of a process, the same whenever it is asked for."""
     since = started(process)
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.geteuid())
-    name = re.sub(r"[^\w@.:-]", "_", f"{user}@{socket.gethostname()}:{process}", flags=re.ASCII)
+    name = re.sub(r"[^\w@.:-]", "_", f"{here()}@{socket.gethostname()}:{process}", flags=re.ASCII)
     where = machine()
     run = f"{where} {process} {since}"
     return {"run": run, "name": name, "machine": where, "process": process, "started": since, "what": what}

@@ -30,8 +30,12 @@ def whole(answer: Any, most: int, end: float) -> bytes:
 
 
 def refusal(address: str) -> str:
-    """Why nothing is asked at an address, or "": it is no https, and not on this machine, or it names an account."""
-    parts = urllib.parse.urlsplit(address)
+    """Why nothing is asked at an address, or "": it is none, no https and not on this machine, or names an account."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        _ = parts.port
+    except ValueError:  # which may quote a password
+        return f"{address.rpartition('@')[2]} is no address such as https://mirror.example.org/k3s/"
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return f"{address} is no https address: anybody between here and there could change what it says"
     if "@" in parts.netloc:

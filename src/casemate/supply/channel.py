@@ -57,9 +57,15 @@ def is_address(place: str) -> bool:
 
 
 def demand_independent(channels: Sequence[Channel]) -> None:
-    """Raise ChannelError unless there are two channels or more, no two of which have a place in common."""
+    """Raise ChannelError unless there are two channels or more, no two of which have a place in common.
+
+    So it does for an address at which nothing is asked.
+    """
     if len(channels) < 2:
         raise ChannelError("one channel is compared with nothing. Name a second one, which somebody else keeps")
+    refused = [refusal(place) for one in channels for place in one.places if is_address(place)]
+    if any(refused):
+        raise ChannelError("\n".join(filter(None, refused)))
     for number, one in enumerate(channels):
         for other in channels[:number]:
             for place in one.places:

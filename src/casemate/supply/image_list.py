@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def verify(path: str | Path, allowed_signers: str | Path, revoked: str | Path = 
 
 def command(path: str | Path) -> str:
     """What signs a list, beside which the signature then lies."""
-    return SIGN.format(namespace=NAMESPACE, path=path)
+    return SIGN.format(namespace=NAMESPACE, path=shlex.quote(str(path)))
 
 
 def text(images: Images) -> str:

@@ -18,7 +18,7 @@ for folder in (PROJECT, PROJECT / "src"):
         sys.path.insert(0, str(folder))
 
 from casemate.preflight import first_login, inputs, neighbours
-from casemate.run import account, advice, escalation, own_key
+from casemate.run import account, advice, escalation, own_key, vaulted
 
 KNOWN = inputs.known_inputs()  # read once: Ansible imports this file before it forks a worker for each host
 GIVEN = (
@@ -66,7 +66,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _entrance(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """The account, its key, the first user, and the options of ssh."""
         values = {name: self._templar.template(task_vars[name]) for name in (*GIVEN, *PROXIES) if name in task_vars}
-        found = [p for name, value in values.items() for p in inputs.value_problems(name, value, KNOWN[name])]
+        known = vaulted.veiled(KNOWN, values, task_vars)
+        found = [p for name, value in values.items() for p in inputs.value_problems(name, value, known[name])]
         found += neighbours.connection_problems(self._connection.transport)
         if found:
             return self._refusal(found)

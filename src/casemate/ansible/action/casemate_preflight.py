@@ -30,7 +30,7 @@ from casemate.preflight import (
     people,
 )
 from casemate.preflight import k3s_values as k3s_rules
-from casemate.run import account, escalation, waivers, workers
+from casemate.run import account, escalation, vaulted, waivers, workers
 from casemate.supply import image_list, registries, scan_gate
 from casemate.supply.artifact_lock import LockError
 from module_utils.casemate.core import waiver
@@ -61,7 +61,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.args.get("compare"):
             return self._compare(task_vars)
         values, failed = self._inputs(task_vars)
-        problems = inputs.input_problems(values, KNOWN, failed) + [
+        resolved = {name: value for name, value in values.items() if name not in failed}
+        known = vaulted.veiled(KNOWN, resolved, task_vars)
+        problems = inputs.input_problems(values, known, failed) + [
             wrong for name in waivers.EVERY for wrong in self._added_up(name, task_vars, values)
         ]
         right = {n: v for n, v in values.items() if n in KNOWN and not inputs.value_problems(n, v, KNOWN[n])}
