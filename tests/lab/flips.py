@@ -86,7 +86,7 @@ ALSO |= {
     (cid, flip): UNITS
     for cid in (
         *("FW-UNIT-RUNNING", "IMAGES-WATCH-RUNNING", "NODE-UNIT-RUNNING"),
-        *("SERVICE-UPGRADES-RUNNING", "SYSCTL-LOADER-RUNNING"),
+        *("SERVICE-INDEXES-RUNNING", "SERVICE-UPGRADES-RUNNING", "SYSCTL-LOADER-RUNNING"),
     )
     for flip in ("drop-in", "drop-in, read")
 }
@@ -359,7 +359,7 @@ def leftover(setting: Setting) -> Flips:
     ends = {"sudoers.d": "", "logrotate.d": "", "system": "", "config.yaml.d": ".yaml", "config-v3.toml.d": ".toml"}
     for pattern in setting["paths"]:
         folder, name = os.path.split(pattern)
-        path = f"{folder}/{name.replace('*', 'old')}{ends.get(os.path.basename(folder), '.conf')}"
+        path = f"{folder}/{name.replace('[0-9]', '0').replace('*', 'old')}{ends.get(os.path.basename(folder), '.conf')}"
         yield f"planted {path}", functools.partial(planted, path, "# Managed by Casemate.\n", 0o400)
 
 
