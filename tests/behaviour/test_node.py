@@ -197,9 +197,9 @@ def test_every_kubelet_itself_says_that_it_runs_hardened(kubectl: Kubectl) -> No
 
 
 @pytest.mark.control("NODE-RESOLVER-REACHABLE")
-def test_no_pod_is_handed_a_resolver_on_its_own_loopback(nodes: list[Host]) -> None:
+def test_no_pod_is_handed_a_resolver_on_its_own_loopback(running: list[Host]) -> None:
     """What a pod gets is a copy of this file: asked of the kubelet's settings, not of what Casemate wrote."""
-    for host in nodes:
+    for host in running:
         settings = host.check_output("sh -c 'cat /var/lib/rancher/k3s/agent/etc/kubelet.conf.d/*.conf'")
         path = re.findall(r"(?m)^resolvConf: *(\S+)", settings)[-1].strip("\"'")
         addresses = re.findall(r"(?m)^\s*nameserver\s+(\S+)", host.check_output(f"cat {path}"))
@@ -246,8 +246,8 @@ def test_k3s_comes_back_when_it_is_killed_and_its_pods_never_left(genuine: list[
 
 
 @pytest.mark.control("NODE-KUBECTL-LINKED", "NODE-CRICTL-LINKED", "NODE-CTR-LINKED")
-def test_what_people_and_scanners_call_is_the_verified_binary(nodes: list[Host]) -> None:
-    for host in nodes:
+def test_what_people_and_scanners_call_is_the_verified_binary(running: list[Host]) -> None:
+    for host in running:
         for command in ("kubectl", "crictl", "ctr"):
             found = host.check_output(f"sh -lc 'readlink -f $(command -v {command})'")
             assert found == "/usr/local/bin/k3s"
