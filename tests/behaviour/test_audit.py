@@ -14,9 +14,13 @@ from .test_access import variables
 WATCH = ("/etc/sudoers", "-p", "wa", "-k", "scope")
 
 
-def auditctl(host: Host, *arguments: str) -> bool:
-    """Whether auditctl takes an order. It ends with 255 where it does not, by which ssh tells of a lost connection."""
-    return bool(host.run("sh -c %s", f"auditctl {shlex.join(arguments)} || exit 1").rc == 0)
+def auditctl(host: Host, *arguments: str) -> tuple[bool, str]:
+    """Whether auditctl takes an order, and what it prints.
+
+    It ends with 255 where it does not, by which ssh tells of a lost connection.
+    """
+    done = host.run("sh -c %s", f"auditctl {shlex.join(arguments)} || exit 1")
+    return done.rc == 0, str(done.stdout)
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +28,7 @@ def audited(nodes: list[Host]) -> list[Host]:
     """The nodes that are audited, which level strict alone asks for."""
     strict = [host for host in nodes if variables(host).get("casemate_level") == "strict"]
     for host in strict:
-        if not auditctl(host, "-s"):
+        if not auditctl(host, "-s")[0]:
             pytest.skip("audit: the kernel does not audit a machine of this inventory")
     return strict
 
@@ -48,5 +52,7 @@ def test_whoever_touches_the_rules_of_sudo_is_recorded(audited: list[Host]) -> N
 def test_not_even_root_switches_the_record_off(audited: list[Host]) -> None:
     for host in audited:
         with planted(host, "true", f"auditctl -e 1; auditctl -w {shlex.join(WATCH)}; true"):
-            assert not auditctl(host, "-e", "0")
-            assert not auditctl(host, "-W", *WATCH)
+            before = auditctl(host, "-l")
+            auditctl(host, "-W", *WATCH)  # which ends with 0 where it changes nothing
+            assert auditctl(host, "-l") == before
+            assert not auditctl(host, "-e", "0")[0]
