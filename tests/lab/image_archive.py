@@ -21,7 +21,7 @@ OCI = "application/vnd.oci.image"
 
 EXPORT = """
 for try in 1 2 3 4 5 6; do
-  if k3s ctr -n k8s.io images export /run/exported.tar {image} >&2; then
+  if k3s ctr -n k8s.io images export /run/exported.tar {image} >&2 && tar -tf /run/exported.tar >/dev/null; then
     base64 -w0 /run/exported.tar
     exec rm /run/exported.tar
   fi
