@@ -315,11 +315,16 @@ def sysctl(setting: Setting) -> Flips:
     yield "next boot", lambda: planted(file, f"{setting['key']} = {other}\n", 0o644)
 
 
+def matching(pattern: str, word: str) -> str:
+    """A path that a pattern of glob matches: the first letter of each set, and a word for each star."""
+    return re.sub(r"\[(.)[^]]*\]", r"\1", pattern).replace("*", word)
+
+
 def file(setting: Setting, own: frozenset[str]) -> Flips:
     path = setting["path"]
     matched = [name for name in sorted(glob.glob(path)) if name == path or name not in own]
     if not matched or setting.get("state") == "absent":
-        name = re.sub(r"\[(.)[^]]*\]", r"\1", path.replace("/**", "")).replace("*", "flipped")
+        name = matching(path.replace("/**", ""), "flipped")
         absent = setting.get("state") == "absent"
         yield "planted", lambda: planted(name, mode=0o600 if absent else 0o666)
         if absent and "/*" in path:
@@ -359,7 +364,7 @@ def leftover(setting: Setting) -> Flips:
     ends = {"sudoers.d": "", "logrotate.d": "", "system": "", "config.yaml.d": ".yaml", "config-v3.toml.d": ".toml"}
     for pattern in setting["paths"]:
         folder, name = os.path.split(pattern)
-        path = f"{folder}/{name.replace('[0-9]', '0').replace('*', 'old')}{ends.get(os.path.basename(folder), '.conf')}"
+        path = f"{folder}/{matching(name, 'old')}{ends.get(os.path.basename(folder), '.conf')}"
         yield f"planted {path}", functools.partial(planted, path, "# Managed by Casemate.\n", 0o400)
 
 

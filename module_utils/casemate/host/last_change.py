@@ -65,10 +65,10 @@ class LastChange(Backup):
                     continue
                 numbers[sort, name] = max(numbers.values(), default=-1) + 1
                 os.rename(folder, os.path.join(self.pending, str(numbers[sort, name])))
-            self._note_applied(numbers[sort, name], sort, name)
-            other = next((one for one in OF_ACCOUNTS if one != sort), "") if sort in OF_ACCOUNTS else ""
-            if (other, name) in numbers:  # an account that two roles have changed is kept as both sorts
-                self._note_applied(numbers[other, name], other, name)
+            # An account that two roles have changed is kept as both sorts.
+            for kept in OF_ACCOUNTS if sort in OF_ACCOUNTS else (sort,):
+                if (kept, name) in numbers:
+                    self._note_applied(numbers[kept, name], kept, name)
         sync_folder(self.pending)
         shutil.rmtree(confirmed, ignore_errors=True)
 

@@ -188,16 +188,16 @@ def _called(setting: Setting, host: Host) -> dict[str, str]:
     Nothing where the service that is named does not.
     """
     by_service = {
-        name: {one.place: " ".join([one.module, *one.options]) for one in pam_stack.flat(stack) if _is_it(setting, one)}
+        name: {
+            one.place: " ".join([one.module, *one.options])
+            for one in pam_stack.flat(stack)
+            if one.module == setting["module"]
+        }
         for name, stack in pam_stack.in_use("password", host).items()
     }
     if not by_service.get(setting["service"]):
         return {}
     return {place: line for lines in by_service.values() for place, line in lines.items()}
-
-
-def _is_it(setting: Setting, line: pam_stack.Line) -> bool:
-    return line.module == setting["module"]
 
 
 def _calls(setting: Setting, words: list[str]) -> bool:

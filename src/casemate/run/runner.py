@@ -14,7 +14,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,20 +132,12 @@ class Run:
 
     def messages(self) -> list[tuple[str, list[str]]]:
         """Each distinct message once, with the hosts that it concerns."""
-        grouped: dict[str, list[str]] = {}
-        for host in self.hosts.values():
-            message = self._ended(host)[1]
-            if message:
-                grouped.setdefault(message, []).append(host.name)
-        return list(grouped.items())
+        told = ((self._ended(host)[1], host.name) for host in self.hosts.values())
+        return _grouped((message, name) for message, name in told if message)
 
     def failures(self) -> list[tuple[str, list[str]]]:
         """The same of a command that judges nothing, in which a host that was settled without a finding is well."""
-        grouped: dict[str, list[str]] = {}
-        for host in self.hosts.values():
-            if host.status != "ok":
-                grouped.setdefault(host.message, []).append(host.name)
-        return list(grouped.items())
+        return _grouped((host.message, host.name) for host in self.hosts.values() if host.status != "ok")
 
     def _ended(self, host: Host) -> tuple[str, str]:
         """How a host stands, and what is to be said of it."""
@@ -224,6 +216,14 @@ class Run:
             elif origin and NO_PLUGIN not in self._line:
                 self.clue = self.clue or f"{origin[1] or origin[2]}: {self._line}"
             self._line = line or self._line
+
+
+def _grouped(told: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Each message once, with all that it was told of; `told` has a message and a host."""
+    grouped: dict[str, list[str]] = {}
+    for message, host in told:
+        grouped.setdefault(message, []).append(host)
+    return list(grouped.items())
 
 
 def play(

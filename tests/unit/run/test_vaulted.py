@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ PLACE = "{ansible_host: 127.0.0.1, ansible_port: 1, ansible_user: ops, casemate_
 
 
 def encrypted(name: str) -> str:
-    argv = ["ansible-vault", "encrypt_string", "--name", name, SECRET]
+    argv = [str(Path(sys.executable).parent / "ansible-vault"), "encrypt_string", "--name", name, SECRET]
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout + "\n"
 
 
